@@ -18,7 +18,7 @@ from benchmarks.side_by_side import Row, best_times
 from fgvc.data.decode import decode
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model.backbone import build, weights
-from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.features import FeatureExtractor
 from fgvc.types import Dataset
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -38,9 +38,9 @@ def extraction(places: Path, backbone: str, images: int, target: float, device: 
 
     def whole() -> None:
         conf.runtime.cache_root = str(places / f"{backbone}-{next(attempt)}")
-        extractor = Extractor(conf, dataset, source, where)
-        extractor.use(model)
-        extractor.features("train", row_N)
+        extractor = FeatureExtractor(conf, dataset, source, where)
+        extractor.use_backbone(model)
+        extractor.extract("train", row_N)
 
     @torch.inference_mode()
     def forward() -> None:
@@ -92,11 +92,11 @@ def second_run(places: Path) -> Row:
     conf = pictures.config(places, "backbone=vit_tiny", "backbone.pretrained=false")
     dataset, source = pictures.load(conf), weights.find(conf.backbone)
     row_N = np.arange(min(256, len(dataset.manifest)))
-    Extractor(conf, dataset, source, torch.device("cpu")).features("train", row_N)
-    second = Extractor(conf, dataset, source, torch.device("cpu"))
+    FeatureExtractor(conf, dataset, source, torch.device("cpu")).extract("train", row_N)
+    second = FeatureExtractor(conf, dataset, source, torch.device("cpu"))
     shards = list((Path(conf.runtime.cache_root) / "features").rglob("*.safetensors"))
     ours, limit = best_times(
-        lambda: second.features("train", row_N), lambda: [shard.read_bytes() for shard in shards]
+        lambda: second.extract("train", row_N), lambda: [shard.read_bytes() for shard in shards]
     )
     done = second.counters
     return Row(

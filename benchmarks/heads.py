@@ -20,7 +20,7 @@ from benchmarks.side_by_side import Row, best_times
 from fgvc.learn import logistic
 from fgvc.model.backbone import weights
 from fgvc.model.head import KnnHead
-from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.features import FeatureExtractor
 
 
 def c_sweep(places: Path) -> Row:
@@ -78,8 +78,8 @@ def _features(places: Path) -> tuple[np.ndarray, np.ndarray, int]:
     )
     conf = pictures.config(places, "backbone=vit_tiny", chosen)
     dataset = pictures.load(conf)
-    extractor = Extractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
-    features = extractor.features("train", np.flatnonzero(dataset.manifest.split_N == 0))
+    extractor = FeatureExtractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
+    features = extractor.extract("train", np.flatnonzero(dataset.manifest.split_N == 0))
     label_N = dataset.manifest.label_N[features.row_N]
     return features.x_ND, label_N, len(dataset.labelmap)
 

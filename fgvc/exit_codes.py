@@ -1,4 +1,4 @@
-"""How a command ends -> its exit code. Standard library only: `--help` must not wait for numpy."""
+"""The exit codes of a command. Standard library only: `--help` must not wait for numpy."""
 
 DONE, FAILED, WRONG_COMMAND = 0, 1, 2
 PREEMPTED = 75  # stopped and resumable

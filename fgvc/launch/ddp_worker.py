@@ -18,7 +18,7 @@ from fgvc.parallel import signals
 from fgvc.untrusted.escape import visible
 
 if TYPE_CHECKING:
-    from fgvc.parallel.process_group import World
+    from fgvc.parallel.process_group import ProcessGroup
 
 
 def main() -> int:
@@ -32,8 +32,8 @@ def main() -> int:
     from fgvc.types import Preempted, UserError
 
     try:
-        with join_group(1) as world:
-            _follow(world)
+        with join_group(1) as group:
+            _follow(group)
     except Preempted:
         return PREEMPTED
     except NonFinite:
@@ -48,22 +48,21 @@ def main() -> int:
     return DONE
 
 
-def _follow(world: World) -> None:
+def _follow(group: ProcessGroup) -> None:
     """Train and evaluate the same steps as rank 0."""
-    from fgvc.parallel.device import check_devices, choose_device, device_of
-    from fgvc.pipeline.determinism import seed_everything
+    from fgvc.parallel.device import check_gpu_count
+    from fgvc.pipeline.determinism import set_up_process
     from fgvc.pipeline.finetune import Finetune
 
-    plan = world.share(None)
-    if plan is None:
+    setup = group.broadcast(None)
+    if setup is None:
         return
     # rank 0 has checked only its own machine
-    check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), plan.conf.runtime.device)
+    check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), setup.conf.runtime.device)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 decides when to stop
-    seed_everything(plan.conf)
-    finetune = Finetune(plan, world, choose_device(device_of(plan.conf.runtime.device)))
+    finetune = Finetune(setup, group, set_up_process(setup.conf))
     finetune.run(None, lambda: False)
-    finetune.ending(None)
+    finetune.evaluate(None)
 
 
 def _attach_to_parent() -> None:

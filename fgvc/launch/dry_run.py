@@ -215,9 +215,9 @@ def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
     if images.dataset is None or source is None or not folder.is_dir():
         return None
     from fgvc.parallel.device import choose_device  # torch
-    from fgvc.pipeline.features import Extractor
+    from fgvc.pipeline.features import FeatureExtractor
 
-    extractor = Extractor(conf, images.dataset, source, choose_device(conf.runtime.device))
+    extractor = FeatureExtractor(conf, images.dataset, source, choose_device(conf.runtime.device))
     return hashing.sha256_bytes(hashing.canonical_json(extractor.key(role)))[:32]
 
 

@@ -155,7 +155,7 @@ def _read_result(cfg: DictConfig, code: int) -> dict[str, Any]:
     row: dict[str, Any] = {"config_hash": run_hash, "error": None}
     root, run_id = Path(cfg.runtime.output_root).expanduser(), str(cfg.runtime.run_id)
     folder = root / run_id / run_hash[:SHORT] / IN_PROGRESS
-    numbers = stop_before_test.read(folder)
+    numbers = stop_before_test.read_validation(folder)
     if numbers is None and (runs := complete_runs(root, run_id, run_hash)):
         numbers = read_json(runs[0], "metrics.json")  # the winner, evaluated on test since
     if code == 0 and numbers is not None:

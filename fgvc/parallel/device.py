@@ -12,31 +12,34 @@ from fgvc.types import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `runtime.device` means here.
+    """The device for `runtime.device`; one of several processes on GPUs gets its own GPU.
 
     Raises:
-        UserError: it is not there; names those that are.
+        UserError: the device does not exist; names the existing ones.
     """
-    here = ["cpu"]
+    available = ["cpu"]
     if torch.backends.mps.is_available():
-        here.insert(0, "mps")
+        available.insert(0, "mps")
     if torch.cuda.is_available():
-        here.insert(0, "cuda")
+        available.insert(0, "cuda")
+        local_rank = os.environ.get("LOCAL_RANK")
+        if local_rank is not None and name in ("auto", "cuda"):
+            return torch.device(f"cuda:{local_rank}")
     if name == "auto":
-        return torch.device(here[0])
-    if name.partition(":")[0] not in here:
+        return torch.device(available[0])
+    if name.partition(":")[0] not in available:
         raise UserError(
-            f"runtime.device={name}: this machine has {', '.join(here)}; "
+            f"runtime.device={name}: this machine has {', '.join(available)}; "
             "runtime.device=auto picks one"
         )
     return torch.device(name)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse fp16 where the device computes in something else, or not at all.
+    """Refuse fp16 where the device does not compute in it.
 
     Raises:
-        UserError: names the device and what it has.
+        UserError: names the device and its precisions.
     """
     if precision == "fp16" and device.type == "cpu":
         raise UserError(
@@ -44,26 +47,24 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
+def check_gpu_count(processes: int, device: str) -> None:
+    """Check that every process has a GPU of its own if they run on GPUs.
+
+    Raises:
+        UserError: more processes than GPUs.
+    """
+    gpus = torch.cuda.device_count()
+    if device in ("auto", "cuda") and torch.cuda.is_available() and processes > gpus:
+        raise UserError(
+            f"runtime.device={device}: {processes} processes on {gpus} "
+            f"GPU{'s' if gpus > 1 else ''} (at most one process per GPU). Start fewer processes, "
+            "or set runtime.device=cpu"
+        )
+
+
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    """Peak memory so far: of the GPU if there is one, otherwise of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def device_of(name: str) -> str:
-    """`runtime.device` for this rank: its own GPU where there are several processes."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
-        return name
-    return f"cuda:{local}"
-
-
-def check_devices(processes: int, device: str) -> None:
-    gpus = torch.cuda.device_count()
-    if device in ("auto", "cuda") and torch.cuda.is_available() and processes > gpus:
-        raise UserError(
-            f"{processes} processes on {gpus} GPU{'s' if gpus > 1 else ''}: one each at most; "
-            "fewer processes, or runtime.device=cpu"
-        )

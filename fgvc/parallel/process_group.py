@@ -1,8 +1,8 @@
-"""One job on several processes: who they are, how the others learn of the job, how all end.
+"""The processes of one job -> a process group with rank, size and collective calls.
 
-Rank 0 composes, opens the record and writes; the others receive what it found by broadcast and
-never look at the command line. They come from torchrun (`torchrun --nproc-per-node N -m fgvc.run`)
-or are started here (`runtime.nproc=N`), and then rank 0 is the process the user started.
+Rank 0 composes the config and writes the record. The other ranks receive the job by broadcast and
+never read the command line. torchrun starts all ranks (`torchrun --nproc-per-node N -m fgvc.run`),
+or the process of the user becomes rank 0 and starts the others (`runtime.nproc=N`).
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ import torch
 import torch.distributed as dist
 
 from fgvc.parallel import signals
-from fgvc.parallel.device import check_devices
-from fgvc.parallel.watchdog import Watchdog, continuation
+from fgvc.parallel.device import check_gpu_count
+from fgvc.parallel.watchdog import Watchdog, describe_resume
 from fgvc.types import UserError
 
-PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
-MEETING = 60.0  # seconds for a connection to another machine
-GRACE = 10.0  # seconds that the other ranks have to end once one is gone
+TIMEOUT = datetime.timedelta(hours=1)  # of a collective call; others may be evaluating
+CONNECT_TIMEOUT = 60.0  # seconds for a connection to another machine
+GRACE = 10.0  # seconds the other ranks have to end after one has died
+LOST_PEER = ("connection closed", "connection reset", "broken pipe")
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among its peers. launch: how they were started, for the stamp. watchdog: on rank
-    0 of several ranks; otherwise None."""
+class ProcessGroup:
+    """This process among the ranks of a job. launch: how the ranks were started, for the stamp.
+    watchdog: on rank 0 of several ranks; otherwise None."""
 
     rank: int
     size: int
@@ -43,104 +44,103 @@ class World:
     watchdog: Watchdog | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def waiting(self, typical: bool = True) -> AbstractContextManager[None]:
         """Context for collective calls, in which the watchdog acts on a signal to stop.
 
         Args:
-            typical: whether the length of this wait says how long later waits may take.
+            typical: whether later waits may take as long as this one.
         """
         return nullcontext() if self.watchdog is None else self.watchdog.waiting(typical)
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.size == 1:
             return value
-        box = [value]
+        values = [value]
         with self.waiting():
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in rank order, on rank 0; an empty list elsewhere."""
+        """The values of all ranks in rank order, on rank 0; an empty list on the other ranks."""
         if self.size == 1:
             return [value]
-        found: list[Any] | None = [None] * self.size if self.leads else None
+        values: list[Any] | None = [None] * self.size if self.is_main else None
         with self.waiting():
-            dist.gather_object(value, found, dst=0)
-        return found or []
+            dist.gather_object(value, values, dst=0)
+        return values or []
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says yes: all ranks then know."""
+        """Whether the flag is true on any rank; the same result on every rank."""
         if self.size == 1:
             return flag
-        said = torch.tensor([int(flag)])
+        flags = torch.tensor([int(flag)])
         with self.waiting():
-            dist.all_reduce(said, op=dist.ReduceOp.MAX)
-        return bool(said.item())
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
 
 
-ALONE = World(0, 1, "one process")
+SINGLE_PROCESS = ProcessGroup(0, 1, "one process")
 
 
 @contextmanager
-def join_group(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[World]:
-    """The world of this job, its other ranks started where `runtime.nproc` asks for them.
+def join_group(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[ProcessGroup]:
+    """The process group of this job; starts the other ranks if `runtime.nproc` is above 1.
 
     Args:
-        device: `runtime.device`, by which rank 0 knows whether each process needs a GPU.
+        device: `runtime.device`, to check that every rank has a GPU of its own.
         grace: `runtime.stop_grace`, of rank 0's watchdog.
 
     Raises:
-        UserError: both torchrun and runtime.nproc, more GPUs than there are, or a rank that died.
+        UserError: torchrun and another runtime.nproc, too few GPUs, or a rank died.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
-        check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), device)
-        _meet()
-        rank = int(os.environ["RANK"])
+        check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), device)
+        _check_store()
+        rank, nodes = int(os.environ["RANK"]), os.environ["GROUP_WORLD_SIZE"]
+        launch = f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
         watchdog = Watchdog(grace) if rank == 0 else None
-        with _told_of_peers(size, watchdog), _group(watchdog):
-            yield World(rank, size, _launch(size), watchdog)
+        with _report_lost_rank(size, watchdog), _init_group(watchdog):
+            yield ProcessGroup(rank, size, launch, watchdog)
         return
     if nproc == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    check_devices(nproc, device)
+    check_gpu_count(nproc, device)
     watchdog = Watchdog(grace)
-    with _followers(nproc, watchdog), _group(watchdog):
-        yield World(0, nproc, f"runtime.nproc={nproc}", watchdog)
+    with _start_ranks(nproc, watchdog), _init_group(watchdog):
+        yield ProcessGroup(0, nproc, f"runtime.nproc={nproc}", watchdog)
 
 
-def _meet() -> None:
-    """Fail where rank 0's torchrun, which keeps the store that all meet in, has ended already: as a
-    client of that store this rank would go on asking for as long as it has patience."""
+def _check_store() -> None:
+    """Fail if rank 0's torchrun, which keeps the store for the rendezvous, has ended already.
+
+    Otherwise this rank would retry the connection until its timeout.
+    """
     if os.environ["RANK"] == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
-    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
-        socket.create_connection(place, timeout=MEETING).close()
+        socket.create_connection(address, timeout=CONNECT_TIMEOUT).close()
     except OSError as error:
         raise UserError(
-            f"rank 0's torchrun at {place[0]}:{place[1]} is gone ({error.strerror or error}): what "
-            "it said stands there"
+            f"rank 0's torchrun at {address[0]}:{address[1]} has ended "
+            f"({error.strerror or error}). Its own output gives the reason"
         ) from error
 
 
-def _launch(size: int) -> str:
-    """How torchrun started these ranks."""
-    nodes = os.environ["GROUP_WORLD_SIZE"]
-    return f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
-
-
 @contextmanager
-def _told_of_peers(size: int, watchdog: Watchdog | None) -> Iterator[None]:
-    """That a rank is gone, here or on another machine, only the next collective call tells. Of
-    rank 0's machine it alone says so: a follower there has been told already."""
+def _report_lost_rank(size: int, watchdog: Watchdog | None) -> Iterator[None]:
+    """Report a lost rank of torchrun, which only surfaces as an error in the next collective call.
+
+    On the machine of rank 0, only rank 0 reports it.
+    """
     quiet = os.environ["GROUP_RANK"] == "0" and os.environ["RANK"] != "0"
     try:
         yield
@@ -148,28 +148,28 @@ def _told_of_peers(size: int, watchdog: Watchdog | None) -> Iterator[None]:
         if quiet or not is_lost_peer(error):
             raise
         raise UserError(
-            f"one of the {size} ranks is gone; what it said stands where it ran; "
-            f"{continuation(watchdog and watchdog.state_saved)}"
+            f"one of the {size} ranks has ended. Its own output gives the reason; "
+            f"{describe_resume(watchdog and watchdog.state_saved)}"
         ) from error
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether it only says that a peer has ended."""
-    text, said = str(error).lower(), ("connection closed", "connection reset", "broken pipe")
-    return isinstance(error, dist.DistNetworkError) or any(part in text for part in said)
+    """Whether the error of a collective call only means that another rank has ended."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistNetworkError) or any(part in text for part in LOST_PEER)
 
 
 @contextmanager
-def _group(watchdog: Watchdog | None) -> Iterator[None]:
-    """The process group of this environment's ranks (RANK, WORLD_SIZE, MASTER_ADDR, …)."""
-    # what is on the CPU goes through gloo even where there are GPUs; NCCL begins when it is used
+def _init_group(watchdog: Watchdog | None) -> Iterator[None]:
+    """torch's process group for the ranks of this environment (RANK, MASTER_ADDR, …)."""
+    # CPU tensors use gloo, also beside GPUs; NCCL starts when it is first used
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    local = int(os.environ["LOCAL_RANK"])
-    if local < torch.cuda.device_count():
-        torch.cuda.set_device(local)
-    with _guarded(watchdog) as waiting:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
+    with _run_watchdog(watchdog) as waiting:
         with waiting():
-            dist.init_process_group(backend, timeout=PATIENCE)
+            dist.init_process_group(backend, timeout=TIMEOUT)
         try:
             yield
         finally:
@@ -178,7 +178,7 @@ def _group(watchdog: Watchdog | None) -> Iterator[None]:
 
 
 @contextmanager
-def _guarded(
+def _run_watchdog(
     watchdog: Watchdog | None,
 ) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Run the watchdog, if any, during the block; yields its `waiting`."""
@@ -190,35 +190,35 @@ def _guarded(
 
 
 @contextmanager
-def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
-    """Ranks 1 to nproc - 1, started beside this process, which becomes rank 0; all gone after."""
+def _start_ranks(nproc: int, watchdog: Watchdog) -> Iterator[None]:
+    """Start ranks 1 to nproc - 1 beside this process, which becomes rank 0; end them afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shape = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shape |= {"LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
-    ours = {**shape, "RANK": "0", "LOCAL_RANK": "0"}
-    before = {name: os.environ.get(name) for name in ours}
-    followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]
-    os.environ.update(ours)
-    watch = _Watch([process for process, _ in followers], watchdog)
-    watchdog.processes += [process.kill for process, _ in followers]
+    shared = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    environment = {**shared, "RANK": "0", "LOCAL_RANK": "0"}
+    before = {name: os.environ.get(name) for name in environment}
+    ranks = [_start_rank({**os.environ, **shared}, rank) for rank in range(1, nproc)]
+    os.environ.update(environment)
+    monitor = _RankMonitor([process for process, _ in ranks], watchdog)
+    watchdog.processes += [process.kill for process, _ in ranks]
     started = False
     try:
-        for _, tie in followers:
-            if not tie.recv(1):  # it is gone: the others would be waited for in vain
+        for _, parent_socket in ranks:
+            if not parent_socket.recv(1):  # the rank has ended: do not wait for the others
                 raise RuntimeError("a rank did not start")
         started = True
         yield
     except RuntimeError as error:
-        raise watch.blamed(error) from error
+        raise monitor.explain(error) from error
     finally:
-        if not started:  # stopped or failed before they had work to finish: they end at once
-            for _, tie in followers:
-                tie.close()
-        watch.end()
-        for _, tie in followers:
-            tie.close()
+        if not started:  # stopped or failed before the ranks had work to finish: end them at once
+            for _, parent_socket in ranks:
+                parent_socket.close()
+        monitor.close()
+        for _, parent_socket in ranks:
+            parent_socket.close()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)
@@ -226,56 +226,58 @@ def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _follower(
+def _start_rank(
     environment: dict[str, str], rank: int
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A rank and the socket that ties it to this process: either sees the other's end at once."""
-    ours, theirs = socket.socketpair()
-    with theirs, signals.blocked():
+    """A rank and a socket to it: either process notices at once when the other ends."""
+    parent_socket, child_socket = socket.socketpair()
+    with child_socket, signals.blocked():
         process = subprocess.Popen(
             [sys.executable, "-m", "fgvc.launch.ddp_worker"],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdin=theirs.fileno(),
+            stdin=child_socket.fileno(),
         )
-    return process, ours
+    return process, parent_socket
 
 
-class _Watch:
-    """Sees a rank die while the others wait for it, and leaves none behind."""
+class _RankMonitor:
+    """Kills the other ranks when one fails, and leaves no rank running at the end."""
 
     def __init__(self, processes: list[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
-        self.processes, self.watchdog, self.over = processes, watchdog, threading.Event()
-        threading.Thread(target=self._look, daemon=True).start()
+        self.processes, self.watchdog = processes, watchdog
+        self.closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _look(self) -> None:
-        """One that fails takes the other followers with it: rank 0 then sees its peers gone."""
-        while not self.over.wait(0.2):
+    def _watch(self) -> None:
+        """Kill all ranks when one fails; rank 0's next collective call then raises an error."""
+        while not self.closed.wait(0.2):
             if any(process.poll() not in (None, 0) for process in self.processes):
-                self._stop()
+                self._kill()
                 return
 
-    def blamed(self, error: RuntimeError) -> Exception:
-        """The dead rank, where there is one; a peer that goes takes a moment to be seen as gone."""
-        deadline = time.monotonic() + 2.0
+    def explain(self, error: RuntimeError) -> Exception:
+        """An error that names the failed rank, if there is one; otherwise `error`."""
+        deadline = time.monotonic() + 2.0  # a rank that closed its connection takes a while to end
         while time.monotonic() < deadline:
             for rank, process in enumerate(self.processes, start=1):
                 if process.poll() not in (None, 0):
                     return UserError(
                         f"rank {rank} of {len(self.processes) + 1} ended with "
-                        f"{process.returncode}; what it said stands above; "
-                        f"{continuation(self.watchdog.state_saved)}"
+                        f"{process.returncode}. Its output above gives the reason; "
+                        f"{describe_resume(self.watchdog.state_saved)}"
                     )
             time.sleep(0.1)
         return error
 
-    def end(self) -> None:
-        self.over.set()
+    def close(self) -> None:
+        """Wait for the ranks to end, then kill those that run on."""
+        self.closed.set()
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline and any(p.poll() is None for p in self.processes):
             time.sleep(0.05)
-        self._stop()
+        self._kill()
 
-    def _stop(self) -> None:
+    def _kill(self) -> None:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()

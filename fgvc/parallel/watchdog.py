@@ -1,9 +1,9 @@
-"""A signal to stop while ranks do not answer -> the end of the run.
+"""A signal to stop while other ranks do not respond -> the end of the run.
 
 Python runs signal handlers in the main thread between two bytecode instructions, and thus never
-while this thread waits in a collective call. The number of the signal is written to a pipe at once
+while this thread waits in a collective call. The number of a signal is written to a pipe at once
 (signal.set_wakeup_fd), and a thread that reads the pipe ends the process if the wait continues.
-States on disk are written whole or not at all, so the last one remains valid.
+States on disk are written whole or not at all, so the last state remains valid.
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fgvc.exit_codes import PREEMPTED
-from fgvc.parallel import signals
-from fgvc.parallel.signals import second_signal_handler
+from fgvc.parallel.signals import STOP_SIGNALS, second_signal_handler
 
-FACTOR = 3.0  # longest wait allowed, in multiples of the longest wait so far
-POLL = 0.2  # seconds between two checks, after a signal to stop
-WRITING = 5.0  # seconds for the run's status to reach the disk
-NUMBERS = signals.STOP_SIGNALS
-OVER = b"\0"  # no signal's number
+FACTOR = 3.0  # longest wait allowed after a signal, in multiples of the longest wait so far
+POLL = 0.2  # seconds between two checks after a signal to stop
+STATUS_TIMEOUT = 5.0  # seconds for the run's status to reach the disk
+CLOSED = b"\0"  # written to the pipe at the end of the watch; no signal has this number
 
 
 class Watchdog:
     """Ends rank 0 when it waits for ranks that are stopped, hung or unreachable.
 
-    A notice is a signal to stop. After the first notice, a wait is given up when it has lasted
-    since the notice for more than `grace` seconds and more than FACTOR times the longest wait so
-    far. A wait is a collective call, or one unit of images within a step. A slow step of a healthy
-    run is not cut short, because earlier steps were as slow, nor is work of this process alone
-    (validation, saving a state). Before the first step, `grace` alone counts. A second notice
-    during a wait ends the run at once, except under SLURM, which repeats notices.
+    After a signal to stop, a wait is abandoned when it has lasted since the signal for more than
+    `grace` seconds and more than FACTOR times the longest wait so far; before the first step only
+    `grace` counts. A wait is a collective call, or one unit of images within a step. Thus a slow
+    step of a healthy run is not cut short, because earlier steps were as slow, nor is work of this
+    process alone (validation, saving a state). A second signal during a wait ends the run at once,
+    except under SLURM, which repeats signals.
 
     on_end: called with the reason before the process ends, to mark the run. processes: callables
-    that kill the processes to end with it. state_saved: whether a resume state of this training
-    exists; None: not known yet.
+    that kill the processes to end with this process. state_saved: whether a resume state of this
+    training exists; None: not known yet.
     """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,52 +47,53 @@ class Watchdog:
         self.on_end: Callable[[str], None] | None = None
         self.processes: list[Callable[[], None]] = []
         self.state_saved: bool | None = None
-        self._since: float | None = None  # begin of the current wait
-        self._longest = 0.0
-        self._asked: list[tuple[int, float]] = []  # numbers and times of the notices
+        self._wait_start: float | None = None
+        self._longest_wait = 0.0
+        self._signals: list[tuple[int, float]] = []  # numbers and times of the signals to stop
 
     @contextmanager
     def waiting(self, typical: bool = True) -> Iterator[None]:
         """Context of a wait for the other ranks.
 
         Args:
-            typical: whether the length of this wait says how long later waits may take.
+            typical: whether later waits may take as long as this one.
         """
-        self._since = self.clock()
+        self._wait_start = self.clock()
         try:
             yield
         finally:
             if typical:
                 self.mark()
-            self._since = None
+            self._wait_start = None
 
     def mark(self) -> None:
-        """Record progress within a wait; its length is measured from here."""
-        if self._since is not None:
+        """Record progress within a wait: a new wait starts now."""
+        if self._wait_start is not None:
             now = self.clock()
-            self._longest, self._since = max(self._longest, now - self._since), now
+            self._longest_wait = max(self._longest_wait, now - self._wait_start)
+            self._wait_start = now
 
-    def notice(self, number: int) -> None:
-        """Record a signal; only signals to stop count."""
-        if number in NUMBERS:
-            self._asked.append((number, self.clock()))
+    def record_signal(self, number: int) -> None:
+        """Record a signal to stop; other signals are ignored."""
+        if number in STOP_SIGNALS:
+            self._signals.append((number, self.clock()))
 
     @property
-    def notices(self) -> list[int]:
+    def received_signals(self) -> list[int]:
         """The signals to stop so far."""
-        return [number for number, _ in self._asked]
+        return [number for number, _ in self._signals]
 
     def overdue(self) -> str | None:
         """Why the run must end now; None if it may continue."""
-        since = self._since
-        if since is None or not self._asked:
+        wait_start = self._wait_start
+        if wait_start is None or not self._signals:
             return None
-        number, asked = self._asked[0]
+        number, received = self._signals[0]
         name = signal.Signals(number).name
-        if len(self._asked) > 1 and second_signal_handler() == signal.SIG_DFL:
+        if len(self._signals) > 1 and second_signal_handler() == signal.SIG_DFL:
             return f"{name} came twice"
-        waited = self.clock() - max(since, asked)
-        if waited <= max(self.grace, FACTOR * self._longest):
+        waited = self.clock() - max(wait_start, received)
+        if waited <= max(self.grace, FACTOR * self._longest_wait):
             return None
         return f"{name}: no answer from the other ranks for {waited:.0f} s"
 
@@ -104,42 +103,42 @@ class Watchdog:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        ours, theirs = os.pipe()
-        os.set_blocking(theirs, False)
-        before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        thread = threading.Thread(target=self._watch, args=(ours,), daemon=True)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._watch, args=(read_end,), daemon=True)
         thread.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-            os.write(theirs, OVER)
+            os.write(write_end, CLOSED)
             thread.join()
-            os.close(theirs)
-            os.close(ours)
+            os.close(write_end)
+            os.close(read_end)
 
-    def _watch(self, pipe: int) -> None:
+    def _watch(self, read_end: int) -> None:
         while True:
-            ready, _, _ = select.select([pipe], [], [], POLL if self._asked else None)
-            numbers = os.read(pipe, 64) if ready else b""
-            if OVER in numbers:
+            ready, _, _ = select.select([read_end], [], [], POLL if self._signals else None)
+            numbers = os.read(read_end, 64) if ready else b""
+            if CLOSED in numbers:
                 return
             for number in numbers:
-                self.notice(number)
+                self.record_signal(number)
             if (reason := self.overdue()) is not None:
                 self._end(reason)
 
     def _end(self, reason: str) -> None:
-        """Mark the run, print the reason, kill its processes and exit without the main thread.
+        """Mark the run, print the reason, kill the other processes and exit.
 
         The ranks are killed last: their end wakes the main thread, which would report a failure.
         """
         if self.on_end is not None:
             marking = threading.Thread(target=self.on_end, args=(reason,), daemon=True)
             marking.start()
-            marking.join(WRITING)  # not longer: the disk may hang too
-        cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
-        line = f"{cursor}fgvc: {reason}; {continuation(self.state_saved)}\n"
+            marking.join(STATUS_TIMEOUT)  # the disk may hang too
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+        line = f"{show_cursor}fgvc: {reason}; {describe_resume(self.state_saved)}\n"
         os.write(2, line.encode())
         for kill in (*(child.kill for child in multiprocessing.active_children()), *self.processes):
             with contextlib.suppress(OSError):
@@ -147,7 +146,7 @@ class Watchdog:
         os._exit(PREEMPTED)
 
 
-def continuation(state_saved: bool | None) -> str:
+def describe_resume(state_saved: bool | None) -> str:
     """What the same command will do after this training ended early.
 
     Args:

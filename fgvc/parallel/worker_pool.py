@@ -1,11 +1,12 @@
-"""Tasks -> their answers, from several processes of this machine that never outlive this one.
+"""Tasks -> their results, from several processes of this machine that never outlive this process.
 
-    with closing(Crew(3, begin, "extracting features")) as crew:
-        for place, answer in crew.answers(tasks, advance): ...
+    with closing(WorkerPool(3, initializer, "extracting features")) as pool:
+        for index, result in pool.imap_unordered(tasks, advance): ...
 
-A worker is `python -m fgvc.parallel.worker_pool`, started when there is work for it. Its standard
-input is one end of a pair of sockets: what is asked and answered goes through it, and either end
-sees the other go. Only this process writes; it alone is told to stop, and the workers end with it.
+A worker is `python -m fgvc.parallel.worker_pool`, started when there is a task for it. Its standard
+input is one end of a pair of sockets, which carries tasks and results, and either process notices
+when the other ends. Only this process writes files and responds to signals; the workers end with
+it.
 """
 
 from __future__ import annotations
@@ -28,180 +29,173 @@ from typing import Any, Protocol
 from fgvc.parallel import signals
 from fgvc.types import UserError
 
-GRACE = 10.0  # seconds that a worker has to end once this process has let go of it
+GRACE = 10.0  # seconds a worker has to end after this process has closed its socket
 
-Advance = Callable[[int], None]  # told of every batch, as it is done
-Work = Callable[[Any, Advance], Any]  # a task -> its answer
+Advance = Callable[[int], None]  # called with the number of images of each batch
+TaskFunction = Callable[[Any, Advance], Any]  # task -> result
 
 
 class Initializer(Protocol):
-    """What a worker does first; picklable. Worker `number` counts from 0."""
+    """Called first in each worker, which is numbered from 0; returns its function. Picklable."""
 
-    def __call__(self, number: int) -> Work: ...
+    def __call__(self, number: int) -> TaskFunction: ...
 
 
 @dataclass
-class _Member:
-    """A worker, this process's end of its sockets, and the place of the task it is at."""
+class _Worker:
+    """A worker process, this process's end of its sockets, and the index of its current task."""
 
     process: subprocess.Popen[bytes]
-    tie: Connection
-    place: int | None = None
-
-    def tell(self, message: object) -> None:
-        self.tie.send_bytes(pickle.dumps(message))
+    socket: Connection
+    task_index: int | None = None
 
 
 class WorkerPool:
-    """At most `size` workers, none of them started before there is something to do."""
+    """At most `size` workers, which are started when there are tasks for them."""
 
-    def __init__(self, size: int, begin: Initializer, doing: str) -> None:
-        """doing: what they are at, for the line that says one is gone."""
-        self.size, self._begin, self._doing = size, begin, doing
-        self._members: list[_Member] = []
+    def __init__(self, size: int, initializer: Initializer, activity: str) -> None:
+        """activity: what the workers do, for the message about a lost worker."""
+        self.size, self._initializer, self._activity = size, initializer, activity
+        self._workers: list[_Worker] = []
 
-    def answers(self, tasks: Sequence[Any], advance: Advance) -> Iterator[tuple[int, Any]]:
-        """(place in `tasks`, answer), in the order in which they are found.
+    def imap_unordered(self, tasks: Sequence[Any], advance: Advance) -> Iterator[tuple[int, Any]]:
+        """Yields (index in `tasks`, result) in the order of completion.
 
         Raises:
-            UserError: a worker died, or it said so of its task; the others' answers so far were
-                handed out.
-            Exception: what else a worker ran into, with its traceback as a note.
+            UserError: a worker died or raised this error. Earlier results were yielded.
+            Exception: any other error of a worker, with its traceback as a note.
         """
+        waiting = deque(enumerate(tasks))
         try:
-            yield from self._answers(deque(enumerate(tasks)), advance)
+            self._assign(waiting)
+            while busy := [worker for worker in self._workers if worker.task_index is not None]:
+                for worker in self._wait(busy):
+                    kind, value = self._receive(worker)
+                    if kind == "advance":
+                        advance(value)
+                    elif kind == "error":
+                        raise value
+                    else:
+                        index, worker.task_index = worker.task_index, None
+                        self._assign(waiting)  # before the caller uses the result, to lose no time
+                        assert index is not None
+                        yield index, value
         except BaseException:
-            self.close()  # whatever they are at, nobody waits for it any more
+            self.close()  # no caller waits for the other tasks
             raise
 
     def close(self) -> None:
-        """Let go of the workers; returns when the last of them is gone."""
-        for member in self._members:
-            member.tie.close()
-        end = time.monotonic() + GRACE
-        for member in self._members:
+        """Stop the workers; returns when the last process has ended."""
+        for worker in self._workers:
+            worker.socket.close()
+        deadline = time.monotonic() + GRACE
+        for worker in self._workers:
             try:
-                member.process.wait(max(0.0, end - time.monotonic()))
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-        self._members = []
+                worker.process.kill()
+                worker.process.wait()
+        self._workers = []
 
-    def _answers(
-        self, waiting: deque[tuple[int, Any]], advance: Advance
-    ) -> Iterator[tuple[int, Any]]:
-        self._deal(waiting)
-        while busy := [member for member in self._members if member.place is not None]:
-            for member in self._heard(busy):
-                kind, value = self._read(member)
-                if kind == "advance":
-                    advance(value)
-                elif kind == "failed":
-                    raise value
-                else:
-                    place, member.place = member.place, None
-                    self._deal(waiting)  # first: nobody waits for what is done with the answer
-                    assert place is not None
-                    yield place, value
+    def _assign(self, waiting: deque[tuple[int, Any]]) -> None:
+        """Give a task to every idle worker; start workers while there are tasks for them."""
+        idle = [worker for worker in self._workers if worker.task_index is None]
+        while waiting and (idle or len(self._workers) < self.size):
+            worker = idle.pop(0) if idle else self._start_worker()
+            worker.task_index, task = waiting.popleft()
+            self._send(worker, task)
 
-    def _deal(self, waiting: deque[tuple[int, Any]]) -> None:
-        """A task to everyone who has none."""
-        idle = [member for member in self._members if member.place is None]
-        while waiting and (idle or len(self._members) < self.size):
-            member = idle.pop(0) if idle else self._hire()
-            member.place, task = waiting.popleft()
-            self._told(member, task)
-
-    def _hire(self) -> _Member:
-        number = len(self._members)
-        ours, theirs = Pipe()
-        with theirs, signals.blocked():
+    def _start_worker(self) -> _Worker:
+        number = len(self._workers)
+        parent_socket, child_socket = Pipe()
+        with child_socket, signals.blocked():
             process = subprocess.Popen(
                 [sys.executable, "-m", "fgvc.parallel.worker_pool"],
                 env={**os.environ, "LOCAL_RANK": str(number)},
-                stdin=theirs.fileno(),
+                stdin=child_socket.fileno(),
             )
-            self._members.append(_Member(process, ours))
-        self._told(self._members[-1], (number, self._begin))
-        return self._members[-1]
+            worker = _Worker(process, parent_socket)
+            self._workers.append(worker)
+        self._send(worker, (number, self._initializer))
+        return worker
 
-    def _told(self, member: _Member, message: object) -> None:
+    def _send(self, worker: _Worker, message: object) -> None:
         try:
-            member.tell(message)
+            worker.socket.send_bytes(pickle.dumps(message))
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._lost(member) from error
+            raise self._lost_worker(worker) from error
 
-    def _heard(self, busy: Sequence[_Member]) -> list[_Member]:
-        """Those who have something to say, or can say no more."""
+    def _wait(self, busy: Sequence[_Worker]) -> list[_Worker]:
+        """Wait for workers whose socket can be read, because of a message or the worker's end."""
         while True:
-            ready = connection.wait([member.tie for member in busy], 0.2)
+            ready = connection.wait([worker.socket for worker in busy], 0.2)
             if ready:
-                return [member for member in busy if member.tie in ready]
-            for member in busy:  # its own children may hold its end open a while longer
-                if member.process.poll() is not None and not member.tie.poll():
-                    raise self._lost(member)
+                return [worker for worker in busy if worker.socket in ready]
+            for worker in busy:  # children of a dead worker may hold its socket open for a while
+                if worker.process.poll() is not None and not worker.socket.poll():
+                    raise self._lost_worker(worker)
 
-    def _read(self, member: _Member) -> tuple[str, Any]:
+    def _receive(self, worker: _Worker) -> tuple[str, Any]:
         try:
-            return pickle.loads(member.tie.recv_bytes())
+            return pickle.loads(worker.socket.recv_bytes())
         except (EOFError, ConnectionResetError) as error:
-            raise self._lost(member) from error
+            raise self._lost_worker(worker) from error
 
-    def _lost(self, member: _Member) -> UserError:
+    def _lost_worker(self, worker: _Worker) -> UserError:
         try:
-            code = member.process.wait(GRACE)
+            code = worker.process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            member.process.kill()
-            code = member.process.wait()
+            worker.process.kill()
+            code = worker.process.wait()
         return UserError(
-            f"process {self._members.index(member)} of {self.size} ended with {code} while "
-            f"{self._doing}; what was finished is kept, and the same command goes on from there: "
-            "out of memory? try a smaller runtime.nproc"
+            f"runtime.nproc={self.size}: process {self._workers.index(worker)} of {self.size} "
+            f"ended with {code} while {self._activity}. Finished work is kept, and the same "
+            "command resumes from it; if memory ran out, set a smaller runtime.nproc"
         )
 
 
-# --- the worker's side ---
+# --- in a worker process ---
 
 
 def main() -> int:
-    """Answer task after task; ends at once when the other end lets go."""
+    """Compute task after task; exit at once when the parent process closes the socket."""
     signals.ignore()
-    tie = Connection(os.dup(0))
-    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(tie, heard), daemon=True).start()
+    socket = Connection(os.dup(0))
+    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(socket, messages), daemon=True).start()
 
-    def say(kind: str, value: object) -> None:
-        tie.send_bytes(pickle.dumps((kind, value)))
+    def send(kind: str, value: object) -> None:
+        socket.send_bytes(pickle.dumps((kind, value)))
 
     try:
-        number, begin = pickle.loads(heard.get())
-        work: Work = begin(number)
+        number, initializer = pickle.loads(messages.get())
+        function: TaskFunction = initializer(number)
         while True:
-            say("answer", work(pickle.loads(heard.get()), lambda n: say("advance", n)))
-    except (BrokenPipeError, ConnectionResetError):  # nobody is there to be told
+            send("result", function(pickle.loads(messages.get()), lambda n: send("advance", n)))
+    except (BrokenPipeError, ConnectionResetError):  # the parent process has ended
         return 1
     except Exception as error:
-        say("failed", _carried(error))
-        heard.get()  # stay until the other end has read it and lets go
+        send("error", _picklable(error))
+        messages.get()  # stay until the parent process has read the error and closes the socket
     return 1
 
 
-def _listen(tie: Connection, heard: queue.SimpleQueue[bytes]) -> None:
+def _listen(socket: Connection, messages: queue.SimpleQueue[bytes]) -> None:
     try:
         while True:
-            heard.put(tie.recv_bytes())
+            messages.put(socket.recv_bytes())
     except (EOFError, ConnectionResetError):
-        os._exit(0)  # in the middle of a task too
+        os._exit(0)  # also in the middle of a task
 
 
-def _carried(error: Exception) -> Exception:
-    """An exception as the other process can raise it: its traceback does not travel."""
+def _picklable(error: Exception) -> Exception:
+    """An exception that the parent process can raise; a pickle does not carry the traceback."""
     if isinstance(error, UserError | OSError | MemoryError):
         return error
     trace = "".join(traceback.format_exception(error))
-    carried = RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())}")
-    carried.add_note(f"in a worker process:\n{trace}")
-    return carried
+    copy = RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    copy.add_note(f"in a worker process:\n{trace}")
+    return copy
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Where part attention looked, as columns beside the features, and taken apart from them again.
+"""Features and attention maps -> one array per image, and back.
 
-One array an image goes into a cache, or from rank to rank, and holds both.
-B batch, N images, D feature width, K kept patches, G patches of the grid.
+A cache, or a message from rank to rank, holds one array per image: first the feature, then the
+selected patches, then the scores of all patches.
+B batch, N images, D feature width, K selected patches, G patches of the grid.
 """
 
 from __future__ import annotations
@@ -19,39 +20,40 @@ from fgvc.types import AttentionMaps, Features
 
 
 def append_columns(feature_BD: Tensor, selection: parts.Selection | None, scores: bool) -> Tensor:
-    """Features, then the kept patches, then the score of every patch; all float32.
+    """Features, the indices of the selected patches and the score of every patch, as float32.
 
     Args:
-        selection: None where every token counts.
-        scores: whether the scores are wanted, if there are any.
+        selection: None where part attention is off.
+        scores: whether to append the scores, if there are any.
     """
     if selection is None:
         return feature_BD
-    columns = [feature_BD, selection.index_BK.float()]  # float32 holds an index exactly
+    columns = [feature_BD, selection.index_BK.float()]  # float32 represents every index exactly
     if scores and selection.patch_scores is not None:
         columns.append(selection.patch_scores)
     return torch.cat(columns, 1)
 
 
 def split_columns(
-    found: Features, conf: Config, scores: bool
+    columns: Features, conf: Config, scores: bool
 ) -> tuple[Features, AttentionMaps | None]:
-    """The features alone, and where part attention looked: None without it, and without an image.
+    """The features and the attention maps; None where part attention is off or N is 0.
 
     Args:
-        scores: as `beside` was told.
+        scores: as for `append_columns`.
     """
-    chosen = conf.part_attention.name
-    if chosen == "off" or not len(found.row_N):
-        return found, None
+    name = conf.part_attention.name
+    if name == "off" or not len(columns.row_N):
+        return columns, None
     row = chosen_checkpoint(conf.backbone)
-    width, columns = feature_dim(row, conf.backbone.features), found.x_ND.shape[1]
+    width = feature_dim(row, conf.backbone.features)
     grid = grid_side(conf.resolution.side, row.patch, stride_of(conf))
-    scored = grid**2 if scores and chosen in parts.SCORED else 0
-    x_ND, index_NK, score_NG = (
-        np.ascontiguousarray(part) for part in np.split(found.x_ND, [width, columns - scored], 1)
+    score_width = grid**2 if scores and name in parts.SCORED else 0
+    score_start = columns.x_ND.shape[1] - score_width
+    x_ND, index_NK, score_NG = map(
+        np.ascontiguousarray, np.split(columns.x_ND, [width, score_start], 1)
     )
-    looks = AttentionMaps(
-        found.row_N, index_NK.astype(np.int64), score_NG if scored else None, grid
+    attention_maps = AttentionMaps(
+        columns.row_N, index_NK.astype(np.int64), score_NG if score_width else None, grid
     )
-    return Features(x_ND, found.row_N, found.bad), looks
+    return Features(x_ND, columns.row_N, columns.bad), attention_maps

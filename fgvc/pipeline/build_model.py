@@ -1,4 +1,4 @@
-"""A config -> the backbone it means: overlapping patches, last block and part attention with it."""
+"""A config -> its backbone, with overlapping patches, last block and part attention applied."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from fgvc.types import WeightsSource
 
 
 def build_model(conf: Config, source: WeightsSource) -> tuple[Backbone, TokenSelector | None]:
-    """The backbone, and what its part attention keeps; None where every token counts.
+    """The backbone, and the token selector of part attention; None where it is off.
 
     Raises:
-        UserError: the weights do not fit, or so many tokens cannot be kept.
+        UserError: the weights do not fit, or part attention cannot select that many tokens.
     """
-    chosen = conf.part_attention
     backbone = backbones.build(
         conf.backbone, conf.resolution.side, source, conf.seed, stride_of(conf)
     )
-    if getattr(chosen, "last_block", None) == "random":
+    if getattr(conf.part_attention, "last_block", None) == "random":
         parts.reset_last_block(backbone, conf.seed)
-    return backbone, parts.attach_selector(backbone, chosen, conf.seed)
+    return backbone, parts.attach_selector(backbone, conf.part_attention, conf.seed)
 
 
 def stride_of(conf: Config) -> int | None:
-    """Pixels between patches where they overlap; None where they do not."""
+    """Pixels from one patch to the next where patches overlap; otherwise None."""
     return getattr(conf.part_attention, "stride", None)

@@ -1,12 +1,13 @@
-"""What every experiment shares: a run folder, a dataset, features, and what it hands to writeup.
+"""A config -> an open experiment: run folder, dataset, feature extractor, TensorBoard; and the
+results that a task returns.
 
-N images, C classes.
+N images.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +21,10 @@ from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import hf_config, weights
-from fgvc.parallel.device import check_precision, choose_device, device_of
-from fgvc.parallel.process_group import ALONE, World
+from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup
 from fgvc.pipeline import validation, weights_overlap
-from fgvc.pipeline.determinism import seed_everything
-from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.determinism import set_up_process
+from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.run_identity import differing, identity_of
 from fgvc.pipeline.shards import start_pool
@@ -46,54 +46,60 @@ from fgvc.types import (
 
 @dataclass
 class Experiment:
-    """One open run with its data at hand. plain, hash: the hashed part of its config.
-    stack: what the gate said. world: its processes, of which this one writes. backbone_N: as
-    `own_weights.backbone_images`."""
+    """An open run with its data.
+
+    plain, config_hash: the hashed part of the config, and its hash. stack_check: as in the
+    environment stamp. group: the processes of the run; this process is rank 0.
+    backbone_image_N: as from `weights_overlap.backbone_images`.
+    """
 
     task: str
     conf: Config
     plain: dict[str, Any]
-    hash: str
+    config_hash: str
     run: RunFolder
     dataset: Dataset
-    extractor: Extractor
+    extractor: FeatureExtractor
     board: Board
-    stack: str
-    world: World = ALONE
-    backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    stack_check: str
+    group: ProcessGroup = SINGLE_PROCESS
+    backbone_image_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         return len(self.dataset.labelmap)
 
     def record_test_read(self) -> None:
-        """Record a read of test before its first image is read; the extractor calls this."""
+        """Record a read of test; the extractor calls this before it reads the first image."""
         self.run.record_test_read(identity(self))
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a task found.
+class Results:
+    """What a task found, to be written by `write_run`.
 
-    splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
-    which is then kept as it is. numbers: more keys for metrics.json. fit: the images that fitted
-    or chose the head, from which the overlap with test follows. whole: the state dict is that
-    of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
-    steps: optimiser steps behind the weights. features, looks: of the test images that could be
-    read; None where there are none to show. notes: one line each, which a reader of the numbers
-    must know; printed and recorded with the numbers. unreadable: the images, of any
-    split, that the run tried to read and could not.
+    Attributes:
+        predictions: by split.
+        head: state dict of the head, or the checkpoint file that holds it, which is then copied.
+        numbers: further entries of metrics.json.
+        fit: the images that fitted or chose the head, to count their overlap with test.
+        has_backbone: whether `head` is the state dict of backbone and head together.
+        cost: as from `FeatureExtractor.cost`; None: the cost of the extractor.
+        steps: optimiser steps behind the weights.
+        features, attention_maps: of the readable test images; None where there are none.
+        notes: one line each that a reader of the numbers must know; printed and recorded.
+        unreadable: images of any split that the run could not read.
     """
 
-    splits: Mapping[str, Predictions]
+    predictions: Mapping[str, Predictions]
     head: Mapping[str, torch.Tensor] | Path
     numbers: Mapping[str, object]
     fit: Fit
-    whole: bool = False
+    has_backbone: bool = False
     cost: Mapping[str, object] | None = None
     steps: int = 0
     features: Features | None = None
-    looks: AttentionMaps | None = None
+    attention_maps: AttentionMaps | None = None
     notes: tuple[str, ...] = ()
     unreadable: tuple[BadImage, ...] = ()
 
@@ -105,26 +111,23 @@ def open_experiment(
     plain: dict[str, Any],
     command: str,
     keep: Sequence[str] = (),
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     source: WeightsSource | None = None,
 ) -> Iterator[Experiment]:
-    """An experiment in its run folder, seeded, its dataset loaded and its weights found.
+    """Open the run folder, seed the process, load the dataset and find the weights.
 
     Args:
-        task: what is done; task=eval runs under the config of a probe.
-        keep: what of an earlier, interrupted process stays in the run folder.
-        world: the processes that the run is cut over; this one leads. What is no training has
-            those of `runtime.nproc` to extract its features.
-        source: of the backbone's weights, where they need not be looked for.
+        task: the task that runs; for task=eval, `conf` is the config of the checkpoint.
+        keep: files of an earlier, interrupted process to keep in the run folder.
+        group: the ranks of a training; the other tasks extract features in `runtime.nproc` workers.
+        source: of the backbone's weights; None: they are searched for.
 
     Raises:
         UserError: the dataset, the weights or the folder cannot be used, or there is no validation
             image and the task needs one.
     """
-    gate = stack_gate(conf)
-    seed_everything(conf)
-    device = choose_device(device_of(conf.runtime.device))
-    check_precision(conf.precision, device)
+    stack = _check_stack(conf)
+    device = set_up_process(conf)
     run_hash = config_hash(plain)
     texts = {
         "config.yaml": yaml.safe_dump(asdict(conf), allow_unicode=True, sort_keys=False),
@@ -134,18 +137,18 @@ def open_experiment(
     assert conf.runtime.run_id is not None
     root = Path(conf.runtime.output_root).expanduser()
     with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run:
-        source = source or weights.find(conf.backbone)  # first: the quickest to fail
-        backbone_N = weights_overlap.backbone_images(source)
+        source = source or weights.find(conf.backbone)  # first, because it fails fastest
+        backbone_image_N = weights_overlap.backbone_images(source)
         if source.made_by is not None:
             runs = weights_overlap.describe(source.made_by)
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
-        eps = hf_config.assumed_eps_note(conf.backbone, source)
-        dataset = _dataset(task, conf, (*eps, *run.code.notes))
-        crew = None if task == "train" else start_pool(conf, dataset, source)
-        extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
+        eps_notes = hf_config.assumed_eps_note(conf.backbone, source)
+        dataset = _load_dataset(task, conf, (*eps_notes, *run.code.notes))
+        pool = None if task == "train" else start_pool(conf, dataset, source)
+        extractor = FeatureExtractor(conf, dataset, source, device, pool, can_skip=task != "eval")
         with contextlib.closing(extractor), Board(run.path) as board:
-            if crew is not None:
-                world = World(0, crew.size, f"runtime.nproc={crew.size}")
+            if pool is not None:
+                group = ProcessGroup(0, pool.size, f"runtime.nproc={pool.size}")
             experiment = Experiment(
                 task,
                 conf,
@@ -155,16 +158,16 @@ def open_experiment(
                 dataset,
                 extractor,
                 board,
-                gate,
-                world,
-                backbone_N,
+                stack,
+                group,
+                backbone_image_N,
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
 
 
-def _dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
-    """The dataset, with the validation that the task needs; prints the notes on it after `notes`.
+def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
+    """Load the dataset and check its validation split; prints `notes`, then its own notes.
 
     Raises:
         UserError: the dataset cannot be used, or lacks validation images.
@@ -178,11 +181,11 @@ def _dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
     return dataset
 
 
-def stack_gate(conf: Config) -> str:
-    """Whether the recording stack was validated here, as the stamp says it.
+def _check_stack(conf: Config) -> str:
+    """Whether the recording stack was validated on this machine, as the stamp records it.
 
     Raises:
-        UserError: it was not, and the backbone is one of those that ask for it.
+        UserError: it was not validated, and the backbone requires it.
     """
     if conf.backbone.name not in stack_check.MODERN:
         return "not needed"
@@ -192,49 +195,47 @@ def stack_gate(conf: Config) -> str:
     return "validated"
 
 
-def find_complete_run(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
-    """The complete run of the same question and answer under this run_id, if there is one.
+def find_complete_run(experiment: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
+    """The complete run of the same config, code, data and weights under this run_id, if any.
 
-    The folder that was opened for this one is then gone again, unless the run is refused and the
-    folder holds the states of a stopped training.
+    The folder of the opened run is then deleted, unless the run is refused and the folder holds the
+    states of a stopped training.
 
     Args:
         checkpoint_id: of the checkpoint that task=eval reads; None for other tasks.
 
     Raises:
-        UserError: a complete run of this config lies there, but from other code, data or weights,
-            or of another checkpoint.
+        UserError: a complete run of this config exists with other code, data, weights or
+            checkpoint.
     """
-    root, current = Path(job.conf.runtime.output_root).expanduser(), identity(job)
-    for folder in complete_runs(root, job.run.run_id, job.hash):
+    run, current = experiment.run, identity(experiment)
+    root = Path(experiment.conf.runtime.output_root).expanduser()
+    for folder in complete_runs(root, run.run_id, experiment.config_hash):
         recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
         current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
-        other = differing(recorded, current, _compared(job, current))
-        if not other or not (job.run.path / RESUME).exists():  # states may be of this other data
-            job.run.discard()
-        if not other:
+        # zero-shot reads no split of train
+        unused = {"split_digest"} if experiment.conf.task.name == "zero_shot" else set()
+        different = differing(recorded, current, tuple(n for n in current if n not in unused))
+        if not different or not (run.path / RESUME).exists():  # states may be of the other data
+            run.discard()
+        if not different:
             console.say(f"complete already: {folder}")
             return Skipped(folder)
+        name = different[0]
         raise UserError(
-            f"{folder} is complete, with another {other[0]} ({recorded[other[0]]}, now "
-            f"{current[other[0]]}): give a new runtime.run_id"
+            f"{folder} is complete, with another {name} ({recorded[name]}, now {current[name]}): "
+            "give a new runtime.run_id"
         )
     return None
 
 
-def _compared(job: Experiment, names: Iterable[str]) -> tuple[str, ...]:
-    """The parts of an identity that can change the answer: zero-shot reads no split of train."""
-    unused = {"split_digest"} if job.conf.task.name == "zero_shot" else set()
-    return tuple(name for name in names if name not in unused)
-
-
 def weight_store(conf: Config) -> ContentStore:
-    """Local weights by digest, so that a checkpoint that names them finds them again."""
+    """The store of local weights by digest, where a checkpoint finds its weights again."""
     return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
 
 
-def keep_weights(conf: Config, path: Path) -> None:
-    """Put a weights file into the store; of sharded weights every shard, and their list."""
+def store_weights(conf: Config, path: Path) -> None:
+    """Put a weights file into the store; for sharded weights every shard and their list."""
     store = weight_store(conf)
     files, shard_list = weights.files_of(path)
     for file in files:
@@ -243,33 +244,29 @@ def keep_weights(conf: Config, path: Path) -> None:
         store.put_bytes(shard_list)
 
 
-def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> Predictions:
-    """Logits of the readable images, and a row of -inf for each unreadable one: it counts."""
-    bad_rows = np.array([bad.row for bad in features.bad], np.int64)
-    row_N = np.concatenate([features.row_N, bad_rows])
-    lost = np.full((len(bad_rows), logits_NC.shape[1]), -np.inf, np.float32)
-    order = np.argsort(row_N, kind="stable")
-    logits_NC = np.concatenate([logits_NC.astype(np.float32), lost])[order]
-    return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
-
-
-def fit_record(
-    job: Experiment, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
+def describe_fit(
+    experiment: Experiment, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
 ) -> Fit:
-    """The fit of a head on rows of this run's manifest.
+    """The digests of the images that fitted and chose a head.
 
     Args:
-        row_N: fitted on.
+        row_N: manifest rows that the head was fitted on.
         validation_N: rows whose predictions chose the head; those in row_N do not count again.
+        forced: whether the training was resumed by force.
     """
-    manifest = job.dataset.manifest
-    fitted_N, chosen_N = (
-        short_digests(manifest.sha256, rows) for rows in (row_N, np.setdiff1d(validation_N, row_N))
+    manifest = experiment.dataset.manifest
+    return Fit(
+        manifest.digest,
+        experiment.dataset.split_digest,
+        short_digests(manifest.sha256, row_N),
+        short_digests(manifest.sha256, np.setdiff1d(validation_N, row_N)),
+        forced,
+        experiment.backbone_image_N,
     )
-    split_digest = job.dataset.split_digest
-    return Fit(manifest.digest, split_digest, fitted_N, chosen_N, forced, job.backbone_N)
 
 
-def identity(job: Experiment) -> dict[str, object]:
-    """What, with the config_hash, names the answer: two runs that share it are the same run."""
-    return identity_of(job.task, job.run.code, job.dataset, job.extractor.source)
+def identity(experiment: Experiment) -> dict[str, object]:
+    """The identity of a run besides its config: equal identities mean equal results."""
+    return identity_of(
+        experiment.task, experiment.run.code, experiment.dataset, experiment.extractor.source
+    )

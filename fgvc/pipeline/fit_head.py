@@ -1,4 +1,4 @@
-"""Cached features -> a head fitted to them: how each choice of head= is fitted in a probe.
+"""Cached features -> a fitted head, one function per head= of a probe.
 
 N images, D feature width, C classes.
 """
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from fgvc.learn import gradient_probe, logistic
 from fgvc.model import head as heads
 from fgvc.pipeline.experiment import Experiment
-from fgvc.pipeline.text_features import class_text
+from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
 from fgvc.types import Features, UserError
 
@@ -31,69 +31,78 @@ class FittedHead:
     notes: tuple[str, ...] = ()
 
 
-def fit_head(job: Experiment, train: Features, val: Features) -> FittedHead:
-    """Fit the run's head on train, choose on val where there is something to choose, and refit.
+def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Fit the experiment's head on train, choose its options on val, and refit on both if asked.
 
     Raises:
-        UserError: too few images for the head, or features that nothing can be fitted to.
+        UserError: too few images for the head, or features that no head can be fitted to.
     """
-    return FITS[job.conf.head.name](job, train, val)
+    return FITS[experiment.conf.head.name](experiment, train, val)
 
 
-def check_fit(job: Experiment) -> None:
-    """What can be known before features are extracted."""
-    head, images = job.conf.head, len(job.dataset.split.train_N)
+def check_fit(experiment: Experiment) -> None:
+    """Check the head's options before features are extracted."""
+    head, images = experiment.conf.head, len(experiment.dataset.split.train_N)
     if head.name == "knn" and head.k > images:
         raise UserError(
             f"head.k={head.k} exceeds the {images} training images: set head.k={images}"
         )
 
 
-def does_refit(job: Experiment) -> bool:
+def does_refit(experiment: Experiment) -> bool:
     """Whether the reported head is fitted to train and validation together."""
-    return job.conf.final_fit == "trainval" and len(job.dataset.split.val_N) > 0
+    return experiment.conf.final_fit == "trainval" and len(experiment.dataset.split.val_N) > 0
 
 
-def joined(train: Features, val: Features) -> Features:
-    """Both, rows ascending."""
+def concat_features(train: Features, val: Features) -> Features:
+    """The features of both splits, rows ascending."""
     row_N = np.concatenate([train.row_N, val.row_N])
     order_N = np.argsort(row_N, kind="stable")
     x_ND = np.concatenate([train.x_ND, val.x_ND]) if len(val.row_N) else train.x_ND
     return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
 
 
-def _linear(job: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(job, train, val, None, _linear_head)
+# --- logistic regression ---
 
 
-def _text_linear(job: Experiment, train: Features, val: Features) -> FittedHead:
-    """On unit features, drawn towards the text classifier of the same tower.
+def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    return _logistic(experiment, train, val, None, heads.LinearHead)
 
-    A convex optimum forgets where it began, so the text is in the penalty: C |W - scale * text|^2.
+
+def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Logistic regression on unit features, regularised towards the text classifier.
+
+    A convex optimum does not depend on the initial weights, so the text is in the penalty:
+    C |W - scale * text|^2.
     """
-    text = class_text(job)
+
+    def unit(features: Features) -> Features:
+        x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
+        return Features(x_ND, features.row_N, features.bad)
+
+    text = class_text_features(experiment)
     prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(job, _unit(train), _unit(val), prior_CD, _text_head)
+    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, heads.TextLinearHead)
     return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
 
 
 def _logistic(
-    job: Experiment,
+    experiment: Experiment,
     train: Features,
     val: Features,
     prior_CD: np.ndarray | None,
-    head_of: Callable[[logistic.Solution], torch.nn.Module],
+    head_class: Callable[[torch.Tensor, torch.Tensor], torch.nn.Module],
 ) -> FittedHead:
     """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
     joins both splits, on train and validation."""
-    task, label_N = job.conf.task, job.dataset.manifest.label_N
+    task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
     with console.progress("logistic regression", len(cs), "values of C") as advance:
         solutions = logistic.fit_path(
             train.x_ND,
             label_N[train.row_N],
-            job.classes,
+            experiment.num_classes,
             cs,
             task.gap,
             task.gap_until,
@@ -101,41 +110,47 @@ def _logistic(
             advance,
             prior_CD,
         )
-        choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
-    chosen = _solve_to_final_gap(job, train, choice.solution, prior_CD)
+        choice = logistic.choose(_record_path(solutions, path), val.x_ND, label_N[val.row_N])
+    chosen = _solve_to_final_gap(experiment, train, choice.solution, prior_CD)
     final = chosen
-    if does_refit(job):
-        final = _solve_to_final_gap(job, joined(train, val), chosen, prior_CD)
-    _log_path(job, choice)
+    if does_refit(experiment):
+        final = _solve_to_final_gap(experiment, concat_features(train, val), chosen, prior_CD)
+    for step, trial in enumerate(choice.curve):
+        experiment.board.scalar("select/val_loss", trial.loss, step)
+        experiment.board.scalar("select/val_top1", trial.top1, step)
+        experiment.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+
+    def head(solution: logistic.Solution) -> torch.nn.Module:
+        """The head as the checkpoint stores it, in float32; the same head predicts test."""
+        weight_CD, bias_C = solution.weight_CD, solution.bias_C
+        return head_class(torch.as_tensor(weight_CD).float(), torch.as_tensor(bias_C).float())
+
     selection = _selection(path, choice, chosen, final)
-    return FittedHead(
-        head_of(chosen), head_of(final), {"selection": selection}, _c_notes(job, choice)
-    )
+    notes = _c_notes(experiment, choice)
+    return FittedHead(head(chosen), head(final), {"selection": selection}, notes)
 
 
-def _c_notes(job: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
-    """A note where the chosen C lies at an end of its range, with the key that widens it."""
-    if choice.end is None:
-        return ()
-    task, c = job.conf.task, choice.solution.c
-    key, value, verb = ("c_high", task.c_high, "Raise")
-    if choice.end == "first":
-        key, value, verb = ("c_low", task.c_low, "Lower")
-    return (
-        f"task.{key}={value:g}: the chosen C = {c:.3g} is the {choice.end} of {task.c_count} "
-        f"values; validation may prefer one beyond it. {verb} task.{key}.",
-    )
+def _record_path(
+    solutions: Iterable[logistic.Solution], path: list[dict[str, object]]
+) -> Iterator[logistic.Solution]:
+    """Pass the solutions on; append the convergence of each to `path`, not its large weights."""
+    for solution in solutions:
+        path.append(_convergence(solution))
+        yield solution
 
 
 def _solve_to_final_gap(
-    job: Experiment, rows: Features, start: logistic.Solution, prior_CD: np.ndarray | None
+    experiment: Experiment,
+    features: Features,
+    start: logistic.Solution,
+    prior_CD: np.ndarray | None,
 ) -> logistic.Solution:
-    """Solve at start.c on these rows until the certified gap is at most task.final_gap."""
-    task = job.conf.task
+    """Solve at start.c on these features until the certified gap is at most task.final_gap."""
+    task = experiment.conf.task
     return logistic.refit(
-        rows.x_ND,
-        job.dataset.manifest.label_N[rows.row_N],
-        job.classes,
+        features.x_ND,
+        experiment.dataset.manifest.label_N[features.row_N],
+        experiment.num_classes,
         start,
         task.final_gap,
         task.gap_until,
@@ -144,108 +159,18 @@ def _solve_to_final_gap(
     )
 
 
-def _knn(job: Experiment, train: Features, val: Features) -> FittedHead:
-    """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
-    final = joined(train, val) if does_refit(job) else train
-    return FittedHead(_bank(job, train), _bank(job, final), {"selection": None})
-
-
-def _by_gradient(job: Experiment, train: Features, val: Features) -> FittedHead:
-    """Every pair of a learning rate and a weight decay; validation chooses pair and epoch."""
-    label_N, settings, seed = job.dataset.manifest.label_N, job.conf.head.fit, job.conf.seed
-    pairs = len(settings.learning_rates) * len(settings.weight_decays)
-
-    def build() -> torch.nn.Module:
-        return heads.new_head(job.conf.head, train.x_ND.shape[1], job.classes, seed)
-
-    with console.progress(f"head={job.conf.head.name}", pairs * settings.epochs, "epochs") as step:
-        choice = gradient_probe.fit(
-            build,
-            train.x_ND,
-            label_N[train.row_N],
-            val.x_ND,
-            label_N[val.row_N],
-            job.classes,
-            settings,
-            seed,
-            step,
-        )
-    final = choice.head
-    if does_refit(job):
-        both, chosen = joined(train, val), choice.trial
-        with console.progress("fit on train and val", chosen.epochs, "epochs") as step:
-            final = gradient_probe.refit(
-                build, both.x_ND, label_N[both.row_N], job.classes, chosen, settings, seed, step
-            )
-    selection = {
-        "chosen": _told(choice.trial),
-        "ends": choice.ends,
-        "trials": [asdict(trial) for trial in choice.trials],
-    }
-    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
-
-
-def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
-    """A note for a learning rate or weight decay at an end of its list, with its key."""
-    notes = []
-    for name, end in choice.ends.items():
-        if end is not None:
-            values = sorted({getattr(trial, name) for trial in choice.trials})
-            notes.append(
-                f"head.fit.{name}s={values}: the chosen {getattr(choice.trial, name):g} is the "
-                f"{end}; validation may prefer one beyond it. Add a "
-                f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
-            )
-    return tuple(notes)
-
-
-def _told(trial: gradient_probe.Trial) -> dict[str, object]:
-    return {
-        "learning_rate": trial.learning_rate,
-        "weight_decay": trial.weight_decay,
-        "epochs": trial.epochs,
-    }
-
-
-def _unit(features: Features) -> Features:
-    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
-    return Features(x_ND, features.row_N, features.bad)
-
-
-def _linear_head(solution: logistic.Solution) -> torch.nn.Module:
-    """The head that is stored and read on test: float32, as the checkpoint keeps it."""
-    return heads.LinearHead(*_tensors(solution))
-
-
-def _text_head(solution: logistic.Solution) -> torch.nn.Module:
-    return heads.TextLinearHead(*_tensors(solution))
-
-
-def _tensors(solution: logistic.Solution) -> tuple[torch.Tensor, torch.Tensor]:
+def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
+    """A note if the chosen C lies at an end of its range, with the key that widens the range."""
+    if choice.end is None:
+        return ()
+    task, c = experiment.conf.task, choice.solution.c
+    key, value, verb = ("c_high", task.c_high, "Raise")
+    if choice.end == "first":
+        key, value, verb = ("c_low", task.c_low, "Lower")
     return (
-        torch.as_tensor(solution.weight_CD).float(),
-        torch.as_tensor(solution.bias_C).float(),
+        f"task.{key}={value:g}: the chosen C = {c:.3g} is the {choice.end} of {task.c_count} "
+        f"values; validation may prefer one beyond it. {verb} task.{key}.",
     )
-
-
-def _bank(job: Experiment, bank: Features) -> torch.nn.Module:
-    head = job.conf.head
-    return heads.KnnHead(
-        torch.from_numpy(bank.x_ND),
-        torch.from_numpy(job.dataset.manifest.label_N[bank.row_N]),
-        job.classes,
-        head.k,
-        head.temperature,
-    )
-
-
-def _kept(
-    solutions: Iterable[logistic.Solution], numbers: list[dict[str, object]]
-) -> Iterator[logistic.Solution]:
-    """Pass solutions on, keeping only how well each was solved: 45 sets of weights are large."""
-    for solution in solutions:
-        numbers.append(_solved(solution))
-        yield solution
 
 
 def _selection(
@@ -264,13 +189,13 @@ def _selection(
     return {
         "c": choice.solution.c,
         "end": choice.end,
-        "chosen": _solved(chosen),
-        "final": _solved(final),
+        "chosen": _convergence(chosen),
+        "final": _convergence(final),
         "path": [{**solved, **trial} for solved, trial in zip(path, curve, strict=True)],
     }
 
 
-def _solved(solution: logistic.Solution) -> dict[str, object]:
+def _convergence(solution: logistic.Solution) -> dict[str, object]:
     return {
         "c": solution.c,
         "gap": solution.gap if math.isfinite(solution.gap) else None,
@@ -280,11 +205,79 @@ def _solved(solution: logistic.Solution) -> dict[str, object]:
     }
 
 
-def _log_path(job: Experiment, choice: logistic.Choice) -> None:
-    for step, trial in enumerate(choice.curve):
-        job.board.scalar("select/val_loss", trial.loss, step)
-        job.board.scalar("select/val_top1", trial.top1, step)
-        job.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+# --- other heads ---
+
+
+def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """kNN: the bank holds the training features; nothing is fitted or chosen."""
+
+    def head(bank: Features) -> torch.nn.Module:
+        conf, label_N = experiment.conf.head, experiment.dataset.manifest.label_N[bank.row_N]
+        return heads.KnnHead(
+            torch.from_numpy(bank.x_ND),
+            torch.from_numpy(label_N),
+            experiment.num_classes,
+            conf.k,
+            conf.temperature,
+        )
+
+    final = concat_features(train, val) if does_refit(experiment) else train
+    return FittedHead(head(train), head(final), {"selection": None})
+
+
+def _by_gradient(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Train with every learning rate and weight decay; validation chooses the pair and epoch."""
+    label_N, classes = experiment.dataset.manifest.label_N, experiment.num_classes
+    conf, seed = experiment.conf.head, experiment.conf.seed
+    settings = conf.fit
+    pairs = len(settings.learning_rates) * len(settings.weight_decays)
+
+    def build() -> torch.nn.Module:
+        return heads.new_head(conf, train.x_ND.shape[1], classes, seed)
+
+    with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
+        choice = gradient_probe.fit(
+            build,
+            train.x_ND,
+            label_N[train.row_N],
+            val.x_ND,
+            label_N[val.row_N],
+            classes,
+            settings,
+            seed,
+            advance,
+        )
+    final, trial = choice.head, choice.trial
+    if does_refit(experiment):
+        both = concat_features(train, val)
+        with console.progress("fit on train and val", trial.epochs, "epochs") as advance:
+            final = gradient_probe.refit(
+                build, both.x_ND, label_N[both.row_N], classes, trial, settings, seed, advance
+            )
+    selection = {
+        "chosen": {
+            "learning_rate": trial.learning_rate,
+            "weight_decay": trial.weight_decay,
+            "epochs": trial.epochs,
+        },
+        "ends": choice.ends,
+        "trials": [asdict(trial) for trial in choice.trials],
+    }
+    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
+
+
+def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
+    """A note for a learning rate or weight decay at an end of its list, with its key."""
+    notes = []
+    for name, end in choice.ends.items():
+        if end is not None:
+            values = sorted({getattr(trial, name) for trial in choice.trials})
+            notes.append(
+                f"head.fit.{name}s={values}: the chosen {getattr(choice.trial, name):g} is the "
+                f"{end}; validation may prefer one beyond it. Add a "
+                f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
+            )
+    return tuple(notes)
 
 
 FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {

@@ -1,4 +1,4 @@
-"""A classifier -> logits of manifest rows; a checkpoint of task=train -> its classifier.
+"""A classifier and images, or a head and features -> predictions.
 
 N images, B batch, D feature width, K classes.
 """
@@ -21,17 +21,28 @@ from fgvc.model.backbone import autocast
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
-from fgvc.pipeline.attention_maps import append_columns
+from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
-from fgvc.types import BadImage, Batch, Dataset, Features, Manifest, UserError, WeightsSource
+from fgvc.types import (
+    AttentionMaps,
+    BadImage,
+    Batch,
+    Dataset,
+    Features,
+    Manifest,
+    Predictions,
+    UserError,
+    WeightsSource,
+)
 
 HEAD = "head."
+CHUNK = 4096  # features per forward pass of a head: fixed, so that logits repeat to the last bit
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A batch as a model saw it: logits_BK, feature_BD float32 on its device, one row an image that
-    could be read; selection: what part attention kept."""
+class BatchOutput:
+    """A batch and the model's output: logits_BK, feature_BD float32 on its device, one row per
+    readable image. selection: the patches that part attention selected."""
 
     batch: Batch
     logits_BK: Tensor
@@ -40,19 +51,31 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Logits:
-    """logits_NK: float32, one row an image asked for, -inf for one that cannot be read. found: of
-    those that can, the features and what lies `beside` them, where they were asked for."""
+class InferenceResults:
+    """predictions: of every requested image. features, attention_maps: of the readable images;
+    None if not requested, attention_maps also where part attention is off."""
 
-    logits_NK: np.ndarray
-    found: Features | None
+    predictions: Predictions
+    features: Features | None = None
+    attention_maps: AttentionMaps | None = None
 
-    @staticmethod
-    def joined(parts: Sequence[Logits]) -> Logits:
-        """What several ranks classified, in their order."""
-        logits_NK = np.concatenate([part.logits_NK for part in parts])
-        told = [part.found for part in parts if part.found is not None]
-        return Logits(logits_NK, _together(told) if told else None)
+
+def predict_features(head: torch.nn.Module, features: Features, dataset: Dataset) -> Predictions:
+    """Predictions of a head from features; an unreadable image gets a row of -inf logits."""
+    logits_NK = head_logits(head, features.x_ND, len(dataset.labelmap))
+    bad_rows = np.array([bad.row for bad in features.bad], np.int64)
+    row_N = np.concatenate([features.row_N, bad_rows])
+    bad_logits = np.full((len(bad_rows), logits_NK.shape[1]), -np.inf, np.float32)
+    order = np.argsort(row_N, kind="stable")
+    logits_NK = np.concatenate([logits_NK.astype(np.float32), bad_logits])[order]
+    return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NK)
+
+
+@torch.inference_mode()
+def head_logits(head: torch.nn.Module, x_ND: np.ndarray, num_classes: int) -> np.ndarray:
+    """Logits of a head from features, on the CPU in chunks of a fixed size."""
+    chunks = [head(torch.from_numpy(x_ND[i : i + CHUNK])) for i in range(0, len(x_ND), CHUNK)]
+    return torch.cat(chunks).numpy() if chunks else np.empty((0, num_classes), np.float32)
 
 
 def classify(
@@ -63,35 +86,65 @@ def classify(
     device: torch.device,
     on_bad: Callable[[tuple[BadImage, ...]], None],
     features: bool = False,
-) -> Logits:
-    """Logits of the rows in their order.
+) -> InferenceResults:
+    """Predictions of a classifier for manifest rows, in their order.
 
     Args:
-        on_bad: told of the images of each batch that cannot be read.
-        features: whether they are wanted too, and where part attention looked.
+        on_bad: called with the unreadable images of each batch.
+        features: whether to return features and attention maps too.
     """
     logits_NK = np.full((len(row_N), len(dataset.labelmap)), -np.inf, np.float32)
-    place = {row: index for index, row in enumerate(row_N.tolist())}
-    told = []
-    for seen in stream_batches(model, conf, dataset.manifest, row_N, device):
-        batch, x_BD = seen.batch, np.empty((0, 0), np.float32)
+    index_of_row = {row: index for index, row in enumerate(row_N.tolist())}
+    columns = []
+    for output in stream_batches(model, conf, dataset.manifest, row_N, device):
+        batch, x_BD = output.batch, np.empty((0, 0), np.float32)
         on_bad(batch.bad)
         if len(batch.row_B):
-            logits_NK[[place[row] for row in batch.row_B.tolist()]] = seen.logits_BK.cpu().numpy()
+            indices = [index_of_row[row] for row in batch.row_B.tolist()]
+            logits_NK[indices] = output.logits_BK.cpu().numpy()
         if features and len(batch.row_B):
-            x_BD = append_columns(seen.feature_BD, seen.selection, scores=True).cpu().numpy()
-        told.append(Features(x_BD, batch.row_B, batch.bad))
-    return Logits(logits_NK, _together(told) if features else None)
+            x_BD = append_columns(output.feature_BD, output.selection, scores=True).cpu().numpy()
+        columns.append(Features(x_BD, batch.row_B, batch.bad))
+    predictions = Predictions(row_N, dataset.manifest.label_N[row_N], logits_NK)
+    if not features:
+        return InferenceResults(predictions)
+    return InferenceResults(
+        predictions, *split_columns(_concat_features(columns), conf, scores=True)
+    )
 
 
-def _together(told: Sequence[Features]) -> Features:
-    """Features in the order given, those of no image left out."""
-    some = [one for one in told if len(one.row_N)]
-    bad = tuple(bad for one in told for bad in one.bad)
-    if not some:
+def concat_results(parts: Sequence[InferenceResults]) -> InferenceResults:
+    """The results of several ranks, concatenated in the order of the ranks."""
+    predictions = Predictions(
+        *(
+            np.concatenate([getattr(part.predictions, name) for part in parts])
+            for name in ("row_N", "label_N", "logits_NC")
+        )
+    )
+    features = [part.features for part in parts if part.features is not None]
+    maps = [part.attention_maps for part in parts if part.attention_maps is not None]
+    attention_maps = None
+    if maps:
+        scores = [each.score_NG for each in maps if each.score_NG is not None]
+        attention_maps = AttentionMaps(
+            np.concatenate([each.row_N for each in maps]),
+            np.concatenate([each.index_NK for each in maps]),
+            np.concatenate(scores) if scores else None,
+            maps[0].grid,
+        )
+    return InferenceResults(
+        predictions, _concat_features(features) if features else None, attention_maps
+    )
+
+
+def _concat_features(parts: Sequence[Features]) -> Features:
+    """Features in the given order; parts without a readable image have no width and add none."""
+    bad = tuple(bad for part in parts for bad in part.bad)
+    readable = [part for part in parts if len(part.row_N)]
+    if not readable:
         return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), bad)
-    x_ND = np.concatenate([one.x_ND for one in some])
-    return Features(x_ND, np.concatenate([one.row_N for one in some]), bad)
+    x_ND = np.concatenate([part.x_ND for part in readable])
+    return Features(x_ND, np.concatenate([part.row_N for part in readable]), bad)
 
 
 @torch.inference_mode()
@@ -102,8 +155,8 @@ def stream_batches(
     row_N: np.ndarray,
     device: torch.device,
     check_digest: bool = True,
-) -> Iterator[Seen]:
-    """Batches of the rows in their order, each as the model saw it.
+) -> Iterator[BatchOutput]:
+    """Run a classifier on manifest rows; yields the output of each batch, in the order of the rows.
 
     Args:
         check_digest: as in fgvc.data.loader.
@@ -119,35 +172,37 @@ def stream_batches(
         check_digest,
     ):
         if not len(batch.row_B):
-            yield Seen(batch, torch.empty(0, 0), torch.empty(0, 0), None)
+            yield BatchOutput(batch, torch.empty(0, 0), torch.empty(0, 0), None)
             continue
         if selector is not None:
             selector.images(manifest.key_N[batch.row_B])
         pixels_BCHW = preprocess.normalize(batch.pixels_BCHW.to(device))
         with autocast(conf.precision, device):
             logits_BK, feature_BD = model.with_features(pixels_BCHW)
-        yield Seen(batch, logits_BK.float(), feature_BD, selector and selector.last)
+        yield BatchOutput(batch, logits_BK.float(), feature_BD, selector and selector.last)
 
 
 def load_classifier(
-    conf: Config, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
+    conf: Config, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
 ) -> Classifier:
     """The classifier of a checkpoint that holds backbone and head.
 
     Raises:
-        UserError: its tensors are not those of the model its config means.
+        UserError: its tensors are not those of the model in its config.
     """
-    eps = facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
+    eps = metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
     conf = replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
     row = chosen_checkpoint(conf.backbone)
-    held = sum(value.numel() for value in tensors.values())
-    empty = WeightsSource("random", row.model, held=held)  # overwritten: the file has every tensor
-    backbone, selector = build_model(conf, empty)
-    own = {name[len(HEAD) :]: value for name, value in tensors.items() if name.startswith(HEAD)}
-    head = heads.load_head(facts["head"], own, len(facts["labelmap"]["ids"]), backbone.feature_dim)
+    size = sum(tensor.numel() for tensor in tensors.values())
+    # random weights are overwritten: the file has every tensor
+    backbone, selector = build_model(conf, WeightsSource("random", row.model, held=size))
+    head_state = {
+        name[len(HEAD) :]: tensor for name, tensor in tensors.items() if name.startswith(HEAD)
+    }
+    num_classes = len(metadata["labelmap"]["ids"])
+    head = heads.load_head(metadata["head"], head_state, num_classes, backbone.feature_dim)
     model = Classifier(backbone, head, selector)
-    own_state = model.state_dict()
-    if (difference := first_difference(tensors, own_state)) is not None:
+    if (difference := first_difference(tensors, model.state_dict())) is not None:
         raise UserError(f"the checkpoint's tensors are not those of {row.model}: {difference}")
     model.load_state_dict(dict(tensors))
     return model.to(device).eval()

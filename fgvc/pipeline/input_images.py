@@ -45,7 +45,7 @@ def find_images(image: object) -> Iterator[InputImages]:
         UserError: no picture, or a folder that cannot be listed.
     """
     if not image_argument.reads_stdin(image):
-        yield images_manifest(image)
+        yield list_images(image)
         return
     if sys.stdin.isatty():
         raise UserError("image=-: standard input is a terminal; pipe a picture in: … < bird.jpg")
@@ -75,7 +75,7 @@ def _copy_input(copy: IO[bytes]) -> None:
         copy.write(piece)
 
 
-def images_manifest(image: object) -> InputImages:
+def list_images(image: object) -> InputImages:
     """The pictures of files, folders and patterns: each once, in the order of their names.
 
     A folder is searched with the folders below it, linked ones too; hidden files are passed over.

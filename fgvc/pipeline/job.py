@@ -1,4 +1,4 @@
-"""What a task receives, and the answer of a task whose run is complete already."""
+"""What the launcher passes to a task, and the result of a job that is complete already."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgvc.config.schema import Config
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it was asked for: composed config, its typed form, overrides, exact command."""
+    """The composed config, its typed form, the overrides and the exact command."""
 
     cfg: DictConfig
     conf: Config
@@ -22,6 +22,6 @@ class Job:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The complete run, made earlier under this run_id, that answers the job."""
+    """The folder of a complete run with the same run_id, config and data."""
 
     folder: Path

@@ -22,7 +22,7 @@ from fgvc.data.view_transform import View, grid_side, view
 from fgvc.metrics.part_localization import localization
 from fgvc.model import part_attention
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Outcome
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record import console, image_overlay
 from fgvc.types import AttentionMaps, Dataset, Manifest, Predictions
 
@@ -55,15 +55,15 @@ def localization_metrics(
     return {"parts": {**found, "tokens": looks.index_NK.shape[1]}}
 
 
-def write(job: Experiment, outcome: Outcome, record: Mapping[str, Any]) -> None:
+def write(experiment: Experiment, results: Results, record: Mapping[str, Any]) -> None:
     """Overlays into the run folder, and with the numbers onto the board."""
-    for name, png in _overlays(job, outcome):
-        job.run.write_bytes(f"overlays/{name}.png", png)
-        job.board.image(f"overlays/{name}", png)
-    means = record.get("parts", {}).get(job.conf.part_attention.name, {})
+    for name, png in _overlays(experiment, results):
+        experiment.run.write_bytes(f"overlays/{name}.png", png)
+        experiment.board.image(f"overlays/{name}", png)
+    means = record.get("parts", {}).get(experiment.conf.part_attention.name, {})
     for key, mean in means.items():
         if mean["value"] is not None:
-            job.board.scalar(f"parts/{key}", mean["value"], outcome.steps)
+            experiment.board.scalar(f"parts/{key}", mean["value"], results.steps)
 
 
 def print_localization(record: Mapping[str, Any]) -> None:
@@ -144,10 +144,10 @@ def _view(conf: Config, manifest: Manifest, row_N: np.ndarray) -> View:
     return view(evaluation_transform(conf), size_N2, None if cut_N4 is None else cut_N4[row_N])
 
 
-def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
+def _overlays(experiment: Experiment, results: Results) -> Iterator[tuple[str, bytes]]:
     """Name and PNG of test pictures evenly over the index, the same whatever was selected: runs
     can be held side by side, and none is flattered."""
-    looks, manifest = outcome.looks, job.dataset.manifest
+    looks, manifest = results.attention_maps, experiment.dataset.manifest
     cut_N4 = manifest.cut_N4
     if looks is None:
         return
@@ -161,8 +161,8 @@ def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
                 path,
                 manifest.max_pixels,
             ),
-            job.conf,
-            _title(job, outcome.splits["test"], row),
+            experiment.conf,
+            _title(experiment, results.predictions["test"], row),
             looks.index_NK[place],
             None if looks.score_NG is None else looks.score_NG[place],
             None if cut_N4 is None else cut_N4[row],
@@ -173,9 +173,9 @@ def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def _title(job: Experiment, test: Predictions, row: int) -> str:
+def _title(experiment: Experiment, test: Predictions, row: int) -> str:
     """What the picture was taken for, and what it is."""
-    names, place = job.dataset.labelmap.names, int(np.flatnonzero(test.row_N == row)[0])
+    names, place = experiment.dataset.labelmap.names, int(np.flatnonzero(test.row_N == row)[0])
     logits_1C = test.logits_NC[place][None]
     best = int(metrics.topk(logits_1C, 1)[0, 0])
     share = float(np.exp(metrics.log_probabilities(logits_1C)[0, best]))

@@ -1,4 +1,4 @@
-"""An experiment and its outcome -> notes on its numbers.
+"""An experiment and its results -> notes on its numbers.
 
 A note is one line that a reader of the numbers must know. It is printed on the terminal, recorded
 in metrics.json, and shown on the page and below the table. Images that cannot be read are also
@@ -15,7 +15,7 @@ import numpy as np
 from fgvc.data.index import list_first
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline import validation, weights_overlap
-from fgvc.pipeline.experiment import Experiment, Outcome
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.record import privacy
 from fgvc.record.page.run import UNREADABLE_FILE
@@ -24,112 +24,119 @@ from fgvc.types import BadImage, Dataset
 SPLITS = ("train", "val", "test")
 
 
-def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
+def notes_of(experiment: Experiment, results: Results) -> list[str]:
     """All notes of a run: on the dataset, the validation split, unreadable images and the task.
 
-    Tables, pages and model cards show them on other machines: they name no place of this machine.
+    Tables, pages and model cards show them on other machines, so they contain no path of this
+    machine.
     """
-    notes = [
-        *job.dataset.warnings,
-        *validation.notes(job.task, job.conf, job.dataset),
-        *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
-        *_lost_class_notes(job, outcome.unreadable),
-        *_weights_notes(job, outcome),
-        *hf_config.assumed_eps_note(job.conf.backbone, job.extractor.source),
-        *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
-        *outcome.notes,
+    end = f"; {UNREADABLE_FILE} lists them all"
+    return [
+        privacy.without_user_paths(note)
+        for note in (
+            *experiment.dataset.warnings,
+            *_shared_notes(experiment, results, SPLITS, end),
+        )
     ]
-    return [privacy.without_user_paths(note) for note in notes]
 
 
-def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
+def notes_of_fit(experiment: Experiment, results: Results) -> list[str]:
     """The notes that also hold for an evaluation of the head on other images.
 
     They are stored in its checkpoint.
     """
-    notes = [
-        *validation.notes(job.task, job.conf, job.dataset),
-        *_unreadable_note(job, outcome, ("train", "val")),
-        *_lost_class_notes(job, outcome.unreadable),
-        *_weights_notes(job, outcome),
-        *hf_config.assumed_eps_note(job.conf.backbone, job.extractor.source),
-        *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
-        *outcome.notes,
-    ]
+    notes = _shared_notes(experiment, results, ("train", "val"), "")
     return [privacy.without_user_paths(note) for note in notes]
 
 
+def _shared_notes(
+    experiment: Experiment, results: Results, splits: Sequence[str], end: str
+) -> Iterator[str]:
+    conf, dataset, source = experiment.conf, experiment.dataset, experiment.extractor.source
+    yield from validation.notes(experiment.task, conf, dataset)
+    yield from _unreadable_notes(experiment, results, splits, end)
+    yield from _lost_class_notes(experiment, results.unreadable)
+    yield from _weights_notes(experiment, results)
+    yield from hf_config.assumed_eps_note(conf.backbone, source)
+    yield from weights_overlap.notes(source, experiment.backbone_image_N, dataset)
+    yield from results.notes
+
+
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:
-    """How many images of each split could not be read."""
-    return {name: len(bad) for name, bad in _by_split(dataset, unreadable).items()}
+    """Number of unreadable images of each split."""
+    return {split: len(bad) for split, bad in _by_split(dataset, unreadable).items()}
 
 
 def unreadable_rows(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> list[dict[str, str]]:
     """The rows of unreadable.json: path, split and reason, by split and path."""
     return [
-        {"path": dataset.manifest.path[bad.row], "split": name, "reason": bad.message}
-        for name, found in _by_split(dataset, unreadable).items()
-        for bad in found
+        {"path": dataset.manifest.path[image.row], "split": split, "reason": image.message}
+        for split, bad in _by_split(dataset, unreadable).items()
+        for image in bad
     ]
 
 
-def _weights_notes(job: Experiment, outcome: Outcome) -> Iterator[str]:
-    """Which part of the weights file the backbone was filled from, if not all of it."""
-    notes: Any = (outcome.cost or job.extractor.cost()).get(WEIGHTS_NOTES, ())
-    for note in notes:
-        if f"of the fit: {note}" not in outcome.notes:
+def _weights_notes(experiment: Experiment, results: Results) -> Iterator[str]:
+    """Which part of the weights file the backbone was loaded from, if not from all of it."""
+    cost: Any = results.cost or experiment.extractor.cost()
+    for note in cost.get(WEIGHTS_NOTES, ()):
+        if f"of the fit: {note}" not in results.notes:
             yield note
 
 
 def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, list[BadImage]]:
-    """The images of each split, rows ascending, each once."""
-    once = {bad.row: bad for bad in unreadable}
-    row_N = np.array(sorted(once), np.int64)
-    found = {name: row_N[np.isin(row_N, getattr(dataset.split, f"{name}_N"))] for name in SPLITS}
-    return {name: [once[row] for row in rows.tolist()] for name, rows in found.items()}
+    """The unreadable images of each split without duplicates, rows ascending."""
+    image_of_row = {image.row: image for image in unreadable}
+    row_N = np.array(sorted(image_of_row), np.int64)
+    return {
+        split: [
+            image_of_row[row]
+            for row in row_N[np.isin(row_N, getattr(dataset.split, f"{split}_N"))].tolist()
+        ]
+        for split in SPLITS
+    }
 
 
-def _unreadable_note(
-    job: Experiment, outcome: Outcome, splits: Sequence[str], end: str = ""
-) -> tuple[str, ...]:
-    """Counts and names of the images of some splits that cannot be read, and the consequences."""
-    found = _by_split(job.dataset, outcome.unreadable)
-    by_split = {name: found[name] for name in splits}
-    counts = [f"{len(bad)} of {name}" for name, bad in by_split.items() if bad]
+def _unreadable_notes(
+    experiment: Experiment, results: Results, splits: Sequence[str], end: str
+) -> Iterator[str]:
+    """Counts and names of the unreadable images of some splits, and the consequences."""
+    by_split = _by_split(experiment.dataset, results.unreadable)
+    by_split = {split: by_split[split] for split in splits}
+    counts = [f"{len(bad)} of {split}" for split, bad in by_split.items() if bad]
     if not counts:
-        return ()
+        return
     total = sum(map(len, by_split.values()))
-    path = job.dataset.manifest.path
-    return (
+    path = experiment.dataset.manifest.path
+    yield (
         f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
-        f"{list_first(path[bad.row] for rows in by_split.values() for bad in rows)}; "
-        f"{'; '.join(_consequences(job, outcome, by_split))}{end}",
+        f"{list_first(path[image.row] for bad in by_split.values() for image in bad)}; "
+        f"{'; '.join(_consequences(experiment, results, by_split))}{end}"
     )
 
 
 def _consequences(
-    job: Experiment, outcome: Outcome, by_split: Mapping[str, list[BadImage]]
+    experiment: Experiment, results: Results, by_split: Mapping[str, list[BadImage]]
 ) -> Iterator[str]:
     """What a run does with its unreadable images, per kind of split."""
-    fits_on = ("train", "val") if job.conf.final_fit == "trainval" else ("train",)
-    if fitted := [name for name in fits_on if by_split[name]]:
+    fits_on = ("train", "val") if experiment.conf.final_fit == "trainval" else ("train",)
+    if fitted := [split for split in fits_on if by_split[split]]:
         yield f"the fit leaves out those of {' and '.join(fitted)}"
-    if predicted := [name for name in outcome.splits if by_split.get(name)]:
+    if predicted := [split for split in results.predictions if by_split.get(split)]:
         yield f"those of {' and '.join(predicted)} count as wrong"
 
 
-def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
+def _lost_class_notes(experiment: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
     """Notes on classes whose images in train, or in validation, are all unreadable."""
     effects = {"train": "the head cannot learn them"}
-    if validation.reads_validation(job.task, job.conf):
+    if validation.reads_validation(experiment.task, experiment.conf):
         effects["val"] = "validation says nothing about them"
-    manifest, names = job.dataset.manifest, job.dataset.labelmap.names
-    bad_N = np.array([bad.row for bad in unreadable], np.int64)
+    manifest, names = experiment.dataset.manifest, experiment.dataset.labelmap.names
+    bad_N = np.array([image.row for image in unreadable], np.int64)
     for split, effect in effects.items():
-        row_N = getattr(job.dataset.split, f"{split}_N")
-        lost = np.setdiff1d(
-            manifest.label_N[row_N], manifest.label_N[np.setdiff1d(row_N, bad_N)]
-        ).tolist()
+        row_N = getattr(experiment.dataset.split, f"{split}_N")
+        readable_N = np.setdiff1d(row_N, bad_N)
+        lost = np.setdiff1d(manifest.label_N[row_N], manifest.label_N[readable_N]).tolist()
         if lost:
             yield (
                 f"{len(lost)} of {len(names)} classes have no readable image in {split} "

@@ -16,7 +16,7 @@ COLUMNS: tuple[str, ...] = ("path", "rank", "index", "id", "class", "probability
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImagePrediction:
     """One picture. path: relative to the folder. best: class index and probability, the most
     probable first. error: why it could not be read, in place of an answer."""
 
@@ -25,12 +25,12 @@ class Answer:
     error: str | None = None
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text that can be written anywhere: bytes of a file name that are no UTF-8 become escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+def table(answers: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]) -> str:
     """One row per picture, its classes one below the other."""
     rows = []
     for answer in answers:
@@ -43,24 +43,24 @@ def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str])
     return out.getvalue()
 
 
-def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+def as_json(answers: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]) -> str:
     """Who answered, and under `images` every picture with its predictions or its error."""
     images = [
         {
-            "path": plain(one.path),
+            "path": printable(one.path),
             "predictions": [
                 {"index": index, **_named(classes[index]), "probability": share}
                 for index, share in one.best
             ],
-            "error": one.error and plain(one.error),
+            "error": one.error and printable(one.error),
         }
         for one in answers
     ]
-    who = {key: plain(about[key]) for key in ("checkpoint", "config_hash", "root")}
+    who = {key: printable(about[key]) for key in ("checkpoint", "config_hash", "root")}
     return atomic.json_bytes({**who, "images": images}).decode()
 
 
-def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+def as_csv(answers: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]) -> str:
     """One line per predicted class of a picture, or one line with its error.
 
     Names that a spreadsheet would take for formulas are escaped; `fgvc.untrusted.escape.uncell`
@@ -68,9 +68,9 @@ def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]
     """
     rows: list[dict[str, object]] = []
     for answer in answers:
-        path = plain(answer.path)
+        path = printable(answer.path)
         if answer.error is not None:
-            rows.append({"path": path, "error": plain(answer.error)})
+            rows.append({"path": path, "error": printable(answer.error)})
         for rank, (index, share) in enumerate(answer.best, start=1):
             row = {"path": path, "rank": rank, "index": index, "probability": share}
             rows.append({**row, **_named(classes[index])})
@@ -81,7 +81,7 @@ def _named(of_class: tuple[str, str]) -> dict[str, str]:
     return {"id": of_class[0], "class": of_class[1]}
 
 
-WRITTEN: dict[str, Callable[[Sequence[Answer], Classes, Mapping[str, str]], str]] = {
+FORMATS: dict[str, Callable[[Sequence[ImagePrediction], Classes, Mapping[str, str]], str]] = {
     "table": table,
     "json": as_json,
     "csv": as_csv,

@@ -36,12 +36,12 @@ MOST_JOBS = 1000  # of a sweep that is composed again
 FLAGS = ("-m", "--multirun")
 
 
-def here() -> Recompute:
+def current_code() -> Recompute:
     """The current code, for an audit."""
-    return Recompute(env_stamp.git_state(), place_keys(), composed, derived_page)
+    return Recompute(env_stamp.git_state(), place_keys(), compose_command, render_page)
 
 
-def composed(words: Sequence[str], run_id: str) -> list[Composed]:
+def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
     """The jobs of a recorded command.
 
     Raises:
@@ -83,7 +83,7 @@ def _composed(job: Job, run_id: str) -> Composed:
     return Composed(config_hash(job.plain), {str(key): value for key, value in shown.items()})
 
 
-def derived_page(folder: Path, shown: dict[str, Any]) -> str:
+def render_page(folder: Path, shown: dict[str, Any]) -> str:
     """report.html of a sealed run folder, with the photographs that its own page shows.
 
     Raises:

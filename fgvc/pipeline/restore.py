@@ -1,7 +1,7 @@
-"""A checkpoint -> its own config with this command's places, its weights here, and its classifier.
+"""A checkpoint -> its config with the paths of this command, its weights and its classifier.
 
-What task=eval, task=predict and task=export share: the config comes from the checkpoint; the
-command may only say where things lie and how to run.
+task=eval, task=predict and task=export take the config from the checkpoint; the command may only
+set paths and how to run.
 """
 
 from __future__ import annotations
@@ -44,117 +44,150 @@ from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import escaped
 
+WEIGHTS = "backbone.weights"
+PATH_KEYS = ("dataset.root", "dataset.table", WEIGHTS)
+
 
 @dataclass(frozen=True)
-class Stored:
-    """A verified checkpoint: its file and id, what it says of itself, and its tensors.
+class StoredCheckpoint:
+    """A verified checkpoint: its file, id, metadata and tensors.
 
     tensors: of the head, or of backbone and head. fit: the images that fitted or chose the head.
     """
 
     file: Path
     id: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     tensors: dict[str, torch.Tensor]
     fit: Fit
 
     @property
-    def inside(self) -> WeightsSource | None:
-        """A finetuned backbone lies in the checkpoint; the digest is of what it began with."""
-        if not self.facts.get("whole"):
+    def embedded_weights(self) -> WeightsSource | None:
+        """The source of a finetuned backbone, which lies in the checkpoint; otherwise None.
+
+        The digest is that of the weights that the training began with.
+        """
+        if not self.metadata.get("whole"):
             return None
-        began = self.facts["backbone"]["weights"]
+        initial = self.metadata["backbone"]["weights"]
         return WeightsSource(
             "checkpoint",
             self.file.name,
             None,
-            began["sha256"],
-            began["revision"],
-            began.get("made_by"),
+            initial["sha256"],
+            initial["revision"],
+            initial.get("made_by"),
         )
 
     @property
     def classes(self) -> list[tuple[str, str]]:
-        """The dataset's own id and the name of each class, in the order of the logits."""
-        return list(
-            zip(self.facts["labelmap"]["ids"], self.facts["labelmap"]["names"], strict=True)
-        )
+        """The dataset's id and the name of each class, in the order of the logits."""
+        labelmap = self.metadata["labelmap"]
+        return list(zip(labelmap["ids"], labelmap["names"], strict=True))
 
     def head(self, conf: Config) -> torch.nn.Module:
         """The head of a checkpoint that does not hold its backbone.
 
         Raises:
-            UserError: its tensors are not those of the head and the features of the config.
+            UserError: its tensors do not fit the head and the features of the config.
         """
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
-        state = {name.removeprefix(HEAD): value for name, value in self.tensors.items()}
+        state = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items()}
         try:
-            return heads.load_head(self.facts["head"], state, len(self.classes), width)
+            return heads.load_head(self.metadata["head"], state, len(self.classes), width)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
 
     def classifier(self, conf: Config, source: WeightsSource, device: torch.device) -> Classifier:
-        """Backbone and head together, ready to classify.
+        """Backbone and head together, in evaluation mode.
 
         Raises:
-            UserError: the model cannot be built, or its tensors are not those of the checkpoint.
+            UserError: the model cannot be built, or the checkpoint's tensors do not fit it.
         """
         try:
-            if self.facts.get("whole"):
-                return load_classifier(conf, self.facts, self.tensors, device)
+            if self.metadata.get("whole"):
+                return load_classifier(conf, self.metadata, self.tensors, device)
             backbone, selector = build_model(conf, source)
         except (UserError, ConfigError) as error:
             raise UserError(f"{self.file}: {error}") from error
         return Classifier(backbone, self.head(conf), selector).to(device).eval()
 
     def check(self, source: WeightsSource, preprocess: Preprocess) -> None:
-        """UserError unless weights and preprocessing are those it was made with."""
-        made = self.facts["backbone"]["weights"]["sha256"]
-        if made != source.sha256:
+        """Check that weights and preprocessing are those of the run that wrote the checkpoint.
+
+        Raises:
+            UserError: they differ.
+        """
+        recorded = self.metadata["backbone"]["weights"]["sha256"]
+        if recorded != source.sha256:
             raise UserError(
-                f"{self.file} belongs to weights with sha256 {made}, found {source.sha256}: "
-                "give backbone.weights=PATH to the file it was made with"
+                f"{self.file} belongs to weights with sha256 {recorded}, found {source.sha256}: "
+                f"give {WEIGHTS}=PATH to the file it was made with"
             )
-        if self.facts["preprocess"] != preprocess.identity:
+        if self.metadata["preprocess"] != preprocess.identity:
             raise UserError(f"{self.file} was made with another preprocessing than this version's")
 
 
-def read(job: Job) -> Stored:
-    """The checkpoint that the command names.
+# --- read a checkpoint ---
+
+
+def load_checkpoint(job: Job) -> StoredCheckpoint:
+    """The checkpoint that `checkpoint=` names: a file, or its run folder.
 
     Raises:
-        UserError: no such file, no checkpoint, or a damaged one.
+        UserError: no such file, not a checkpoint, or a damaged checkpoint.
     """
     assert job.conf.checkpoint is not None
-    return read_file(checkpoint.locate(Path(job.conf.checkpoint).expanduser()))
+    return read_checkpoint(checkpoint.locate(Path(job.conf.checkpoint).expanduser()))
 
 
-def read_file(file: Path) -> Stored:
-    """A checkpoint file.
+def read_checkpoint(file: Path) -> StoredCheckpoint:
+    """Read and verify a checkpoint file.
 
     Raises:
         UserError: it is damaged, or an older version of fgvc wrote it.
     """
-    tensors, facts, checkpoint_id = checkpoint.read(file)
+    tensors, metadata, checkpoint_id = checkpoint.read(file)
     try:
-        fitted = fitted_images.from_checkpoint(facts, tensors)
+        fit = fitted_images.from_checkpoint(metadata, tensors)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{file}: does not record which images fitted and chose its head ({error}). Repeat the "
             "run."
         ) from error
     tensors = {name: value for name, value in tensors.items() if name not in fitted_images.TENSORS}
-    return Stored(file, checkpoint_id, facts, tensors, fitted)
+    return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fit)
 
 
-def config_of(stored: Stored, job: Job) -> DictConfig:
-    """The checkpoint's config with this command's runtime and places.
+# --- its config ---
+
+
+def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
+    """The checkpoint's config with this command's paths, and the weights of its backbone.
 
     Raises:
-        UserError: the config is damaged, or asks for what no config may ask for.
+        UserError: the weights are missing, or have another digest.
+    """
+    cfg = merge_config(stored, job)
+    weights_path = declared_values(job.overrides).get(WEIGHTS)
+    if weights_path is not None and stored.embedded_weights is None:
+        # a file may replace weights that the run took from the hub
+        cfg.backbone.weights = escaped(weights_path)
+    conf = set_norm_eps(stored, typed(cfg))
+    check_weights_found(stored, conf)
+    source = find_weights(stored, conf, weights_path)
+    stored.check(source, evaluation_transform(conf))
+    return conf, source
+
+
+def merge_config(stored: StoredCheckpoint, job: Job) -> DictConfig:
+    """The checkpoint's config with this command's runtime and paths.
+
+    Raises:
+        UserError: the config is damaged or out of bounds.
     """
     try:
-        cfg = _placed(stored, job)
+        cfg = _set_paths(stored, job)
         conf = parse_config(cfg)
         check_bounds(conf)
         architecture.check_chosen(conf.backbone)
@@ -167,54 +200,132 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
     return cfg
 
 
-def _placed(stored: Stored, job: Job) -> DictConfig:
-    # its texts are data: none of them reads another key or the environment
-    cfg = OmegaConf.create(escaped(dict(stored.facts["config"])))
+def _set_paths(stored: StoredCheckpoint, job: Job) -> DictConfig:
+    # escaped: no text of the file can refer to another key or to the environment
+    cfg = OmegaConf.create(escaped(dict(stored.metadata["config"])))
     assert isinstance(cfg, DictConfig)
     cfg.runtime = job.cfg.runtime
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = escaped(getattr(job.conf, name))
-    given, beside = declared_values(job.overrides), _places_beside(stored.file)
-    usual = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
+    given, recorded = declared_values(job.overrides), _paths_of_run(stored.file)
+    defaults = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
     for name in ("root", "table"):
-        default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
-        place = {**beside, **given}.get(f"dataset.{name}")
-        cfg.dataset[name] = default if place is None else escaped(place)
+        path = {**recorded, **given}.get(f"dataset.{name}")
+        if path is None:
+            cfg.dataset[name] = OmegaConf.to_container(defaults, resolve=False).get(name)  # type: ignore[union-attr]
+        else:
+            cfg.dataset[name] = escaped(path)
     if (partial := given.get("dataset.partial")) is not None:
         cfg.dataset.partial = partial
     if any(key_of(override) == MAX_PIXELS for override in job.overrides):
         cfg.dataset.max_pixels = job.conf.dataset.max_pixels
-    # accepted once, by the command that asks for it
+    # an altered dataset is accepted only by the command that sets the key
     cfg.dataset.accept_altered = given.get("dataset.accept_altered", "False")
-    if stored.inside is not None:  # its weights are in it: look for no other file
+    if stored.embedded_weights is not None:  # do not look for another file
         cfg.runtime.weights_root = str(stored.file)
-    key = "backbone.weights"
-    cfg.backbone.weights = escaped(_weights(stored, given.get(key), beside.get(key), job))
+    path = _weights_path(stored, given.get(WEIGHTS), recorded.get(WEIGHTS), job)
+    cfg.backbone.weights = escaped(path)
     return cfg
 
 
-def with_runtime(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
-    """The checkpoint's config here, and the weights that its head belongs to.
+def _weights_path(
+    stored: StoredCheckpoint, given: str | None, recorded: str | None, job: Job
+) -> str | None:
+    """The file of the backbone: of this command, of the run, or the run's copy in the store."""
+    weights_facts = stored.metadata["backbone"]["weights"]
+    if weights_facts["kind"] != "file" or stored.embedded_weights:
+        return None
+    if given is not None:
+        return given
+    if recorded is not None and Path(recorded).expanduser().is_file():
+        return recorded
+    try:
+        return str(weight_store(job.conf).path(weights_facts["sha256"]))
+    except UserError:
+        return None
+
+
+def _paths_of_run(file: Path) -> dict[str, str]:
+    """The paths of data and weights in the config.yaml beside a checkpoint, if there is one."""
+    config_file = file.parent / "config.yaml"
+    if not config_file.is_file():
+        return {}
+    try:
+        text = untrusted.read_text(config_file, untrusted.MIB)
+        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
+            raise ValueError("it holds aliases or tags")  # nested, aliases expand without end
+        plain = yaml.load(text, _TextLoader)
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{config_file}: damaged ({' '.join(str(error).split())[:80]})") from error
+    paths = {}
+    for key in PATH_KEYS:
+        node_name, _, name = key.partition(".")
+        node = plain.get(node_name) if isinstance(plain, dict) else None
+        value = node.get(name) if isinstance(node, dict) else None
+        if isinstance(value, str) and "\0" not in value:
+            paths[key] = value
+    return paths
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Reads every scalar as text: no dates, no numbers of a million digits."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in rules if tag.endswith(":null")]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def set_norm_eps(stored: StoredCheckpoint, conf: Config) -> Config:
+    """The config with the layer norm epsilon that the hub's config.json had: a copy of the weights
+    file without its config.json does not state it."""
+    eps = stored.metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
+    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps, norm_eps_assumed=False))
+
+
+def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
+    """Compare the hash of the composed config with that of the checkpoint's run.
 
     Raises:
-        UserError: they are missing, or have another digest.
+        UserError: names both hashes and the likely causes.
     """
-    cfg = config_of(stored, job)
-    given = declared_values(job.overrides).get("backbone.weights")
-    if given is not None and stored.inside is None:
-        cfg.backbone.weights = escaped(
-            given
-        )  # a file may replace weights that the run took from the hub
-    conf = with_norm_eps(stored, typed(cfg))
-    check_weights_found(stored, conf)
-    source = find_weights(stored, conf, given)
-    stored.check(source, evaluation_transform(conf))
-    return conf, source
+    composed, recorded = config_hash(plain), stored.metadata["config_hash"]
+    if composed != recorded:
+        raise UserError(
+            f"{stored.file} was made with config {recorded[:16]}, composed here it is "
+            f"{composed[:16]}: its weights are elsewhere ({WEIGHTS}=PATH) or this version of "
+            "fgvc reads configs differently"
+        )
 
 
-def find_weights(stored: Stored, conf: Config, given: str | None) -> WeightsSource:
-    """The weights of a checkpoint's backbone; only a repository that a row of conf/backbone names,
-    or this command, is asked for what is not cached: a checkpoint may not choose what is contacted.
+# --- its weights ---
+
+
+def check_weights_found(stored: StoredCheckpoint, conf: Config) -> None:
+    """Refuse a checkpoint whose backbone came from a file that is not found.
+
+    Args:
+        conf: as composed here, with the files of runtime.weights_root.
+
+    Raises:
+        UserError: names the digest and both ways out.
+    """
+    recorded = stored.metadata["backbone"]["weights"]
+    if recorded["kind"] != "file" or stored.embedded_weights or conf.backbone.weights is not None:
+        return
+    raise UserError(
+        f"{stored.file} needs the weights with sha256 {recorded['sha256']}, which are not under "
+        f"{weight_store(conf).root}: give the file with {WEIGHTS}=PATH, or the cache of the "
+        "run that made it with runtime.cache_root=PATH"
+    )
+
+
+def find_weights(stored: StoredCheckpoint, conf: Config, given: str | None) -> WeightsSource:
+    """The weights of a checkpoint's backbone.
+
+    Only repositories named by this command or by a row of conf/backbone are downloaded from, so a
+    checkpoint cannot choose which server is contacted.
 
     Args:
         given: backbone.weights of this command.
@@ -222,96 +333,8 @@ def find_weights(stored: Stored, conf: Config, given: str | None) -> WeightsSour
     Raises:
         UserError: they are missing, or have another digest.
     """
-    if stored.inside is not None:
-        return stored.inside
-    own_choice = given is not None and given.startswith(HUB)
-    may_fetch = None if own_choice else published_repos().__contains__
+    if stored.embedded_weights is not None:
+        return stored.embedded_weights
+    is_own_choice = given is not None and given.startswith(HUB)
+    may_fetch = None if is_own_choice else published_repos().__contains__
     return weights.find(conf.backbone, may_fetch)
-
-
-def with_norm_eps(stored: Stored, conf: Config) -> Config:
-    """The config with the epsilon of layer norms that weights of the hub had: a copy of their file
-    without its config.json does not state it."""
-    eps = stored.facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
-    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps, norm_eps_assumed=False))
-
-
-def check_hash(kept: Stored, plain: dict[str, Any]) -> None:
-    """Hold the config that is composed here against the one the checkpoint was made with.
-
-    Raises:
-        UserError: names both hashes and the likely causes.
-    """
-    found, made = config_hash(plain), kept.facts["config_hash"]
-    if found != made:
-        raise UserError(
-            f"{kept.file} was made with config {made[:16]}, composed here it is "
-            f"{found[:16]}: its weights are elsewhere (backbone.weights=PATH) or this version of "
-            "fgvc reads configs differently"
-        )
-
-
-def check_weights_found(stored: Stored, conf: Config) -> None:
-    """Refuse a checkpoint whose backbone came from a file that is nowhere to be found.
-
-    Args:
-        conf: as composed here, with what lies in runtime.weights_root.
-
-    Raises:
-        UserError: names the digest and both ways out.
-    """
-    made = stored.facts["backbone"]["weights"]
-    if made["kind"] != "file" or stored.inside or conf.backbone.weights is not None:
-        return
-    raise UserError(
-        f"{stored.file} needs the weights with sha256 {made['sha256']}, which are not under "
-        f"{weight_store(conf).root}: give the file with backbone.weights=PATH, or the cache of the "
-        "run that made it with runtime.cache_root=PATH"
-    )
-
-
-def _weights(stored: Stored, given: str | None, beside: str | None, job: Job) -> str | None:
-    """The backbone's file: as the command says, where it was, or the run's copy by digest."""
-    made = stored.facts["backbone"]["weights"]
-    if made["kind"] != "file" or stored.inside:
-        return None
-    if given is not None:
-        return given
-    if beside is not None and Path(beside).expanduser().is_file():
-        return beside
-    try:
-        return str(weight_store(job.conf).path(made["sha256"]))
-    except UserError:
-        return None
-
-
-def _places_beside(file: Path) -> dict[str, str]:
-    """Where the run that wrote the checkpoint found its data and weights, if its folder says so."""
-    saved = file.parent / "config.yaml"
-    if not saved.is_file():
-        return {}
-    try:
-        text = untrusted.read_text(saved, untrusted.MIB)
-        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
-            raise ValueError("it holds aliases or tags")  # nested, aliases expand without end
-        plain = yaml.load(text, _Plain)
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
-    places = {}
-    for key in ("dataset.root", "dataset.table", "backbone.weights"):
-        node, _, name = key.partition(".")
-        held = plain.get(node) if isinstance(plain, dict) else None
-        value = held.get(name) if isinstance(held, dict) else None
-        if isinstance(value, str) and "\0" not in value:
-            places[key] = value
-    return places
-
-
-class _Plain(yaml.SafeLoader):
-    """A loader that reads every scalar as text: no dates, no numbers of a million digits."""
-
-
-_Plain.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in rules if tag.endswith(":null")]
-    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}

@@ -1,9 +1,9 @@
-"""Where a training may go on: the states of this run, or those that runtime.resume names.
+"""The state that a training resumes: of this run, or of the run that runtime.resume names.
 
-A state belongs to one config and to one identity (images, split, label map, weights). Under another
-config it is refused, naming the keys; runtime.resume_force=true goes on all the same, and is
-recorded for as long as the training is continued. Another identity is always refused. The same key
-resumes a whole state whose best weights are lost; that is recorded likewise.
+A state belongs to one config and one identity (images, split, label map, weights). A state of
+another config is refused, with the keys that differ; runtime.resume_force=true accepts it, which is
+recorded in every later state of the training. A state of another identity is always refused.
+runtime.resume_force=true also accepts a state whose best weights are lost, recorded likewise.
 """
 
 from __future__ import annotations
@@ -23,21 +23,31 @@ from fgvc.record.resume_state import States
 from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, read_json
 from fgvc.types import UserError
 
+# keys that name the images, labels or weights: no force resumes across other values of them
+DATA_KEYS = ("dataset.", "backbone.")
+NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
+SHOWN_KEYS = 4  # differing config keys in a message
+
+LoadedState = tuple[int, dict[str, Any]]  # step, state
+
 
 @dataclass(frozen=True)
-class Start:
-    """The state that a training resumes. step: optimiser steps behind `state`. place: its source.
+class ResumePoint:
+    """The state that a training resumes.
 
-    origin: `from`, the run it was taken from, or None; `changed`, the config keys that a forced
-    resume changed; `other_code`, whether another version of the code took part; `best_lost`, epoch
-    and step of best weights that a forced resume went on without. Every later state keeps it,
-    `best_lost` only where there is one. copied_from: the states of another run, to be copied;
-    None: own states.
+    step: optimiser steps behind `state`. path: where the state lies.
+
+    origin, which every later state keeps: `from`, the run the state was taken from, or None;
+    `changed`, the config keys that a forced resume changed; `other_code`, whether another version
+    of the code took part; `best_lost`, if any, epoch and step of best weights that a forced resume
+    continued without.
+
+    copied_from: the states of another run, which are to be copied; None: own states.
     """
 
     step: int
     state: dict[str, Any]
-    place: Path
+    path: Path
     origin: dict[str, Any]
     copied_from: States | None = None
 
@@ -57,130 +67,132 @@ class Start:
         }
 
 
-# keys that say which images, labels or weights there are: no force resumes across those
-OTHER_DATA = ("dataset.", "backbone.")
-NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
-
-
 def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
     """Refuse to start anew under a run_id whose training was stopped with another config.
 
-    Only a run_id that was given can meet one; the jobs of a sweep share theirs by design.
+    This happens only with a run_id that the user set. The jobs of a sweep share their run_id.
 
     Raises:
         UserError: names the folder and the keys that differ.
     """
-    home = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
-    own = config_hash(dict(plain))[:SHORT]
-    if conf.runtime.resume is not None or (home / own).exists() or _is_sweep(conf):
+    run_id = str(conf.runtime.run_id)
+    run = Path(conf.runtime.output_root).expanduser() / run_id
+    own_folder = run / config_hash(dict(plain))[:SHORT]
+    is_sweep = (Path(conf.runtime.multirun_root).expanduser() / run_id).exists()
+    if conf.runtime.resume is not None or own_folder.exists() or is_sweep:
         return
-    for folder in sorted(home.glob(f"*/{IN_PROGRESS}/{RESUME}")):
-        stopped = read_json(folder.parent, "config.canonical.json")
-        _check_config(stopped, plain, folder.parent, False)
+    for folder in sorted(run.glob(f"*/{IN_PROGRESS}/{RESUME}")):
+        stopped_config = read_json(folder.parent, "config.canonical.json")
+        _check_config(stopped_config, plain, folder.parent, force=False)
 
 
-def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start | None:
+def find_resume_point(
+    experiment: Experiment, plain: dict[str, Any], states: States
+) -> ResumePoint | None:
     """The state to resume, checked and not yet copied; None: the training starts anew.
 
     Raises:
-        UserError: runtime.resume names no state; a state of another config, of other data or other
-            weights, or of a version that did not keep their digests.
+        UserError: runtime.resume names no state; the state belongs to another config, other data
+            or other weights; or an older version of fgvc wrote it without their digests.
     """
-    path, force = job.conf.runtime.resume, job.conf.runtime.resume_force
-    anew = ", the training starts anew" if path is None else ""
-    own = states.newest(console.say, anew, without_best=force)
-    place = None if path is None else Path(path).expanduser().resolve()
+    named, force = experiment.conf.runtime.resume, experiment.conf.runtime.resume_force
+    otherwise = ", the training starts anew" if named is None else ""
+    own = states.newest(console.say, otherwise, without_best=force)
+    path = None if named is None else Path(named).expanduser().resolve()
     if own is not None:
-        if place is not None and "origin" in own[1]:
-            _check_named(place, states, own, force)
-        return _checked(job, plain, states.folder.parent, own, states)
-    if place is None:
+        if path is not None and "origin" in own[1]:
+            _check_origin(path, states, own, force)
+        return _check_state(experiment, plain, states.folder.parent, own, states)
+    if path is None:
         return None
-    if (named := _named(place, force)) is None:
+    if (found := _load_named(path, force)) is None:
         raise UserError(
-            f"runtime.resume={path}: no resume state there (a run folder in progress, its resume "
+            f"runtime.resume={named}: no resume state there (a run folder in progress, its resume "
             "folder, or a state in it)"
         )
-    other, loaded = named
-    return _checked(job, plain, place, loaded, other)
+    other_states, loaded = found
+    return _check_state(experiment, plain, path, loaded, other_states)
 
 
-def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]], force: bool) -> None:
-    """Check that the states of this run come from the one that runtime.resume names.
+def _check_origin(path: Path, states: States, own: LoadedState, force: bool) -> None:
+    """Check that the states of this run come from the state that runtime.resume names.
 
-    The command of a run that was started from another state may be repeated: it then goes on from
-    the run's own states.
+    A command that started from another state may be repeated: it then resumes from the run's own
+    states.
 
     Raises:
-        UserError: they come from elsewhere, or an older state of this run is named.
+        UserError: they come from another state, or `path` is an older state of this run.
     """
     step, state = own
     origin = state["origin"]["from"]
-    if place.is_relative_to(states.folder.parent.resolve()):
-        named = _named(place, force)
+    if path.is_relative_to(states.folder.parent.resolve()):
+        named = _load_named(path, force)
         if named is not None and named[1][0] == step:
             return
-        what = "an older state of this run, or none"
-    elif state_name(place) == origin:
+        reason = "an older state of this run, or none"
+    elif state_name(path) == origin:
         return
     else:
-        what = f"not {origin}, where this run began" if origin else "not where this run began"
+        reason = f"not {origin}, where this run began" if origin else "not where this run began"
     raise UserError(
-        f"runtime.resume={place}: {what}; {states.folder.parent} has a state after step {step}. "
-        "Leave runtime.resume out to go on from there, or give another runtime.run_id"
+        f"runtime.resume={path}: {reason}; {states.folder.parent} has a state after step {step}. "
+        "Leave runtime.resume out to resume from that state, or give another runtime.run_id"
     )
 
 
-def copy_states(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
+def copy_states(
+    experiment: Experiment, plain: dict[str, Any], states: States, start: ResumePoint
+) -> None:
     """Copy the state of another run into this one, with its best weights and its reads of test."""
     if start.copied_from is None:
         return
-    job.run.adopt_test_reads(start.copied_from.folder.parent)
+    experiment.run.adopt_test_reads(start.copied_from.folder.parent)
     if (best := start.copied_from.best()) is not None:
         states.save_best(*best)
     states.save(start.step, {**start.state, "config": plain, "origin": start.origin})
 
 
-def state_name(place: Path) -> str:
-    """The run and config folders of a state: enough to find it, and no path of this machine."""
-    gone = not place.exists() and place.name.startswith("state-")
-    folder = place.parent if place.is_file() or gone else place
+def state_name(path: Path) -> str:
+    """The run and config folders of a state: enough to find it, without a path of this machine."""
+    was_state = not path.exists() and path.name.startswith("state-")
+    folder = path.parent if path.is_file() or was_state else path
     parts = [part for part in folder.parts if part not in (RESUME, IN_PROGRESS)]
     return "/".join(parts[-2:])
 
 
-def _checked(
-    job: Experiment,
+def _check_state(
+    experiment: Experiment,
     plain: Mapping[str, Any],
-    place: Path,
-    loaded: tuple[int, dict[str, Any]],
+    path: Path,
+    loaded: LoadedState,
     states: States,
-) -> Start:
-    """states: that `loaded` is of; those of another run are copied later."""
+) -> ResumePoint:
+    """Check a loaded state against this run. states: the states that it is one of."""
     step, state = loaded
-    other = None if states.folder.parent == job.run.path else states
+    other_run = None if states.folder.parent == experiment.run.path else states
     if "identity" not in state or "origin" not in state:
         raise UserError(
-            f"{place}: a state of an older version, without the digests of its data and weights. "
+            f"{path}: a state of an older version, without the digests of its data and weights. "
             "Train under a new runtime.run_id without runtime.resume"
         )
-    check_content(state, place)
-    current, keys = identity(job), _differing(state["config"], plain)
-    also = "".join(f"; {value}" for value in _both(state["config"], plain, keys))
-    check_data(state["identity"], current, place, also)
-    changed = _check_config(state["config"], plain, place, job.conf.runtime.resume_force)
+    check_content(state, path)
+    current, keys = identity(experiment), _differing_keys(state["config"], plain)
+    also = "".join(f"; {values}" for values in _both_values(state["config"], plain, keys))
+    check_data(state["identity"], current, path, also)
+    force = experiment.conf.runtime.resume_force
+    changed = _check_config(state["config"], plain, path, force)
     code = ("git_commit", "code_patch_sha256")
     if other_code := bool(differing(state["identity"], current, code)):
         console.say("note: the state was saved by another version of this code")
     origin = {
-        "from": state["origin"]["from"] if other is None else state_name(place),
+        "from": state["origin"]["from"] if other_run is None else state_name(path),
         "changed": sorted({*state["origin"]["changed"], *changed}),
         "other_code": other_code or state["origin"]["other_code"],
         **_best_lost(states, state),
     }
     if states.best_lost is not None:
         state = {**state, "trainer": {**state["trainer"], "best": {}}}
-    return Start(step, state, place, origin, other)
+    return ResumePoint(step, state, path, origin, other_run)
 
 
 def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,68 +208,66 @@ def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:
     return {"best_lost": {"epoch": epoch, "step": states.best_lost}}
 
 
-def _named(place: Path, force: bool) -> tuple[States, tuple[int, dict[str, Any]]] | None:
-    if place.is_file():
-        states = States(place.parent, 1)
-        return states, states.load(place, without_best=force)
-    for folder in (place, place / RESUME, place / IN_PROGRESS / RESUME):
+def _load_named(path: Path, force: bool) -> tuple[States, LoadedState] | None:
+    """The newest whole state at a path: a state file, a resume folder or a run folder."""
+    if path.is_file():
+        states = States(path.parent, 1)
+        return states, states.load(path, without_best=force)
+    for folder in (path, path / RESUME, path / IN_PROGRESS / RESUME):
+        if not folder.is_dir():
+            continue
         states = States(folder, 1)
-        if (
-            folder.is_dir()
-            and (loaded := states.newest(console.say, without_best=force)) is not None
-        ):
+        if (loaded := states.newest(console.say, without_best=force)) is not None:
             return states, loaded
     return None
 
 
 def _check_config(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], place: Path, force: bool
+    recorded: Mapping[str, Any], current: Mapping[str, Any], path: Path, force: bool
 ) -> list[str]:
     """The keys that differ, if force allows it.
 
     Raises:
         UserError: keys differ and the resume is not forced.
     """
-    keys = _differing(recorded, current)
+    keys = _differing_keys(recorded, current)
     if not keys:
         return []
     if force:
         console.say(f"note: resuming by force under another {', '.join(keys)}")
         return keys
-    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
-    values = "; ".join(_both(recorded, current, keys))
-    ways = "give its own command or a new runtime.run_id"
-    if not any(key.startswith(OTHER_DATA) for key in keys):
-        ways += "; or go on with runtime.resume=PATH runtime.resume_force=true"
-    raise UserError(f"{place} was trained under another config ({values}{more}): {ways}")
+    values = "; ".join(_both_values(recorded, current, keys))
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    way_out = "give its own command or a new runtime.run_id"
+    if not any(key.startswith(DATA_KEYS) for key in keys):
+        way_out += "; or resume with runtime.resume=PATH runtime.resume_force=true"
+    raise UserError(f"{path} was trained under another config ({values}{more}): {way_out}")
 
 
-def _both(recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]) -> list[str]:
-    """The first four keys with both values."""
-    return [f"{key}: {_at(recorded, key)} there, {_at(current, key)} here" for key in keys[:4]]
+def _both_values(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]
+) -> list[str]:
+    """The first keys with both values."""
+    return [
+        f"{key}: {_value(recorded, key)} there, {_value(current, key)} here"
+        for key in keys[:SHOWN_KEYS]
+    ]
 
 
-def _differing(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    return sorted(set(_keys_that_differ(recorded, current)))
+def _differing_keys(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    def walk(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key in {*a, *b}:
+            x, y = a.get(key), b.get(key)
+            if isinstance(x, Mapping) and isinstance(y, Mapping):
+                yield from walk(x, y, f"{prefix}{key}.")
+            elif x != y:
+                yield f"{prefix}{key}"
+
+    return sorted(set(walk(recorded, current, "")))
 
 
-def _keys_that_differ(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    for key in {*recorded, *current}:
-        a, b = recorded.get(key), current.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _keys_that_differ(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}"
-
-
-def _at(plain: Mapping[str, Any], key: str) -> object:
+def _value(plain: Mapping[str, Any], key: str) -> object:
     value: Any = plain
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-def _is_sweep(conf: Config) -> bool:
-    return (Path(conf.runtime.multirun_root).expanduser() / str(conf.runtime.run_id)).exists()

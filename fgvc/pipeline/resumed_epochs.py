@@ -12,7 +12,7 @@ from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.types import UserError
 
 
-def refuse_past_end(conf: Config, done: int, steps: int) -> None:
+def check_not_past_end(conf: Config, done: int, steps: int) -> None:
     """Refuse a state from beyond the last step of this training.
 
     Args:
@@ -31,19 +31,22 @@ def refuse_past_end(conf: Config, done: int, steps: int) -> None:
     )
 
 
-def converted(
-    best: BestEpoch, judged: int, done: int, before: int, now: int
+def convert_epochs(
+    best: BestEpoch, validated: int, done: int, old_steps: int, new_steps: int
 ) -> tuple[int, BestEpoch]:
-    """Number of judged epochs, and the best epoch, in epochs of `now` instead of `before` steps.
+    """Convert epochs of `old_steps` steps to epochs of `new_steps` steps.
 
-    The weights at step `done` are judged again only if an epoch ends there now and did not before.
-    The best epoch is rounded down, so that it never equals the next epoch to be judged.
+    The weights at step `done` are validated again only if a new epoch ends there and no old epoch
+    did. The best epoch is rounded down, so that it never equals the next epoch to validate.
 
     Args:
-        best: as the state has it. judged: epochs judged so far. done: optimiser steps so far.
+        best: of the state. validated: epochs validated so far. done: optimiser steps so far.
+
+    Returns:
+        The number of validated epochs, and the best epoch.
     """
-    if before == now:
-        return judged, best
-    ends_unjudged = done % now == 0 and done != judged * before
-    epoch, last = (count and count * before // now for count in (best.epoch, best.last))
-    return done // now - ends_unjudged, replace(best, epoch=epoch, last=last)
+    if old_steps == new_steps:
+        return validated, best
+    ends_unvalidated = done % new_steps == 0 and done != validated * old_steps
+    epoch, last = (count and count * old_steps // new_steps for count in (best.epoch, best.last))
+    return done // new_steps - ends_unvalidated, replace(best, epoch=epoch, last=last)

@@ -1,6 +1,6 @@
-"""What identifies the answer of a run besides its config: code, images, split, labels and weights.
+"""The identity of a run besides its config: code, images, split, labels and weights.
 
-A process resumes another one, or skips a finished run, only if these are the same.
+A state is resumed, or a complete run skipped, only if these are the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHOWN = 16  # hex digits of a digest in a message
 def identity_of(
     task: str, code: GitState, dataset: Dataset, source: WeightsSource
 ) -> dict[str, object]:
-    """The identity of an answer as plain data; None where a part does not exist.
+    """The identity of a run as plain data; None where a part does not exist.
 
     Args:
         source: of the pretrained weights; the seed of random weights is in the config.
@@ -55,13 +55,13 @@ def differing(
 def check_data(
     recorded: Mapping[str, object],
     current: Mapping[str, object],
-    place: object,
+    path: object,
     also: str = "",
 ) -> None:
     """Refuse to continue on other images, another split, label map or other weights.
 
     Args:
-        place: the earlier state or run, with which the message begins.
+        path: of the earlier state or run, with which the message begins.
         also: other differences, for the message.
 
     Raises:
@@ -70,15 +70,11 @@ def check_data(
     if not (names := differing(recorded, current)):
         return
     values = "; ".join(
-        f"{name}: {_short(recorded.get(name))} there, {_short(current.get(name))} here"
+        f"{name}: {str(recorded.get(name))[:SHOWN]} there, {str(current.get(name))[:SHOWN]} here"
         for name in names
     )
     raise UserError(
-        f"{place}: trained on other data or weights than there are now ({values}{also}). Restore "
+        f"{path}: trained on other data or weights than there are now ({values}{also}). Restore "
         "them, or train under a new runtime.run_id without runtime.resume; "
-        "runtime.resume_force=true forgives differences of config only"
+        "runtime.resume_force=true accepts only differences of the config"
     )
-
-
-def _short(value: object) -> str:
-    return str(value)[:SHOWN]

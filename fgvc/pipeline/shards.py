@@ -1,8 +1,7 @@
-"""Shards of manifest rows -> their features, on a crew: each worker with a backbone and a device of
-its own.
+"""Shards of manifest rows -> their features, computed by a pool of workers.
 
-A shard is computed whole by one worker, in the batches that one process would take, so the bytes in
-the cache do not depend on `runtime.nproc`.
+Each worker has a backbone and a device of its own. One worker computes a whole shard, in the same
+batches as a single process, so the bytes in the cache do not depend on `runtime.nproc`.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import torch
 
 from fgvc.config.schema import Config
 from fgvc.data import loader
-from fgvc.parallel.device import check_devices, choose_device, device_of
-from fgvc.parallel.worker_pool import Advance, Work, WorkerPool
-from fgvc.pipeline.determinism import seed_everything
-from fgvc.pipeline.features import Extractor, ShardResult, measure_cost
+from fgvc.parallel.device import check_gpu_count
+from fgvc.parallel.worker_pool import Advance, TaskFunction, WorkerPool
+from fgvc.pipeline.determinism import set_up_process
+from fgvc.pipeline.features import FeatureExtractor, ShardResult, measure_cost
 from fgvc.types import Dataset, WeightsSource
 
 
 def start_pool(conf: Config, dataset: Dataset, source: WeightsSource) -> WorkerPool | None:
-    """Who extracts the features: None where this process does.
+    """The workers that extract features; None where this process extracts them.
 
     Raises:
         UserError: more processes than GPUs.
@@ -32,45 +31,51 @@ def start_pool(conf: Config, dataset: Dataset, source: WeightsSource) -> WorkerP
     nproc = conf.runtime.nproc
     if nproc == 1:
         return None
-    check_devices(nproc, conf.runtime.device)
-    begin = functools.partial(_begin, share_of(conf), dataset, source)
-    return WorkerPool(nproc, begin, "extracting features")
+    check_gpu_count(nproc, conf.runtime.device)
+    initializer = functools.partial(_initialize_worker, worker_config(conf), dataset, source)
+    return WorkerPool(nproc, initializer, "extracting features")
 
 
-def share_of(conf: Config) -> Config:
-    """The config of one worker: threads and loader processes are given for each process, as in
-    training; where they are not, the machine's are divided."""
+def worker_config(conf: Config) -> Config:
+    """The config of one worker.
+
+    `runtime.threads` and `runtime.num_workers` are per process, as in training. Where they are not
+    set, the workers divide the machine's threads and loader processes.
+    """
     runtime = conf.runtime
     threads = runtime.threads or max(1, torch.get_num_threads() // runtime.nproc)
-    loaders = runtime.num_workers
-    if loaders is None:
-        loaders = max(1, loader.worker_count(None) // runtime.nproc)
-    own = dataclasses.replace(runtime, nproc=1, threads=threads, num_workers=loaders)
-    return dataclasses.replace(conf, runtime=own)
+    num_workers = runtime.num_workers
+    if num_workers is None:
+        num_workers = max(1, loader.worker_count(None) // runtime.nproc)
+    runtime = dataclasses.replace(runtime, nproc=1, threads=threads, num_workers=num_workers)
+    return dataclasses.replace(conf, runtime=runtime)
 
 
 def worker_device(conf: Config) -> torch.device:
-    """Seed this worker; its device, which later CUDA calls then mean too."""
-    seed_everything(conf)
-    device = choose_device(device_of(conf.runtime.device))
+    """Set up this worker; returns its device, which becomes CUDA's current device."""
+    device = set_up_process(conf)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
 
 
-def _begin(conf: Config, dataset: Dataset, source: WeightsSource, number: int) -> Work:
-    return functools.partial(_part, Extractor(conf, dataset, source, worker_device(conf)))
+def _initialize_worker(
+    conf: Config, dataset: Dataset, source: WeightsSource, number: int
+) -> TaskFunction:
+    extractor = FeatureExtractor(conf, dataset, source, worker_device(conf))
+    return functools.partial(_extract_shard, extractor)
 
 
-def _part(extractor: Extractor, task: tuple[str, np.ndarray], advance: Advance) -> ShardResult:
+def _extract_shard(
+    extractor: FeatureExtractor, task: tuple[str, np.ndarray], advance: Advance
+) -> ShardResult:
     role, row_N = task
-    before, began = dataclasses.replace(extractor.counters), time.monotonic()
+    before, start = dataclasses.replace(extractor.counters), time.monotonic()
     features = extractor.compute(role, row_N, advance)
-    done = extractor.counters
     return ShardResult(
         features,
-        done.decoded - before.decoded,
-        done.forwarded - before.forwarded,
-        (began, time.monotonic()),
-        measure_cost(extractor.built(), None, extractor.device),
+        extractor.counters.decoded - before.decoded,
+        extractor.counters.forwarded - before.forwarded,
+        (start, time.monotonic()),
+        measure_cost(extractor.backbone(), None, extractor.device),
     )

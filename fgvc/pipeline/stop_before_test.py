@@ -1,7 +1,7 @@
-"""A training that stops before test (runtime.stop_before_test) -> validation.json, and no record.
+"""A training with runtime.stop_before_test -> validation.json, without a complete record.
 
-The run stays in progress, in the state `validated`: no table takes it for a run, its states stay,
-and the same command without the key goes on from them and reads test.
+The run stays in progress, in the state `validated`. Tables ignore it, its resume states stay, and
+the same command without the key resumes from them and reads test.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
 from fgvc.pipeline import notes
-from fgvc.pipeline.experiment import Experiment, Outcome, identity
+from fgvc.pipeline.experiment import Experiment, Results, identity
 from fgvc.pipeline.run_identity import check_data, identity_of
-from fgvc.pipeline.write_run import numbers_of
+from fgvc.pipeline.write_run import split_metrics
 from fgvc.record import console, env_stamp
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, read_json
 
@@ -25,49 +25,49 @@ FILE = "validation.json"
 STATE = "validated"
 
 
-def finish(job: Experiment, outcome: Outcome) -> Path:
-    """Leave the validation numbers in the run folder, which stays in progress."""
-    numbers = numbers_of(job, outcome.splits["val"])
+def write_validation(experiment: Experiment, results: Results) -> Path:
+    """Write the validation numbers into the run folder, which stays in progress."""
+    run, numbers = experiment.run, split_metrics(experiment, results.predictions["val"])
     record = {
         "val": numbers,
-        "splits": sorted(outcome.splits),  # what was read of, as it was handed on
-        "test_reads": len(job.run.test_reads()),
-        "identity": identity(job),
-        "seconds": job.run.seconds,
-        **outcome.numbers,
-        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
-        "notes": notes.notes_of(job, outcome),
+        "splits": sorted(results.predictions),
+        "test_reads": len(run.test_reads()),
+        "identity": identity(experiment),
+        "seconds": run.seconds,
+        **results.numbers,
+        "unreadable": notes.unreadable_counts(experiment.dataset, results.unreadable),
+        "notes": notes.notes_of(experiment, results),
     }
-    job.run.write_json(FILE, record)
-    job.run.pause(STATE)
+    run.write_json(FILE, record)
+    run.pause(STATE)
     console.say(
         f"validation top-1 [95 %]: {console.interval(numbers)} %, "
         f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
     for note in record["notes"]:
         console.say(f"note: {note}")
-    console.say(f"in progress: {job.run.path}")
-    return job.run.path
+    console.say(f"in progress: {run.path}")
+    return run.path
 
 
-def is_done(conf: Config, plain: Mapping[str, Any]) -> bool:
-    """Whether an earlier process of this run was validated: same code, data and weights.
+def is_validated(conf: Config, plain: Mapping[str, Any]) -> bool:
+    """Whether an earlier process validated this run with the same code, data and weights.
 
     Raises:
         UserError: it was validated on other data or weights; its files are unchanged.
     """
-    found = None if not conf.runtime.stop_before_test else read(run_folder(conf, plain))
-    if found is None:
+    folder = run_folder(conf, plain)
+    record = read_validation(folder) if conf.runtime.stop_before_test else None
+    if record is None:
         return False
-    place = run_folder(conf, plain)
     cache_root = Path(conf.runtime.cache_root).expanduser()
     dataset = datasets.load(conf.dataset, cache_root, remember=False)
     current = identity_of("train", env_stamp.git_state(), dataset, weights.find(conf.backbone))
-    check_data(found["identity"], current, place)
-    same = found["identity"] == current
-    if same:
-        console.say(f"validated already: {place}")
-    return same
+    check_data(record["identity"], current, folder)
+    if record["identity"] != current:
+        return False
+    console.say(f"validated already: {folder}")
+    return True
 
 
 def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
@@ -76,8 +76,8 @@ def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
     return root / config_hash(dict(plain))[:SHORT] / IN_PROGRESS
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """What a run in progress found on validation; None where it has not got so far."""
+def read_validation(folder: Path) -> dict[str, Any] | None:
+    """The validation record of a run in progress; None if the run has not been validated."""
     if not (folder / FILE).is_file() or read_json(folder, "status.json")["state"] != STATE:
         return None
     return read_json(folder, FILE)

@@ -1,6 +1,6 @@
-"""Class names -> one text feature per class, computed once for every run that can share them.
+"""Class names -> one text feature per class, computed once and shared by all runs.
 
-C classes, T templates, D width of the space that images and text share.
+C classes, T templates, P prompts, D width of the space that images and text share.
 """
 
 from __future__ import annotations
@@ -28,54 +28,59 @@ LIBRARIES = {
 
 
 @dataclass(frozen=True)
-class ClassText:
-    """What the text tower says of the classes.
+class ClassTextFeatures:
+    """The text tower's features of the class names.
 
-    weight_CD: float32, rows of unit length: the mean of the prompts' unit features, normalised
-    (Radford et al., 2021, section 3.1.4). scale: the tower's own factor of cosines.
+    weight_CD: float32, rows of unit length: the normalised mean of the unit features of a class's
+    prompts (Radford et al., 2021, section 3.1.4). scale: the tower's factor of cosines.
     """
 
     weight_CD: Tensor
     scale: float
 
 
-def class_text(job: Experiment) -> ClassText:
-    """The text features of the run's classes, from the cache or computed into it.
+def class_text_features(experiment: Experiment) -> ClassTextFeatures:
+    """The text features of the experiment's classes, from the cache or computed into it.
 
     Raises:
-        UserError: the tokenizer's files are not where the weights are.
+        UserError: the tokenizer's files are not beside the weights.
     """
-    names = prompts.prompts(job.dataset.labelmap, job.conf.dataset.prompts)
-    root = job.extractor.cache_root / "text"
-    arrays = cached_arrays(root, _key(job, names), lambda: _computed(job, names), console.say)
-    return ClassText(torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0]))
+    prompts_CT = prompts.prompts(experiment.dataset.labelmap, experiment.conf.dataset.prompts)
+    arrays = cached_arrays(
+        experiment.extractor.cache_root / "text",
+        _key(experiment, prompts_CT),
+        lambda: _compute(experiment, prompts_CT),
+        console.say,
+    )
+    return ClassTextFeatures(torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0]))
 
 
-def _key(job: Experiment, names: list[list[str]]) -> dict[str, object]:
+def _key(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, object]:
     """Everything that can change these features."""
-    conf, source = job.conf.backbone, job.extractor.source
+    conf, source = experiment.conf.backbone, experiment.extractor.source
     row, eps = chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
     return {
         "cleaning": prompts.VERSION,
-        "prompts": names,
+        "prompts": prompts_CT,
         "libraries": {name: version(name) for name in ("torch", *LIBRARIES[conf.library])},
         "model": [row.model, row.tag, row.architecture],
-        "weights": source.sha256 or f"random seed {job.conf.seed}",
+        "weights": source.sha256 or f"random seed {experiment.conf.seed}",
         **({} if eps is None else {"norm_eps": eps}),
         "tokenizer": conf.tokenizer_sha256 or source.revision,
-        "device": job.extractor.device.type,
-        "matmul_precision": job.conf.matmul_precision,
+        "device": experiment.extractor.device.type,
+        "matmul_precision": experiment.conf.matmul_precision,
     }
 
 
 @torch.inference_mode()
-def _computed(job: Experiment, names: list[list[str]]) -> dict[str, np.ndarray]:
-    tower = backbones.text_tower(job.conf.backbone, job.extractor.source, job.conf.seed)
-    tower = tower.to(job.extractor.device)
-    flat = [prompt for of_class in names for prompt in of_class]
-    console.say(f"text features: {len(flat)} prompts for {len(names)} classes")
-    text_PD = tower.encode(flat).float().cpu()
-    unit_CTD = normalize(text_PD, dim=-1).unflatten(0, (len(names), -1))
+def _compute(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, np.ndarray]:
+    extractor, classes = experiment.extractor, len(prompts_CT)
+    tower = backbones.text_tower(experiment.conf.backbone, extractor.source, experiment.conf.seed)
+    tower = tower.to(extractor.device)
+    prompt_P = [prompt for prompts_T in prompts_CT for prompt in prompts_T]
+    console.say(f"text features: {len(prompt_P)} prompts for {classes} classes")
+    text_PD = tower.encode(prompt_P).float().cpu()
+    unit_CTD = normalize(text_PD, dim=-1).unflatten(0, (classes, -1))
     weight_CD = normalize(unit_CTD.mean(1), dim=-1)
-    job.extractor.counters.prompts += len(flat)
+    extractor.counters.prompts += len(prompt_P)
     return {"weight_CD": weight_CD.numpy(), "scale": np.array([tower.scale], np.float64)}

@@ -1,7 +1,7 @@
-"""The images of a finetune -> what one rank reads at each step, and what no step drew.
+"""The images of a finetune -> the batches that one rank reads at each step.
 
-A step is read in units: a unit is a micro-batch or, where micro-batches are odd, two of them, so
-that no cut separates a pair of images that may be mixed.
+A step is read in units. A unit is a micro-batch, or two where micro-batches have an odd size, so
+that a pair of images that may be mixed is never separated.
 B batch, N images.
 """
 
@@ -21,7 +21,7 @@ from fgvc.types import Batch, Dataset
 
 
 class TrainingData:
-    """The images that one config fits, in the order of its steps."""
+    """The training images of a config, in the order of the steps."""
 
     def __init__(self, conf: Config, dataset: Dataset, rank: int, ranks: int) -> None:
         self.conf, self.manifest, self.split = conf, dataset.manifest, dataset.split
@@ -33,7 +33,7 @@ class TrainingData:
 
     @property
     def overfits(self) -> bool:
-        """task.debug=overfit: the first global batch, again and again, without augmentation."""
+        """task.debug=overfit: train on the first global batch only, without augmentation."""
         return self.conf.task.debug == "overfit"
 
     @property
@@ -48,19 +48,19 @@ class TrainingData:
         return np.sort(self.order.row_N) if self.overfits else self.split.val_N
 
     def parts(self, epoch: int, start: int) -> list[Draws]:
-        """What this rank reads at each step of an epoch, from step `start` of the epoch on."""
+        """The images of this rank at each step of an epoch, from step `start` on."""
         order = self.order.epoch(0 if self.overfits else epoch)
         steps = range(start, self.order.steps_per_epoch)
         return [order.part(step, self.rank, self.ranks) for step in steps]
 
     def sizes(self, part: Draws) -> list[int]:
         """Number of images of each unit of a step."""
-        most = self.conf.runtime.micro_batch or len(part)
-        most *= 1 + most % 2  # two micro-batches of odd size
-        return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
+        size = self.conf.runtime.micro_batch or len(part)
+        size *= 1 + size % 2  # two micro-batches of odd size
+        return [min(size, len(part) - start) for start in range(0, len(part), size or 1)]
 
     def read(self, parts: Sequence[Draws], epoch: int) -> Iterator[Batch]:
-        """Batches of all parts, unit by unit.
+        """Batches of all parts, one per unit.
 
         Raises:
             UserError: as `loader.training_batches`.
@@ -73,8 +73,8 @@ class TrainingData:
             )
             return
         size = max(sizes, default=1)
-        read = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
-        for start, batch in zip(range(0, len(draws), size), read, strict=True):
+        batches = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
+        for start, batch in zip(range(0, len(draws), size), batches, strict=True):
             yield loader.with_places(batch, draws, slice(start, start + size))
 
     def read_undrawn(self, steps: int) -> Iterator[Batch]:
@@ -95,8 +95,8 @@ class TrainingData:
             row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
         label_N, key_N = self.manifest.label_N, self.manifest.key_N
         if self.overfits:
-            drawn_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
-            row_N = row_N[drawn_N[: task.batch_size]]
+            shuffled_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
+            row_N = row_N[shuffled_N[: task.batch_size]]
         return Order(
             row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
         )

@@ -1,4 +1,4 @@
-"""A config and its dataset -> what validation is needed for, and whether there is any.
+"""A config and its dataset -> whether validation images are needed, and whether there are any.
 
 N images, C classes.
 """
@@ -15,7 +15,7 @@ from fgvc.types import VAL, Dataset, UserError
 
 
 def reads_validation(task: str, conf: Config) -> bool:
-    """Whether validation can choose the head: C of a probe, or the epoch of a finetune."""
+    """Whether validation chooses the head: C of a probe, or the epoch of a finetune."""
     return task == "probe" or (task == "train" and conf.final_fit == "train")
 
 
@@ -33,10 +33,10 @@ def notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
 
 
 def check(task: str, conf: Config, dataset: Dataset) -> None:
-    """Refuse to begin what needs a validation image and has none.
+    """Refuse a run that needs a validation image if there is none.
 
     Raises:
-        UserError: with settings that work on these images.
+        UserError: names settings that work on these images.
     """
     purpose = _purpose(task, conf)
     if purpose is None or len(dataset.split.val_N):
@@ -50,22 +50,23 @@ def check(task: str, conf: Config, dataset: Dataset) -> None:
     key = f"dataset.val_fraction={conf.dataset.val_fraction:g}"
     if count_C.max(initial=0) < 2:
         raise UserError(
-            f"{key}: no class has a second training image for validation, and without one there "
-            f"is nothing to choose {purpose} on. Set {without}, or add training images"
+            f"{key}: no class has a second training image for validation, so there is no image to "
+            f"choose {purpose} on. Set {without}, or add training images"
         )
     raise UserError(
-        f"{key}: that is no image of the {images} in train, so there is nothing to choose "
-        f"{purpose} on. Set dataset.val_fraction={share_for(images, classes):g}, or {without}"
+        f"{key}: selects none of the {images} images in train, so there is no image to choose "
+        f"{purpose} on. Set dataset.val_fraction={suggested_fraction(images, classes):g}, or "
+        f"{without}"
     )
 
 
-def share_for(images: int, classes: int) -> float:
-    """A dataset.val_fraction that is one validation image per class, as far as allowed."""
+def suggested_fraction(images: int, classes: int) -> float:
+    """A dataset.val_fraction with one validation image per class, at most 0.9."""
     return min(0.9, math.ceil(100 * classes / images) / 100)
 
 
 def _purpose(task: str, conf: Config) -> str | None:
-    """What validation has to choose; None if nothing."""
+    """What validation has to choose; None if it chooses nothing."""
     if task == "probe" and conf.head.name != "knn":
         return f"head={conf.head.name}"
     if task == "train" and conf.final_fit == "train" and conf.task.debug != "overfit":

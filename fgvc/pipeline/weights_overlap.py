@@ -1,7 +1,7 @@
 """Weights that a run of fgvc wrote -> the images that fitted or chose their backbone, and notes.
 
-A probe on a backbone that was finetuned on another split of the same dataset may meet its test
-images again: they count like images that fitted the head.
+If a backbone was finetuned on another split of the same dataset, the training may have included
+test images of a probe. They count like images that fitted the head.
 N images.
 """
 
@@ -28,23 +28,23 @@ def backbone_images(source: WeightsSource) -> np.ndarray:
     """
     if source.made_by is None or source.path is None:
         return np.empty(0, np.int64)
-    tensors, facts, _ = checkpoint.read(source.path)
+    tensors, metadata, _ = checkpoint.read(source.path)
     try:
-        fitted = fitted_images.from_checkpoint(facts, tensors)
+        fit = fitted_images.from_checkpoint(metadata, tensors)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"backbone.weights={source.path}: does not record which images fitted it ({error}). "
             "Repeat the run that made it"
         ) from error
-    own = (fitted.image_N, fitted.validation_N) if backbone_was_trained(facts) else ()
-    return np.unique(np.concatenate([fitted.backbone_N, *own]))
+    own = (fit.image_N, fit.validation_N) if backbone_was_trained(metadata) else ()
+    return np.unique(np.concatenate([fit.backbone_N, *own]))
 
 
 def notes(source: WeightsSource, image_N: np.ndarray, dataset: Dataset) -> tuple[str, ...]:
     """Notes on validation images that fitted or chose the backbone.
 
     Args:
-        image_N: as `backbone_images` gives them.
+        image_N: as from `backbone_images`.
     """
     val_N = dataset.split.val_N
     count = fitted_images.overlap(
@@ -60,6 +60,6 @@ def notes(source: WeightsSource, image_N: np.ndarray, dataset: Dataset) -> tuple
 
 
 def describe(made_by: Mapping[str, Any] | None) -> str:
-    """The runs of fgvc behind a file of weights, the newest first, in one line."""
+    """The runs of fgvc that made a file of weights, the newest first, in one line."""
     runs = earlier_runs({"made_by": made_by})
     return ", after ".join(f"task={run['task']} on {run['dataset']}" for run in runs)

@@ -18,15 +18,15 @@ from fgvc.data.find_root import named_root
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import View, view
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Outcome
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record.fiftyone import dataset
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import AttentionMaps, Manifest
 
 
 def write(
-    job: Experiment,
-    outcome: Outcome,
+    experiment: Experiment,
+    results: Results,
     numbers: Mapping[str, Mapping[str, object]],
     checkpoint_id: str,
 ) -> None:
@@ -38,33 +38,33 @@ def write(
     Raises:
         OSError: the disk refuses.
     """
-    manifest = job.dataset.manifest
+    manifest = experiment.dataset.manifest
     below = os.path.relpath(
-        manifest.root, named_root(job.conf.dataset.root, job.conf.dataset.table)
+        manifest.root, named_root(experiment.conf.dataset.root, experiment.conf.dataset.table)
     )
     said = RunResults(
         manifest,
         Path(below).as_posix(),
-        job.dataset.labelmap.names,
+        experiment.dataset.labelmap.names,
         checkpoint_id,
-        outcome.splits,
-        outcome.features,
-        _heat(job.conf, manifest, outcome.looks),
+        results.predictions,
+        results.features,
+        _heat(experiment.conf, manifest, results.attention_maps),
     )
-    chosen = job.conf
-    parts = (chosen.backbone.name, chosen.backbone.size, chosen.head.name, job.dataset.name)
+    chosen = experiment.conf
+    parts = (chosen.backbone.name, chosen.backbone.size, chosen.head.name, experiment.dataset.name)
     about = {
         "name": " ".join(str(part) for part in parts),
-        "task": job.task,
-        "dataset": job.dataset.name,
-        "partial": job.dataset.partial,
-        "run_id": job.run.run_id,
-        "config_hash": job.hash,
-        "started": job.run.started.isoformat(),
+        "task": experiment.task,
+        "dataset": experiment.dataset.name,
+        "partial": experiment.dataset.partial,
+        "run_id": experiment.run.run_id,
+        "config_hash": experiment.config_hash,
+        "started": experiment.run.started.isoformat(),
         "manifest_digest": manifest.digest,
         "metrics": {split: dict(values) for split, values in numbers.items()},
     }
-    dataset.write(job.run.path / dataset.FOLDER, said, about)
+    dataset.write(experiment.run.path / dataset.FOLDER, said, about)
 
 
 def _heat(

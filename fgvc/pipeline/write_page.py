@@ -16,16 +16,20 @@ from fgvc.report.run_names import run_name
 from fgvc.types import Dataset
 
 
-def write(job: Experiment, checkpoint_id: str, forced: bool) -> None:
+def write(experiment: Experiment, checkpoint_id: str, forced: bool) -> None:
     """Write the page; every other file of the folder lies there.
 
     Args:
         forced: whether the training was resumed by force.
     """
-    made_by = job.extractor.source.made_by
-    name = run_name(job.plain, job.task, job.conf.resolution.side, forced, made_by)
-    pictures = _Pictures(job.dataset)
-    page.write(job.run, job.conf, name, checkpoint_id, job.board.history, pictures)
+    made_by = experiment.extractor.source.made_by
+    name = run_name(
+        experiment.plain, experiment.task, experiment.conf.resolution.side, forced, made_by
+    )
+    pictures = _Pictures(experiment.dataset)
+    page.write(
+        experiment.run, experiment.conf, name, checkpoint_id, experiment.board.history, pictures
+    )
 
 
 class _Pictures:

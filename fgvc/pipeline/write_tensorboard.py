@@ -13,7 +13,7 @@ from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
 from fgvc.data import loader
 from fgvc.metrics import precision_recall
-from fgvc.pipeline.experiment import Experiment, Outcome
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record.tensorboard import projector
 from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
 from fgvc.types import Predictions
@@ -23,28 +23,31 @@ THRESHOLDS = 127  # as TensorBoard's own summaries have
 WORST = 10  # classes with a curve: all 200 of CUB would be 610 KiB a run
 
 
-def write(job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, object]]) -> None:
+def write(
+    experiment: Experiment, results: Results, numbers: Mapping[str, Mapping[str, object]]
+) -> None:
     """Fill the run's tb/ and close it; confusion.png and the texts of the run lie there already.
 
     Args:
         numbers: by split, as in metrics.json.
     """
     for split, values in numbers.items():
-        job.board.evaluation(split, values, outcome.steps)
-    job.board.hparams(choices(job.conf))
-    _texts(job, numbers)
-    job.board.image(
-        "confusion/test", untrusted.read_bytes(job.run.path / "confusion.png", untrusted.PICTURE)
+        experiment.board.evaluation(split, values, results.steps)
+    experiment.board.hparams(choices(experiment.conf))
+    _texts(experiment, numbers)
+    experiment.board.image(
+        "confusion/test",
+        untrusted.read_bytes(experiment.run.path / "confusion.png", untrusted.PICTURE),
     )
-    test = outcome.splits["test"]
-    _mistakes(job, test)
-    _curves(job, test)
-    if outcome.features is not None and len(outcome.features.row_N):
-        dataset = job.dataset
-        job.board.embedding(
-            projector.pca_points(outcome.features, test, dataset.manifest, dataset.labelmap)
+    test = results.predictions["test"]
+    _mistakes(experiment, test)
+    _curves(experiment, test)
+    if results.features is not None and len(results.features.row_N):
+        dataset = experiment.dataset
+        experiment.board.embedding(
+            projector.pca_points(results.features, test, dataset.manifest, dataset.labelmap)
         )
-    job.board.close()
+    experiment.board.close()
 
 
 def choices(conf: Config) -> dict[str, str | float | int]:
@@ -68,15 +71,15 @@ def choices(conf: Config) -> dict[str, str | float | int]:
     return axes | {name: getattr(conf.task, name) for name in names}
 
 
-def _texts(job: Experiment, numbers: Mapping[str, Mapping[str, object]]) -> None:
-    job.board.text("run/numbers", _table(numbers))
+def _texts(experiment: Experiment, numbers: Mapping[str, Mapping[str, object]]) -> None:
+    experiment.board.text("run/numbers", _table(numbers))
     for tag, name, language in (
         ("run/command", "command.txt", "sh"),
         ("run/config", "config.yaml", "yaml"),
         ("run/stamp", "env_stamp.json", "json"),
     ):
-        text = untrusted.read_text(job.run.path / name)
-        job.board.text(tag, fenced(text, language))
+        text = untrusted.read_text(experiment.run.path / name)
+        experiment.board.text(tag, fenced(text, language))
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
@@ -93,30 +96,32 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else markdown("–" if value is None else value)
 
 
-def _mistakes(job: Experiment, test: Predictions) -> None:
+def _mistakes(experiment: Experiment, test: Predictions) -> None:
     """The mistakes it was surest of, the surest first; only these pictures are decoded anew."""
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
     wrong_N = np.flatnonzero((pred_N != test.label_N) & (pred_N != metrics.UNREADABLE))
     confidence_N = np.exp(metrics.log_probabilities(test.logits_NC[wrong_N]).max(axis=1))
     surest_N = np.argsort(-confidence_N, kind="stable")[:MAX_IMAGES]
-    names, captions = job.dataset.labelmap.names, {}
+    names, captions = experiment.dataset.labelmap.names, {}
     for place, confidence in zip(wrong_N[surest_N], confidence_N[surest_N], strict=True):
         said = f"{names[pred_N[place]]}, {100 * confidence:.0f} %"
         captions[int(test.row_N[place])] = f"true: {names[test.label_N[place]]}\nsaid: {said}"
     rows = np.array(list(captions), np.int64)
-    manifest, preprocess = job.dataset.manifest, job.extractor.preprocess
+    manifest, preprocess = experiment.dataset.manifest, experiment.extractor.preprocess
     for batch in loader.batches(manifest, rows, preprocess, MAX_IMAGES, num_workers=0):
         shown = [captions[row] for row in batch.row_B.tolist()]
-        job.board.pictures("mistakes/test", batch.pixels_BCHW, shown)
+        experiment.board.pictures("mistakes/test", batch.pixels_BCHW, shown)
 
 
-def _curves(job: Experiment, test: Predictions) -> None:
+def _curves(experiment: Experiment, test: Predictions) -> None:
     """Precision and recall: over all classes, and of those with the lowest F1 score."""
-    names = job.dataset.labelmap.names
+    names = experiment.dataset.labelmap.names
     found = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
-    job.board.curve("all/macro", precision_recall.macro(found))
-    job.board.curve("all/micro", precision_recall.micro(found))
+    experiment.board.curve("all/macro", precision_recall.macro(found))
+    experiment.board.curve("all/micro", precision_recall.micro(found))
     rows = metrics.per_class(test.logits_NC, test.label_N, names)
     held = sorted((row for row in rows if row["support"]), key=lambda row: row["f1"])
     for row in held[:WORST]:
-        job.board.curve(f"worst/{row['name']}", precision_recall.of_class(found, row["index"]))
+        experiment.board.curve(
+            f"worst/{row['name']}", precision_recall.of_class(found, row["index"])
+        )

@@ -50,7 +50,7 @@ def run(job: Job) -> int:
         raise UserError(f"run={folder}: {why}") from why
     except DamageError:
         pass  # the checks name what is damaged
-    record, results = run_audit(folder, rederive.here())
+    record, results = run_audit(folder, rederive.current_code())
     results = [replace(one, evidence=privacy.without_user_paths(one.evidence)) for one in results]
     block = privacy.without_user_paths(render_block(record, results))
     failed = [one for one in results if one.state == FAIL]

@@ -23,11 +23,11 @@ from fgvc.data.preprocess import evaluation_transform
 from fgvc.model import onnx_export
 from fgvc.model.classifier import Classifier
 from fgvc.pipeline import restore
-from fgvc.pipeline.experiment import seed_everything
+from fgvc.pipeline.determinism import seed_everything
 from fgvc.pipeline.inference import stream_batches
-from fgvc.pipeline.input_images import images_manifest
+from fgvc.pipeline.input_images import list_images
 from fgvc.pipeline.job import Job
-from fgvc.pipeline.restore import Stored
+from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import checkpoint, console
 from fgvc.record.run_dir import SHORT, index_files
 from fgvc.report import model_card
@@ -63,8 +63,8 @@ def run(job: Job) -> None:
             ONNX cannot express, or a file that does not answer as the checkpoint does.
         OSError: the folder cannot be written.
     """
-    kept = restore.read(job)
-    conf, source = restore.with_runtime(kept, job)
+    kept = restore.load_checkpoint(job)
+    conf, source = restore.load_config_and_weights(kept, job)
     conf = dataclasses.replace(conf, precision="fp32")  # what both files compute in
     target = _target(job, kept)
     _check_exportable(conf, kept)
@@ -81,7 +81,7 @@ def run(job: Job) -> None:
     _tell(found, target)
 
 
-def _target(job: Job, kept: Stored) -> Path:
+def _target(job: Job, kept: StoredCheckpoint) -> Path:
     """The folder to be, which must be new and no part of a run.
 
     Raises:
@@ -98,7 +98,7 @@ def _target(job: Job, kept: Stored) -> Path:
     return target
 
 
-def _check_exportable(conf: Config, kept: Stored) -> None:
+def _check_exportable(conf: Config, kept: StoredCheckpoint) -> None:
     if conf.part_attention.name == "random":
         raise UserError(
             f"{kept.file} has part_attention=random, whose patches are drawn by the path of an "
@@ -113,7 +113,7 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
         UserError: neither is here.
     """
     if job.conf.image is not None:
-        found = images_manifest(job.conf.image)
+        found = list_images(job.conf.image)
         if found.note:
             console.say(found.note)
         manifest = dataclasses.replace(found.manifest, max_pixels=conf.dataset.max_pixels)
@@ -133,24 +133,24 @@ def _silent(n: int, note: str = "") -> None:
 
 
 def _write_checkpoint(
-    folder: Path, kept: Stored, conf: Config, original: Classifier, job: Job
-) -> Stored:
+    folder: Path, kept: StoredCheckpoint, conf: Config, original: Classifier, job: Job
+) -> StoredCheckpoint:
     """ckpt.bin with backbone and head, in the form that task=train writes; as it reads back.
 
     Raises:
         UserError: the config composed here is not the one the checkpoint was made with.
     """
-    facts = dict(kept.facts)
-    if kept.inside is None:
-        plain = resolved(restore.config_of(kept, job))
-        restore.check_hash(kept, plain)
+    facts = dict(kept.metadata)
+    if kept.embedded_weights is None:
+        plain = resolved(restore.merge_config(kept, job))
+        restore.check_config_hash(kept, plain)
         facts |= {"whole": True, "hashed": plain, "exported_from": kept.id}
     checkpoint.write(folder, {**original.state_dict(), **kept.fit.tensors()}, facts)
-    return restore.read_file(folder / checkpoint.FILE)
+    return restore.read_checkpoint(folder / checkpoint.FILE)
 
 
-def _write_graph(folder: Path, written: Stored, conf: Config) -> None:
-    facts = written.facts
+def _write_graph(folder: Path, written: StoredCheckpoint, conf: Config) -> None:
+    facts = written.metadata
     told: dict[str, Any] = {
         "input": "uint8 RGB, batch x 3 x side x side, after resize and crop; normalization inside",
         "labels": [{"id": key, "name": name} for key, name in written.classes],
@@ -174,7 +174,7 @@ def _write_graph(folder: Path, written: Stored, conf: Config) -> None:
 
 def _compared(
     original: Classifier,
-    written: Stored,
+    written: StoredCheckpoint,
     conf: Config,
     source: WeightsSource,
     manifest: Manifest,
@@ -217,14 +217,18 @@ def _check(found: Mapping[str, Agreement], tolerance: float) -> None:
 
 
 def _card(
-    kept: Stored, written: Stored, conf: Config, folder: Path, found: Mapping[str, Agreement]
+    kept: StoredCheckpoint,
+    written: StoredCheckpoint,
+    conf: Config,
+    folder: Path,
+    found: Mapping[str, Agreement],
 ) -> str:
     row, seen = chosen_checkpoint(conf.backbone), conf.backbone.contamination
     if not conf.backbone.pretrained:
         seen = "nothing: the training began with random weights"
     return model_card.render_model_card(
         kept.file.parent,
-        written.facts,
+        written.metadata,
         ids={"checkpoint": written.id, "exported_from": kept.id},
         weights={"license": row.license, "contamination": seen},
         agreement={name: dataclasses.asdict(one) for name, one in found.items()},
@@ -236,8 +240,8 @@ def _card(
     )
 
 
-def _inside(written: Stored) -> WeightsSource:
-    source = written.inside
+def _inside(written: StoredCheckpoint) -> WeightsSource:
+    source = written.embedded_weights
     assert source is not None
     return source
 

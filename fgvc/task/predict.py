@@ -22,15 +22,14 @@ from fgvc.config.sweep_expansion import key_of
 from fgvc.data.decode import decode
 from fgvc.exit_codes import DONE, FAILED
 from fgvc.model.part_attention import Selection
-from fgvc.parallel.device import check_precision, choose_device, device_of
 from fgvc.pipeline import prediction_output, restore
-from fgvc.pipeline.experiment import seed_everything
+from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.inference import stream_batches
 from fgvc.pipeline.input_images import find_images
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.localization import draw_overlay
-from fgvc.pipeline.prediction_output import Answer
-from fgvc.pipeline.restore import Stored
+from fgvc.pipeline.prediction_output import ImagePrediction
+from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import console, image_overlay
 from fgvc.store import atomic
 from fgvc.store.output_path import output_file
@@ -50,7 +49,7 @@ def run(job: Job) -> int:
     """
     shape, target = _output(job)
     with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as given:
-        kept = restore.read(job)
+        kept = restore.load_checkpoint(job)
         conf, source = _settled(kept, job)
         manifest = replace(given.manifest, max_pixels=conf.dataset.max_pixels)
         found = _answers(kept, conf, source, job, manifest)
@@ -58,12 +57,12 @@ def run(job: Job) -> int:
         if given.note:
             console.say(given.note)
         console.say(f"{len(found) - bad} classified, {bad} could not be read")
-    about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
+    about = {"checkpoint": kept.id, "config_hash": kept.metadata["config_hash"]}
     root = (
         image_argument.STDIN if image_argument.reads_stdin(job.conf.image) else str(manifest.root)
     )
     about |= {"root": root, "title": _title(conf, len(kept.classes))}
-    text = prediction_output.WRITTEN[shape](found, kept.classes, about)
+    text = prediction_output.FORMATS[shape](found, kept.classes, about)
     if target is not None:
         atomic.write_text(target, text)
     else:
@@ -84,7 +83,7 @@ def _output(job: Job) -> tuple[str, Path | None]:
     if given is None:
         return shape, None
     suffix = Path(given).suffix.lower().removeprefix(".")
-    if suffix in prediction_output.WRITTEN and not any(
+    if suffix in prediction_output.FORMATS and not any(
         key_of(o) == "task.format" for o in job.overrides
     ):
         shape = suffix
@@ -92,8 +91,8 @@ def _output(job: Job) -> tuple[str, Path | None]:
     return shape, output_file(given, f"predictions{suffixes[0]}", suffixes)
 
 
-def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
-    conf, source = restore.with_runtime(kept, job)
+def _settled(kept: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
+    conf, source = restore.load_config_and_weights(kept, job)
     if job.conf.task.overlay is not None and conf.part_attention.name == "off":
         raise UserError(
             f"task.overlay={job.conf.task.overlay}: {kept.file} has part_attention=off and selects "
@@ -105,24 +104,25 @@ def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
 
 
 def _answers(
-    kept: Stored, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
-) -> list[Answer]:
+    kept: StoredCheckpoint, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
+) -> list[ImagePrediction]:
     """One for every picture, in their order, computed batch by batch."""
-    seed_everything(conf)
-    device = choose_device(device_of(conf.runtime.device))
-    check_precision(conf.precision, device)
+    device = set_up_process(conf)
     model = kept.classifier(conf, source, device)
     row_N = np.arange(len(manifest))
-    found: dict[int, Answer] = {}
+    found: dict[int, ImagePrediction] = {}
     with console.progress("pictures", len(manifest), "images") as advance:
         for seen in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
             for bad in batch.bad:
-                console.say(prediction_output.plain(bad.message))
-                found[bad.row] = Answer(manifest.path[bad.row], error=bad.message)
+                console.say(prediction_output.printable(bad.message))
+                found[bad.row] = ImagePrediction(manifest.path[bad.row], error=bad.message)
             rows = batch.row_B.tolist()
             best = _best(logits_BC, job.conf.task.top_k) if rows else []
-            named = [Answer(manifest.path[row], one) for row, one in zip(rows, best, strict=True)]
+            named = [
+                ImagePrediction(manifest.path[row], one)
+                for row, one in zip(rows, best, strict=True)
+            ]
             found |= zip(rows, named, strict=True)
             if seen.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
@@ -142,11 +142,11 @@ def _best(logits_BC: np.ndarray, most: int) -> list[list[tuple[int, float]]]:
 
 def _draw(
     folder: Path,
-    kept: Stored,
+    kept: StoredCheckpoint,
     conf: Config,
     manifest: Manifest,
     selected: Selection,
-    named: Sequence[Answer],
+    named: Sequence[ImagePrediction],
 ) -> None:
     """An overlay of each picture of a batch, under the picture's own path and name."""
     for place, one in enumerate(named):

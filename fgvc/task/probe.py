@@ -6,18 +6,17 @@ N images, D feature width, C classes.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from fgvc.config.compose import resolved
 from fgvc.pipeline import fit_head, write_run
 from fgvc.pipeline.experiment import (
     Experiment,
-    Outcome,
+    Results,
+    describe_fit,
     find_complete_run,
-    fit_record,
     open_experiment,
-    predictions,
 )
+from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.types import TEST, Features, Predictions
 
@@ -35,42 +34,29 @@ def run(job: Job) -> Skipped | None:
     return None
 
 
-def _probe(job: Experiment) -> Outcome:
+def _probe(job: Experiment) -> Results:
     manifest, split = job.dataset.manifest, job.dataset.split
     fit_head.check_fit(job)
-    features = job.extractor.features("train", np.flatnonzero(manifest.split_N != TEST))
+    features = job.extractor.extract("train", np.flatnonzero(manifest.split_N != TEST))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
     fitted = fit_head.fit_head(job, train, val)
     splits: dict[str, Predictions] = {}
     if len(split.val_N):
-        splits["val"] = predict(job, fitted.val_head, val)
-    test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
-    splits["test"] = predict(job, fitted.final_head, test)
+        splits["val"] = predict_features(fitted.val_head, val, job.dataset)
+    test = job.extractor.extract("test", split.test_N)  # read here, once, when all is chosen
+    splits["test"] = predict_features(fitted.final_head, test, job.dataset)
     fitted_N = np.concatenate([train.row_N, val.row_N]) if fit_head.does_refit(job) else train.row_N
     chose_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
-    return Outcome(
+    return Results(
         splits,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        fit_record(job, fitted_N, chose_N),
+        describe_fit(job, fitted_N, chose_N),
         features=test,
-        looks=job.extractor.looks,
+        attention_maps=job.extractor.attention_maps,
         notes=fitted.notes,
         unreadable=(*features.bad, *test.bad),
     )
-
-
-@torch.inference_mode()
-def predict(job: Experiment, head: torch.nn.Module, features: Features) -> Predictions:
-    """What a head says of features."""
-    return predictions(features, job.dataset, score(head, features.x_ND, job.classes))
-
-
-@torch.inference_mode()
-def score(head: torch.nn.Module, x_ND: np.ndarray, classes: int, chunk: int = 4096) -> np.ndarray:
-    """Logits of cached features, in fixed chunks on the CPU: they repeat to the last bit."""
-    parts = [head(torch.from_numpy(x_ND[i : i + chunk])) for i in range(0, len(x_ND), chunk)]
-    return torch.cat(parts).numpy() if parts else np.empty((0, classes), np.float32)
 
 
 def _rows_of(features: Features, row_N: np.ndarray) -> Features:

@@ -22,22 +22,22 @@ from fgvc.learn.train.step import StepReport
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel import signals
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.parallel.process_group import World, join_group
+from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.parallel.signals import second_signal_handler
 from fgvc.pipeline import stop_before_test, write_run
 from fgvc.pipeline.experiment import (
     Experiment,
-    Outcome,
+    Results,
+    describe_fit,
     find_complete_run,
-    fit_record,
     identity,
     open_experiment,
 )
 from fgvc.pipeline.features import measure_cost
-from fgvc.pipeline.finetune import Finetune, Plan
+from fgvc.pipeline.finetune import Finetune, FinetuneSetup
 from fgvc.pipeline.job import Job, Skipped
-from fgvc.pipeline.resume import NO_ORIGIN, check_resume, copy_states, find_start
-from fgvc.pipeline.text_features import class_text
+from fgvc.pipeline.resume import NO_ORIGIN, check_resume, copy_states, find_resume_point
+from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
 from fgvc.record.resume_state import States
 from fgvc.record.run_dir import RESUME, write_status
@@ -58,31 +58,35 @@ def run(job: Job) -> Skipped | None:
     conf, plain = job.conf, resolved(job.cfg)
     check_resume(conf, plain)
     grace = conf.runtime.stop_grace
-    with join_group(conf.runtime.nproc, conf.runtime.device, grace) as world:
-        if stop_before_test.is_done(conf, plain):
-            world.share(None)
+    with join_group(conf.runtime.nproc, conf.runtime.device, grace) as group:
+        if stop_before_test.is_validated(conf, plain):
+            group.broadcast(None)
             return Skipped(stop_before_test.run_folder(conf, plain))
-        with open_experiment("train", conf, plain, job.command, KEPT, world) as experiment:
+        with open_experiment("train", conf, plain, job.command, KEPT, group) as experiment:
             if skipped := find_complete_run(experiment):
-                world.share(None)
+                group.broadcast(None)
                 return skipped
-            if world.watchdog is not None:
-                world.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
-            outcome = _train(experiment, plain, world)
+            if group.watchdog is not None:
+                group.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
+            outcome = _train(experiment, plain, group)
             finish = (
-                stop_before_test.finish if conf.runtime.stop_before_test else write_run.write_run
+                stop_before_test.write_validation
+                if conf.runtime.stop_before_test
+                else write_run.write_run
             )
             finish(experiment, outcome)
     return None
 
 
-def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
+def _train(job: Experiment, plain: dict[str, Any], group: ProcessGroup) -> Results:
     states = States(job.run.path / RESUME, job.conf.runtime.keep_states)
-    start = find_start(job, plain, states)
+    start = find_resume_point(job, plain, states)
     state = start and start.state
-    plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
-    with world.waiting(typical=False):
-        finetune = Finetune(plan, world, job.extractor.device)
+    setup = group.broadcast(
+        FinetuneSetup(job.conf, job.dataset, job.extractor.source, _text(job), state)
+    )
+    with group.waiting(typical=False):
+        finetune = Finetune(setup, group, job.extractor.device)
     origin = start.origin if start else NO_ORIGIN
     with _asked_to_stop() as stop, _Log(job, plain, states, finetune, origin) as log:
         if start is not None:
@@ -98,18 +102,18 @@ def _text(job: Experiment) -> torch.Tensor | None:
     """head=text_linear begins as the classifier that the class names make."""
     if job.conf.head.name != "text_linear":
         return None
-    text = class_text(job)
+    text = class_text_features(job)
     return text.weight_CD * text.scale
 
 
 def _outcome(
     job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
-) -> Outcome:
+) -> Results:
     """Read test once, with the weights that were chosen; or stop before that."""
     # under final_fit=trainval, a forced resume may bring weights that validation chose
     best = _best(states, finetune) if finetune.data.validates else None
     chosen = finetune.trainer.best
-    end = finetune.ending(best and best[1], job.record_test_read)
+    final = finetune.evaluate(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done
     selection: dict[str, object] = {
@@ -123,8 +127,8 @@ def _outcome(
     lost = _lost_best(numbers)
     if lost is not None:
         selection["best_lost"] = lost
-    unreadable_N = np.array([bad.row for bad in end.unreadable], np.int64)
-    fit = fit_record(
+    unreadable_N = np.array([bad.row for bad in final.unreadable], np.int64)
+    fit = describe_fit(
         job,
         np.setdiff1d(_fitted_rows(finetune, numbers), unreadable_N),
         np.setdiff1d(finetune.data.validation_N, unreadable_N),
@@ -132,23 +136,23 @@ def _outcome(
     )
     counts: dict[str, object] = {
         "selection": selection,
-        "last": {"val": end.last} if end.last else None,
+        "last": {"val": final.last_val} if final.last_val else None,
         "fitted_on": len(fit.image_N),
     }
-    cost = measure_cost(finetune.model.backbone, finetune.speed, job.extractor.device)
+    cost = measure_cost(finetune.model.backbone, finetune.images_per_s, job.extractor.device)
     numbers = {**counts, **numbers}
-    return Outcome(
-        end.splits,
+    return Results(
+        final.predictions,
         model.state_dict(),
         numbers,
         fit,
-        whole=True,
+        has_backbone=True,
         cost=cost,
         steps=steps,
-        features=end.features,
-        looks=end.looks,
+        features=final.features,
+        attention_maps=final.attention_maps,
         notes=_notes(lost, selection),
-        unreadable=end.unreadable,
+        unreadable=final.unreadable,
     )
 
 
@@ -229,7 +233,7 @@ class _Log:
     def __exit__(self, *error: Any) -> None:
         self.bar.__exit__(*error)
 
-    def sample(self, batch: Batch) -> None:
+    def log_images(self, batch: Batch) -> None:
         """The first pictures of this process, as the network gets them."""
         if self.sampled or not len(batch.row_B):
             return
@@ -239,7 +243,7 @@ class _Log:
         captions = [dataset.labelmap.names[label] for label in label_B.tolist()]
         self.job.board.pictures("train/pictures", batch.pixels_BCHW, captions)
 
-    def stepped(self, report: StepReport) -> None:
+    def log_step(self, report: StepReport) -> None:
         now = time.monotonic()
         rate, self.clock = report.images / max(now - self.clock, 1e-9), now
         self.images, self.seconds = self.images + report.images, self.seconds + report.seconds
@@ -262,7 +266,7 @@ class _Log:
         rate = self.images / self.seconds if self.seconds else None
         return {"images": self.images, "seconds": self.seconds, "images_per_s": rate}
 
-    def judged(self, numbers: dict[str, Any], finetune: Finetune) -> None:
+    def log_validation(self, numbers: dict[str, Any], finetune: Finetune) -> None:
         step, best = finetune.trainer.done, finetune.trainer.best
         self.job.board.evaluation("val", numbers, step)
         self.job.board.scalar("select/best_epoch", float(best.epoch or 0), step)
@@ -276,7 +280,7 @@ class _Log:
         if best.is_new:
             self.states.save_best(step, finetune.trainer.evaluated_model().state_dict())
 
-    def save(self, finetune: Finetune) -> None:
+    def save_state(self, finetune: Finetune) -> None:
         state = {
             **finetune.state(),
             "history": [list(point) for point in self.job.board.history],

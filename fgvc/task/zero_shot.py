@@ -12,14 +12,14 @@ from fgvc.model import head as heads
 from fgvc.pipeline import write_run
 from fgvc.pipeline.experiment import (
     Experiment,
-    Outcome,
+    Results,
+    describe_fit,
     find_complete_run,
-    fit_record,
     open_experiment,
 )
+from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
-from fgvc.pipeline.text_features import class_text
-from fgvc.task.probe import predict
+from fgvc.pipeline.text_features import class_text_features
 
 
 def run(job: Job) -> Skipped | None:
@@ -35,21 +35,21 @@ def run(job: Job) -> Skipped | None:
     return None
 
 
-def _zero_shot(job: Experiment) -> Outcome:
-    text = class_text(job)
+def _zero_shot(job: Experiment) -> Results:
+    text = class_text_features(job)
     head = heads.TextHead(text.weight_CD, text.scale)
-    test = job.extractor.features("test", job.dataset.split.test_N)
+    test = job.extractor.extract("test", job.dataset.split.test_N)
     numbers: dict[str, object] = {
         "selection": None,
         "prompts": {"templates": list(job.conf.dataset.prompts), "scale": text.scale},
         "fitted_on": 0,
     }
-    return Outcome(
-        {"test": predict(job, head, test)},
+    return Results(
+        {"test": predict_features(head, test, job.dataset)},
         head.state_dict(),
         numbers,
-        fit_record(job, np.empty(0, np.int64), np.empty(0, np.int64)),
+        describe_fit(job, np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
-        looks=job.extractor.looks,
+        attention_maps=job.extractor.attention_maps,
         unreadable=test.bad,
     )

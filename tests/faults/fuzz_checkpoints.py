@@ -79,7 +79,7 @@ def _facts() -> dict[str, Any]:
     assert conf.head.name == "linear"
     facts: dict[str, Any] = {
         "format": 1,
-        "config": write_run.portable(conf),
+        "config": write_run.portable_config(conf),
         "config_hash": "0" * 64,
         "head": {"name": "linear"},
         "labelmap": {"ids": ["1", "2"], "names": ["a b", "ü"]},
@@ -119,8 +119,8 @@ def opened(file: Path, *overrides: str) -> Any:
     cfg = _composed(*given).copy()
     cfg.checkpoint = str(file)
     job = Job(cfg, typed(cfg), given, "")
-    kept = restore.read(job)
-    conf, source = restore.with_runtime(kept, job)
+    kept = restore.load_checkpoint(job)
+    conf, source = restore.load_config_and_weights(kept, job)
     return kept.classifier(conf, source, torch.device("cpu"))
 
 
@@ -138,7 +138,7 @@ def _read_any_tensors(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> None:
-    restore.read_file(path)
+    restore.read_checkpoint(path)
 
 
 def _read_facts(path: Path) -> None:

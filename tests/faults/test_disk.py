@@ -479,7 +479,7 @@ def test_costs_that_are_lost_beside_whole_features_are_measured_as_far_as_they_c
     cost = ran.json("metrics.json")["cost"]
     assert cost["parameters"]
     assert cost["images_per_s"] is None
-    assert "GMAC an image" in ran.out
+    assert "GMAC per image" in ran.out
     assert "images/s in evaluation" not in ran.out
 
 

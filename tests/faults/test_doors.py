@@ -147,7 +147,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "classes of a page": ("per_class.csv", gallery._read_classes),
     "places of a record": (
         "config.yaml",
-        lambda path: restore._places_beside(path.parent / "ckpt.bin"),
+        lambda path: restore._paths_of_run(path.parent / "ckpt.bin"),
     ),
     "file of an audit": ("metrics.json", lambda path: Record(path.parent).data(path.name)),
     "file of a record": (
@@ -481,8 +481,8 @@ def locked(folder: Path) -> Path:
         lambda root: table.read(root, None, 0.5, 0),
         lambda root: paths._find_scattered(root, ["b.jpg"]),
         lambda root: folder.read(root, 0.5, 0),
-        lambda root: input_images.images_manifest(str(root)),
-        lambda root: input_images.images_manifest(str(root / "**" / "*.jpg")),
+        lambda root: input_images.list_images(str(root)),
+        lambda root: input_images.list_images(str(root / "**" / "*.jpg")),
     ],
     ids=["official", "records", "doctor", "parquet", "scattered", "folder", "predict", "pattern"],
 )

@@ -175,7 +175,7 @@ def forge_viewers(folder: Path) -> None:
     title = confusion_plot.confusion_title("vit", "mini", "synthetic", partial=False)
     matrix = metrics.tally(test.pred_N, test.label_N, len(names))
     (folder / "confusion.png").write_bytes(confusion_plot.confusion_png(matrix, names, title))
-    (folder / "report.html").write_text(rederive.derived_page(folder, record.shown_config))
+    (folder / "report.html").write_text(rederive.render_page(folder, record.shown_config))
 
 
 def rewrite(name: str, change: Callable) -> Callable[[Path], None]:
@@ -249,7 +249,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 @pytest.mark.fault(55)
 def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
     """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
-    here = rederive.here()
+    here = rederive.current_code()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
     for check, lies in LIES.items():
         for number, lie in enumerate(lies):
@@ -272,7 +272,7 @@ def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
 @pytest.mark.fault(55)
 def test_another_code_checks_neither_page_nor_command(probe):
     text("report.html", "top-1 on", "top-1 over")(probe)
-    folder, here = forger.sealed(probe), rederive.here()
+    folder, here = forger.sealed(probe), rederive.current_code()
     others = (
         None,
         replace(here, code=replace(here.code, commit="0" * 40)),
@@ -362,7 +362,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
 @pytest.mark.fault(55)
 def test_a_sweep_too_large_to_compose_is_not_composed():
     with pytest.raises(ValueError, match="more than 1000"):
-        rederive.composed(["-m", "seed=range(0,1000000000)"], "a")
+        rederive.compose_command(["-m", "seed=range(0,1000000000)"], "a")
 
 
 def test_the_rule_of_the_path_is_that_of_the_fit():
@@ -456,7 +456,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
         shutil.copytree(other / name, probe / name)
     else:
         shutil.copy(other / name, probe / name)
-    assert failures(forger.sealed(probe), rederive.here())
+    assert failures(forger.sealed(probe), rederive.current_code())
 
 
 # --- odd content ---
@@ -474,7 +474,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
 )
 def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
     (probe / "config.yaml").write_text(config)
-    found = failures(forger.sealed(probe), rederive.here())
+    found = failures(forger.sealed(probe), rederive.current_code())
     assert found["config"].startswith("config.yaml: ")
     assert "\n" not in found["config"]
 

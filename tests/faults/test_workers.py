@@ -205,8 +205,8 @@ def test_an_extraction_worker_that_is_just_started_survives_every_notice(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     begin = importlib.import_module("work_of_test").begin
-    with contextlib.closing(WorkerPool(1, begin, "adding one")) as crew:
-        assert dict(crew.answers([1, 2], lambda n: None)) == {0: 2, 1: 3}
+    with contextlib.closing(WorkerPool(1, begin, "adding one")) as pool:
+        assert dict(pool.imap_unordered([1, 2], lambda n: None)) == {0: 2, 1: 3}
     assert len(waiting.pids) == 1
 
 
@@ -215,7 +215,7 @@ def test_an_extraction_worker_that_is_just_started_survives_every_notice(
 def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
     monkeypatch.setattr(process_group, "GRACE", 0.0)
     waiting = gate("fgvc.launch.ddp_worker")
-    with process_group._followers(2, Watchdog(1.0)):  # entered when the other rank says it is there
+    with process_group._start_ranks(2, Watchdog(1.0)):  # once rank 1 has started
         assert len(waiting.pids) == 1
 
 

@@ -17,11 +17,11 @@ from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import SCORED, Selection
 from fgvc.pipeline import write_run
 from fgvc.pipeline.attention_maps import append_columns, split_columns
-from fgvc.pipeline.inference import Logits
+from fgvc.pipeline.inference import InferenceResults, concat_results
 from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.record.tensorboard import KEYS, PARTS, TRAINING
-from fgvc.types import BadImage, Features
+from fgvc.types import AttentionMaps, BadImage, Features, Predictions
 
 # 16 patches; nothing here is about how well anything is learnt
 SMALL = ("resolution.side=64", "resolution.name=r64", "runtime.stack_check=false")
@@ -34,14 +34,14 @@ TEST = 30  # test pictures of the synthetic birds here
 @pytest.fixture
 def outcomes(monkeypatch) -> list:
     """Every (experiment, outcome) that is written up, which goes on as ever."""
-    seen, finish = [], write_run.write_run
+    recorded, write = [], write_run.write_run
 
-    def told(job, outcome):
-        seen.append((job, outcome))
-        return finish(job, outcome)
+    def record(experiment, results):
+        recorded.append((experiment, results))
+        return write(experiment, results)
 
-    monkeypatch.setattr(write_run, "write_run", told)
-    return seen
+    monkeypatch.setattr(write_run, "write_run", record)
+    return recorded
 
 
 @pytest.fixture
@@ -104,19 +104,28 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
     np.testing.assert_allclose(looks.score_NG, heads.mean(1), rtol=1e-6)
 
 
-def test_ranks_are_joined_in_order_also_one_that_read_nothing():
+def rank_results(row_N, columns=5, bad=()):
+    """What a rank returns that classified these rows and could not read `bad`."""
+    every_N = np.array([*row_N, *(image.row for image in bad)], np.int64)
+    predictions = Predictions(every_N, np.zeros(len(every_N), np.int64), np.ones((len(every_N), 3)))
+    width = columns if len(row_N) else 0
+    features = Features(np.ones((len(row_N), width)), np.array(row_N, np.int64), bad)
+    maps = AttentionMaps(features.row_N, np.ones((len(row_N), 2)), None, 4) if len(row_N) else None
+    return InferenceResults(predictions, features, maps)
+
+
+def test_results_of_ranks_are_concatenated_in_order_also_of_a_rank_that_read_nothing():
     bad = (BadImage(7, "torn"),)
-    parts = [
-        Logits(np.ones((2, 3)), Features(np.ones((2, 5)), np.array([1, 4]))),
-        Logits(np.zeros((1, 3)), Features(np.empty((0, 0)), np.empty(0, np.int64), bad)),
-        Logits(np.ones((1, 3)), Features(np.ones((1, 5)), np.array([9]))),
-    ]
-    joined = Logits.joined(parts)
-    assert joined.logits_NK.shape == (4, 3)
-    assert joined.found is not None
-    assert joined.found.row_N.tolist() == [1, 4, 9]
-    assert (joined.found.x_ND.shape, joined.found.bad) == ((3, 5), bad)
-    assert Logits.joined([Logits(np.ones((2, 3)), None)]).found is None
+    results = concat_results([rank_results([1, 4]), rank_results([], bad=bad), rank_results([9])])
+    assert results.predictions.row_N.tolist() == [1, 4, 7, 9]
+    assert results.predictions.logits_NC.shape == (4, 3)
+    assert results.features is not None
+    assert results.features.row_N.tolist() == [1, 4, 9]
+    assert (results.features.x_ND.shape, results.features.bad) == ((3, 5), bad)
+    assert results.attention_maps is not None
+    assert results.attention_maps.row_N.tolist() == [1, 4, 9]
+    assert results.attention_maps.index_NK.shape == (3, 2)
+    assert concat_results([InferenceResults(results.predictions)]).features is None
 
 
 # --- every task ---
@@ -137,20 +146,20 @@ def test_a_probe_a_cached_one_and_its_evaluation_look_at_the_same_patches(run, o
     for _, other in others:
         np.testing.assert_array_equal(other.features.x_ND, one.features.x_ND)
     if choice == "off":
-        assert [outcome.looks for _, outcome in outcomes] == [None] * 3
+        assert [outcome.attention_maps for _, outcome in outcomes] == [None] * 3
         assert "parts" not in first.json("metrics.json")
         assert not (first.folder / "overlays").exists()
         return
-    np.testing.assert_array_equal(one.looks.row_N, job.dataset.split.test_N)
-    assert one.looks.grid == 4
+    np.testing.assert_array_equal(one.attention_maps.row_N, job.dataset.split.test_N)
+    assert one.attention_maps.grid == 4
     for _, other in others:
-        same(one.looks, other.looks)
-    score_NG, rows = one.looks.score_NG, np.arange(TEST)[:, None]
+        same(one.attention_maps, other.attention_maps)
+    score_NG, rows = one.attention_maps.score_NG, np.arange(TEST)[:, None]
     assert score_NG.shape == (TEST, 16)
     assert (score_NG.sum(1) < 1).all()  # what the class token keeps to itself is the rest
-    if one.looks.index_NK.shape[1] == 1:
-        np.testing.assert_array_equal(one.looks.index_NK[:, 0], score_NG.argmax(1))
-    assert (score_NG[rows, one.looks.index_NK].max(1) > score_NG.mean(1)).all()
+    if one.attention_maps.index_NK.shape[1] == 1:
+        np.testing.assert_array_equal(one.attention_maps.index_NK[:, 0], score_NG.argmax(1))
+    assert (score_NG[rows, one.attention_maps.index_NK].max(1) > score_NG.mean(1)).all()
 
 
 def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcomes, forwards):
@@ -163,7 +172,7 @@ def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcom
     again = run("task=eval", f'checkpoint="{ran.folder}"', SMALL[-1], bare=True)
     assert again.code == 0, again.err
     assert sum(forwards) == 3 * val + 2 * TEST
-    same(one.looks, outcomes[1][1].looks)
+    same(one.attention_maps, outcomes[1][1].attention_maps)
     np.testing.assert_array_equal(one.features.x_ND, outcomes[1][1].features.x_ND)
     np.testing.assert_array_equal(one.features.row_N, job.dataset.split.test_N)
     assert parts_of(ran) == parts_of(again)
@@ -179,7 +188,7 @@ def test_zero_shot_tells_where_it_looked(run, outcomes):
     ran = run("task=zero_shot", *chosen)
     assert len(parts_of(ran)) == 4
     ((job, outcome),) = outcomes
-    np.testing.assert_array_equal(outcome.looks.row_N, job.dataset.split.test_N)
+    np.testing.assert_array_equal(outcome.attention_maps.row_N, job.dataset.split.test_N)
     assert len(outcome.features.x_ND) == TEST
 
 
@@ -190,7 +199,7 @@ def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outc
     ran = run(*PROBE, "part_attention=transfg", "part_attention.stride=12", "preprocess=transfg")
     found = parts_of(ran)
     ((job, outcome),) = outcomes
-    manifest, looks = job.dataset.manifest, outcome.looks
+    manifest, looks = job.dataset.manifest, outcome.attention_maps
     assert looks.grid == 5
     inside = []
     for row, index_K in zip(looks.row_N.tolist(), looks.index_NK.tolist(), strict=True):
@@ -245,7 +254,7 @@ def test_a_picture_that_cannot_be_read_and_pictures_without_boxes(run, outcomes,
     ((job, outcome),) = outcomes
     torn = outcome.features.bad[0].row
     expected = [row for row in job.dataset.split.test_N.tolist() if row != torn]
-    assert outcome.looks.row_N.tolist() == outcome.features.row_N.tolist() == expected
+    assert outcome.attention_maps.row_N.tolist() == outcome.features.row_N.tolist() == expected
     assert "parts" not in ran.json("metrics.json")
     scalars, images, _ = tags_of(ran)
     assert not scalars & set(PARTS)

@@ -14,7 +14,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.image_argument import find_sources, reads_stdin
 from fgvc.config.overrides import jobs_of
 from fgvc.data.decode import decode
-from fgvc.pipeline.input_images import images_manifest
+from fgvc.pipeline.input_images import list_images
 from fgvc.types import UserError
 
 
@@ -32,7 +32,7 @@ def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(image: object) -> tuple[str, tuple[str, ...]]:
-    found = images_manifest(image).manifest
+    found = list_images(image).manifest
     assert all((found.root / path).exists() for path in found.path)
     return str(found.root), found.path
 
@@ -83,7 +83,7 @@ def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
-    said = images_manifest("pics").note
+    said = list_images("pics").note
     assert "passed over: 2 text (more.txt, …)" in said
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
         assert words in said
@@ -101,7 +101,7 @@ def test_linked_folders_are_searched_once(pics, tmp_path, jpeg):
 
 def refused(image: object) -> str:
     with pytest.raises((ConfigError, UserError), match="^image=") as caught:
-        images_manifest(image)
+        list_images(image)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -159,7 +159,7 @@ def test_standard_input_by_its_names(pics):
     assert reads_stdin(["/dev/stdin"])
     assert not reads_stdin("./-")
     with pytest.raises(UserError, match="only task=predict reads standard input"):
-        images_manifest("-")
+        list_images("-")
 
 
 def test_a_list_on_the_command_line_reaches_the_config(pics):
@@ -174,6 +174,6 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
 
 
 def test_every_path_is_read_from_the_root(pics):
-    found = images_manifest(["pics/deep/**", "pics/a.jpg"]).manifest
+    found = list_images(["pics/deep/**", "pics/a.jpg"]).manifest
     for path in found.path:
         assert decode((found.root / path).read_bytes(), path).shape == (3, 36, 48)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.trainer import Trainer
-from fgvc.parallel.process_group import World
+from fgvc.parallel.process_group import ProcessGroup
 from fgvc.parallel.watchdog import Watchdog
-from fgvc.pipeline.resumed_epochs import converted
+from fgvc.pipeline.resumed_epochs import convert_epochs
 from fgvc.record.resume_state import States
 
 SMALL = (  # takes seconds, on generated pictures
@@ -413,16 +413,16 @@ def test_under_trainval_no_epoch_of_a_state_is_the_best(train, stopped, here):
 
 def test_epochs_are_converted_by_their_steps():
     best = BestEpoch("top1", 5, epoch=2, top1=0.5, last=3)
-    assert converted(best, 3, 31, 10, 10) == (3, best)
-    assert converted(best, 3, 31, 10, 5) == (6, replace(best, epoch=4, last=6))
-    assert converted(best, 3, 35, 10, 5)[0] == 6  # an epoch ends here, and was not judged
-    assert converted(best, 3, 30, 10, 5)[0] == 6  # an epoch ends here, and was
-    judged, later = converted(best, 3, 31, 10, 40)
+    assert convert_epochs(best, 3, 31, 10, 10) == (3, best)
+    assert convert_epochs(best, 3, 31, 10, 5) == (6, replace(best, epoch=4, last=6))
+    assert convert_epochs(best, 3, 35, 10, 5)[0] == 6  # an epoch ends here, and was not judged
+    assert convert_epochs(best, 3, 30, 10, 5)[0] == 6  # an epoch ends here, and was
+    judged, later = convert_epochs(best, 3, 31, 10, 40)
     assert (judged, later.epoch, later.last) == (0, 0, 0)
     worse = later.after(1, 0.4, 1.0)
     assert not worse.is_new
     untouched = BestEpoch("loss", None)
-    assert converted(untouched, 0, 3, 10, 5) == (0, untouched)
+    assert convert_epochs(untouched, 0, 3, 10, 5) == (0, untouched)
 
 
 # --- what is said of a resume ---
@@ -473,7 +473,7 @@ def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatc
         return step(self, micros)
 
     monkeypatch.setattr(Trainer, "step", observed)
-    world = World(0, 1, "one process", watchdog)
+    world = ProcessGroup(0, 1, "one process", watchdog)
     monkeypatch.setattr("fgvc.task.train.join_group", lambda *_: nullcontext(world))
     stopped(2)
     assert seen == [False, True]

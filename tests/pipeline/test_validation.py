@@ -13,7 +13,7 @@ import pytest
 
 from fgvc.data import split
 from fgvc.data.index import Index
-from fgvc.pipeline.validation import share_for
+from fgvc.pipeline.validation import suggested_fraction
 from fgvc.types import TRAIN, LabelMap
 
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
@@ -90,4 +90,4 @@ def test_the_advised_share_always_gives_a_validation_image(seed):
     counts = np.random.default_rng(seed).integers(1, 4, 7).tolist()
     counts[0] += 1
     index = counted(counts)
-    assert len(split.carve(index, share_for(len(index), len(counts)), seed).val_N)
+    assert len(split.carve(index, suggested_fraction(len(index), len(counts)), seed).val_N)

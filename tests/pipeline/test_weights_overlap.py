@@ -54,7 +54,7 @@ def probe_of(run, weights_path, *overrides):
 
 
 def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
-    kept = restore.read_file(finetuned.folder / "ckpt.bin")
+    kept = restore.read_checkpoint(finetuned.folder / "ckpt.bin")
     conf = typed(composed([*USED[:-2], f"backbone.weights={kept.file}", *BIRDS]))
     model = load_classifier(conf, kept.facts, kept.tensors, torch.device("cpu"))
     fresh, _ = build_model(conf, weights.find(conf.backbone))
@@ -254,7 +254,7 @@ def stored_whole(folder: Path, conf: schema.Config) -> dict[str, torch.Tensor]:
             for name, value in backbone.trunk.state_dict().items()
         }
     facts = {
-        "config": write_run.portable(conf),
+        "config": write_run.portable_config(conf),
         "config_hash": "0" * 64,
         "whole": True,
         "fit": {"images": 1, "validation": 0, "forced": False},

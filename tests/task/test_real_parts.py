@@ -14,7 +14,7 @@ import torch
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
-from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.localization import localization_metrics
 
 REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
@@ -41,9 +41,9 @@ def test_shares_inside_the_box_are_those_that_the_method_is_known_for(tmp_path):
         )
     )
     dataset = datasets.load(conf.dataset, tmp_path, None)
-    extractor = Extractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
-    extractor.features("test", dataset.split.test_N[::4])  # 129 photographs
-    found = localization_metrics(conf, dataset, extractor.looks)["parts"]
+    extractor = FeatureExtractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
+    extractor.extract("test", dataset.split.test_N[::4])  # 129 photographs
+    found = localization_metrics(conf, dataset, extractor.attention_maps)["parts"]
     share = {name: found[name]["in_box"]["value"] for name in ("rollout", "random", "centre")}
     assert 0.95 < share["rollout"] < 0.99  # of all 515: .972
     assert 0.90 < share["centre"] < 0.97  # .937

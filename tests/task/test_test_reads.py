@@ -90,9 +90,9 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(started, again
 @pytest.mark.parametrize(
     ("task", "when", "place", "reads"),
     [
-        ("probe", "given[0] == 'test'", ("features", "Extractor", "compute"), 2),
-        ("train", "named.get('features')", ("finetune", "Finetune", "_classified"), 2),
-        ("train", "True", ("finetune", "Finetune", "ending"), 1),  # validation is read first
+        ("probe", "given[0] == 'test'", ("features", "FeatureExtractor", "compute"), 2),
+        ("train", "named.get('features')", ("finetune", "Finetune", "_classify"), 2),
+        ("train", "True", ("finetune", "Finetune", "evaluate"), 1),  # validation is read first
     ],
 )
 def test_the_moment_of_death_decides(started, again, tmp_path, task, when, place, reads):

@@ -1,0 +1,89 @@
+"""The record of a finished run -> its summary on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fgvc.pipeline import localization
+from fgvc.pipeline.experiment import Experiment
+from fgvc.record import console
+
+
+def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Path) -> None:
+    """Print the numbers of a run, the notes on them, its cost and its folder.
+
+    Args:
+        record: as in metrics.json. folder: of the sealed run.
+    """
+    splits = [name for name in ("val", "test") if name in record]
+    if (reads := record["test_reads"]) > 1:
+        console.say(
+            f"note: the test split was read {reads} times: an earlier process of this run stopped "
+            "before its record was whole"
+        )
+    if experiment.stack_check == "skipped":
+        console.say("note: runtime.stack_check=false, this stack was not validated")
+    rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
+    rows.append(["top-5", *(console.percent(record[name]["top5"]) for name in splits)])
+    for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
+        rows.append([f"{label} [95 %]", *(console.interval(record[name], key) for name in splits)])
+    rows.append(["calibration error", *(console.percent(record[name]["ece"]) for name in splits)])
+    rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
+    rows.append(["images", *(str(record[name]["n"]) for name in splits)])
+    console.table(_title(experiment), ["%", *splits], rows)
+    for note in record["notes"]:
+        console.say(f"note: {note}")
+    for name in splits:
+        if record[name]["intervals_note"] is not None:
+            console.say(f"note: {name}: {record[name]['intervals_note']}")
+    for line in _unranked(record):
+        console.say(f"note: {line}")
+    localization.print_localization(record)
+    console.say(_cost_line(record["cost"]))
+    console.provenance(experiment.dataset.name, experiment.dataset.card)
+    console.say(f"record: {folder}")
+
+
+def _title(experiment: Experiment) -> str:
+    conf, dataset = experiment.conf, experiment.dataset
+    weights_note = "" if conf.backbone.pretrained else ", random weights"
+    partial = ", PARTIAL COPY" if dataset.partial else ""
+    subset = f", SUBSET {dataset.subset['name']}" if dataset.subset else ""
+    return (
+        f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
+        f"{conf.resolution.side} px · "
+        f"{dataset.name} ({experiment.num_classes} classes{partial}{subset}"
+        f"{console.test_mark(dataset.test_source)})"
+    )
+
+
+def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
+    """Reasons why a report does not rank the run beside other runs, one line each."""
+    overlap, parts = record["overlap"], record["comparability"]
+    if overlap["images"]:
+        trained = "the head"
+        if earlier := overlap.get("backbone"):
+            trained = f"the head or, in earlier runs, the backbone ({earlier})"
+        yield (
+            f"{overlap['images']} of the {record['test']['n']} test images fitted or chose "
+            f"{trained}: not ranked"
+        )
+    if parts["forced"]:
+        lost = "best_lost" in (record.get("resumed") or {})
+        how = "without its best weights" if lost else "under another config"
+        yield f"resumed by force {how}: not ranked beside plain runs"
+    if parts["debug"] is not None:
+        yield f"task.debug={parts['debug']}: not ranked beside plain runs"
+
+
+def _cost_line(cost: Mapping[str, Any]) -> str:
+    parts = []
+    if cost["parameters"]:
+        parts.append(f"{cost['parameters'] / 1e6:.1f} M parameters")
+        parts.append(f"{cost['macs'] / 1e9:.2f} GMAC per image")
+        if cost["images_per_s"] is not None:  # None if a process was killed before it was stored
+            parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
+    parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all")
+    return "cost: " + ", ".join(parts)
