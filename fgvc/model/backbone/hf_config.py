@@ -133,9 +133,7 @@ def check_transformers(
         )
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
-        raise UserError(
-            f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again"
-        )
+        raise UserError(f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again")
     for name, ours in built.items():
         theirs = values.get(name)
         shown = ACTIVATIONS.get(str(theirs), theirs) if name == "hidden_act" else theirs
