@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fgvc.report.plan.render_plan import CLOSES, OPENS
+from fgvc.report.plan.document import CLOSES, OPENS
 
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
