@@ -134,6 +134,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.sweep_exclusions",
         "fgvc.config.sweep_expansion",
         "fgvc.config.version",
+        "fgvc.exit_codes",
         "fgvc.parallel",
         "fgvc.untrusted",
         "fgvc.untrusted.escape",

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.data import file_state
+from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 

@@ -1,7 +1,7 @@
-"""A rank other than 0: receive the plan, train along, write nothing.
+"""A rank other than 0 -> the same training steps as rank 0, nothing written.
 
-Started by torchrun through the entrypoint, or by rank 0 as `python -m fgvc.launch.ddp_worker` with
-a socket to it as standard input.
+It is started by torchrun through the entrypoint, or by rank 0 as `python -m fgvc.launch.ddp_worker`
+with a socket to rank 0 as standard input.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Follow rank 0 to the end; returns this rank's exit code."""
-    # rank 0 decides when all stop: a notice that reaches every process must not end this one first;
-    # SIGTERM does until there is a job, as torchrun ends so what waits for a refused one
-    for each in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
+    # rank 0 decides when all ranks stop: a signal to every process must not end this one first.
+    # SIGTERM does so until there is a job: torchrun ends this way a rank that waits in vain
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     from fgvc.learn.train import NonFinite
     from fgvc.parallel.process_group import is_lost_peer, join_group
     from fgvc.types import Preempted, UserError
@@ -37,19 +37,19 @@ def main() -> int:
     except Preempted:
         return PREEMPTED
     except NonFinite:
-        return FAILED  # on all ranks together: rank 0 says it
+        return FAILED  # on all ranks together; rank 0 reports it
     except UserError as error:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
     except RuntimeError as error:
         if is_lost_peer(error):
-            return FAILED  # rank 0 or a peer has said why
+            return FAILED  # rank 0 or a peer has reported why
         raise
     return DONE
 
 
 def _follow(group: ProcessGroup) -> None:
-    """The same steps as rank 0, nothing written."""
+    """Train and evaluate the same steps as rank 0."""
     from fgvc.parallel.device import check_gpu_count
     from fgvc.pipeline.determinism import set_up_process
     from fgvc.pipeline.finetune import Finetune
@@ -57,32 +57,32 @@ def _follow(group: ProcessGroup) -> None:
     setup = group.broadcast(None)
     if setup is None:
         return
-    # rank 0 has looked at its own machine only
+    # rank 0 has checked only its own machine
     check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), setup.conf.runtime.device)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 says when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 decides when to stop
     finetune = Finetune(setup, group, set_up_process(setup.conf))
     finetune.run(None, lambda: False)
     finetune.evaluate(None)
 
 
-def _tied() -> None:
-    """Report to rank 0, which waits, that this process runs; end when rank 0 ends in any way.
+def _attach_to_parent() -> None:
+    """Report to rank 0, which waits, that this process has started; exit when rank 0 exits.
 
-    Thus this process can leave every notice to rank 0.
+    Thus this process can leave all signals to rank 0.
     """
     signals.ignore()
-    tie = socket.socket(fileno=os.dup(0))
+    parent_socket = socket.socket(fileno=os.dup(0))
 
     def watch() -> None:
-        tie.recv(1)  # nothing is ever sent: it returns when the other end is gone
+        parent_socket.recv(1)  # rank 0 sends nothing: this returns when its end is closed
         os._exit(FAILED)
 
     threading.Thread(target=watch, daemon=True).start()
-    import fgvc.pipeline.finetune  # noqa: F401 - what takes its time, before it is said
+    import fgvc.pipeline.finetune  # noqa: F401 - the slow import, before the report
 
-    tie.sendall(b".")
+    parent_socket.sendall(b".")
 
 
 if __name__ == "__main__":
-    _tied()
+    _attach_to_parent()
     sys.exit(main())

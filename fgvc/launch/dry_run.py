@@ -1,14 +1,13 @@
-"""The jobs of a command -> what a dry run shows of them: images, time, disk, and what is cached.
+"""The jobs of a command -> the lines of its dry run: images, time, disk space, what is cached.
 
-Nothing is written and nothing is fetched; torch is imported only where features may be cached.
+Nothing is written or downloaded. torch is imported only if features may be cached.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fgvc import untrusted
-from fgvc.config.compose import config_hash
-from fgvc.config.overrides import AXES, Job
+from fgvc.config.compose import config_hash, is_operation
+from fgvc.config.overrides import AXES, Job, choices
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
+from fgvc.config.search_space import Search
 from fgvc.config.sweep_exclusions import Exclusion
 from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_keys
 from fgvc.data import dataset as datasets
@@ -28,108 +28,127 @@ from fgvc.report.cost_estimate import Assumptions, JobCost, Rate, format_estimat
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
-DEPTH = {"large": 24, "so400m": 27, "giant": 40}  # blocks; 12 elsewhere, where no row says it
-RECORD = 3_000_000  # bytes of a run folder beside what is counted: page, plots, stamp, board
+DEPTH = {"large": 24, "so400m": 27, "giant": 40}  # blocks; 12 for others without a stated depth
+RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
 HIDDEN = ("hydra", "sweep", "runtime.")
 
 
 @dataclass(frozen=True)
-class Images:
-    """How many there are. loaded: where the pictures were hashed before, as features need it."""
+class ImageCounts:
+    """Numbers of classes and images. dataset: loaded only if its image digests are cached."""
 
     classes: int
     train: int
     val: int
     test: int
-    loaded: Dataset | None
+    dataset: Dataset | None
     note: str | None
 
 
-def show(run_id: str, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> list[str]:
-    """The lines of the plan."""
-    apart = varying_keys([job.overrides for job in jobs])
-    chosen = [_shown(job.overrides) for job in jobs]
-    common = " ".join(item for item in chosen[0] if key_of(item) not in apart)
-    seen: set[str] = set()
+def describe(
+    run_id: str, jobs: Sequence[Job], exclusions: Sequence[Exclusion], search: Search | None
+) -> Iterator[str]:
+    """The lines of the dry run."""
+    if search is not None:
+        yield f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started"
+        for key, space in search.space.items():
+            yield f"  {key}: {space}"
+    elif not all(job.is_experiment for job in jobs):
+        yield f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started"
+        for job in jobs:
+            kind = "operation" if is_operation(job.conf) else "of a checkpoint"
+            yield f"  {kind:<16}  {' '.join(choices(job.overrides))}"
+    else:
+        yield from _estimate(run_id, jobs, exclusions)
+
+
+def _estimate(run_id: str, jobs: Sequence[Job], exclusions: Sequence[Exclusion]) -> Iterator[str]:
+    varying = varying_keys([job.overrides for job in jobs])
+    shown = [_shown(job.overrides) for job in jobs]
+    common = " ".join(item for item in shown[0] if key_of(item) not in varying)
+    planned: set[str] = set()
     notes: dict[str, None] = {}
-    items = [
-        _item(job, run_id, _name(mine, apart), seen, notes)
-        for job, mine in zip(jobs, chosen, strict=True)
+    costs = [
+        _job_cost(job, run_id, _name(overrides, varying), planned, notes)
+        for job, overrides in zip(jobs, shown, strict=True)
     ]
-    conf = jobs[0].conf
-    skipped = [(_name(_shown(one.overrides), apart), one.reason) for one in left_out]
-    return list(format_estimate(run_id, common, items, skipped, _ground(jobs, conf, notes)))
+    excluded = [(_name(_shown(item.overrides), varying), item.reason) for item in exclusions]
+    assumptions = _assumptions(jobs, jobs[0].conf, notes)
+    return format_estimate(run_id, common, costs, excluded, assumptions)
 
 
-def _name(overrides: Sequence[str], apart: set[str]) -> str:
-    """What sets a job apart: an axis by its option alone, other keys in full."""
-    mine = [item for item in overrides if key_of(item) in apart]
-    axes = [item.partition("=")[2] for item in mine if key_of(item) in (*AXES, SIZE)]
-    return " ".join([*axes, *(item for item in mine if key_of(item) not in (*AXES, SIZE))])
+def _name(overrides: Sequence[str], varying: set[str]) -> str:
+    """What distinguishes a job: the option of an axis, and other keys in full."""
+    own = [item for item in overrides if key_of(item) in varying]
+    axes = [item.partition("=")[2] for item in own if key_of(item) in (*AXES, SIZE)]
+    return " ".join([*axes, *(item for item in own if key_of(item) not in (*AXES, SIZE))])
 
 
 def _shown(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if not key_of(item).startswith(HIDDEN)]
 
 
-def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, None]) -> JobCost:
-    """seen: the features that jobs above extract; this one's are added. notes: to be shown."""
+def _job_cost(
+    job: Job, run_id: str, name: str, planned: set[str], notes: dict[str, None]
+) -> JobCost:
+    """The cost of one job.
+
+    Args:
+        planned: the features that the jobs above extract; takes those of this job.
+        notes: takes lines for the reader.
+    """
     conf, row = job.conf, chosen_checkpoint(job.conf.backbone)
-    images = _images(_Key(conf))
-    forward = cached = above = trained = features = 0
+    images = count_images(conf)
+    forward = cached = shared = trained = feature_bytes = 0
     width = (row.embedding or row.width) if conf.backbone.features == "projected" else row.width
     width *= 2 if conf.backbone.features == "cls_patch_mean" else 1
     if conf.task.name == "train":
-        epochs, fit = conf.task.epochs, conf.final_fit
-        trained = epochs * (images.train + (images.val if fit == "trainval" else 0))
-        forward = images.test + (epochs * images.val if fit == "train" else 0)
+        epochs, final_fit = conf.task.epochs, conf.final_fit
+        trained = epochs * (images.train + (images.val if final_fit == "trainval" else 0))
+        forward = images.test + (epochs * images.val if final_fit == "train" else 0)
     else:
         for role in ("test",) if conf.task.name == "zero_shot" else ("train", "test"):
             count = images.test if role == "test" else images.train + images.val
             try:
-                key = _features(conf, images, role)
-            except UserError as error:  # it will end the job, and is no reason to show no plan
+                key = _cache_key(conf, images, role)
+            except UserError as error:  # the job will fail with it; the estimate is still printed
                 notes[str(error)] = key = None
-            name = key or f"{feature_config(job.plain)} {role}"
+            features = key or f"{feature_config(job.plain)} {role}"
             if key is not None and _is_cached(conf, key):
                 cached += count
-            elif name in seen:
-                above += count
+            elif features in planned:
+                shared += count
             else:
-                forward, features = forward + count, features + 4 * width * count
-            seen.add(name)
-    name = config_hash(job.plain)
+                forward, feature_bytes = forward + count, feature_bytes + 4 * width * count
+            planned.add(features)
+    run_hash = config_hash(job.plain)
     root = Path(conf.runtime.output_root).expanduser()
+    stride = getattr(conf.part_attention, "stride", None) or row.patch
+    grid = (conf.resolution.side - row.patch) // stride + 1
     return JobCost(
-        hash=name,
-        choices=choices or "(as above)",
+        hash=run_hash,
+        choices=name or "(as above)",
         model=row.model,
         shape=_shape(row.architecture),
         side=conf.resolution.side,
-        macs=_macs(conf, row),
+        macs=vit_macs(row.width, _depth(row), grid**2 + row.prefix),
         forward=forward,
         trained=trained,
         cached=cached,
-        shared=above,
-        done=bool(complete_runs(root, run_id, name)),
-        kept=(features, _folder_bytes(conf, images, row, width)),
+        shared=shared,
+        done=bool(complete_runs(root, run_id, run_hash)),
+        kept=(feature_bytes, _folder_bytes(conf, images, row, width)),
     )
-
-
-def _macs(conf: Config, row: Checkpoint) -> float:
-    stride = getattr(conf.part_attention, "stride", None) or row.patch
-    grid = (conf.resolution.side - row.patch) // stride + 1
-    return vit_macs(row.width, _depth(row), grid**2 + row.prefix)
 
 
 def _depth(row: Checkpoint) -> int:
     vision = row.architecture.get("vision_config", row.architecture)
-    told = vision.get("depth", vision.get("num_hidden_layers"))
-    return int(told) if told is not None else DEPTH.get(row.size, 12)
+    depth = vision.get("depth", vision.get("num_hidden_layers"))
+    return int(depth) if depth is not None else DEPTH.get(row.size, 12)
 
 
-def _folder_bytes(conf: Config, images: Images, row: Checkpoint, width: int) -> int:
-    """Of a run folder, roughly: the checkpoint, the logits of the test images, the records."""
+def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int) -> int:
+    """Approximate size of a run folder: checkpoint, logits of the test images, record."""
     weights = 4 * images.classes * width
     if conf.task.name == "train":
         weights = 4 * 12 * _depth(row) * row.width**2
@@ -141,77 +160,73 @@ def _folder_bytes(conf: Config, images: Images, row: Checkpoint, width: int) -> 
 # --- the images ---
 
 
-class _Key:
-    """A config, equal to another one that reads the same images in the same split."""
-
-    def __init__(self, conf: Config) -> None:
-        self.conf = conf
-
-    def _said(self) -> str:
-        return repr(self.conf.dataset) + self.conf.runtime.cache_root
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._said() == other._said()
-
-    def __hash__(self) -> int:
-        return hash(self._said())
+_counts: dict[str, ImageCounts] = {}
 
 
-@functools.lru_cache(maxsize=32)
-def _images(key: _Key) -> Images:
-    """The images of a dataset as they lie on disk; where they do not, as its definition says."""
-    conf, cache_root = key.conf.dataset, Path(key.conf.runtime.cache_root).expanduser()
-    if conf.reader == "synthetic" and not Path(conf.root or "").expanduser().is_dir():
-        return _official(key.conf, "is drawn when it is first read")
+def count_images(conf: Config) -> ImageCounts:
+    """The images of a dataset on disk, or its expected counts if they are not there."""
+    key = repr(conf.dataset) + conf.runtime.cache_root
+    if key not in _counts:
+        _counts[key] = _count_images(conf)
+    return _counts[key]
+
+
+def _count_images(conf: Config) -> ImageCounts:
+    dataset, cache_root = conf.dataset, Path(conf.runtime.cache_root).expanduser()
+    if dataset.reader == "synthetic" and not Path(dataset.root or "").expanduser().is_dir():
+        return _expected_counts(conf, "is generated when it is first read")
     try:
-        index = datasets.read(conf)
-        if conf.subset:
-            index = subset.tiny_subset(index, validation=conf.val_fraction > 0)
+        index = datasets.read(dataset)
+        if dataset.subset:
+            index = subset.tiny_subset(index, validation=dataset.val_fraction > 0)
         loaded = None
         if manifest.cache_file(index, cache_root).is_file():
-            loaded = datasets.load(conf, cache_root, remember=False)
+            loaded = datasets.load(dataset, cache_root, remember=False)
     except (UserError, OSError) as error:
-        return _official(key.conf, f"cannot be read ({error}): counts of its definition")
+        return _expected_counts(conf, f"cannot be read ({error}): counts of its definition")
     train, val, test = (int((index.split_N == split).sum()) for split in (TRAIN, VAL, TEST))
     if not val:  # carved from train
-        val = len(loaded.split.val_N) if loaded else round(conf.val_fraction * train)
+        val = len(loaded.split.val_N) if loaded else round(dataset.val_fraction * train)
         train -= val
-    return Images(len(index.labelmap), train, val, test, loaded, None)
+    return ImageCounts(len(index.labelmap), train, val, test, loaded, None)
 
 
-def _official(conf: Config, why: str) -> Images:
-    counts = datasets.expected_counts(conf.dataset)
+def _expected_counts(conf: Config, reason: str) -> ImageCounts:
+    counts, has_val = datasets.expected_counts(conf.dataset), conf.dataset.val_fraction > 0
     classes, train, test = counts.classes, counts.train, counts.test
+    val_share = conf.dataset.val_fraction
     if conf.dataset.subset:
         classes = min(classes or subset.MAX_CLASSES, subset.MAX_CLASSES)
-        train = classes * (subset.TRAIN_PER_CLASS + (conf.dataset.val_fraction > 0))
+        train = classes * (subset.TRAIN_PER_CLASS + has_val)
         test = classes * subset.TEST_PER_CLASS
-    share = 1 / 3 if conf.dataset.subset else conf.dataset.val_fraction
-    val = round(share * train) if conf.dataset.val_fraction else 0
-    return Images(classes, train - val, val, test, None, f"dataset={conf.dataset.name} {why}")
+        val_share = 1 / 3
+    val = round(val_share * train) if has_val else 0
+    return ImageCounts(
+        classes, train - val, val, test, None, f"dataset={conf.dataset.name} {reason}"
+    )
 
 
-# --- what is cached, and how fast it was ---
+# --- the feature cache, and the rates measured before ---
 
 
-def _features(conf: Config, images: Images, role: str) -> str | None:
-    """The name under which the extractor keeps these features; None where it cannot be known."""
-    folder, source = _root(conf) / "features", _source(conf)
-    if images.loaded is None or source is None or not folder.is_dir():
+def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
+    """The name of these features in the cache; None if it takes weights or digests to know it."""
+    folder, source = _cache_root(conf) / "features", _source(conf)
+    if images.dataset is None or source is None or not folder.is_dir():
         return None
     from fgvc.parallel.device import choose_device  # torch
     from fgvc.pipeline.features import FeatureExtractor
 
-    extractor = FeatureExtractor(conf, images.loaded, source, choose_device(conf.runtime.device))
+    extractor = FeatureExtractor(conf, images.dataset, source, choose_device(conf.runtime.device))
     return hashing.sha256_bytes(hashing.canonical_json(extractor.key(role)))[:32]
 
 
-def _is_cached(conf: Config, name: str) -> bool:
-    return (_root(conf) / "features" / name / "done.json").is_file()
+def _is_cached(conf: Config, key: str) -> bool:
+    return (_cache_root(conf) / "features" / key / "done.json").is_file()
 
 
 def _source(conf: Config) -> WeightsSource | None:
-    """The weights by their digest; None for those of the hub, which is not asked."""
+    """The weights with their digest; None for weights of the hub, which is not contacted."""
     backbone = conf.backbone
     if backbone.weights is not None:
         path = Path(backbone.weights)
@@ -221,9 +236,10 @@ def _source(conf: Config) -> WeightsSource | None:
     return None
 
 
-def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Assumptions:
-    folder, device = _root(conf), None
-    measured: dict[tuple[str, str, int], Rate] = {}
+def _assumptions(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Assumptions:
+    """Measured rates, free disk space, and the notes of all jobs."""
+    folder, device = _cache_root(conf), None
+    rates: dict[tuple[str, str, int], Rate] = {}
     files = sorted((folder / "costs").glob("*.json"))
     if files:
         from fgvc.parallel.device import choose_device  # torch
@@ -235,52 +251,55 @@ def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Assump
     for file in files:
         rate = _rate(file, folder / "features" / file.stem / "key.json", device, notes)
         if rate is not None:
-            other = measured.setdefault((rate.model, rate.shape, rate.side), rate)
-            if rate.images > other.images:  # a small run is slow to get going
-                measured[rate.model, rate.shape, rate.side] = rate
+            other = rates.setdefault((rate.model, rate.shape, rate.side), rate)
+            if rate.images > other.images:  # small runs spend their time on starting
+                rates[rate.model, rate.shape, rate.side] = rate
     root = Path(conf.runtime.output_root).expanduser().absolute()
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
-    return Assumptions(device, list(measured.values()), free, [*notes, *_notes(jobs)])
+    for job in jobs:
+        if (note := count_images(job.conf).note) is not None:
+            notes[note] = None
+    hub = {chosen_checkpoint(j.conf.backbone).model for j in jobs if _source(j.conf) is None}
+    if hub:
+        models = ", ".join(sorted(hub)[:3]) + (" …" if len(hub) > 3 else "")
+        notes[
+            f"weights from the hub ({models}) are not looked up: whether their features are cached "
+            "is known when the jobs run"
+        ] = None
+    return Assumptions(device, list(rates.values()), free, list(notes))
 
 
-def _notes(jobs: Sequence[Job]) -> list[str]:
-    notes = dict.fromkeys(note for job in jobs if (note := _images(_Key(job.conf)).note))
-    afar = {chosen_checkpoint(j.conf.backbone).model for j in jobs if _source(j.conf) is None}
-    if afar:
-        named = ", ".join(sorted(afar)[:3]) + (" …" if len(afar) > 3 else "")
-        notes[f"the hub is not asked for weights ({named}): whether their features are cached is "
-              "seen when the jobs run"] = None  # fmt: skip
-    return list(notes)
-
-
-def _rate(file: Path, key: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
+def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
     """The rate that an extraction measured; None if its features are gone or of another device.
 
-    notes: takes a line on each damaged file.
+    Args:
+        notes: takes a line per damaged file.
     """
-    if not key.is_file():
+    if not key_file.is_file():
         return None
-    cost, known = (json_cache.read(each, notes.setdefault, "not used") for each in (file, key))
-    if cost is None or known is None:
+    cost, recorded = (
+        json_cache.read(path, notes.setdefault, "not used") for path in (file, key_file)
+    )
+    if cost is None or recorded is None:
         return None
-    about: Mapping[str, Any] = known["key"]
-    if about["device"] != device or not cost["images_per_s"]:
+    key: Mapping[str, Any] = recorded["key"]
+    if key["device"] != device or not cost["images_per_s"]:
         return None
     return Rate(
-        model=about["model"],
-        shape=_shape(about.get("architecture", {})),
-        side=about["side"],
+        model=key["model"],
+        shape=_shape(key.get("architecture", {})),
+        side=key["side"],
         macs=float(cost["macs"]),
         images_per_s=cost["images_per_s"],
-        images=sum(map(_rows, key.parent.glob("*.safetensors"))),
+        images=sum(map(_count_rows, key_file.parent.glob("*.safetensors"))),
     )
 
 
-def _rows(shard: Path) -> int:
+def _count_rows(shard: Path) -> int:
     try:
         with safe_open(untrusted.require_regular(shard), framework="np") as file:
             return file.get_slice("row").get_shape()[0]
-    except (OSError, SafetensorError):  # damaged: computed again when the jobs run
+    except (OSError, SafetensorError):  # damaged; the jobs compute it again
         return 0
 
 
@@ -288,5 +307,5 @@ def _shape(architecture: Mapping[str, Any]) -> str:
     return json.dumps(architecture, sort_keys=True) if architecture else ""
 
 
-def _root(conf: Config) -> Path:
+def _cache_root(conf: Config) -> Path:
     return Path(conf.runtime.cache_root).expanduser()

@@ -1,7 +1,7 @@
-"""What the server imports that a sweep's jobs are forked from: each then begins with it loaded.
+"""Imports of the server that forks a sweep's jobs, so that each job starts with them loaded.
 
-Nothing is computed here: a process that is forked must have no threads. A notice to stop that
-reaches a whole group of processes must not end the server, or nobody would hear how its jobs end.
+Nothing is computed here, because a process that forks must have no threads. A stop signal to the
+whole process group must not end the server: the sweep would lose the exit codes of its jobs.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import fgvc.config.named_sweep
 import fgvc.record.confusion_plot  # noqa: F401
 from fgvc.parallel import signals
 
-LOADED = (  # by name, because nothing of them is used here
+LOADED = (  # by name: nothing here uses them
     "fgvc.task.probe",
     "fgvc.task.train",
     "jinja2",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
-    "pandas",  # pyarrow asks for it when it makes columns of Python's objects
+    "pandas",  # pyarrow imports it to make columns of Python objects
     "sklearn.decomposition",
     "timm",
     "torch.utils.tensorboard",
 )
 
-signals.block()  # not ignore(): a job keeps a notice that comes before its handlers are set
+signals.block()  # not ignore(): a signal before a job has set its handlers stays pending
 for _name in LOADED:
     importlib.import_module(_name)

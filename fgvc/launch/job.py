@@ -1,6 +1,6 @@
-"""One job -> its task, run to the end -> how it ended: an exit code, a state and one line.
+"""One job -> its task, run to its end -> a JobResult: exit code, state and one line.
 
-Exit codes: 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable.
+Exit codes: 0 done, 1 failed, 2 wrong command, 75 preempted and resumable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config
 from fgvc.config.weight_files import sidecars
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
-from fgvc.launch.stale_files import remove_leftovers
+from fgvc.launch.stale_files import remove_stale_files
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.record.run_dir import state_of
@@ -27,14 +27,16 @@ from fgvc.store.disk_advice import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
 
-FRESH = ("probe", "zero_shot", "train")  # experiments that begin with weights, not a checkpoint
+STARTS_FROM_WEIGHTS = ("probe", "zero_shot", "train")  # experiments that read no checkpoint
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a job ended: done, skipped (complete before it began), failed, oom or preempted.
+class JobResult:
+    """How a job ended.
 
-    line: what went wrong, in one line.
+    Attributes:
+        state: done, skipped (complete before it began), failed, oom or preempted.
+        line: the error in one line.
     """
 
     code: int
@@ -43,50 +45,54 @@ class Ended:
     traceback: str | None = None
 
 
-def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
-    """Run one job to its end, whatever happens in it."""
+def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
+    """Run one job to its end. Every error is reported and becomes a result."""
     try:
         with signals.raise_on_signal(Preempted):
             conf = typed(cfg)
-            _weights_first(conf)
-            remove_leftovers(conf)
+            _check_weights(conf)
+            remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
-        return _end(error, str(error), WRONG_COMMAND)
+        return _report(error, str(error), WRONG_COMMAND)
     except UserError as error:
-        return _end(error, str(error))
+        return _report(error, str(error))
     except OSError as error:
-        return _end(error, disk_error_line(error, cfg.runtime, _places(cfg)))
+        return _report(error, disk_error_line(error, cfg.runtime, _output_paths(cfg)))
     except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
-        line = f"stopped; the same command with runtime.run_id={run_id} goes on"
-        return _end(error, line, PREEMPTED)
+        line = f"stopped; the same command with runtime.run_id={run_id} resumes it"
+        return _report(error, line, PREEMPTED)
     except Exception as error:
         if (
             isinstance(error, RuntimeError)
             and (line := missing_home_line(error, cfg.runtime)) is not None
         ):
-            return _end(error, line)
+            return _report(error, line)
         traceback.print_exc()
-        return _end(error, f"{type(error).__name__}: {error}")
+        return _report(error, f"{type(error).__name__}: {error}")
     if isinstance(code, Skipped):
-        return Ended(DONE, "skipped")
-    return Ended(code or DONE, "failed" if code else "done")
+        return JobResult(DONE, "skipped")
+    return JobResult(code or DONE, "failed" if code else "done")
 
 
-def _places(cfg: DictConfig) -> dict[str, str | None]:
-    """Keys, other than roots of runtime, that name where this job writes."""
+def _output_paths(cfg: DictConfig) -> dict[str, str | None]:
+    """Keys outside runtime that name a place where this job writes, with their values."""
     keys = ["task.output", "task.overlay"]
     if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
         keys.append("dataset.root")
     return {key: OmegaConf.select(cfg, key) for key in keys}
 
 
-def _weights_first(conf: Config) -> None:
-    """Without a network the one line that says so must not wait for torch and a dataset, and
-    weights from the hub that were made for other pixels are refused before a folder is made."""
-    if conf.task.name in FRESH and conf.backbone.weights is None:
+def _check_weights(conf: Config) -> None:
+    """Find the weights before torch and a dataset load, and before a run folder is made.
+
+    Raises:
+        UserError: they are not here and the hub does not answer.
+        ConfigError: they expect other pixels than the config gives.
+    """
+    if conf.task.name in STARTS_FROM_WEIGHTS and conf.backbone.weights is None:
         from fgvc.model.backbone import weights
 
         path = weights.find(conf.backbone).path
@@ -100,11 +106,10 @@ def _weights_first(conf: Config) -> None:
             check_geometry(conf, path)
 
 
-def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
+def _report(error: BaseException, text: str, code: int = FAILED) -> JobResult:
+    """Print the error in one line; returns the result of its job."""
     line = " ".join(text.split())
-    with suppress(
-        OSError
-    ):  # standard error may be on the full disk too; the exit code still reports the failure
+    with suppress(OSError):  # standard error may be on the full disk too; the exit code remains
         print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
-    return Ended(code, state_of(error), line, trace)
+    return JobResult(code, state_of(error), line, trace)

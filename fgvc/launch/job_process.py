@@ -1,8 +1,8 @@
-"""One job of a sweep -> a process of its own -> how it ended, whatever happened to it.
+"""One job of a sweep -> a process of its own -> its JobResult, even if the process dies.
 
-On Linux it is forked from a server that has torch and the tasks loaded, elsewhere it is spawned. It
-leads a session of its own, so that Ctrl-C reaches the sweep alone, which decides: the first notice
-asks the job to save and stop, the second kills it and all that it started.
+On Linux the process is forked from a server that has torch and the tasks loaded; on other systems
+it is spawned. It leads a session of its own, so that Ctrl-C reaches only the sweep. On the first
+signal the sweep asks the job to save and stop; on the second it kills the job and its children.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, reduction
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -23,40 +23,39 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch.job import Ended, run_job
+from fgvc.launch.job import JobResult, run_job
 from fgvc.parallel import signals
 from fgvc.types import Preempted
 
-GRACE = 30.0  # seconds a process has to end once it has said how it ended, or its sweep is gone
-NOTICES = signals.STOP_SIGNALS
-STREAMS = (1, 2)
-AT_ONCE = "stopped at once: what it had saved is kept"
-SAYS = b"fgvc: stopping once the job that runs has saved; once more stops it at once\n"
+GRACE = 30.0  # seconds for a process to exit after it sent its result, or after its sweep died
+STREAMS = (1, 2)  # standard output and standard error
+KILLED = "stopped at once; what it had saved is kept"
+STOPPING = b"fgvc: stopping when the running job has saved; a second signal stops it at once\n"
 
 
-def isolated(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
-    """Run one job in a process of its own, to its end or the process's."""
+def run_in_process(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
+    """Run one job in a process of its own and wait for its end."""
     context = _context()
-    ours, theirs = context.Pipe(duplex=False)
+    receiver, sender = context.Pipe(duplex=False)
+    streams = [_Stream(number) for number in STREAMS]
     inherited = (dict(os.environ), multiprocessing.get_start_method())
     process = context.Process(
-        target=_begin,
-        args=(theirs, [_Stream(one) for one in STREAMS], *inherited, cfg, [*overrides], command),
+        target=_main, args=(sender, streams, *inherited, cfg, [*overrides], command)
     )
-    with signals.blocked(tracked=True):  # the server that forks it is started here too
+    with signals.blocked(tracked=True):  # also for the server that forks it, if it starts now
         process.start()
-    theirs.close()
-    with ours, _told(process):
-        connection.wait([ours, process.sentinel])
+    sender.close()
+    with receiver, _forwarding_to(process):
+        connection.wait([receiver, process.sentinel])
         try:
-            ended = ours.recv() if ours.poll() else None
+            result = receiver.recv() if receiver.poll() else None
         except EOFError:
-            ended = None
-        process.join(GRACE if ended else None)
-    if ended is None or process.is_alive():
+            result = None
+        process.join(GRACE if result else None)
+    if result is None or process.is_alive():
         _kill(process)
         process.join()
-    return ended or _vanished(process.exitcode)
+    return result or _result_of_exit_code(process.exitcode)
 
 
 def _context() -> ForkServerContext | SpawnContext:
@@ -67,114 +66,113 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-# --- notices to stop ---
+# --- signals to stop ---
 
-_asked = 0
+_stop_signals = 0
 _running: BaseProcess | None = None
 
 
-def asked() -> int:
-    """How often this process was asked to stop since `noticing` began."""
-    return _asked
+def stop_signals() -> int:
+    """Number of stop signals that this process has received since `forward_signals` began."""
+    return _stop_signals
 
 
 @contextmanager
-def noticing() -> Iterator[None]:
-    """While the block runs, the notices are counted and passed on to the job."""
-    global _asked
-    _asked = 0
+def forward_signals() -> Iterator[None]:
+    """During the block, count stop signals and pass them on to the running job."""
+    global _stop_signals
+    _stop_signals = 0
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {each: signal.signal(each, _notice) for each in NOTICES}
+    handlers = {number: signal.signal(number, _handle) for number in signals.STOP_SIGNALS}
     try:
-        signals.unblock()  # whoever started this process may have held them back
+        signals.unblock()  # the parent of this process may have blocked them
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def _notice(number: int, frame: FrameType | None) -> None:
-    global _asked
-    _asked += 1
-    if _asked > 2:  # whatever it waits for is not the job
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _stop_signals
+    _stop_signals += 1
+    if _stop_signals > 2:  # the sweep waits for something other than the job
         raise Preempted(signal.Signals(number).name)
-    if _asked == 1:  # not print: the notice may have come in the middle of one
-        os.write(2, SAYS)
+    if _stop_signals == 1:  # not print: the signal may interrupt another print
+        os.write(2, STOPPING)
     if _running is not None:
-        _tell(_running)
+        _stop(_running)
 
 
 @contextmanager
-def _told(process: BaseProcess) -> Iterator[None]:
-    """A notice reaches this job, one that came while it was started too."""
+def _forwarding_to(process: BaseProcess) -> Iterator[None]:
+    """Forward signals to this process, also a signal that came while it was starting."""
     global _running
     _running = process
-    if _asked:
-        _tell(process)
+    if _stop_signals:
+        _stop(process)
     try:
         yield
     finally:
         _running = None
 
 
-def _tell(process: BaseProcess) -> None:
-    if _asked > 1:
+def _stop(process: BaseProcess) -> None:
+    if _stop_signals > 1:
         _kill(process)
     elif process.pid is not None:
-        _signal(os.kill, process.pid, signal.SIGTERM)
+        _send(os.kill, process.pid, signal.SIGTERM)
 
 
 def _kill(process: BaseProcess) -> None:
-    """The job and its session: loaders and ranks too."""
+    """Kill the job and its session: loader workers and ranks too."""
     assert process.pid is not None
-    _signal(os.killpg, process.pid, signal.SIGKILL)
-    if process.is_alive():  # before it led a session
-        _signal(os.kill, process.pid, signal.SIGKILL)
+    _send(os.killpg, process.pid, signal.SIGKILL)
+    if process.is_alive():  # it does not lead a session yet
+        _send(os.kill, process.pid, signal.SIGKILL)
 
 
-def _signal(send: Any, pid: int, number: int) -> None:
-    try:
-        send(pid, number)
-    except ProcessLookupError:
-        return
+def _send(kill: Callable[[int, int], None], pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        kill(pid, number)
 
 
-def _vanished(code: int | None) -> Ended:
-    """How a process ended that could not say it."""
-    if _asked or code == PREEMPTED:  # PREEMPTED: ended by its watchdog
-        return Ended(PREEMPTED, "preempted", AT_ONCE)
+def _result_of_exit_code(code: int | None) -> JobResult:
+    """The result of a process that ended without sending one."""
+    if _stop_signals or code == PREEMPTED:  # PREEMPTED: its watchdog ended it
+        return JobResult(PREEMPTED, "preempted", KILLED)
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
-        return Ended(FAILED, "failed", f"its process was killed by {name}{memory}")
-    return Ended(FAILED, "failed", f"its process ended with exit code {code} and said nothing")
+        return JobResult(FAILED, "failed", f"its process was killed by {name}{memory}")
+    line = f"its process ended with exit code {code} and without a result"
+    return JobResult(FAILED, "failed", line)
 
 
 # --- in the process of the job ---
 
 
 class _Stream:
-    """A descriptor of the sweep's, which the server that forks the job may not have."""
+    """A file descriptor of the sweep, which the server that forks the job may not have."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (self.number, reduction.DupFd(self.number))
+        return _attach, (self.number, reduction.DupFd(self.number))
 
 
-def _attached(number: int, duplicate: Any) -> None:
+def _attach(number: int, duplicate: Any) -> None:
     descriptor = duplicate.detach()
-    if descriptor != number:  # a process that is spawned has it under its own number already
+    if descriptor != number:  # a spawned process has it under its own number already
         os.dup2(descriptor, number)
         os.close(descriptor)
 
 
-def _begin(
-    tie: connection.Connection,
-    streams: Sequence[None],  # attached by being unpickled
+def _main(
+    sender: connection.Connection,
+    streams: Sequence[None],  # unpickling attaches them
     environment: dict[str, str],
     start_method: str,
     cfg: DictConfig,
@@ -185,19 +183,19 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for each in signals.CLUSTER_SIGNALS:  # blocked until the job has its own handlers
-        signal.signal(each, signal.SIG_DFL)
+    for number in signals.CLUSTER_SIGNALS:  # blocked until the job has its own handlers
+        signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
-        ended = run_job(cfg, overrides, command)
+        result = run_job(cfg, overrides, command)
     except SystemExit as error:
-        ended = Ended(FAILED, "failed", f"the job called sys.exit({error.code})")
-    tie.send(ended)
-    sys.exit(ended.code)
+        result = JobResult(FAILED, "failed", f"the job called sys.exit({error.code})")
+    sender.send(result)
+    sys.exit(result.code)
 
 
 def _end_with_the_sweep() -> None:
-    """Where the sweep is gone, nobody waits for this job: it saves, stops, and is gone too."""
+    """When the sweep dies, ask the job to save and stop; kill it after GRACE seconds."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,9 +1,9 @@
-"""Trials of a search: what each left on disk -> its worth; all of them -> table, winner, exit code.
+"""The trials of a search -> a record per trial, their table, the winner and an exit code.
 
-multirun/{run_id}/trials/00003.json is what is known of trial 3. It is read from the trial's run
-folder, never from memory: the trial may have run in another process or on another machine, or have
-been there already. So the same command with the same run_id proposes the same trials, finds the
-numbers of those that are done, and goes on with the next.
+multirun/{run_id}/trials/00003.json is the record of trial 3. It is read from the trial's run
+folder, never from memory: the trial may have run in another process, on another machine or in an
+earlier search. Thus the same command with the same run_id proposes the same trials, finds the
+numbers of the finished trials and continues with the next.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fgvc.config.compose import config_hash, resolved
@@ -25,8 +26,9 @@ from fgvc.config.experiment_file import axes_and_values, experiment_text
 from fgvc.config.schema import Config
 from fgvc.config.search_space import TRIALS, Search, SearchStopped
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch.job_process import asked, isolated, noticing
-from fgvc.launch.sweep import hash_of, settle
+from fgvc.launch import hydra_app
+from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
+from fgvc.launch.sweep import job_hash, mark_run
 from fgvc.pipeline import stop_before_test
 from fgvc.record import console
 from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, read_json
@@ -40,65 +42,63 @@ from fgvc.types import Preempted, UserError
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
 
-HYDRAS_OWN = "optimization_results.yaml"  # what the sweeper says at its end; search.json says more
+HYDRA_RESULTS = "optimization_results.yaml"  # written by the sweeper; search.json replaces it
 NOT_OF_A_RUN = ("runtime.run_id", "runtime.resume", "runtime.stop_before_test", "runtime.dry_run")
 
 
-Trial = Callable[[DictConfig, Sequence[str], int], float]
-
-
-def run(
-    search: Search, conf: Config, run_id: str, command: str, launch: Callable[[Trial], object]
-) -> int:
+def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], command: str) -> int:
     """Run a search to its table and its winner; returns its exit code.
 
     Args:
-        launch: has every trial run by the function it is given, which says what it is worth.
+        conf: of one corner of the space; its runtime node is that of all trials.
+        overrides: for Hydra, which starts the trials.
     """
     import optuna
 
-    optuna.logging.set_verbosity(logging.WARNING)  # the table tells of the trials, in our words
+    optuna.logging.set_verbosity(logging.WARNING)  # the trials are printed here
     conf.runtime.run_id = run_id
 
-    def trial(cfg: DictConfig, overrides: Sequence[str], number: int) -> float:
-        if asked():
+    def trial(cfg: DictConfig, overrides: Sequence[str]) -> float:
+        number = HydraConfig.get().job.num
+        if stop_signals():
             raise SearchStopped
-        ended = isolated(cfg, overrides, command)
-        settle(cfg, hash_of(cfg), ended)
-        return objective(search, cfg, overrides, number, ended.code)
+        result = run_in_process(cfg, overrides, command)
+        mark_run(cfg, job_hash(cfg), result)
+        return objective(search, cfg, overrides, number, result.code)
 
+    direction = f"hydra.sweeper.direction={search.direction}"
+    folder = _folder(conf.runtime)
     try:
-        with lock(_folder(conf.runtime) / ".lock"), noticing():
+        with lock(folder / ".lock"), forward_signals():
             stopped = contextlib.suppress(SearchStopped, Preempted, KeyboardInterrupt)
-            with stopped, add_path(_folder(conf.runtime)):
-                launch(trial)
-            return close(search, conf, bool(asked()))
+            with stopped, add_path(folder):
+                hydra_app.launch(["--multirun", *overrides, direction], trial)
+            return finish(search, conf, bool(stop_signals()))
     except UserError as error:
-        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
-        return FAILED
+        line = str(error)
     except OSError as error:
         line = disk_error_line(error, {name: getattr(conf.runtime, name) for name in ROOTS})
-        print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
-        return FAILED
+    print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
+    return FAILED
 
 
 def objective(
     search: Search, cfg: DictConfig, overrides: Sequence[str], number: int, code: int
 ) -> float:
-    """What the sweeper is told of a trial that ended with `code`; its row is written.
+    """Write the record of a trial that ended with `code`; returns its value for the sweeper.
 
-    A trial without a number is the worst of all, so that the search leaves its neighbourhood.
+    A failed trial gets the worst value, so that the search leaves its neighbourhood.
 
     Raises:
-        Stopped: the trial was asked to stop.
+        SearchStopped: the trial was stopped by a signal.
     """
-    chosen = _choices(cfg, overrides)
+    choices = _choices(cfg, overrides)
     row = {
         "search": search.digest,
         "number": number,
-        "values": {key: chosen["values"][key] for key in search.space},
-        "choices": chosen,
-        **_found(cfg, code),
+        "values": {key: choices["values"][key] for key in search.space},
+        "choices": choices,
+        **_read_result(cfg, code),
     }
     atomic.write_json(_folder(cfg.runtime) / TRIALS / f"{number:05d}.json", row)
     console.say(f"trial {number + 1} of {search.trials}: {report.describe_trial(row)}")
@@ -109,17 +109,19 @@ def objective(
     return -math.inf if search.select == "top1" else math.inf
 
 
-def close(search: Search, conf: Config, stopped: bool) -> int:
-    """The table of all trials, search.json, and the winner as an overlay; returns the exit code.
+def finish(search: Search, conf: Config, stopped: bool) -> int:
+    """Write the table of all trials, search.json and the winner as an overlay.
 
-    A trial that failed is told of and does no harm: 1 only if there is no winner at all.
+    Returns:
+        The exit code: PREEMPTED after a signal, FAILED only if no trial has a value.
     """
     folder, run_id = _folder(conf.runtime), conf.runtime.run_id
-    (folder / HYDRAS_OWN).unlink(missing_ok=True)
-    rows = [row for row in _rows(folder) if row["search"] == search.digest]
-    rows = [row for row in rows if row["number"] < search.trials]
+    (folder / HYDRA_RESULTS).unlink(missing_ok=True)
+    files = sorted((folder / TRIALS).glob("*.json"))
+    rows = [read_json(file.parent, file.name) for file in files]
+    rows = [row for row in rows if row["search"] == search.digest and row["number"] < search.trials]
     best = report.best_trial(rows, search.select)
-    told = {
+    record = {
         "run_id": run_id,
         "space": search.space,
         "select": search.select,
@@ -128,28 +130,24 @@ def close(search: Search, conf: Config, stopped: bool) -> int:
         "best": best and best["number"],
         "trials": rows,
     }
-    atomic.write_json(folder / "search.json", told)
+    atomic.write_json(folder / "search.json", record)
     report.print_trials(rows, list(search.space), search.select, best)
     if stopped:
-        command = f"the same command with runtime.run_id={run_id} goes on"
+        command = f"the same command with runtime.run_id={run_id} resumes the search"
         console.say(f"stopped with {len(rows)} of {search.trials} trials: {command}")
     if best is not None:
-        _write_winner(conf, folder, told, best)
-        _thin(conf, rows, best)
+        _write_winner(conf, folder, record, best)
+        _remove_states_of_losers(conf, rows, best)
     console.say(f"search: {folder / 'search.json'}")
-    return PREEMPTED if stopped else int(best is None)
+    return PREEMPTED if stopped else FAILED if best is None else 0
 
 
 def _folder(runtime: Any) -> Path:
     return Path(runtime.multirun_root).expanduser() / str(runtime.run_id)
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    return [read_json(path.parent, path.name) for path in sorted((folder / TRIALS).glob("*.json"))]
-
-
-def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
-    """State, numbers and time of a trial, as its run folder has them."""
+def _read_result(cfg: DictConfig, code: int) -> dict[str, Any]:
+    """State, numbers and seconds of a trial, from its run folder."""
     try:
         run_hash = config_hash(resolved(cfg))
     except ConfigError as error:  # values that are legal alone, but not together
@@ -158,8 +156,8 @@ def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
     root, run_id = Path(cfg.runtime.output_root).expanduser(), str(cfg.runtime.run_id)
     folder = root / run_id / run_hash[:SHORT] / IN_PROGRESS
     numbers = stop_before_test.read_validation(folder)
-    if numbers is None and (whole := complete_runs(root, run_id, run_hash)):
-        numbers = read_json(whole[0], "metrics.json")  # the winner, run to its end since
+    if numbers is None and (runs := complete_runs(root, run_id, run_hash)):
+        numbers = read_json(runs[0], "metrics.json")  # the winner, evaluated on test since
     if code == 0 and numbers is not None:
         val = numbers["val"]
         row |= {"state": DONE, "top1": val["top1"], "loss": val["loss"], "n": val["n"]}
@@ -169,45 +167,47 @@ def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
         return row | {"state": "failed", "error": f"ended with {code}, without a run folder"}
     status = read_json(folder, "status.json")
     state = STOPPED if code == PREEMPTED else status["state"]
-    if state in ("running", stop_before_test.STATE):  # killed before it could say why
+    if state in ("running", stop_before_test.STATE):  # killed before it could write its state
         state = "failed"
     return row | {"state": state, "error": status["error"] or f"ended with {code}"}
 
 
 def _choices(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What was chosen for a trial, but for what makes it one."""
+    """The overrides of a trial without those of the search."""
     axes, values = axes_and_values(cfg, overrides)
     del axes["sweep"]
-    kept = {key: value for key, value in values.items() if key not in NOT_OF_A_RUN}
-    return {"axes": {"task": "train", **axes}, "values": kept}
+    values = {key: value for key, value in values.items() if key not in NOT_OF_A_RUN}
+    return {"axes": {"task": "train", **axes}, "values": values}
 
 
 def _write_winner(
-    conf: Config, folder: Path, told: Mapping[str, Any], best: Mapping[str, Any]
+    conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any]
 ) -> None:
+    """Write the best trial as an experiment, and print the command that runs it."""
     path = folder / "best.yaml"
     command = shell.fgvc(shell.override("experiment", path))
-    says = [
-        f"The best of {len(told['trials'])} trials of search {told['run_id']}: "
-        f"{report.describe_trial(best)} (trial {best['number'] + 1}, "
-        f"config {best['config_hash'][:SHORT]}).",
+    trial = f"trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}"
+    comment = [
+        f"The best of {len(record['trials'])} trials of search {record['run_id']}: "
+        f"{report.describe_trial(best)} ({trial}).",
         f"  {command}",
     ]
-    atomic.write_text(
-        path, experiment_text(best["choices"]["axes"], best["choices"]["values"], says)
-    )
+    choices = best["choices"]
+    atomic.write_text(path, experiment_text(choices["axes"], choices["values"], comment))
     console.say(f"winner: {command}")
     console.say(
-        f"it then reads test, once; with runtime.run_id={conf.runtime.run_id} it goes on from its "
-        "trial, without training again"
+        f"it reads test once; with runtime.run_id={conf.runtime.run_id} it resumes from its trial, "
+        "without training again"
     )
 
 
-def _thin(conf: Config, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
-    """A loser's numbers stay; its resume states, by far the most of it, have no use any more."""
+def _remove_states_of_losers(
+    conf: Config, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
+) -> None:
+    """Remove the resume states of finished trials other than the best; their numbers stay."""
     home = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
     for row in rows:
         states = home / row["config_hash"][:SHORT] / IN_PROGRESS / RESUME
-        lost = row["state"] == DONE and row["config_hash"] != best["config_hash"]
-        if lost and states.is_dir():
+        is_loser = row["state"] == DONE and row["config_hash"] != best["config_hash"]
+        if is_loser and states.is_dir():
             shutil.rmtree(states)

@@ -1,7 +1,7 @@
-"""What SLURM says of the jobs of a sweep, by squeue alone: small clusters keep no accounting.
+"""Jobs of a sweep -> their SLURM states, from squeue alone: small clusters keep no accounting.
 
-A job that is queued again shows up as PENDING. One that is over is shown as such for some minutes,
-then not at all; its result may reach a shared disk a little later.
+squeue shows a requeued job as PENDING. It lists a finished job for some minutes, then no longer.
+The result of a job may reach a shared disk a little after its end.
 """
 
 from __future__ import annotations
@@ -10,36 +10,35 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 
-OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
-OVER |= {"OUT_OF_MEMORY", "TIMEOUT"}
-LAG = 20.0  # seconds that a job may be over before its result is there
+FINISHED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
+FINISHED |= {"OUT_OF_MEMORY", "TIMEOUT"}
+GRACE = 20.0  # seconds between the end of a job and its result on a shared disk
 
 
 class Queue:
-    """The jobs of one sweep as squeue sees them."""
+    """The jobs of one sweep as squeue lists them."""
 
     def __init__(self) -> None:
-        self.over_since: dict[str, float] = {}
+        self.finished_since: dict[str, float] = {}
 
-    def over(self, ids: Iterable[str], lag: float = LAG) -> dict[str, str]:
-        """The jobs that have been over for `lag` seconds: {id: state}."""
+    def finished(self, ids: Iterable[str], grace: float = GRACE) -> set[str]:
+        """The ids of the jobs that ended at least `grace` seconds ago."""
         states = _states()
-        if states is None:  # the controller does not answer: nothing is known
-            return {}
+        if states is None:  # the controller does not answer
+            return set()
         clock = time.monotonic()
-        found = {}
-        for one in ids:
-            state = states.get(one, "forgotten")
-            if state in OVER or state == "forgotten":
-                if clock - self.over_since.setdefault(one, clock) >= lag:
-                    found[one] = state
+        finished = set()
+        for job_id in ids:
+            if job_id not in states or states[job_id] in FINISHED:
+                if clock - self.finished_since.setdefault(job_id, clock) >= grace:
+                    finished.add(job_id)
             else:
-                self.over_since.pop(one, None)
-        return found
+                self.finished_since.pop(job_id, None)
+        return finished
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Take the jobs off the queue; those that run are told, save and end."""
+    """Cancel the jobs; running jobs receive a signal, save and end."""
     subprocess.run(["scancel", *ids], check=False, timeout=60)
 
 
@@ -49,4 +48,4 @@ def _states() -> Mapping[str, str] | None:
     if done.returncode:
         return None
     pairs = (line.partition("|") for line in done.stdout.splitlines())
-    return {one: state for one, _, state in pairs}
+    return {job_id: state for job_id, _, state in pairs}

@@ -1,7 +1,7 @@
-"""The folders that a command writes -> the same without temporaries of killed processes.
+"""The folders that a command writes -> the same without temporary files of killed processes.
 
-Called at the start of every command, including prune. Complete runs are listed, not searched:
-only their status and retention are written after they were sealed.
+Every command starts with this, including prune. Complete runs are listed, not searched: only their
+status and retention change after they are sealed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ SWEEP_DEPTH = 2  # multirun/RUN/jobs/
 ANY_DEPTH = 1_000
 
 
-def remove_leftovers(conf: Config) -> list[Path]:
-    """Remove the temporaries that `temporary.remove_stale` finds; returns them."""
+def remove_stale_files(conf: Config) -> list[Path]:
+    """Remove temporary files whose process is gone; returns their paths."""
     removed: list[Path] = []
-    for folder, depth in _places(conf):
-        with suppress(RuntimeError):  # no home folder: the writer reports it
-            place = Path(folder).expanduser()
-            removed += temporary_files.remove_stale(place, depth, whole=(IN_PROGRESS,))
+    for folder, depth in _folders(conf):
+        with suppress(RuntimeError):  # no home folder; the writer reports this
+            path = Path(folder).expanduser()
+            removed += temporary_files.remove_stale(path, depth, whole=(IN_PROGRESS,))
     return removed
 
 
-def _places(conf: Config) -> Iterator[tuple[str, int]]:
-    """Folders, and the levels below them that are searched."""
+def _folders(conf: Config) -> Iterator[tuple[str, int]]:
+    """Folders to search, each with the number of levels to search below it."""
     runtime = conf.runtime
     yield runtime.cache_root, CACHE_DEPTH
     yield runtime.output_root, RUN_DEPTH

@@ -1,8 +1,8 @@
-"""The jobs of a sweep -> a row each on disk, whatever becomes of them, and one table at the end.
+"""The jobs of a sweep -> a row on disk per job, whatever its end, and one table.
 
-`Sweep.job` is what a launcher calls, in this process or on another machine: it needs nothing but
-itself, and what it has to tell is on disk. The same sweep again skips what is complete, goes on
-with what was stopped and tries again what failed.
+A launcher calls `Sweep.run_job`, in this process or on another machine. It needs nothing but
+itself, and leaves its result on disk. The same sweep again skips complete jobs, resumes stopped
+jobs and retries failed jobs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import Job, choices
 from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
-from fgvc.launch.job import Ended
-from fgvc.launch.job_process import asked, isolated, noticing
+from fgvc.launch import hydra_app
+from fgvc.launch.job import JobResult
+from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
 from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
@@ -39,79 +40,71 @@ from fgvc.untrusted.escape import visible
 
 @dataclass(frozen=True)
 class Sweep:
-    """Where a sweep keeps what it knows. folder: multirun/<run_id>, absolute."""
+    """A sweep and its folder, multirun/<run_id>, as an absolute path."""
 
     run_id: str
     command: str
     folder: Path
 
-    def job(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
-        """Run one job in a process of its own and keep its row."""
-        if asked():  # to stop: the jobs that are left wait for the next time
+    def run_job(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
+        """Run one job in a process of its own and write its row."""
+        if stop_signals():  # the remaining jobs do not start
             return
         row = Row(
-            choices(overrides), "running", started=now().isoformat(), config_hash=hash_of(cfg)
+            choices(overrides), "running", started=now().isoformat(), config_hash=job_hash(cfg)
         )
         report.write_row(self.folder, row)
         start = time.monotonic()
-        ended = isolated(cfg, overrides, self.command)
+        result = run_in_process(cfg, overrides, self.command)
         seconds = round(time.monotonic() - start, 2)
-        settle(cfg, row.config_hash, ended)
-        told = {"state": ended.state, "code": ended.code, "line": ended.line}
-        report.write_row(
-            self.folder, replace(row, **told, seconds=seconds, traceback=ended.traceback)
-        )
-
-
-Launch = Callable[[Callable[[DictConfig, Sequence[str]], None]], object]
+        mark_run(cfg, row.config_hash, result)
+        row = replace(row, state=result.state, code=result.code, line=result.line)
+        report.write_row(self.folder, replace(row, seconds=seconds, traceback=result.traceback))
 
 
 def run(
-    run_id: str, command: str, jobs: Sequence[Job], left_out: Sequence[Exclusion], launch: Launch
+    run_id: str,
+    arguments: Sequence[str],
+    command: str,
+    jobs: Sequence[Job],
+    exclusions: Sequence[Exclusion],
 ) -> int:
     """Run a sweep to its table; returns its exit code.
 
-    While it runs, Ctrl-C or a cluster's notice stops the job that runs, which saves, and begins no
-    other; a second one stops it at once.
+    During the sweep, Ctrl-C or a cluster's signal stops the running job, which saves, and no other
+    job starts. A second signal stops the running job at once.
 
     Args:
-        launch: has every job run by the function it is given.
+        arguments: for Hydra, which starts the jobs.
+        exclusions: combinations that do not run, for the table.
     """
     folder = Path(jobs[0].conf.runtime.multirun_root).expanduser().absolute() / run_id
     sweep = Sweep(run_id, command, folder)
     try:
-        with lock(folder / ".lock"), noticing():
-            # the table says which jobs were not begun
+        with lock(folder / ".lock"), forward_signals():
+            # after a stop, the table lists the jobs that did not start
             with contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit):
-                _check_room(sweep, jobs[0])
+                # Hydra writes this file too, but its error lacks the path and the bytes
+                text = OmegaConf.to_yaml(jobs[0].compose())
+                atomic.write_text(folder / "multirun.yaml", text)
                 with add_path(folder):
-                    launch(sweep.job)
-            return _close(sweep, jobs, left_out)
+                    hydra_app.launch(arguments, sweep.run_job)
+            return _finish(sweep, jobs, exclusions)
     except UserError as error:
-        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
-        return FAILED
+        line = str(error)
     except OSError as error:
         line = disk_error_line(error, {name: getattr(jobs[0].conf.runtime, name) for name in ROOTS})
-        print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
-        return FAILED
+    print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
+    return FAILED
 
 
-def _check_room(sweep: Sweep, job: Job) -> None:
-    """Write multirun.yaml, which Hydra overwrites: the error of Hydra lacks path and bytes.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    atomic.write_text(sweep.folder / "multirun.yaml", OmegaConf.to_yaml(job.compose()))
-
-
-def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> int:
-    """Print and write the sweep's table; returns its exit code."""
+def _finish(sweep: Sweep, jobs: Sequence[Job], exclusions: Sequence[Exclusion]) -> int:
+    """Print and write the sweep's tables; returns its exit code."""
     runtime = jobs[0].conf.runtime
     root = Path(runtime.output_root).expanduser()
-    rows = tuple(_placed(root, sweep, _final(sweep, job)) for job in jobs)
+    rows = tuple(_final_row(root, sweep, job) for job in jobs)
     table = SweepTable(
-        sweep.run_id, sweep.command, rows, tuple(summarize(left_out)), root.absolute()
+        sweep.run_id, sweep.command, rows, tuple(summarize(exclusions)), root.absolute()
     )
     print_table(build_table(untrusted.folders_below(root / sweep.run_id, 2)))
     report.print_sweep(table)
@@ -120,46 +113,38 @@ def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> 
     if any(row.state in GOOD for row in rows):
         write_baselines(root, root, runtime.retention_days)
         report.console.say(f"every run so far: {root / 'baselines.html'}, .csv (task=report)")
-    return _code(sweep, rows)
-
-
-def _code(sweep: Sweep, rows: Sequence[Row]) -> int:
     if all(row.state in GOOD for row in rows):
         return DONE
-    report.console.say(f"the same command with runtime.run_id={sweep.run_id} does what is not done")
-    stopped = asked() or any(row.state == "preempted" for row in rows)
+    report.console.say(f"the same command with runtime.run_id={sweep.run_id} runs what is not done")
+    stopped = stop_signals() or any(row.state == "preempted" for row in rows)
     return PREEMPTED if stopped else max(FAILED, *(row.code or 0 for row in rows))
 
 
-def _final(sweep: Sweep, job: Job) -> Row:
+def _final_row(root: Path, sweep: Sweep, job: Job) -> Row:
+    """The row of a job, with its run folder relative to the output root."""
     row = report.read_row(sweep.folder, choices(job.overrides))
-    if row.state != "running":
-        return row
-    return replace(row, state="failed", line="what ran it is gone, and it with it")
-
-
-def _placed(root: Path, sweep: Sweep, row: Row) -> Row:
-    """The row with its run folder, below the output root."""
+    if row.state == "running":
+        row = replace(row, state="failed", line="the process running this job died")
     if row.config_hash is None:
         return row
     home = Path(sweep.run_id) / row.config_hash[:SHORT]
-    if row.state in GOOD and (found := complete_runs(root, sweep.run_id, row.config_hash)):
-        return replace(row, folder=str(home / found[-1].name))
+    if row.state in GOOD and (runs := complete_runs(root, sweep.run_id, row.config_hash)):
+        return replace(row, folder=str(home / runs[-1].name))
     return replace(row, folder=str(home / IN_PROGRESS) if (root / home).is_dir() else None)
 
 
-def hash_of(cfg: DictConfig) -> str | None:
-    """None where a job's config is that of the checkpoint it reads."""
+def job_hash(cfg: DictConfig) -> str | None:
+    """The config hash of a job; None if the job takes its config from a checkpoint."""
     if cfg.task.name == "eval":
         return None
     try:
         return config_hash(resolved(cfg))
-    except (ConfigError, OSError):  # the job itself says so, in its own row
+    except (ConfigError, OSError):  # the job reports this itself, in its row
         return None
 
 
-def settle(cfg: DictConfig, run_hash: str | None, ended: Ended) -> None:
-    """A run whose process could not write how it ended is told so."""
-    if ended.code != DONE and run_hash is not None:
-        root = Path(cfg.runtime.output_root).expanduser()
-        mark_abandoned(root, cfg.runtime.run_id, run_hash, ended.line or ended.state, ended.state)
+def mark_run(cfg: DictConfig, run_hash: str | None, result: JobResult) -> None:
+    """Write the state of a failed job into its run folder, in case its process could not."""
+    if result.code != DONE and run_hash is not None:
+        root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
+        mark_abandoned(root, run_id, run_hash, result.line or result.state, result.state)

@@ -1,7 +1,7 @@
 """task=audit: a run folder -> a checklist on the terminal and as JSON, and a pull-request block.
 
-It prints what it proves and what it does not prove. It exits with 1 if a check fails. "not checked"
-is no failure: such a check needs the record's own code or environment.
+It prints what it proves and what it does not prove, and exits with 1 if a check fails. A check "not
+checked" is no failure: it needs the code or environment of the record.
 """
 
 from __future__ import annotations
@@ -37,30 +37,32 @@ def run(job: Job) -> int:
     """Check every promise of a run folder; returns the exit code.
 
     Raises:
-        UserError: run= is no folder of a complete run, or task.output= is nothing to write to.
+        UserError: run= is no folder of a complete run, or task.output= cannot be written.
     """
     assert job.conf.run is not None
     folder = find_run(Path(job.conf.run), "run")
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
-        raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
+        raise UserError(f"run={folder}: no complete run; give RUN/CONFIG/CHECKPOINT below outputs/")
     target = _target(job, run_path(folder.resolve()))
     try:
         read_run(folder)
-    except OtherVersionError as why:
-        raise UserError(f"run={folder}: {why}") from why
+    except OtherVersionError as error:
+        raise UserError(f"run={folder}: {error}") from error
     except DamageError:
-        pass  # the checks name what is damaged
+        pass  # the checks report the damage
     record, results = run_audit(folder, rederive.current_code())
-    results = [replace(one, evidence=privacy.without_user_paths(one.evidence)) for one in results]
+    results = [
+        replace(result, evidence=privacy.without_user_paths(result.evidence)) for result in results
+    ]
     block = privacy.without_user_paths(render_block(record, results))
-    failed = [one for one in results if one.state == FAIL]
-    rows = [[one.id, one.state, one.evidence] for one in results]
+    failed = [result for result in results if result.state == FAIL]
+    rows = [[result.id, result.state, result.evidence] for result in results]
     title = f"audit of {visible(record.place)}"
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
     _write(target, record, results, block)
-    unchecked = [one for one in results if one.state == UNCHECKED]
+    unchecked = [result for result in results if result.state == UNCHECKED]
     console.say(limits.AGAIN)
     console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
     console.say(
@@ -71,20 +73,20 @@ def run(job: Job) -> int:
 
 
 def _write(target: Path, record: Record, results: list[Result], block: str) -> None:
-    told = {
+    report = {
         "run": record.place,
         "outcome": outcome(results),
         "proves": limits.PROVES,
         "not_proven": list(limits.NOT_PROVEN),
         "measure_again": command.eval_command(f"OUTPUTS/{record.place}/{CKPT}"),
         "pull_request": block,
-        "checks": [asdict(one) for one in results],
+        "checks": [asdict(result) for result in results],
     }
-    atomic.write_json(target, told)
+    atomic.write_json(target, report)
 
 
-def _target(job: Job, place: str) -> Path:
-    name = f"{place.replace('/', '_')}.json"
+def _target(job: Job, run: str) -> Path:
+    name = f"{run.replace('/', '_')}.json"
     if job.conf.task.output is not None:
         return output_file(job.conf.task.output, name, JSON)
     return Path(job.conf.runtime.output_root).expanduser() / "audit" / name

@@ -1,7 +1,6 @@
-"""task=check: TensorBoard and FiftyOne really at work -> a line a step, a record, an exit code.
+"""task=check: TensorBoard and FiftyOne, run for real -> a line per step, a record, an exit code.
 
-An operation. Its record opens the gate that modern backbones stand behind
-(fgvc.record.stack_check).
+An operation. Modern backbones run only on a stack with a passed record (fgvc.record.stack_check).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ WIDTH, INDENT = 80, 34
 
 
 def run(job: Job) -> int:
-    """Try the stack, and record how it went.
+    """Run every step of the stack check, and record the outcomes.
 
     Returns:
         The exit code: FAILED when a step did not pass.
@@ -32,7 +31,7 @@ def run(job: Job) -> int:
     cache_root = Path(job.conf.runtime.cache_root)
     log = stack_check.record_path(cache_root).with_suffix(".log")
     if job.conf.task.record:
-        published.locate(env_stamp.CODE)  # refused now rather than in a minute
+        published.locate(env_stamp.CODE)  # fails now, not after a minute
     console.say("check: TensorBoard and FiftyOne at work, about a minute")
     outcomes = []
     for outcome in examine(log):
@@ -55,7 +54,7 @@ def run(job: Job) -> int:
 
 
 def _line(outcome: Outcome) -> str:
-    """The step, how it ended, its seconds and what it says, within 80 columns."""
+    """Step, result, seconds and message, within 80 columns."""
     head = f"  {outcome.step:<12} {outcome.result:<9} {outcome.seconds:5.1f} s  "
     assert len(head) == INDENT
     return textwrap.fill(

@@ -1,6 +1,6 @@
-"""task=doctor: a dataset on disk -> a table that leads with the verdict, a JSON, an exit code.
+"""task=doctor: a dataset on disk -> a table under its verdict, a JSON file, an exit code.
 
-An operation: it has no config hash and no run folder, and looks at no weights and no device.
+An operation: it has no config hash and no run folder, and uses no weights and no device.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ VERDICTS = {
 
 
 def run(job: Job) -> int:
-    """Examine the dataset, having downloaded it first if asked to.
+    """Examine the dataset; with dataset.download, download it first.
 
     Returns:
         The exit code: FAILED when something is wrong with the copy.
 
     Raises:
-        UserError: the download failed, or nobody serves this dataset.
+        UserError: the download failed, or this dataset has no download.
     """
     conf = job.conf.dataset
     if conf.download:
@@ -41,11 +41,13 @@ def run(job: Job) -> int:
     file = _output(job.conf)
     threads = max(1, worker_count(job.conf.runtime.num_workers))
     cache_root = Path(job.conf.runtime.cache_root).expanduser()
-    found = doctor.examine(conf, threads, console.progress, cache_root)
-    atomic.write_json(file, found.plain())
-    console.table(_title(found), ("", "check", "what was found"), _rows(found), numbers=False)
+    examination = doctor.examine(conf, threads, console.progress, cache_root)
+    atomic.write_json(file, examination.plain())
+    console.table(
+        _title(examination), ("", "check", "what was found"), _rows(examination), numbers=False
+    )
     console.say(f"examination: {file}")
-    return FAILED if found.wrong else DONE
+    return FAILED if examination.wrong else DONE
 
 
 def _output(conf: Config) -> Path:
@@ -55,31 +57,33 @@ def _output(conf: Config) -> Path:
     return Path(conf.runtime.output_root).expanduser() / "doctor" / name
 
 
-def _title(found: doctor.Examination) -> str:
-    verdict = VERDICTS[found.verdict]
+def _title(examination: doctor.Examination) -> str:
+    verdict = VERDICTS[examination.verdict]
     errors, notes = (
-        sum(finding.severity == severity for finding in found.findings)
+        sum(finding.severity == severity for finding in examination.findings)
         for severity in (doctor.ERROR, doctor.NOTE)
     )
     if errors:
         verdict += f": {_count(errors, 'error')}" + (f", {_count(notes, 'note')}" if notes else "")
-    return f"{found.name}: {verdict}" + (f"; {found.caveat}" if found.caveat else "")
+    return f"{examination.name}: {verdict}" + (
+        f"; {examination.caveat}" if examination.caveat else ""
+    )
 
 
-def _rows(found: doctor.Examination) -> list[tuple[str, str, str]]:
-    """Errors, notes, and what was measured."""
+def _rows(examination: doctor.Examination) -> list[tuple[str, str, str]]:
+    """Rows of errors, notes and measurements."""
     rows = [
         (finding.severity, finding.check, f"{finding.says}\n→ {finding.mend}")
-        for finding in found.findings
+        for finding in examination.findings
     ]
-    facts = [("layout", f"{found.reader}, {found.root}"), *_measured(found.facts)]
+    facts = [("layout", f"{examination.reader}, {examination.root}"), *_measured(examination.facts)]
     return rows + [("", check, text) for check, text in facts if text]
 
 
 def _measured(facts: Mapping[str, object]) -> list[tuple[str, str]]:
     return [
         ("counts", _counts(facts.get("counts"))),
-        ("pictures", _pictures(facts["pictures"])),
+        ("images", _images(facts["pictures"])),
         ("archives", _archives(facts["archives"])),
     ]
 
@@ -88,21 +92,23 @@ def _counts(counts: object) -> str:
     if not isinstance(counts, Mapping):
         return ""
     return ", ".join(
-        f"{one['found']:,}" + (f" of {one['official']:,}" if one["official"] else "") + f" {name}"
-        for name, one in counts.items()
+        f"{count['found']:,}"
+        + (f" of {count['official']:,}" if count["official"] else "")
+        + f" {name}"
+        for name, count in counts.items()
     )
 
 
-def _pictures(pictures: object) -> str:
-    assert isinstance(pictures, Mapping)
-    if not pictures["read"]:
+def _images(images: object) -> str:
+    assert isinstance(images, Mapping)
+    if not images["read"]:
         return "none that can be read"
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in pictures["kinds"].items())
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in images["kinds"].items())
     sides = " and ".join(
         f"{name} side {side['min']} to {side['max']} px (median {side['median']})"
-        for name, side in (("short", pictures["short_side"]), ("long", pictures["long_side"]))
+        for name, side in (("short", images["short_side"]), ("long", images["long_side"]))
     )
-    return f"{pictures['read']:,} read: {kinds}; {sides}"
+    return f"{images['read']:,} read: {kinds}; {sides}"
 
 
 def _archives(archives: object) -> str:

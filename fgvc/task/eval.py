@@ -1,6 +1,6 @@
-"""task=eval: a checkpoint -> its own config -> the same evaluation again, in a new run folder.
+"""task=eval: a checkpoint -> its config -> the same evaluation again, in a new run folder.
 
-The config comes from the checkpoint; the command may only say where things lie and how to run.
+The config comes from the checkpoint; the command may only set paths and `runtime.*`.
 """
 
 from __future__ import annotations
@@ -26,79 +26,85 @@ def run(job: Job) -> Skipped | None:
 
     Raises:
         ConfigError: several processes for a checkpoint that holds its backbone.
-        UserError: the checkpoint is damaged, or its label map, weights or preprocessing are not
-            those found here.
+        UserError: the checkpoint is damaged, or its label map, weights or preprocessing differ
+            from those found here.
     """
-    kept = restore.load_checkpoint(job)
-    cfg = restore.merge_config(kept, job)
-    conf = restore.set_norm_eps(kept, typed(cfg))
-    restore.check_weights_found(kept, conf)
-    if kept.embedded_weights and conf.runtime.nproc != 1:
+    stored = restore.load_checkpoint(job)
+    cfg = restore.merge_config(stored, job)
+    conf = restore.set_norm_eps(stored, typed(cfg))
+    restore.check_weights_found(stored, conf)
+    if stored.embedded_weights and conf.runtime.nproc != 1:
         raise ConfigError(
-            f"runtime.nproc={conf.runtime.nproc}: {kept.file} holds a finetuned backbone, whose "
-            "features are not cached; task=eval runs it as 1"
+            f"runtime.nproc={conf.runtime.nproc}: {stored.file} holds a finetuned backbone, whose "
+            "features are not cached: task=eval runs it in 1 process"
         )
-    plain = kept.metadata["hashed"] if kept.embedded_weights else resolved(cfg)
-    restore.check_config_hash(kept, plain)
-    given = declared_values(job.overrides).get("backbone.weights")
-    source = restore.find_weights(kept, conf, given)
+    plain = stored.metadata["hashed"] if stored.embedded_weights else resolved(cfg)
+    restore.check_config_hash(stored, plain)
+    weights = declared_values(job.overrides).get("backbone.weights")
+    source = restore.find_weights(stored, conf, weights)
     with open_experiment("eval", conf, plain, job.command, source=source) as experiment:
-        if skipped := find_complete_run(experiment, kept.id):
+        if skipped := find_complete_run(experiment, stored.id):
             return skipped
-        _check(experiment, kept)
-        outcome = _whole(experiment, kept) if kept.embedded_weights else _head(experiment, kept)
-        write_run.write_run(experiment, outcome)
+        _check(experiment, stored)
+        evaluate = _evaluate_model if stored.embedded_weights else _evaluate_head
+        write_run.write_run(experiment, evaluate(experiment, stored))
     return None
 
 
-def _check(job: Experiment, kept: StoredCheckpoint) -> None:
-    recorded, here = kept.metadata["labelmap"], job.dataset.labelmap
+def _check(experiment: Experiment, stored: StoredCheckpoint) -> None:
+    recorded, here = stored.metadata["labelmap"], experiment.dataset.labelmap
     if recorded["ids"] != list(here.ids) or recorded["names"] != list(here.names):
         raise UserError(
-            f"{kept.file} was made for {len(recorded['ids'])} classes ({recorded['names'][0]} …), "
-            f"{job.conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
+            f"{stored.file}: made for {len(recorded['ids'])} classes ({recorded['names'][0]} …), "
+            f"{experiment.conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
         )
-    kept.check(job.extractor.source, job.extractor.preprocess)
-    if kept.metadata["answer"]["manifest_digest"] != job.dataset.manifest.digest:
+    stored.check(experiment.extractor.source, experiment.extractor.preprocess)
+    if stored.metadata["answer"]["manifest_digest"] != experiment.dataset.manifest.digest:
         console.say("note: the images here are not the ones the checkpoint was evaluated on")
 
 
-def _head(job: Experiment, kept: StoredCheckpoint) -> Results:
-    features = job.extractor.extract("test", job.dataset.split.test_N)
-    test = predict_features(kept.head(job.conf), features, job.dataset)
-    return _outcome(kept, test, features, job.extractor.attention_maps)
+def _evaluate_head(experiment: Experiment, stored: StoredCheckpoint) -> Results:
+    features = experiment.extractor.extract("test", experiment.dataset.split.test_N)
+    test = predict_features(stored.head(experiment.conf), features, experiment.dataset)
+    return _results(stored, test, features, experiment.extractor.attention_maps)
 
 
-def _whole(job: Experiment, kept: StoredCheckpoint) -> Results:
-    device, row_N = job.extractor.device, job.dataset.split.test_N
-    model = kept.classifier(job.conf, job.extractor.source, device)
-    job.record_test_read()
+def _evaluate_model(experiment: Experiment, stored: StoredCheckpoint) -> Results:
+    device, row_N = experiment.extractor.device, experiment.dataset.split.test_N
+    model = stored.classifier(experiment.conf, experiment.extractor.source, device)
+    experiment.record_test_read()
     start = time.monotonic()
     results = classify(
-        model, job.conf, job.dataset, row_N, device, job.extractor.check_readable, features=True
+        model,
+        experiment.conf,
+        experiment.dataset,
+        row_N,
+        device,
+        experiment.extractor.check_readable,
+        features=True,
     )
     rate = len(row_N) / max(time.monotonic() - start, 1e-9)
-    job.extractor.counters.forwarded += len(row_N)
+    experiment.extractor.counters.forwarded += len(row_N)
     cost = measure_cost(model.backbone, rate, device)
     assert results.features is not None
-    return _outcome(kept, results.predictions, results.features, results.attention_maps, cost)
+    return _results(stored, results.predictions, results.features, results.attention_maps, cost)
 
 
-def _outcome(
-    kept: StoredCheckpoint,
+def _results(
+    stored: StoredCheckpoint,
     test: Predictions,
     features: Features,
-    looks: AttentionMaps | None,
+    attention_maps: AttentionMaps | None,
     cost: Mapping[str, object] | None = None,
 ) -> Results:
     return Results(
         {"test": test},
-        kept.file,
-        {"selection": None, "fitted_on": len(kept.fit.image_N)},
-        kept.fit,
+        stored.file,
+        {"selection": None, "fitted_on": len(stored.fit.image_N)},
+        stored.fit,
         cost=cost,
         features=features,
-        attention_maps=looks,
-        notes=tuple(f"of the fit: {note}" for note in kept.metadata["fit"]["notes"]),
+        attention_maps=attention_maps,
+        notes=tuple(f"of the fit: {note}" for note in stored.metadata["fit"]["notes"]),
         unreadable=features.bad,
     )

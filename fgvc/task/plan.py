@@ -1,6 +1,6 @@
 """task=plan: the axes of an experiment -> its plan document, and an exit code.
 
-An operation. Nothing heavy is imported: a plan answers in seconds, before any data is read.
+An operation. It takes seconds: it reads no images and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -36,35 +36,37 @@ from fgvc.types import UserError
 from fgvc.untrusted import shell
 
 FILE = "plan.md"
-UNTOLD = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
+OMITTED = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
 
 
 def run(job: Job) -> int:
     """Write the plan of the experiment that `task.plans` names, under the axes of the command.
 
     Returns:
-        The exit code: FAILED where an item is owed an answer; the document says which and why.
+        The exit code: FAILED if the plan has unanswered items; the document lists them.
 
     Raises:
-        ConfigError: the experiment cannot be.
-        UserError: no checkout to number the plan in, and no task.output.
+        ConfigError: the experiment is invalid.
+        UserError: no task.output, outside a checkout.
         OSError: the document cannot be written.
     """
     about = _about(job)
     file = _file(job, about)
-    found = render_plan(about)
-    atomic.write_text(file, found.text)
-    for key, owed in found.unanswered.items():
-        console.say(f"NOT ANSWERED: {key}, {owed}")
+    plan = render_plan(about)
+    atomic.write_text(file, plan.text)
+    for key, reason in plan.unanswered.items():
+        console.say(f"NOT ANSWERED: {key}, {reason}")
     console.say(f"plan: {file}")
-    return FAILED if found.unanswered else DONE
+    return FAILED if plan.unanswered else DONE
 
 
 def _about(job: Job) -> PlanInputs:
     task = job.conf.task
     chosen = _experiment(job)
-    roots = [_word(one) for one in chosen if _is_place(_key(one)) and one.startswith("runtime.")]
-    data = [one for one in chosen if _key(one).split(".")[0] == "dataset"]
+    roots = [
+        _word(item) for item in chosen if _is_place(_key(item)) and item.startswith("runtime.")
+    ]
+    data = [item for item in chosen if _key(item).split(".")[0] == "dataset"]
     conf, experiment = _asked(chosen)
     _, baseline = _asked(_probe_of(chosen, conf))
     return PlanInputs(
@@ -72,7 +74,7 @@ def _about(job: Job) -> PlanInputs:
         title=task.title or _title(conf),
         experiment=experiment,
         baseline=baseline,
-        asked=_command(one for one in job.overrides if _key(one) not in UNTOLD),
+        asked=_command(item for item in job.overrides if _key(item) not in OMITTED),
         doctor=_command(["task=doctor", *data], roots),
         roots="".join(f" {word}" for word in roots),
         conf=asdict(conf),
@@ -88,26 +90,26 @@ def _about(job: Job) -> PlanInputs:
     )
 
 
-# --- the runs that are planned ---
+# --- the planned runs ---
 
 
 def _experiment(job: Job) -> list[str]:
-    """Overrides of the experiment: those of this command that are not the planning's own."""
+    """Overrides of the experiment: those of the command, without the plan's own."""
     kept = [
-        one
-        for one in job.overrides
-        if _key(one).split(".")[0] != "task" and _key(one) not in UNTOLD
+        item
+        for item in job.overrides
+        if _key(item).split(".")[0] != "task" and _key(item) not in OMITTED
     ]
     return [f"task={job.conf.task.plans}", *kept, *job.conf.task.overrides]
 
 
 def _probe_of(chosen: Sequence[str], conf: Config) -> list[str]:
-    """The linear probe of the same backbone, fitted on the images that the experiment learns on."""
+    """The linear probe of the same backbone, fitted on the images that the experiment trains on."""
     dropped = ("task", "head", "recipe", "final_fit")
     kept = [
-        one
-        for one in chosen
-        if _key(one) not in dropped and not _key(one).startswith(("task.", "head."))
+        item
+        for item in chosen
+        if _key(item) not in dropped and not _key(item).startswith(("task.", "head."))
     ]
     fitted = [f"final_fit={conf.final_fit}"] if conf.final_fit != "trainval" else []
     return ["task=probe", "head=linear", *kept, *fitted]
@@ -127,8 +129,8 @@ def _asked(overrides: Sequence[str]) -> tuple[Config, PlannedRun]:
 
 
 def _options(conf: Config, overrides: Sequence[str]) -> dict[str, str]:
-    """The option file of each axis: as it was given, or by the name that it has."""
-    given = {_key(one): _value(one) for one in overrides}
+    """The option of each axis: as given in the command, or the name in the config."""
+    given = {_key(item): _value(item) for item in overrides}
     chosen = [axis for axis in AXES if axis in given or hasattr(conf, axis)]
     return {axis: given.get(axis) or getattr(conf, axis).name for axis in chosen}
 
@@ -138,7 +140,7 @@ def _command(overrides: Iterable[str], words: Iterable[str] = ()) -> str:
 
 
 def _word(override: str) -> str:
-    """An override as a word of a shell; a place is a variable because it differs by machine."""
+    """An override as a shell word; a path becomes a variable, as it differs between machines."""
     key = _key(override)
     return shell.variable(key, _variable(key)) if _is_place(key) else shell.word(override)
 
@@ -159,7 +161,7 @@ def _value(override: str) -> str:
     return override.partition("=")[2]
 
 
-# --- what is known of them ---
+# --- facts about them ---
 
 
 def _title(conf: Config) -> str:
@@ -192,24 +194,24 @@ def _stamp() -> dict[str, Any]:
 
 
 def _stack_record(conf: Config) -> dict[str, Any] | None:
-    """Of a passed check of this very environment: here, or among the published ones."""
+    """The record of a passed check of this environment: made here, or published."""
     here = stack_check.passed_check(Path(conf.runtime.cache_root))
     if here is not None:
         return here
     env_hash = env_stamp.environment_hash()["env_hash"]
     records = published.read_records(env_stamp.CODE)
-    return next((one for one in records if one["env_hash"] == env_hash and one["passed"]), None)
+    return next((item for item in records if item["env_hash"] == env_hash and item["passed"]), None)
 
 
 def _examination(conf: Config) -> dict[str, Any] | None:
-    """What task=doctor found, where it wrote it."""
+    """The verdict and counts of the last task=doctor; None if it has not run."""
     folder = Path(conf.runtime.output_root).expanduser() / "doctor"
     name = re.sub(r"[^\w.-]", "_", conf.dataset.name) + ".json"
     if not (folder / name).is_file():
         return None
     try:
-        found = read_json(folder, name)
-        return {key: found[key] for key in ("verdict", "counts")}
+        record = read_json(folder, name)
+        return {key: record[key] for key in ("verdict", "counts")}
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / name}: damaged; examine again with task=doctor") from error
 
@@ -237,24 +239,25 @@ def _smoke(conf: Config) -> dict[str, Any]:
 
 
 def _rooms() -> dict[str, list[str]]:
-    """The program's rooms with their modules, as they lie on disk."""
+    """The rooms of the package, each with its modules."""
     package = Path(__file__).resolve().parents[1]
     return {
         room.name: sorted(
-            one.stem
-            for one in room.iterdir()
-            if (one.suffix == ".py" or (one / "__init__.py").is_file()) and one.stem != "__init__"
+            item.stem
+            for item in room.iterdir()
+            if (item.suffix == ".py" or (item / "__init__.py").is_file())
+            and item.stem != "__init__"
         )
         for room in sorted(package.iterdir())
         if (room / "__init__.py").is_file()
     }
 
 
-# --- where it goes ---
+# --- the output file ---
 
 
 def _file(job: Job, about: PlanInputs) -> Path:
-    """task.output, or that of the next number under specs/ of the checkout."""
+    """task.output, or a new numbered folder under specs/ of the checkout."""
     if job.conf.task.output is not None:
         return output_file(job.conf.task.output, FILE, (".md",))
     root = conf_dir().parent
@@ -268,7 +271,7 @@ def _file(job: Job, about: PlanInputs) -> Path:
 
 
 def next_folder(specs: Path, name: str) -> Path:
-    """specs/NNN-name, of the next number that no folder has."""
-    taken = [int(one.name[:3]) for one in specs.glob("[0-9][0-9][0-9]-*")]
+    """specs/NNN-name with the next free number."""
+    numbers = [int(folder.name[:3]) for folder in specs.glob("[0-9][0-9][0-9]-*")]
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return specs / f"{max(taken, default=0) + 1:03d}-{slug}"
+    return specs / f"{max(numbers, default=0) + 1:03d}-{slug}"

@@ -1,7 +1,7 @@
-"""task=predict: a checkpoint and pictures -> class names with probabilities; no dataset is needed.
+"""task=predict: a checkpoint and images -> class names with probabilities, without a dataset.
 
-An operation: it has no config hash and no run folder. What is said on the way goes to stderr, so
-that the answer has stdout, or its file, for itself.
+An operation: it has no config hash and no run folder. Progress and notes go to stderr, so that only
+the predictions go to stdout or their file.
 B batch, C classes, K most probable ones or selected patches.
 """
 
@@ -38,130 +38,132 @@ from fgvc.untrusted.escape import visible
 
 
 def run(job: Job) -> int:
-    """Classify every picture that image= names; bad ones are named and passed over.
+    """Classify every image of image=; unreadable images are reported and skipped.
 
     Returns:
-        The exit code: FAILED when no picture could be classified.
+        The exit code: FAILED when no image could be classified.
 
     Raises:
-        UserError: no pictures, a damaged checkpoint, or weights that are not to be found.
-        OSError: an answer or overlay cannot be written.
+        UserError: no images, a damaged checkpoint, or missing weights.
+        OSError: predictions or an overlay cannot be written.
     """
-    shape, target = _output(job)
-    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as given:
-        kept = restore.load_checkpoint(job)
-        conf, source = _settled(kept, job)
-        manifest = replace(given.manifest, max_pixels=conf.dataset.max_pixels)
-        found = _answers(kept, conf, source, job, manifest)
-        bad = sum(one.error is not None for one in found)
-        if given.note:
-            console.say(given.note)
-        console.say(f"{len(found) - bad} classified, {bad} could not be read")
-    about = {"checkpoint": kept.id, "config_hash": kept.metadata["config_hash"]}
+    format_name, target = _output(job)
+    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as images:
+        stored = restore.load_checkpoint(job)
+        conf, source = _load_config(stored, job)
+        manifest = replace(images.manifest, max_pixels=conf.dataset.max_pixels)
+        predictions = _predict(stored, conf, source, job, manifest)
+        bad = sum(prediction.error is not None for prediction in predictions)
+        if images.note:
+            console.say(images.note)
+        console.say(f"{len(predictions) - bad} classified, {bad} could not be read")
+    header = {"checkpoint": stored.id, "config_hash": stored.metadata["config_hash"]}
     root = (
         image_argument.STDIN if image_argument.reads_stdin(job.conf.image) else str(manifest.root)
     )
-    about |= {"root": root, "title": _title(conf, len(kept.classes))}
-    text = prediction_output.FORMATS[shape](found, kept.classes, about)
+    header |= {"root": root, "title": _title(conf, len(stored.classes))}
+    text = prediction_output.FORMATS[format_name](predictions, stored.classes, header)
     if target is not None:
         atomic.write_text(target, text)
     else:
-        with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
+        with contextlib.suppress(BrokenPipeError):  # `| head` closed the pipe
             if sys.stdout.isatty():  # a file or a pipe gets every byte
                 text = visible(text, keep="\n")
             print(text, end="", flush=True)
-    return DONE if bad < len(found) else FAILED
+    return DONE if bad < len(predictions) else FAILED
 
 
 def _output(job: Job) -> tuple[str, Path | None]:
-    """task.format, which the suffix of task.output gives where the command does not, and the file.
+    """The format and the file. Without task.format, the suffix of task.output gives the format.
 
     Raises:
         UserError: a file of another format.
     """
-    given, shape = job.conf.task.output, job.conf.task.format
-    if given is None:
-        return shape, None
-    suffix = Path(given).suffix.lower().removeprefix(".")
+    output, format_name = job.conf.task.output, job.conf.task.format
+    if output is None:
+        return format_name, None
+    suffix = Path(output).suffix.lower().removeprefix(".")
     if suffix in prediction_output.FORMATS and not any(
-        key_of(o) == "task.format" for o in job.overrides
+        key_of(item) == "task.format" for item in job.overrides
     ):
-        shape = suffix
-    suffixes = {"table": (".txt", ".md", ".log")}.get(shape, (f".{shape}",))
-    return shape, output_file(given, f"predictions{suffixes[0]}", suffixes)
+        format_name = suffix
+    suffixes = {"table": (".txt", ".md", ".log")}.get(format_name, (f".{format_name}",))
+    return format_name, output_file(output, f"predictions{suffixes[0]}", suffixes)
 
 
-def _settled(kept: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
-    conf, source = restore.load_config_and_weights(kept, job)
+def _load_config(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
+    conf, source = restore.load_config_and_weights(stored, job)
     if job.conf.task.overlay is not None and conf.part_attention.name == "off":
         raise UserError(
-            f"task.overlay={job.conf.task.overlay}: {kept.file} has part_attention=off and selects "
-            "no patches to draw; leave task.overlay out"
+            f"task.overlay={job.conf.task.overlay}: {stored.file} has part_attention=off, so there "
+            "are no selected patches to draw; leave task.overlay out"
         )
     if conf.dataset.box_crop:
-        console.say("note: made for pictures cut to their boxes (dataset.box_crop); cut these too")
+        console.say(
+            "note: made for images cropped to their boxes (dataset.box_crop); crop these too"
+        )
     return conf, source
 
 
-def _answers(
-    kept: StoredCheckpoint, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
+def _predict(
+    stored: StoredCheckpoint, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
 ) -> list[ImagePrediction]:
-    """One for every picture, in their order, computed batch by batch."""
+    """A prediction per image, in order, computed batch by batch."""
     device = set_up_process(conf)
-    model = kept.classifier(conf, source, device)
+    model = stored.classifier(conf, source, device)
     row_N = np.arange(len(manifest))
-    found: dict[int, ImagePrediction] = {}
-    with console.progress("pictures", len(manifest), "images") as advance:
-        for seen in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
-            batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
+    predictions: dict[int, ImagePrediction] = {}
+    with console.progress("predict", len(manifest), "images") as advance:
+        for result in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
+            batch, logits_BC = result.batch, result.logits_BK.cpu().numpy()
             for bad in batch.bad:
                 console.say(prediction_output.printable(bad.message))
-                found[bad.row] = ImagePrediction(manifest.path[bad.row], error=bad.message)
+                predictions[bad.row] = ImagePrediction(manifest.path[bad.row], error=bad.message)
             rows = batch.row_B.tolist()
-            best = _best(logits_BC, job.conf.task.top_k) if rows else []
-            named = [
-                ImagePrediction(manifest.path[row], one)
-                for row, one in zip(rows, best, strict=True)
+            top = _top_classes(logits_BC, job.conf.task.top_k) if rows else []
+            readable = [
+                ImagePrediction(manifest.path[row], classes)
+                for row, classes in zip(rows, top, strict=True)
             ]
-            found |= zip(rows, named, strict=True)
-            if seen.selection is not None and job.conf.task.overlay is not None:
+            predictions |= zip(rows, readable, strict=True)
+            if result.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
-                _draw(folder, kept, conf, manifest, seen.selection, named)
+                _draw(folder, stored, conf, manifest, result.selection, readable)
             advance(len(rows) + len(batch.bad))
-    return [found[row] for row in range(len(manifest))]
+    return [predictions[row] for row in range(len(manifest))]
 
 
-def _best(logits_BC: np.ndarray, most: int) -> list[list[tuple[int, float]]]:
-    """Class index and probability of the most probable classes, of each picture."""
-    top_BK = metrics.topk(logits_BC, min(most, logits_BC.shape[1]))
+def _top_classes(logits_BC: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
+    """Per image, class index and probability of the k most probable classes."""
+    top_BK = metrics.topk(logits_BC, min(k, logits_BC.shape[1]))
     logprob_BC = metrics.log_probabilities(logits_BC)
-    share_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
-    pairs = zip(top_BK.tolist(), share_BK.tolist(), strict=True)
-    return [list(zip(index_K, share_K, strict=True)) for index_K, share_K in pairs]
+    probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
+    pairs = zip(top_BK.tolist(), probability_BK.tolist(), strict=True)
+    return [list(zip(index_K, probability_K, strict=True)) for index_K, probability_K in pairs]
 
 
 def _draw(
     folder: Path,
-    kept: StoredCheckpoint,
+    stored: StoredCheckpoint,
     conf: Config,
     manifest: Manifest,
-    selected: Selection,
-    named: Sequence[ImagePrediction],
+    selection: Selection,
+    predictions: Sequence[ImagePrediction],
 ) -> None:
-    """An overlay of each picture of a batch, under the picture's own path and name."""
-    for place, one in enumerate(named):
-        index, share = one.best[0]
-        data = untrusted.read_bytes(manifest.root / one.path, untrusted.PICTURE)
-        picture_CHW = decode(data, one.path, manifest.max_pixels)
-        score_BN = selected.patch_scores
-        drawn = draw_overlay(
-            picture_CHW,
+    """Write an overlay of each image of a batch, under the path and name of the image."""
+    for position, prediction in enumerate(predictions):
+        index, probability = prediction.best[0]
+        data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.PICTURE)
+        image_CHW = decode(data, prediction.path, manifest.max_pixels)
+        score_BN = selection.patch_scores
+        overlay = draw_overlay(
+            image_CHW,
             conf,
-            image_overlay.title(kept.classes[index][1], share),
-            selected.index_BK[place].cpu().numpy(),
-            None if score_BN is None else score_BN[place].cpu().numpy(),
+            image_overlay.title(stored.classes[index][1], probability),
+            selection.index_BK[position].cpu().numpy(),
+            None if score_BN is None else score_BN[position].cpu().numpy(),
         )
-        atomic.write_bytes(folder / f"{one.path}.png", image_overlay.png(drawn))
+        atomic.write_bytes(folder / f"{prediction.path}.png", image_overlay.png(overlay))
 
 
 def _title(conf: Config, classes: int) -> str:

@@ -1,4 +1,4 @@
-"""task=probe: frozen features -> a head chosen on validation, refitted, and read on test once.
+"""task=probe: frozen features -> a head selected on validation, refitted, evaluated once on test.
 
 N images, D feature width, C classes.
 """
@@ -22,10 +22,10 @@ from fgvc.types import TEST, Features, Predictions
 
 
 def run(job: Job) -> Skipped | None:
-    """Run one probe into its run folder.
+    """Fit and evaluate a head, and write the run folder.
 
     Raises:
-        UserError: data, weights, device or folder are not what the command says they are.
+        UserError: data, weights, device or folder do not match the command.
     """
     with open_experiment("probe", job.conf, resolved(job.cfg), job.command) as experiment:
         if skipped := find_complete_run(experiment):
@@ -34,34 +34,38 @@ def run(job: Job) -> Skipped | None:
     return None
 
 
-def _probe(job: Experiment) -> Results:
-    manifest, split = job.dataset.manifest, job.dataset.split
-    fit_head.check_fit(job)
-    features = job.extractor.extract("train", np.flatnonzero(manifest.split_N != TEST))
-    train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
-    fitted = fit_head.fit_head(job, train, val)
-    splits: dict[str, Predictions] = {}
+def _probe(experiment: Experiment) -> Results:
+    manifest, split = experiment.dataset.manifest, experiment.dataset.split
+    fit_head.check_fit(experiment)
+    features = experiment.extractor.extract("train", np.flatnonzero(manifest.split_N != TEST))
+    train, val = _select_rows(features, split.train_N), _select_rows(features, split.val_N)
+    fitted = fit_head.fit_head(experiment, train, val)
+    predictions: dict[str, Predictions] = {}
     if len(split.val_N):
-        splits["val"] = predict_features(fitted.val_head, val, job.dataset)
-    test = job.extractor.extract("test", split.test_N)  # read here, once, when all is chosen
-    splits["test"] = predict_features(fitted.final_head, test, job.dataset)
-    fitted_N = np.concatenate([train.row_N, val.row_N]) if fit_head.does_refit(job) else train.row_N
-    chose_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
+        predictions["val"] = predict_features(fitted.val_head, val, experiment.dataset)
+    test = experiment.extractor.extract(
+        "test", split.test_N
+    )  # test is read here, once, after all choices
+    predictions["test"] = predict_features(fitted.final_head, test, experiment.dataset)
+    fitted_N = (
+        np.concatenate([train.row_N, val.row_N]) if fit_head.does_refit(experiment) else train.row_N
+    )
+    selection_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
     return Results(
-        splits,
+        predictions,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        describe_fit(job, fitted_N, chose_N),
+        describe_fit(experiment, fitted_N, selection_N),
         features=test,
-        attention_maps=job.extractor.attention_maps,
+        attention_maps=experiment.extractor.attention_maps,
         notes=fitted.notes,
         unreadable=(*features.bad, *test.bad),
     )
 
 
-def _rows_of(features: Features, row_N: np.ndarray) -> Features:
-    """The features of some manifest rows, without those that could not be read (they count)."""
-    kept_N = np.isin(features.row_N, row_N)
-    wanted = set(row_N.tolist())
-    bad = tuple(one for one in features.bad if one.row in wanted)
-    return Features(features.x_ND[kept_N], features.row_N[kept_N], bad)
+def _select_rows(features: Features, row_N: np.ndarray) -> Features:
+    """The features of these manifest rows, and which of their images could not be read."""
+    selected_N = np.isin(features.row_N, row_N)
+    rows = set(row_N.tolist())
+    bad = tuple(image for image in features.bad if image.row in rows)
+    return Features(features.x_ND[selected_N], features.row_N[selected_N], bad)

@@ -1,6 +1,6 @@
-"""task=prune: runs and tables whose recorded time is over -> gone, or only named, unless told.
+"""task=prune: runs and tables past their recorded retention -> listed, or removed if task.delete.
 
-An operation: it looks at what was recorded, never at the dates of files.
+An operation. It reads retention from the records, never from the dates of files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fgvc.untrusted.escape import one_line, visible
 
 
 def run(job: Job) -> None:
-    """Name what goes and why the rest stays; with task.delete=true, remove what goes.
+    """List what expired and why the rest stays; with task.delete=true, remove what expired.
 
     Raises:
-        UserError: no such root, or a table there that cannot be read.
-        LockHeld: another prune is at work.
-        OSError: something cannot be removed.
+        UserError: no such root, or an unreadable table in it.
+        LockHeld: another prune is running.
+        OSError: an item cannot be removed.
     """
     if job.conf.run is not None:
         return _pin(find_run(Path(job.conf.run), "run"), job.conf.task)
@@ -37,23 +37,25 @@ def run(job: Job) -> None:
     for item in items:
         if not item.verdict.goes:
             console.say(f"stays  {visible(item.name)}: {one_line(item.verdict.why)}")
-    gone = [item for item in items if item.verdict.goes]
-    total = sum(_told(gone))
+    expired = [item for item in items if item.verdict.goes]
+    total = sum(_list_sizes(expired))
     if job.conf.task.delete:
-        removed = root.remove(gone)
-        console.say(f"removed {len(removed)} of {len(gone)}; it is {root.now:%Y-%m-%d %H:%M} UTC")
+        removed = root.remove(expired)
+        console.say(
+            f"removed {len(removed)} of {len(expired)}; it is {root.now:%Y-%m-%d %H:%M} UTC"
+        )
         return None
     return console.say(
-        f"{len(gone)} would go ({total / MIB:.1f} MiB), {len(items) - len(gone)} stay; it is "
+        f"{len(expired)} would go ({total / MIB:.1f} MiB), {len(items) - len(expired)} stay; it is "
         f"{root.now:%Y-%m-%d %H:%M} UTC. Nothing was touched: task.delete=true removes them"
     )
 
 
 def _pin(folder: Path, task: PruneTask) -> None:
-    """Write a reason into the run's own retention, or take it out, while no prune is at it."""
+    """Add a pin to the run's retention, or remove it, while no prune is running."""
     file = folder / retention.FILE
     try:
-        read_retention(folder)  # before a lock file is made beside what is no run
+        read_retention(folder)  # refuses what is no run, before a lock file is made
         with lock(folder.resolve().parent / ".lock"):
             reasons = read_retention(folder).pinned_by
             if task.unpin is not None and task.unpin not in reasons:
@@ -62,14 +64,14 @@ def _pin(folder: Path, task: PruneTask) -> None:
                 retention.pin(file, task.pin)
             if task.unpin is not None:
                 retention.unpin(file, task.unpin)
-            left = ", ".join(retention.read(file).pinned_by)
-    except (retention.UnreadableError, DamageError) as why:
-        raise UserError(f"run={folder}: {why}; it can be pinned in a complete run only") from why
-    console.say(f"{folder}: {f'pinned by {one_line(left)}' if left else 'not pinned'}")
+            pins = ", ".join(retention.read(file).pinned_by)
+    except (retention.UnreadableError, DamageError) as error:
+        raise UserError(f"run={folder}: {error}; only a complete run can be pinned") from error
+    console.say(f"{folder}: {f'pinned by {one_line(pins)}' if pins else 'not pinned'}")
 
 
-def _told(items: Iterable[Item]) -> Iterable[int]:
-    """Name each and yield its bytes."""
+def _list_sizes(items: Iterable[Item]) -> Iterable[int]:
+    """Print each item and yield its bytes."""
     for item in items:
         size = item.size()
         why = one_line(item.verdict.why)

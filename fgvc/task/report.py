@@ -1,6 +1,6 @@
 """task=report: every run folder under runtime.output_root -> a table on the terminal and on disk.
 
-An operation: it has no config hash and no run folder, and looks at no weights and no device.
+An operation: it has no config hash and no run folder, and uses no weights and no device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def run(job: Job) -> None:
     """Write baselines.csv, .json and .html, and print the table.
 
     Raises:
-        UserError: no complete run lies there.
+        UserError: no complete run in it.
         OSError: the folder cannot be written.
     """
     root = Path(job.conf.runtime.output_root).expanduser()

@@ -1,7 +1,7 @@
 """task=view: a run, or two runs of one dataset, in the FiftyOne App until Ctrl-C.
 
-An operation: the record is read, held against its digests, and left as it is. The database is our
-own, under runtime.cache_root; a dataset in it takes the place of an earlier one of its name.
+An operation: it verifies the record and leaves it unchanged. The database is under
+runtime.cache_root; a dataset replaces an earlier dataset of the same name in it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from fgvc.types import Preempted, UserError
 
 
 def run(job: Job) -> None:
-    """Open the App and wait; Ctrl-C ends it well, while it loads too.
+    """Open the App and wait for Ctrl-C, which also ends it cleanly while it loads.
 
     Raises:
-        UserError: no such record or a damaged one, runs of other images, pictures that are not to
-            be found, a port that is taken, no FiftyOne here, or a database that does not answer.
-        OSError: the database's folder cannot be made.
+        UserError: a missing or damaged record, runs of different images, missing images, a port in
+            use, no FiftyOne, or a database that does not answer.
+        OSError: the folder of the database cannot be made.
     """
     try:
         _show(job)
@@ -44,20 +44,20 @@ def run(job: Job) -> None:
 
 def _show(job: Job) -> None:
     conf = job.conf
-    given = {"run": conf.run, "against": conf.against}
-    runs = [find_run(Path(path), key) for key, path in given.items() if path is not None]
-    exports = [_export(one) for one in runs]
+    paths = {"run": conf.run, "against": conf.against}
+    runs = [find_run(Path(path), key) for key, path in paths.items() if path is not None]
+    exports = [_export(folder) for folder in runs]
     root = _data_root(job, runs[0], exports[0])
     app.check_port(conf.task.address, conf.task.port)
-    with scratch("view") as beside:
+    with scratch("view") as merged:
         if len(exports) > 1:
-            two_runs.write(beside, *exports)
+            two_runs.write(merged, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
-        folder = exports[0] if len(exports) == 1 else beside
+        folder = exports[0] if len(exports) == 1 else merged
         dataset = app.load_dataset(folder, root, _name(runs))
     session = app.launch(dataset, conf.task.address, conf.task.port)
     try:
-        _tell(job, dataset)
+        _print_address(job, dataset)
         while True:
             signal.pause()
     except (KeyboardInterrupt, Preempted):
@@ -67,10 +67,10 @@ def _show(job: Job) -> None:
 
 
 def _export(folder: Path) -> Path:
-    """The dataset of a run folder, whole and as it was written.
+    """The FiftyOne dataset of a run folder, verified.
 
     Raises:
-        UserError: names the file that is missing or changed.
+        UserError: a file is missing or changed.
     """
     try:
         artifacts = verify.read_index(folder)
@@ -80,50 +80,50 @@ def _export(folder: Path) -> Path:
             if file.startswith(f"{FOLDER}/"):
                 verify.read_verified(folder, file, artifacts)
     except DamageError as error:
-        way = "give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
+        hint = "give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
         if (folder / "artifacts.json").is_file():  # a sealed run
-            way = "restore the file, or run it again"
-        raise UserError(f"{folder}: {error}; {way}") from error
+            hint = "restore the file, or run it again"
+        raise UserError(f"{folder}: {error}; {hint}") from error
     return folder / FOLDER
 
 
 def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
-    """Where the pictures of a run lie: as the command says, where they were, or in data_root.
+    """The folder of a run's images: of the command, of the record, or in runtime.data_root.
 
     Raises:
-        UserError: none of these holds the first picture; names where it was looked for.
+        UserError: none of these folders holds the first image.
     """
     first = next(two_runs.samples(export))["filepath"]
-    places = _places(job, run_folder)
-    for place in places:
-        if (place / first).is_file():
-            return place
+    roots = _candidate_roots(job, run_folder)
+    for root in roots:
+        if (root / first).is_file():
+            return root
     raise UserError(
-        f"{first} of {run_folder} is not in {' or '.join(map(str, places))}: "
+        f"{first} of {run_folder} is not in {' or '.join(map(str, roots))}: "
         "give dataset.root=PATH, the folder that the run had"
     )
 
 
-def _places(job: Job, run_folder: Path) -> Sequence[Path]:
-    given = declared_values(job.overrides)
-    root, table = given.get("dataset.root"), given.get("dataset.table")
+def _candidate_roots(job: Job, run_folder: Path) -> Sequence[Path]:
+    values = declared_values(job.overrides)
+    root, table = values.get("dataset.root"), values.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]
     file = run_folder / "config.yaml"
     try:
-        had = yaml.safe_load(untrusted.read_yaml(file))["dataset"]
-        recorded = named_root(had["root"], had["table"])
+        dataset = yaml.safe_load(untrusted.read_yaml(file))["dataset"]
+        recorded = named_root(dataset["root"], dataset["table"])
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
     return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
 
 
 def _name(runs: Sequence[Path]) -> str:
-    """Of the dataset in the database: the checkpoints, by which a person finds it again."""
-    return "-".join(["fgvc", *(one.resolve().name[:SHORT] for one in runs)])
+    """The dataset's name in the database, from the checkpoints."""
+    return "-".join(["fgvc", *(folder.resolve().name[:SHORT] for folder in runs)])
 
 
-def _tell(job: Job, dataset: Any) -> None:
+def _print_address(job: Job, dataset: Any) -> None:
     task = job.conf.task
     views = ", ".join(dataset.list_saved_views())
     console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")

@@ -1,6 +1,6 @@
-"""task=zero_shot: images against the text of the class names; nothing is fitted or chosen.
+"""task=zero_shot: test images and the text of class names -> predictions, without any fitting.
 
-The class names know nothing of the training images, which are not read: validation and test are.
+Training images are not read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fgvc.pipeline.text_features import class_text_features
 
 
 def run(job: Job) -> Skipped | None:
-    """Classify by class names into a run folder.
+    """Classify test images by class names, and write the run folder.
 
     Raises:
-        UserError: data, weights, tokenizer, device or folder are not what the command says.
+        UserError: data, weights, tokenizer, device or folder do not match the command.
     """
     with open_experiment("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
         if skipped := find_complete_run(experiment):
@@ -35,21 +35,21 @@ def run(job: Job) -> Skipped | None:
     return None
 
 
-def _zero_shot(job: Experiment) -> Results:
-    text = class_text_features(job)
+def _zero_shot(experiment: Experiment) -> Results:
+    text = class_text_features(experiment)
     head = heads.TextHead(text.weight_CD, text.scale)
-    test = job.extractor.extract("test", job.dataset.split.test_N)
+    test = experiment.extractor.extract("test", experiment.dataset.split.test_N)
     numbers: dict[str, object] = {
         "selection": None,
-        "prompts": {"templates": list(job.conf.dataset.prompts), "scale": text.scale},
+        "prompts": {"templates": list(experiment.conf.dataset.prompts), "scale": text.scale},
         "fitted_on": 0,
     }
     return Results(
-        {"test": predict_features(head, test, job.dataset)},
+        {"test": predict_features(head, test, experiment.dataset)},
         head.state_dict(),
         numbers,
-        describe_fit(job, np.empty(0, np.int64), np.empty(0, np.int64)),
+        describe_fit(experiment, np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
-        attention_maps=job.extractor.attention_maps,
+        attention_maps=experiment.extractor.attention_maps,
         unreadable=test.bad,
     )

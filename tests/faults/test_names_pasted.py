@@ -172,7 +172,7 @@ def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypat
     best |= {"config_hash": "0" * 64, "top1": 0.5, "loss": 1.0, "n": 4, "state": "done"}
     said: list[str] = []
     monkeypatch.setattr(search.console, "say", said.append)
-    monkeypatch.setattr(search.report, "line", lambda row: "top-1 50.0")
+    monkeypatch.setattr(search.report, "describe_trial", lambda row: "top-1 50.0")
     search._write_winner(conf, folder, {"trials": [best], "run_id": "r"}, best)
     (words,) = pasted(said[0], desk)
     assert given(words) == {"experiment": str(folder / "best.yaml")}

@@ -295,8 +295,8 @@ def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
         with signals.blocked():
             # to this thread: another one, without a block, would take it at once
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-            with job_process.noticing():
-                assert job_process.asked() == 1
+            with job_process.forward_signals():
+                assert job_process.stop_signals() == 1
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -317,17 +317,17 @@ class Waits:
 def test_neither_a_sweep_server_nor_a_job_at_its_birth_loses_a_notice(gate, monkeypatch):
     """The server outlives it, as it starts the other jobs; the job stops, resumably."""
     monkeypatch.setattr(
-        job_process, "_asked", 0
+        job_process, "_stop_signals", 0
     )  # a sweep of an earlier test may have been stopped
     cfg = composed(["task=audit", "run=/nowhere"])
     _forkserver._stop()  # pyright: ignore[reportAttributeAccessIssue]
     server = gate("forkserver")
-    ended = job_process.isolated(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
+    ended = job_process.run_in_process(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
     assert len(server.pids) == 1
     assert (ended.code, ended.state) == (FAILED, "failed")
     assert (ended.line or "").startswith("run=/nowhere")
     job = gate(None, lambda pid: os.kill(pid, signal.SIGTERM))
     waits: list[Any] = [Waits(job)]
-    ended = job_process.isolated(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
+    ended = job_process.run_in_process(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
     assert len(job.pids) == 1
     assert (ended.code, ended.state) == (PREEMPTED, "preempted")

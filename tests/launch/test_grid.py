@@ -1,4 +1,4 @@
-"""sweep=grid from the plan to the table: what was forecast is what runs, and then it is there."""
+"""sweep=grid from dry run to table: the announced jobs run, and a second dry run finds them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.launch.dry_run import _images
+from fgvc.launch import dry_run
 from fgvc.run import main
 
 GRID = (
@@ -30,22 +30,22 @@ GRID = (
 )
 
 
-def listing(root: Path) -> set[Path]:
+def files_below(root: Path) -> set[Path]:
     return {path for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
 def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, capfd):
-    def said(*more: str) -> str:
-        _images.cache_clear()  # as in a process of its own
+    def output(*more: str) -> str:
+        dry_run._counts.clear()  # as in a new process
         capfd.readouterr()
         assert main([*GRID, *places, *more]) == 0
         return capfd.readouterr().out
 
     def plan(run_id: str) -> list[str]:
-        before = listing(tmp_path)
-        lines = said(f"runtime.run_id={run_id}", "runtime.dry_run=true").splitlines()
-        assert listing(tmp_path) == before
+        before = files_below(tmp_path)
+        lines = output(f"runtime.run_id={run_id}", "runtime.dry_run=true").splitlines()
+        assert files_below(tmp_path) == before
         return lines
 
     first = plan("one")
@@ -54,7 +54,7 @@ def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, cap
     assert [row[1] for row in rows] == ["30", "30", "30", "30"]  # 12 + 6 + 12, or 12 and 6 + 12
     assert sum("no text tower" in line for line in first) <= 2
 
-    table = said("runtime.run_id=one")
+    table = output("runtime.run_id=one")
     assert "2 combinations: head=text reads class names" in table
     folders = sorted((tmp_path / "outputs" / "one").glob("*/*/metrics.json"))
     assert {folder.parts[-3] for folder in folders} == {row[0] for row in rows}

@@ -1,4 +1,4 @@
-"""The launchers: one sweep is one table under each, and what is lost or stopped has its row."""
+"""The launchers: a sweep gives the same table under each, and lost or stopped jobs have a row."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ import pytest
 from fgvc.launch.launched_job import STOP
 from fgvc.run import main
 
-HERE = "serial"
+SERIAL = "serial"
 LOST = {"joblib": 2, "submitit_local": 1}  # joblib kills all its workers when it loses one
 LAUNCHERS = {"joblib": "loky", "submitit_local": "submitit.core._submit"}  # a worker's command
-ASKED = "head.k=3,4,5,6,1000"  # the last one exceeds the training images
-# of a row: when it ran, and where its sweep was told to write
-OTHER = ("seconds", "started", "traceback", "choices")
+K = "head.k=3,4,5,6,1000"  # the last one exceeds the training images
+# keys of a row that differ between two runs of a sweep
+VARYING = ("seconds", "started", "traceback", "choices")
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def swept(shared_places, tmp_path_factory) -> Iterator[Callable[[str], Path]]:
-    """swept(launcher) -> the folder of the sweep that it ran; each runs once."""
-    found: dict[str, Path] = {}
-    alone = pytest.MonkeyPatch()
-    alone.setenv("GIT_DIR", os.devnull)  # code that is edited meanwhile is another answer
+def sweep_folder(shared_places, tmp_path_factory) -> Iterator[Callable[[str], Path]]:
+    """sweep_folder(launcher) -> the folder of a sweep under this launcher; each runs once."""
+    roots: dict[str, Path] = {}
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GIT_DIR", os.devnull)  # code edited meanwhile would make other runs
 
     def folder(launcher: str) -> Path:
-        if launcher not in found:
-            root = tmp_path_factory.mktemp(launcher)
-            assert main(command(root, shared_places, launcher)) == 1
-            found[launcher] = root
-        return found[launcher]
+        if launcher not in roots:
+            roots[launcher] = tmp_path_factory.mktemp(launcher)
+            assert main(command(roots[launcher], shared_places, launcher)) == 1
+        return roots[launcher]
 
     yield folder
-    alone.undo()
+    patch.undo()
 
 
 def command(root: Path, shared: dict[str, Path], launcher: str) -> list[str]:
-    birds = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
+    generator = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
     return [
         "-m",
         f"hydra/launcher={launcher}",
@@ -52,7 +51,7 @@ def command(root: Path, shared: dict[str, Path], launcher: str) -> list[str]:
         "backbone.size=mini",
         "backbone.pretrained=false",
         "runtime.stack_check=false",
-        *(f"dataset.generator.{one}" for one in birds),
+        *(f"dataset.generator.{item}" for item in generator),
         "dataset.subset=tiny",
         "runtime.num_workers=0",
         "runtime.threads=1",
@@ -62,7 +61,7 @@ def command(root: Path, shared: dict[str, Path], launcher: str) -> list[str]:
         f"runtime.multirun_root={root / 'multirun'}",
         "runtime.run_id=x",
         "head=knn",
-        ASKED,
+        K,
     ]
 
 
@@ -72,55 +71,56 @@ def table(root: Path) -> dict[str, Any]:
 
 def rows(root: Path) -> list[dict[str, Any]]:
     return [
-        {key: value for key, value in row.items() if key not in OTHER}
+        {key: value for key, value in row.items() if key not in VARYING}
         for row in table(root)["jobs"]
     ]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_the_same_sweep_gives_the_same_table_under_each(launcher, swept):
-    here, there = swept(HERE), swept(launcher)
-    assert table(here)["counts"] == {"done": 4, "failed": 1}
-    assert rows(there) == rows(here)
-    for row in rows(here):
+def test_each_launcher_gives_the_same_table(launcher, sweep_folder):
+    serial, other = sweep_folder(SERIAL), sweep_folder(launcher)
+    assert table(serial)["counts"] == {"done": 4, "failed": 1}
+    assert rows(other) == rows(serial)
+    for row in rows(serial):
         if row["state"] != "done":
             assert "exceeds the 12 training images" in row["line"]
             continue
-        mine, theirs = (
+        metrics = [
             json.loads((root / "outputs" / row["folder"] / "metrics.json").read_text())
-            for root in (here, there)
-        )
-        for numbers in (mine, theirs):
+            for root in (serial, other)
+        ]
+        for numbers in metrics:
             del numbers["cost"]
             for read in numbers["test_read_log"]:
                 del read["time"]
-        assert mine == theirs
+        assert metrics[0] == metrics[1]
         for name in ("ckpt.bin", "predictions.parquet"):
-            files = [root / "outputs" / row["folder"] / name for root in (here, there)]
+            files = [root / "outputs" / row["folder"] / name for root in (serial, other)]
             assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(launcher, begun, tmp_path):
-    three = ("seed=0,1,2", "task.epochs=200", "runtime.run_id=x")
-    job = begun("-m", f"hydra/launcher={launcher}", *three)
+    three_jobs = ("seed=0,1,2", "task.epochs=200", "runtime.run_id=x")
+    sweep = begun("-m", f"hydra/launcher={launcher}", *three_jobs)
 
-    def saved() -> int:
-        return len({one.parent for one in tmp_path.glob("outputs/x/*/in-progress/resume/state-*")})
+    def jobs_with_state() -> int:
+        states = tmp_path.glob("outputs/x/*/in-progress/resume/state-*")
+        return len({state.parent for state in states})
 
-    job.until(lambda: saved() >= 2)
-    sweep = psutil.Process(job.process.pid)
-    name = LAUNCHERS[launcher]
-    workers = [one for one in sweep.children(recursive=True) if name in " ".join(one.cmdline())]
-    next(one for one in workers if one.children()).kill()
-    job.until(lambda: saved() >= 3)  # the one that had not begun begins
-    children = sweep.children(recursive=True)
-    job.send(signal.SIGINT)
-    assert job.wait() == 75, job.said
+    sweep.until(lambda: jobs_with_state() >= 2)
+    process, name = psutil.Process(sweep.process.pid), LAUNCHERS[launcher]
+    children = process.children(recursive=True)
+    workers = [child for child in children if name in " ".join(child.cmdline())]
+    next(worker for worker in workers if worker.children()).kill()
+    sweep.until(lambda: jobs_with_state() >= 3)  # the third job starts
+    children = process.children(recursive=True)
+    sweep.send(signal.SIGINT)
+    assert sweep.wait() == 75, sweep.said
     assert psutil.wait_procs(children, timeout=60)[1] == []
-    told = sorted((row["state"], row["line"]) for row in table(tmp_path)["jobs"])
-    lost, stopped = told[: LOST[launcher]], told[LOST[launcher] :]
+    ends = sorted((row["state"], row["line"]) for row in table(tmp_path)["jobs"])
+    lost, stopped = ends[: LOST[launcher]], ends[LOST[launcher] :]
     assert {state for state, _ in lost} == {"failed"}
     assert all("worker" in line for _, line in lost)
     assert {state for state, _ in stopped} == {"preempted"}

@@ -1,4 +1,4 @@
-"""sweep=tune from command to winner: what is tried, what it is worth, and test unread."""
+"""sweep=tune from command to winner: the trials, their values, and test unread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMAND = (
     "task.batch_size=4",
     "task.epochs=1",
     "task.warmup_steps=2",
-    "task.learning_rate=1e-3,1e30",  # the second is no rate to learn at
+    "task.learning_rate=1e-3,1e30",  # the second diverges
     "task.drop_path=interval(0,0.2)",
     "task.layer_decay=0.75",
     "task.weight_decay=0.05",
@@ -37,11 +37,11 @@ COMMAND = (
     "runtime.threads=1",
     "runtime.device=cpu",
 )
-ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}  # as in conftest.py
+ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}  # as in conftest.py
 
 
-class Searched:
-    """A search in folders of its own: start it, or any other command, and look at what it left."""
+class SearchRun:
+    """A search in folders of its own: starts it, or another command, and reads its records."""
 
     def __init__(self, home: Path, shared: dict[str, Path]) -> None:
         self.multirun, self.outputs = home / "multirun" / "search", home / "outputs"
@@ -54,28 +54,28 @@ class Searched:
         )
 
     def arguments(self, *more: str) -> list[str]:
-        chosen = {one.partition("=")[0]: one for one in (*COMMAND, *self.places, *more)}
-        return list(chosen.values())
+        items = (*COMMAND, *self.places, *more)
+        return list({item.partition("=")[0]: item for item in items}.values())
 
     def start(self, *arguments: str) -> tuple[int, list[str]]:
-        """Its exit code, and what it and the processes of its trials said."""
-        said = self.outputs.parent / "said.txt"
-        said.unlink(missing_ok=True)
+        """The exit code, and the lines that it and the processes of its trials printed."""
+        log = self.outputs.parent / "out.txt"
+        log.unlink(missing_ok=True)
         before = os.dup(1)
         try:
-            with said.open("a", buffering=1) as out, contextlib.redirect_stdout(out):
+            with log.open("a", buffering=1) as out, contextlib.redirect_stdout(out):
                 os.dup2(out.fileno(), 1)
                 code = main(arguments)
         finally:
             os.dup2(before, 1)
             os.close(before)
-        return code, said.read_text().splitlines()
+        return code, log.read_text().splitlines()
 
-    def told(self) -> dict:
+    def record(self) -> dict:
         return json.loads((self.multirun / "search.json").read_text())
 
     def rows(self) -> list[dict]:
-        return self.told()["trials"]
+        return self.record()["trials"]
 
     def folders(self, run_id: str = "search") -> list[str]:
         return sorted(path.name for path in (self.outputs / run_id).iterdir())
@@ -87,51 +87,52 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory, shared_places):
-    """Three trials, then the same command for four: the search goes on where it stood."""
-    made = Searched(tmp_path_factory.mktemp("search"), shared_places)
+    """Three trials, then the same command for four: the search continues with the fourth."""
+    search = SearchRun(tmp_path_factory.mktemp("search"), shared_places)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ALONE.items():
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        assert made.start(*made.arguments("hydra.sweeper.n_trials=3"))[0] == 0
-        made.began = made.rows()
-        made.code, made.out = made.start(*made.arguments("hydra.sweeper.n_trials=4"))
-        yield made
+        assert search.start(*search.arguments("hydra.sweeper.n_trials=3"))[0] == 0
+        search.first = search.rows()
+        search.code, search.out = search.start(*search.arguments("hydra.sweeper.n_trials=4"))
+        yield search
 
 
-def test_every_trial_is_told_and_the_best_on_validation_wins(search):
+def test_every_trial_is_listed_and_the_best_on_validation_wins(search):
     assert search.code == 0
     rows = search.rows()
     assert [row["number"] for row in rows] == [0, 1, 2, 3]
-    assert {row["state"] for row in rows} == {"done", "failed"}  # and the search went on
+    assert {row["state"] for row in rows} == {"done", "failed"}  # and the search continued
     for row in rows:
-        learns = row["values"]["task.learning_rate"] == 1e-3
-        assert row["state"] == ("done" if learns else "failed")
+        converges = row["values"]["task.learning_rate"] == 1e-3
+        assert row["state"] == ("done" if converges else "failed")
         assert 0 <= row["values"]["task.drop_path"] <= 0.2
     done = [row for row in rows if row["state"] == "done"]
     best = max(done, key=lambda row: (row["top1"], -row["loss"]))
-    assert search.told()["best"] == best["number"]
+    assert search.record()["best"] == best["number"]
     (start,) = [place for place, line in enumerate(search.out) if line.startswith("4 trials on")]
     table = [line for line in search.out[start:] if line.startswith(("│", "┃", "┏"))]
     assert max(map(len, table)) <= 80
     assert [line for line in table if line.startswith(f"│ {best['number'] + 1} best ")]
     failed = next(row for row in rows if row["state"] == "failed")
-    (line,) = [one for one in search.out[start:] if f"trial {failed['number'] + 1} failed" in one]
+    prefix = f"trial {failed['number'] + 1} failed"
+    (line,) = [line for line in search.out[start:] if prefix in line]
     assert "the loss is" in line
 
 
-def test_what_was_tried_is_proposed_again_and_not_run_again(search):
-    assert search.rows()[:3] == search.began  # the third was chosen by what the first two gave
-    done = [row for row in search.began if row["state"] == "done"]
+def test_finished_trials_are_proposed_again_but_not_run_again(search):
+    assert search.rows()[:3] == search.first  # the third depends on the first two
+    done = [row for row in search.first if row["state"] == "done"]
     assert sum(line.startswith("validated already") for line in search.out) == len(done)
     assert len(list((search.outputs / "search").iterdir())) == 4
 
 
 def test_a_search_reads_no_test_image_and_is_in_no_table(search):
-    found = [json.loads(path.read_text()) for path in search.outputs.rglob("validation.json")]
-    assert len(found) == sum(row["state"] == "done" for row in search.rows()) >= 2
-    for one in found:
-        assert one["test_reads"] == 0
-        assert one["splits"] == ["val"]
+    records = [json.loads(path.read_text()) for path in search.outputs.rglob("validation.json")]
+    assert len(records) == sum(row["state"] == "done" for row in search.rows()) >= 2
+    for record in records:
+        assert record["test_reads"] == 0
+        assert record["splits"] == ["val"]
     assert all(row["test_reads"] == 0 for row in search.rows() if row["state"] == "done")
     table = build_table((search.outputs / "search").glob("*/*"))
     assert not table.groups
@@ -140,11 +141,11 @@ def test_a_search_reads_no_test_image_and_is_in_no_table(search):
 
 
 def test_the_winner_repeats_its_number_bit_for_bit_and_then_reads_test(search):
-    """In a run of its own, and under the search's run_id, where nothing is trained again."""
-    best = search.rows()[search.told()["best"]]
+    """In a new run, and under the run_id of the search, where nothing is trained again."""
+    best = search.rows()[search.record()["best"]]
     home = search.outputs / "search" / best["config_hash"][:16]
     states = [path.parts[-4] for path in (search.outputs / "search").rglob("state-*.pt")]
-    assert states == [home.name]  # those of the others have no use any more
+    assert states == [home.name]  # those of the other trials are removed
     trial = json.loads((home / "in-progress" / "validation.json").read_text())
     winner = f"experiment={search.multirun / 'best.yaml'}"
     assert search.start(winner, "runtime.run_id=winner")[0] == 0
@@ -166,29 +167,29 @@ def test_another_search_under_its_run_id_is_refused(search, capsys):
     assert (search.multirun / "search.json").read_bytes() == before
 
 
-def test_a_search_that_is_stopped_goes_on(search, begun):
+def test_a_stopped_search_resumes(search, begun):
     cut = ("runtime.run_id=cut", "task.learning_rate=1e-3", "task.epochs=5")
     folder, states = search.multirun.parent / "cut", search.outputs / "cut"
-    arguments = [one for one in search.arguments(*cut) if not one.startswith("hydra.sweeper.n_")]
+    arguments = [item for item in search.arguments(*cut) if not item.startswith("hydra.sweeper.n_")]
     first = begun(*arguments, "hydra.sweeper.n_trials=99")
     first.until(lambda: len({path.parent for path in states.glob("*/*/resume/state-*")}) > 1)
     first.send(signal.SIGTERM)
     assert first.wait() == 75, first.said
-    assert "runtime.run_id=cut goes on" in first.said
-    told = json.loads((folder / "search.json").read_text())["trials"]
-    assert told[0]["state"] == "done"
-    second = begun(*arguments, f"hydra.sweeper.n_trials={len(told)}")
+    assert "runtime.run_id=cut" in first.said
+    before = json.loads((folder / "search.json").read_text())["trials"]
+    assert before[0]["state"] == "done"
+    second = begun(*arguments, f"hydra.sweeper.n_trials={len(before)}")
     assert second.wait() == 0, second.said
-    now = json.loads((folder / "search.json").read_text())["trials"]
-    assert [row["state"] for row in now] == ["done"] * len(told)
-    assert [row["values"] for row in now] == [row["values"] for row in told]
-    assert second.said.count("validated already") == len(told) - 1
+    after = json.loads((folder / "search.json").read_text())["trials"]
+    assert [row["state"] for row in after] == ["done"] * len(before)
+    assert [row["values"] for row in after] == [row["values"] for row in before]
+    assert second.said.count("validated already") == len(before) - 1
     assert second.said.count("resumed after step") == 1
 
 
 def test_a_search_without_a_winner_fails(search):
-    lost = ("runtime.run_id=lost", "task.learning_rate=1e30", "hydra.sweeper.n_trials=1")
-    code, out = search.start(*search.arguments(*lost))
+    diverging = ("runtime.run_id=lost", "task.learning_rate=1e30", "hydra.sweeper.n_trials=1")
+    code, out = search.start(*search.arguments(*diverging))
     assert code == 1
     assert any("trial 1 failed" in line for line in out)
     assert not (search.multirun.parent / "lost" / "best.yaml").exists()

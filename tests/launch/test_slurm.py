@@ -1,8 +1,8 @@
-"""A sweep of trainings on a real SLURM cluster of one node: preempted, queued again, the same bits.
+"""A sweep of finetunes on a real SLURM cluster of one node: preempted, requeued, the same bits.
 
 tests/slurm/cluster.sh install && python -m pytest tests/launch/test_slurm.py -s
 
-Prints what squeue said of the jobs, a line for every change, and what the sweep said.
+Prints the states that squeue reported, a line per change, and the output of the sweep.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or not all(map(shutil.which, NEEDED)),
-        reason="no SLURM to start here: as root, tests/slurm/cluster.sh install",
+        reason="no SLURM here: as root, tests/slurm/cluster.sh install",
     ),
 ]
 
@@ -52,11 +52,11 @@ def slurm(*command: str) -> str:
     return done.stdout
 
 
-class Watched:
-    """A sweep on the cluster, and how SLURM says it goes: one line for every change."""
+class ClusterSweep:
+    """A sweep on the cluster, with every change of its jobs' states in SLURM."""
 
     def __init__(self, log: Path, overrides: list[str]) -> None:
-        self.log, self.story = log, []
+        self.log, self.history = log, []
         command = [sys.executable, "-m", "fgvc.run", "-m", "hydra/launcher=submitit_slurm"]
         with log.open("w") as file:
             self.process = subprocess.Popen(
@@ -65,22 +65,22 @@ class Watched:
 
     def states(self) -> dict[str, str]:
         lines = slurm("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T %r")
-        found = dict(line.split("|") for line in lines.splitlines())
-        if found and found != (self.story[-1] if self.story else None):
-            self.story.append(found)
-        return found
+        states = dict(line.split("|") for line in lines.splitlines())
+        if states and states != (self.history[-1] if self.history else None):
+            self.history.append(states)
+        return states
 
     def until(self, condition: Callable[[], object], seconds: float = 240.0) -> Any:
         end = time.monotonic() + seconds
-        while not (found := condition()):
+        while not (value := condition()):
             self.states()
-            assert time.monotonic() < end, (self.story, self.log.read_text())
+            assert time.monotonic() < end, (self.history, self.log.read_text())
             time.sleep(0.05)
-        return found
+        return value
 
-    def number(self) -> str:
-        (found,) = re.findall(r"SLURM job (\d+)", self.log.read_text())
-        return found
+    def job_id(self) -> str:
+        (job_id,) = re.findall(r"SLURM job (\d+)", self.log.read_text())
+        return job_id
 
     def wait(self) -> int:
         self.until(lambda: self.process.poll() is not None)
@@ -88,47 +88,47 @@ class Watched:
 
 
 @pytest.fixture
-def watched(cluster, tmp_path) -> Iterator[Callable[..., Watched]]:
-    started: list[Watched] = []
+def start_sweep(cluster, tmp_path) -> Iterator[Callable[..., ClusterSweep]]:
+    started: list[ClusterSweep] = []
 
-    def start(*overrides: str) -> Watched:
-        started.append(Watched(tmp_path / f"said-{len(started)}.txt", list(overrides)))
+    def start(*overrides: str) -> ClusterSweep:
+        started.append(ClusterSweep(tmp_path / f"out-{len(started)}.txt", list(overrides)))
         return started[-1]
 
     yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-        print("\n".join(str(states) for states in one.story), one.log.read_text(), sep="\n")
+    for sweep in started:
+        sweep.process.kill()
+        sweep.process.wait()
+        print(*map(str, sweep.history), sweep.log.read_text(), sep="\n")
 
 
 @pytest.fixture
-def sweep(watched, tmp_path) -> Callable[..., Watched]:
-    """sweep(alone, seeds, cores) -> runs as the one that was done alone, on the cluster."""
+def sweep(start_sweep, tmp_path) -> Callable[..., ClusterSweep]:
+    """sweep(alone, seeds, cores) -> the command of the run `alone` as a sweep on the cluster."""
 
-    def start(alone: Any, seeds: str, cores: int) -> Watched:
+    def start(alone: Any, seeds: str, cores: int) -> ClusterSweep:
         own = ("seed=", "runtime.output_root=")
-        given = [one for one in alone.overrides if not one.startswith(own)]
+        shared = [item for item in alone.overrides if not item.startswith(own)]
         root = f"runtime.output_root={tmp_path / 'there'}"
-        return watched(*given, f"seed={seeds}", root, "runtime.run_id=x", f"{CORES}={cores}")
+        return start_sweep(*shared, f"seed={seeds}", root, "runtime.run_id=x", f"{CORES}={cores}")
 
     return start
 
 
 def saved(alone: Any, root: Path) -> bool:
-    """Whether the same run on the cluster has a state to go on from."""
+    """Whether the same run on the cluster has a state to resume from."""
     return any(root.glob(f"x/{alone.folder.parent.name}/in-progress/resume/state-*.pt"))
 
 
 @pytest.mark.fault(3)
-def test_preempted_and_queued_again_it_ends_as_if_nothing_had_been(finetune, told, sweep, tmp_path):
+def test_a_preempted_and_requeued_job_gives_the_same_bits(finetune, told, sweep, tmp_path):
     alone = [finetune(*LONGER, f"seed={seed}") for seed in ("0", "1")]
     there = sweep(alone[0], "0,1", 1)
     there.until(lambda: saved(alone[0], tmp_path / "there"))
-    number = there.number()
-    slurm("scontrol", "requeue", f"{number}_0")
-    there.until(lambda: "BeginTime" in there.states().get(f"{number}_0", ""))
-    slurm("scontrol", "update", f"JobId={number}_0", "StartTime=now")  # not in two minutes
+    job_id = there.job_id()
+    slurm("scontrol", "requeue", f"{job_id}_0")
+    there.until(lambda: "BeginTime" in there.states().get(f"{job_id}_0", ""))
+    slurm("scontrol", "update", f"JobId={job_id}_0", "StartTime=now")  # not in two minutes
     assert there.wait() == 0
     rows = json.loads((tmp_path / "multirun/x/sweep.json").read_text())["jobs"]
     assert [row["state"] for row in rows] == ["done", "done"]
@@ -139,7 +139,7 @@ def test_preempted_and_queued_again_it_ends_as_if_nothing_had_been(finetune, tol
     assert resumed[1] is None
 
 
-def test_ctrl_c_cancels_what_waits_and_what_runs_saves_and_goes_on_anywhere(
+def test_ctrl_c_cancels_waiting_jobs_and_the_running_job_resumes_anywhere(
     finetune, told, sweep, tmp_path
 ):
     alone = finetune(*LONGER)
@@ -147,7 +147,7 @@ def test_ctrl_c_cancels_what_waits_and_what_runs_saves_and_goes_on_anywhere(
     there.until(lambda: saved(alone, tmp_path / "there"))
     there.process.send_signal(signal.SIGINT)
     assert there.wait() == 75
-    assert there.states()[f"{there.number()}_1"].startswith("CANCELLED")
+    assert there.states()[f"{there.job_id()}_1"].startswith("CANCELLED")
     rows = json.loads((tmp_path / "multirun/x/sweep.json").read_text())["jobs"]
     assert [row["state"] for row in rows] == ["preempted", "not begun"]
     here = finetune(*LONGER, f"runtime.output_root={tmp_path / 'there'}", "runtime.run_id=x")

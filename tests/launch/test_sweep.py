@@ -1,4 +1,4 @@
-"""A sweep: every job in a process of its own, a row and a table whatever becomes of one."""
+"""A sweep: every job in a process of its own, with a row in the table however it ends."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fgvc.run import main
 from fgvc.store.file_lock import lock
 
 ROOT = Path(__file__).resolve().parents[2]
-# the head's k, by which a job is known, and what then strikes it where the head is fitted
+# the head's k, which identifies a job, and the fault injected where its head is fitted
 FAULTS = {
-    "11": "raise RuntimeError('a fault of ours')",
+    "11": "raise RuntimeError('an injected fault')",
     "12": "sys.exit(3)",
     "13": "raise MemoryError('no room')",
     "14": "os.kill(os.getpid(), signal.SIGKILL)",
     "15": "os._exit(0)",
 }
-STRUCK = {
-    "11": ("failed", "RuntimeError: a fault of ours"),
+EXPECTED = {
+    "11": ("failed", "RuntimeError: an injected fault"),
     "12": ("failed", "the job called sys.exit(3)"),
     "13": ("oom", "MemoryError: no room"),
     "14": ("failed", "its process was killed by SIGKILL, as when memory runs out"),
-    "15": ("failed", "its process ended with exit code 0 and said nothing"),
+    "15": ("failed", "its process ended with exit code 0 and without a result"),
 }
 GOOD = ("3", "4", "5", "6")
-# what a Python that finds it on its path does to fgvc.pipeline.fit_head once that is imported
-STRIKE = """
+# sitecustomize.py of the jobs: patches fgvc.pipeline.fit_head when it is imported
+INJECTION = """
 import importlib.abc, importlib.util, os, signal, sys
 
 class Hook(importlib.abc.MetaPathFinder):
@@ -50,11 +50,11 @@ class Hook(importlib.abc.MetaPathFinder):
         load = spec.loader.exec_module
         def exec_module(module):
             load(module)
-            fit = module.fit
-            def struck(job, *rest):
-                exec(FAULTS.get(str(job.conf.head.k), ""))
-                return fit(job, *rest)
-            module.fit = struck
+            fit_head = module.fit_head
+            def faulty(experiment, *features):
+                exec(FAULTS.get(str(experiment.conf.head.k), ""))
+                return fit_head(experiment, *features)
+            module.fit_head = faulty
         spec.loader.exec_module = exec_module
         return spec
 
@@ -62,15 +62,15 @@ sys.meta_path.insert(0, Hook())
 """
 
 
-class Swept:
-    """A sweep that has ended."""
+class FinishedSweep:
+    """Exit code, output and table of a sweep."""
 
     def __init__(self, code: int, out: str, root: Path) -> None:
         self.code, self.out, self.root = code, out, root
         self.table: dict[str, Any] = json.loads((root / "multirun/x/sweep.json").read_text())
 
     def row(self, k: str) -> dict[str, Any]:
-        (row,) = [one for one in self.table["jobs"] if one["name"] == f"head.k={k}"]
+        (row,) = [row for row in self.table["jobs"] if row["name"] == f"head.k={k}"]
         return row
 
     def folder(self, k: str) -> Path:
@@ -78,12 +78,12 @@ class Swept:
 
 
 def command(root: Path, shared: dict[str, Path], *overrides: str) -> list[str]:
-    birds = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
+    generator = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
     return [
         "-m",
         "backbone=vit_tiny",
         "backbone.pretrained=false",
-        *(f"dataset.generator.{one}" for one in birds),
+        *(f"dataset.generator.{item}" for item in generator),
         "runtime.num_workers=0",
         "runtime.threads=1",
         f"runtime.data_root={shared['data']}",
@@ -96,83 +96,83 @@ def command(root: Path, shared: dict[str, Path], *overrides: str) -> list[str]:
     ]
 
 
-ASKED = f"head.k={','.join((GOOD[0], *FAULTS, *GOOD[1:]))}"
+ALL_K = f"head.k={','.join((GOOD[0], *FAULTS, *GOOD[1:]))}"
 
 
 @pytest.fixture(scope="module")
-def struck(shared_places, tmp_path_factory) -> Swept:
-    """Nine jobs, five of which are struck, each in another way."""
-    root = tmp_path_factory.mktemp("struck")
-    (root / "sitecustomize.py").write_text(f"FAULTS = {FAULTS!r}\n{STRIKE}")
+def faulty(shared_places, tmp_path_factory) -> FinishedSweep:
+    """Nine jobs; five of them fail, each in another way."""
+    root = tmp_path_factory.mktemp("faulty")
+    (root / "sitecustomize.py").write_text(f"FAULTS = {FAULTS!r}\n{INJECTION}")
     done = subprocess.run(
-        [sys.executable, "-m", "fgvc.run", *command(root, shared_places, ASKED)],
+        [sys.executable, "-m", "fgvc.run", *command(root, shared_places, ALL_K)],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "80"},
     )
-    return Swept(done.returncode, done.stdout, root)
+    return FinishedSweep(done.returncode, done.stdout, root)
 
 
 @pytest.fixture(scope="module")
-def again(struck, shared_places, tmp_path_factory) -> Swept:
-    """The same command, with nothing in its way."""
-    before = {k: struck.folder(k) for k in GOOD}
-    assert main(command(struck.root, shared_places, ASKED)) == 0
-    found = Swept(0, "", struck.root)
-    assert {k: found.folder(k) for k in GOOD} == before
-    return found
+def again(faulty, shared_places, tmp_path_factory) -> FinishedSweep:
+    """The same command without the faults."""
+    before = {k: faulty.folder(k) for k in GOOD}
+    assert main(command(faulty.root, shared_places, ALL_K)) == 0
+    sweep = FinishedSweep(0, "", faulty.root)
+    assert {k: sweep.folder(k) for k in GOOD} == before
+    return sweep
 
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.fault(17, 18)
-def test_one_that_fails_in_any_way_has_a_row_and_a_status(struck):
-    assert struck.code == 1
-    assert struck.table["counts"] == {"done": 4, "failed": 4, "oom": 1}
-    for k, (state, line) in STRUCK.items():
-        row = struck.row(k)
+def test_a_job_that_fails_in_any_way_has_a_row_and_a_status(faulty):
+    assert faulty.code == 1
+    assert faulty.table["counts"] == {"done": 4, "failed": 4, "oom": 1}
+    for k, (state, line) in EXPECTED.items():
+        row = faulty.row(k)
         assert (row["state"], row["line"]) == (state, line)
-        status = json.loads((struck.folder(k) / "status.json").read_text())
+        status = json.loads((faulty.folder(k) / "status.json").read_text())
         assert status["state"] == state
         assert status["error"] in (line, "SystemExit: 3")
-        assert (struck.folder(k) / "run.log").stat().st_size > 0
-    assert "fgvc/task/probe.py" in struck.row("11")["traceback"]
+        assert (faulty.folder(k) / "run.log").stat().st_size > 0
+    assert "fgvc/task/probe.py" in faulty.row("11")["traceback"]
 
 
 @pytest.mark.fault(17, 18)
-def test_the_others_are_what_they_are_alone(struck, run):
+def test_the_other_jobs_give_the_same_bytes_as_alone(faulty, run):
     alone = run("head=knn", f"head.k={GOOD[1]}", "runtime.threads=1")
     assert alone.code == 0, alone.err
-    folder = struck.folder(GOOD[1])
+    folder = faulty.folder(GOOD[1])
     assert folder.name == alone.folder.name
     for name in ("predictions.parquet", "per_class.csv", "ckpt.bin"):
         assert (folder / name).read_bytes() == (alone.folder / name).read_bytes()
 
 
-def test_the_table_names_every_job_once_within_80_columns(struck):
-    head, _, table = struck.out.partition("jobs of x: 4 done, 4 failed, 1 oom")
+def test_the_table_names_every_job_once_within_80_columns(faulty):
+    head, _, table = faulty.out.partition("jobs of x: 4 done, 4 failed, 1 oom")
     assert "comparable" in head
     assert max(map(len, table.splitlines()[:14])) <= 80
     lines = [line.split() for line in table.splitlines() if "│ head.k=" in line]
     assert [line[1].removeprefix("head.k=") for line in lines] == [GOOD[0], *FAULTS, *GOOD[1:]]
-    for k, (state, line) in STRUCK.items():
+    for k, (state, line) in EXPECTED.items():
         assert f"{state}: head.k={k}: {line}" in table
-    assert "the same command with runtime.run_id=x does what is not done" in table
+    assert "the same command with runtime.run_id=x" in table
 
 
 @pytest.mark.fault(17)
-def test_the_page_links_what_is_done_and_tells_why_what_is_not(struck):
-    page = (struck.root / "multirun/x/sweep.html").read_text()
-    report = struck.folder(GOOD[0]) / "report.html"
-    assert f'href="{os.path.relpath(report, struck.root / "multirun/x")}"' in page
-    assert "RuntimeError: a fault of ours" in page
+def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
+    page = (faulty.root / "multirun/x/sweep.html").read_text()
+    report = faulty.folder(GOOD[0]) / "report.html"
+    assert f'href="{os.path.relpath(report, faulty.root / "multirun/x")}"' in page
+    assert "RuntimeError: an injected fault" in page
     assert page.count("<tr>") == 10
 
 
 @pytest.mark.fault(16, 19)
-def test_the_same_command_again_skips_what_is_done_and_does_the_rest(again):
+def test_the_same_command_again_skips_finished_jobs_and_runs_the_rest(again):
     states = {row["name"]: row["state"] for row in again.table["jobs"]}
     assert states == {f"head.k={k}": "skipped" for k in GOOD} | {
         f"head.k={k}": "done" for k in FAULTS
@@ -189,47 +189,47 @@ def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, c
 
 
 def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
-    """Of the sweep and of the server its jobs are forked from, from the fifth job on."""
-    seen: list[tuple[int, int]] = []
+    """Memory of the sweep and of the server that forks its jobs, from the fifth job on."""
+    memory: list[tuple[int, int]] = []
     write = rows.write_row
 
-    def watched(sweep: Path, row: rows.Row) -> None:
+    def recording(sweep: Path, row: rows.Row) -> None:
         write(sweep, row)
         if row.state != "running":
             pids = (os.getpid(), forkserver._forkserver._forkserver_pid)
-            seen.append(tuple(psutil.Process(pid).memory_info().rss for pid in pids))
+            memory.append(tuple(psutil.Process(pid).memory_info().rss for pid in pids))
 
-    monkeypatch.setattr(rows, "write_row", watched)
-    k = ",".join(map(str, [3, *range(1001, 1030)]))  # more neighbours than there are images: quick
+    monkeypatch.setattr(rows, "write_row", recording)
+    k = ",".join(map(str, [3, *range(1001, 1030)]))  # more neighbours than images: fails fast
     assert main(command(tmp_path, shared_places, f"head.k={k}")) == 1
-    assert len(seen) == 30
-    sweeps, servers = (last - first for first, last in zip(seen[4], seen[-1], strict=True))
+    assert len(memory) == 30
+    sweeps, servers = (last - first for first, last in zip(memory[4], memory[-1], strict=True))
     assert servers < 2**20
-    assert sweeps < 12 * 2**20  # Hydra keeps each job's config until the end: 0.2 MiB a job
-    found = Swept(1, "", tmp_path)
-    assert found.table["counts"] == {"done": 1, "failed": 29}
+    assert sweeps < 12 * 2**20  # Hydra keeps each job's config until the end: 0.2 MiB per job
+    sweep = FinishedSweep(1, "", tmp_path)
+    assert sweep.table["counts"] == {"done": 1, "failed": 29}
 
 
-def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, struck):
+def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, faulty):
     """As on macOS, where a process that has torch loaded cannot be forked."""
-    began = []
+    contexts = []
 
     def spawned():
-        began.append(multiprocessing.get_context("spawn"))
-        return began[-1]
+        contexts.append(multiprocessing.get_context("spawn"))
+        return contexts[-1]
 
     monkeypatch.setattr(job_process, "_context", spawned)
     assert main(command(tmp_path, shared_places, f"head.k={GOOD[2]}")) == 0
-    assert len(began) == 1
+    assert len(contexts) == 1
     (checkpoint,) = (tmp_path / "outputs").glob("x/*/*/ckpt.bin")
-    assert checkpoint.parent.name == struck.folder(GOOD[2]).name
+    assert checkpoint.parent.name == faulty.folder(GOOD[2]).name
 
 
-# --- notices ---
+# --- signals ---
 
 
 @pytest.mark.fault(4, 19)
-def test_notices_save_stop_and_leave_nothing(begun, wait_until, tmp_path):
+def test_signals_save_and_stop_the_job_and_leave_no_process(begun, wait_until, tmp_path):
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
     job = begun(*sweep)
     home = tmp_path / "outputs/x"
@@ -240,7 +240,7 @@ def test_notices_save_stop_and_leave_nothing(begun, wait_until, tmp_path):
     assert [row["state"] for row in table["jobs"]] == ["preempted", "not begun"]
     assert "the same command with runtime.run_id=x" in job.said
 
-    job = begun(*sweep)  # again: goes on; and its sweep is killed, which its job sees
+    job = begun(*sweep)  # resumes; then its sweep is killed, which the job notices
     job.until(lambda: "resumed after step" in job.said)
     job.send(signal.SIGKILL)
     job.wait()
@@ -251,7 +251,7 @@ def test_notices_save_stop_and_leave_nothing(begun, wait_until, tmp_path):
     job.until(lambda: "resumed after step" in job.said)
     children = psutil.Process(job.process.pid).children(recursive=True)
     job.send(signal.SIGINT)
-    job.until(lambda: "once more stops it at once" in job.said)
+    job.until(lambda: "a second signal" in job.said)
     job.send(signal.SIGINT)
     assert job.wait() == 75, job.said
     assert psutil.wait_procs(children, timeout=60)[1] == []

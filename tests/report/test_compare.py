@@ -184,7 +184,7 @@ def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, ident
     assert compare_runs(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
     out = " ".join(capfd.readouterr().out.split())
-    words = "identical answers: both predict the same class for each of the 300 test images"
+    words = "identical predictions: both predict the same class for each of the 300 test images"
     assert (words in out) is identical
     tie = "a tie: no finding at 0.05; the same images are right, with other mistakes)"
     assert (tie in out) is not identical
@@ -199,7 +199,7 @@ def test_the_command_prints_that_it_was_forced_and_why(forge, pair, capfd):
     assert "differ in split:" in line
     assert main([*command, "task.force=true"]) == 0
     assert capfd.readouterr().out.startswith(
-        "FORCED: these runs do not compare, they differ in spl"
+        "FORCED: these runs are not comparable, they differ in"
     )
 
 

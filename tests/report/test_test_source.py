@@ -114,4 +114,4 @@ def test_a_dry_run_counts_the_validation_split_of_the_dataset(moths, capsys):
     command = moths("train", "val", "test")
     assert main([*command, "runtime.dry_run=true"]) == 0
     assert "24 images to forward" in squeezed(capsys)
-    dry_run._images.cache_clear()
+    dry_run._counts.clear()

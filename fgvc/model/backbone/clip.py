@@ -261,7 +261,8 @@ def _check_activation(
         model_config = weights.read_json(config_file).get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{config_file} has model_cfg={one_line(model_config, 60)}, no mapping: fetch it again"
+                f"{config_file} has model_cfg={one_line(model_config, 60)}, which is no mapping: "
+                "fetch it again"
             )
         _check_quick_gelu(row, model_config, str(config_file))
 

@@ -1,0 +1,117 @@
+"""Arguments -> Hydra -> the config of each job, passed to a function of ours.
+
+Hydra also prints what belongs to it: the composed config, its own help, the shell completion.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
+from fgvc.config.errors import ConfigError
+from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
+from fgvc.untrusted.escape import shorten, visible
+
+ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
+LAUNCHER = "hydra/launcher="
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: raise the errors of a sweeper
+RunJob = Callable[[DictConfig, Sequence[str]], float | None]
+
+
+def launch(arguments: Sequence[str], run_job: RunJob) -> None:
+    """Let Hydra launch the jobs of a sweep. Errors other than the disk's exit with 1.
+
+    Raises:
+        OSError: the disk refuses a write; Hydra alone would print a traceback.
+    """
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        _start_hydra(arguments, run_job)
+    except OSError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(FAILED)
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
+
+
+def print_page(arguments: Sequence[str], package: str | None) -> int:
+    """Print the config, or a help page of Hydra's; returns the exit code.
+
+    Hydra exits with 1 on a wrong request; this returns WRONG_COMMAND.
+    """
+    errors, code = io.StringIO(), DONE
+    try:
+        with redirect_stderr(errors):
+            _start_hydra(arguments, _no_job)
+    except SystemExit as end:
+        code = WRONG_COMMAND if end.code else DONE
+    line = errors.getvalue().strip("\n")
+    if code and line.startswith("package "):
+        message = f"--package {shorten(package or '')}: no such key; --cfg job alone shows them all"
+        line = f"fgvc: {visible(message)}"
+    if line:
+        print(line, file=sys.stderr)
+    return code
+
+
+def complete(words: Sequence[str]) -> None:
+    """Print Hydra's completion of the `fgvc` command: its script, or the words that may follow.
+
+    Raises:
+        ConfigError: no ACTION=SHELL.
+    """
+    if list(words) not in [[f"{action}={shell}"] for action in ACTIONS for shell in SHELLS]:
+        raise ConfigError(
+            f"-sc {' '.join(words)}: one of install, uninstall, with one of {', '.join(SHELLS)}, "
+            'as in: eval "$(fgvc -sc install=bash)"'
+        )
+    sys.argv[0] = "fgvc"  # `python -m fgvc.run` itself is not completed
+    _start_hydra(["-sc", *words], _no_job)
+
+
+def _no_job(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Run nothing: Hydra only prints."""
+
+
+def _start_hydra(arguments: Sequence[str], run_job: RunJob) -> None:
+    """Hand the arguments to Hydra, with its launchers and its sweep folder.
+
+    Args:
+        run_job: runs one job, given its config and its overrides. It leaves its results on disk.
+    """
+    GlobalHydra.instance().clear()
+    register_schema()
+
+    def job(cfg: DictConfig) -> float | None:
+        return run_job(cfg, list(HydraConfig.get().overrides.task))
+
+    job.__module__ = "fgvc.run"  # hydra.job.name is the last part
+    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
+    if any(argument.startswith(LAUNCHER) for argument in arguments):
+        from fgvc.launch import launchers
+
+        launchers.install()
+    handlers = list(logging.root.handlers)
+    argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        start(job)()
+    finally:
+        sys.argv = argv
+        logging.root.handlers[:] = handlers  # Hydra's help adds its own
