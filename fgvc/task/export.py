@@ -124,7 +124,7 @@ def _images(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
     if root is None or not Path(root).expanduser().exists():
         raise UserError(
             f"dataset.root={root}: does not exist, and the export needs images to verify; give "
-            "image=PATH, a file or a folder of images, or dataset.root=PATH"
+            "image=FILE, a folder of images, or dataset.root=PATH"
         )
     dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser(), _no_progress)
     return dataset.manifest, dataset.split.test_N[:MAX_IMAGES]

@@ -89,7 +89,7 @@ def _of_a_check(command: list[str] | None) -> bool:
     return any("fgvc-check-" in word or "fgvc.record.stack_check" in word for word in command or ())
 
 
-def test_without_fiftyone_it_fails_with_the_line_and_the_rest_is_tried(
+def test_without_fiftyone_the_check_fails_and_the_other_steps_run(
     run, cache, checkout, without_fiftyone
 ):
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)

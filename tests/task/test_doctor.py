@@ -42,7 +42,7 @@ def table_width(out: str) -> int:
     return max(len(line) for line in out.splitlines() if line[:1] in "┏┃┡│├└")
 
 
-def test_a_sound_copy_ends_with_0(birds, run, tmp_path):
+def test_a_sound_copy_exits_with_0(birds, run, tmp_path):
     ran = run(*as_cub(birds), bare=True)
     assert ran.code == 0, ran.err
     assert "cub: SOUND" in ran.out
@@ -53,7 +53,7 @@ def test_a_sound_copy_ends_with_0(birds, run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["doctor"]
 
 
-def test_a_wrong_copy_ends_with_1_and_says_what_to_do(birds, run, tmp_path):
+def test_a_wrong_copy_exits_with_1_and_reports_the_fix(birds, run, tmp_path):
     pictures = sorted((birds / "images").rglob("*.jpg"))
     pictures[0].write_bytes(pictures[0].read_bytes()[:500])
     pictures[-1].unlink()
@@ -71,14 +71,14 @@ def test_a_wrong_copy_ends_with_1_and_says_what_to_do(birds, run, tmp_path):
     assert all(finding["count"] == 1 and finding["mend"] for finding in found["findings"])
 
 
-def test_output_goes_where_it_is_asked_to(birds, run, tmp_path):
+def test_task_output_sets_the_file(birds, run, tmp_path):
     file = tmp_path / "else where" / "found.json"
     assert run(*as_cub(birds, f"task.output={file}"), bare=True).code == 0
     assert json.loads(file.read_text())["verdict"] == "sound"
     assert not (tmp_path / "outputs").exists()
 
 
-def test_an_operation_looks_at_no_weights_and_no_resolution(birds, run, tmp_path):
+def test_an_operation_ignores_weights_and_resolution(birds, run, tmp_path):
     """Both would be refused by an experiment."""
     wrong = ("backbone.weights=/nowhere.pth", "resolution=r256", "backbone=dinov2")
     assert run(*as_cub(birds, *wrong), bare=True).code == 0
@@ -92,7 +92,7 @@ def test_a_missing_root_is_a_finding(run, tmp_path):
     assert examination(tmp_path)["findings"][0]["check"] == "layout"
 
 
-def test_a_plan_names_no_hash_and_a_sweep_no_records(birds, run, sweep):
+def test_a_dry_run_shows_no_hash_and_a_sweep_no_records(birds, run, sweep):
     plan = run(*as_cub(birds, "runtime.dry_run=true"), bare=True).out.splitlines()
     assert plan[1].split()[0] == "operation"
     code, out = sweep(*as_cub(birds), "dataset.partial=true,false")
@@ -111,7 +111,7 @@ def test_only_doctor_downloads(run, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_dead_address_ends_in_one_line(run, tmp_path, monkeypatch):
+def test_an_unreachable_address_is_reported_in_one_line(run, tmp_path, monkeypatch):
     from fgvc.data.download import http
 
     monkeypatch.setattr(http, "PAUSE", 0.0)

@@ -181,7 +181,7 @@ def test_the_same_eval_twice_is_skipped(run, finished):
 
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("name", ["artifacts.json", "config.yaml"])
-def test_a_damaged_neighbour_of_the_checkpoint_is_named(run, copied, name):
+def test_a_damaged_file_beside_the_checkpoint_is_named(run, copied, name):
     made = copied("head=linear")
     (made.folder / name).write_text("a: [")
     ran = repeat(run, made.folder)
@@ -249,7 +249,7 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     assert f"{n} of {n} test images" in found["no-test-image-fitted"].evidence
 
 
-def test_other_images_make_another_group_which_the_audit_follows(run, roots, tmp_path):
+def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path):
     """Fitted on one copy, evaluated on another that shares no image with the fit."""
     one, two = roots
     for file in sorted((two / "images").rglob("*.jpg")):
@@ -297,7 +297,7 @@ def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, 
         (("task=train", "task.epochs=1", "task.batch_size=8", "runtime.stack_check=false"), True),
     ],
 )
-def test_validation_images_that_chose_the_head_are_no_test_images(
+def test_validation_images_that_selected_the_head_count_as_overlap(
     run, birds, tmp_path, monkeypatch, head, chooses
 ):
     """final_fit=train: C is chosen on images that are the test of the second run; k is given."""

@@ -85,7 +85,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_the_exported_checkpoint_predicts_alone_what_the_original_does(
+def test_the_exported_checkpoint_alone_gives_the_original_predictions(
     run, made, exported, tmp_path
 ):
     images = pictures(made, tmp_path / "pictures")
@@ -101,7 +101,7 @@ def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, made, expor
     assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
 
 
-def test_the_folder_tells_its_digests_and_the_graph_its_labels(made, exported):
+def test_the_folder_holds_its_digests_and_the_graph_its_labels(made, exported):
     told = json.loads((exported / "artifacts.json").read_text())
     assert set(told) == {"ckpt.bin", "model.onnx", "README.md"}
     assert {name: one["sha256"] for name, one in told.items()} == {
@@ -118,7 +118,7 @@ def test_the_folder_tells_its_digests_and_the_graph_its_labels(made, exported):
     assert props["fgvc.exported_from"] == sha256(made.folder / "ckpt.bin")
 
 
-def test_the_card_tells_numbers_and_terms_and_its_lines_run(
+def test_the_card_states_metrics_and_terms_and_its_code_runs(
     run, made, exported, tmp_path, monkeypatch, capfd
 ):
     card = (exported / "README.md").read_text()
@@ -141,7 +141,7 @@ def test_the_card_tells_numbers_and_terms_and_its_lines_run(
     assert capfd.readouterr().out.strip() == answers[path][0]["class"]
 
 
-def test_an_export_that_is_not_verified_leaves_nothing(run, made, tmp_path):
+def test_an_export_that_fails_verification_leaves_no_folder(run, made, tmp_path):
     target = tmp_path / "exports" / "one"
     ran = export(run, made.folder, target, "task.tolerance=0")
     assert ran.code == 1
@@ -174,7 +174,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, made, exported, tmp
     assert not (tmp_path / "x").exists()
 
 
-def test_lots_that_hang_on_a_dataset_are_no_graph(run, tmp_path):
+def test_random_patches_cannot_be_exported(run, tmp_path):
     ran = run(*RUN, *HEAD, "part_attention=random")
     assert ran.code == 0, ran.err
     done = export(run, ran.folder, tmp_path / "x")

@@ -51,7 +51,7 @@ def cached(vit_folder, tmp_path, monkeypatch):
     return snapshot
 
 
-def test_a_named_repository_is_probed_as_its_folder_is(run, cached, vit_folder):
+def test_a_hub_repository_gives_the_same_probe_as_its_folder(run, cached, vit_folder):
     probe = (*MINI, "head=knn", "head.k=3")
     named = run(*probe, "backbone.weights=hf-hub:org/tiny")
     assert named.code == 0, named.err
@@ -99,7 +99,7 @@ def test_a_finetuned_backbone_keeps_its_epsilon_in_the_next_run(run, cached):
 
 
 @pytest.mark.parametrize("where", ["hub", "file"])
-def test_an_assumed_epsilon_is_said_and_recorded(run, cached, vit_folder, tmp_path, where):
+def test_an_assumed_epsilon_is_noted_and_recorded(run, cached, vit_folder, tmp_path, where):
     (cached / "config.json").unlink()
     file = tmp_path / "alone.safetensors"
     file.write_bytes((vit_folder / "model.safetensors").read_bytes())

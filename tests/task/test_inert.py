@@ -98,7 +98,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_hash_means_one_answer(run, monkeypatch, name):
+def test_equal_hashes_give_equal_predictions(run, monkeypatch, name):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shared, inert = CASES[name]
     plain, other = run(*shared, "runtime.threads=1"), run(*shared, *inert, "runtime.threads=1")

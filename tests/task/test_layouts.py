@@ -115,7 +115,7 @@ def test_eval_finds_the_table_again_and_can_be_given_another_place(run, copies, 
     assert there.json("metrics.json")["test"] == made.json("metrics.json")["test"]
 
 
-def test_box_crop_is_another_question_with_features_of_its_own(run, copies):
+def test_box_crop_changes_the_hash_and_has_its_own_features(run, copies):
     root = copies.nabirds()
     choices = ("dataset=nabirds", f'dataset.root="{root}"', *FEW)
     whole = run(*choices, birds=False)
@@ -131,7 +131,7 @@ def test_box_crop_is_another_question_with_features_of_its_own(run, copies):
     assert again.json("metrics.json")["test"] == crop.json("metrics.json")["test"]
 
 
-def test_a_table_is_asked_for_before_anything_is_written(run, tmp_path):
+def test_a_missing_table_is_reported_before_anything_is_written(run, tmp_path):
     ran = run("dataset=table", birds=False)
     assert ran.code == 2
     assert "dataset=table needs dataset.table=FILE" in ran.err

@@ -51,7 +51,7 @@ def hash_of(command: str, **places: object) -> str:
     return config_hash(job.plain)
 
 
-def test_every_item_stands_in_the_plan_and_its_commands_are_what_it_says(plan, places, tmp_path):
+def test_the_plan_has_every_item_and_its_commands_match_their_hashes(plan, places, tmp_path):
     more = ('task.overrides=["recipe=transfg","task.epochs=2"]', "task.title=Is it so?")
     ran, text = plan("task.plans=train", "backbone=vit_tiny", *more)
     assert ran.code == 0, ran.out + ran.err
@@ -74,7 +74,7 @@ def test_every_item_stands_in_the_plan_and_its_commands_are_what_it_says(plan, p
         assert place.partition("=")[2] not in text, "a path of this machine is told"
 
 
-def test_a_plan_is_the_same_again_but_for_its_stamp(plan):
+def test_a_second_plan_differs_only_in_its_stamp(plan):
     first, second = (plan("backbone=vit_tiny")[1] for _ in range(2))
     cut = re.compile(f"{OPENS}.*{CLOSES}", re.DOTALL)
     assert cut.sub("", first) == cut.sub("", second)
@@ -131,14 +131,14 @@ def test_synthetic_data_needs_an_approval_too(plan):
     assert "NOT ANSWERED: approval" in ran.out
 
 
-def test_what_cannot_be_run_cannot_be_planned(plan):
+def test_an_invalid_experiment_cannot_be_planned(plan):
     ran, text = plan("backbone=vit_tiny", "task.plans=zero_shot")
     assert ran.code == 2
     assert "no text tower" in ran.err
     assert text == ""
 
 
-def test_plans_are_numbered_one_after_the_other(tmp_path):
+def test_plans_are_numbered_consecutively(tmp_path):
     assert next_folder(tmp_path, "Probe vit/tiny").name == "001-probe-vit-tiny"
     for name in ("001-x", "007-y", "notes"):
         (tmp_path / name).mkdir()
@@ -150,7 +150,7 @@ def test_a_plan_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_committed_plans_are_complete_and_tell_no_machine():
+def test_committed_plans_are_complete_and_name_no_machine():
     plans = sorted((ROOT / "specs").glob("*/plan.md"))
     assert plans
     for plan in plans:

@@ -75,7 +75,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("choice", HEADS)
-def test_a_picture_is_called_what_evaluation_called_it(run, choice, tmp_path):
+def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_path):
     """The checkpoint alone, the pictures elsewhere, other batches."""
     made = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
     assert made.code == 0, made.err
@@ -130,7 +130,7 @@ def mixed(made, tmp_path) -> Path:
 
 
 @pytest.mark.fault(21)
-def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixed):
+def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, made, mixed):
     ran = predict(run, made.folder, mixed, "task.format=json", "runtime.eval_batch_size=2")
     images = {image["path"]: image for image in as_json(ran)["images"]}
     assert list(images) == [
@@ -191,7 +191,7 @@ def assert_same(one, other):
     )
 
 
-def test_csv_and_table_say_the_same_as_json(run, made, mixed):
+def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
     answer = as_json(predict(run, made.folder, mixed, "task.format=json", "task.top_k=2"))
     ran = predict(run, made.folder, mixed, "task.format=csv", "task.top_k=2")
     rows = list(csv.DictReader(io.StringIO(ran.out)))
@@ -211,7 +211,7 @@ def test_csv_and_table_say_the_same_as_json(run, made, mixed):
     assert "vit tiny · linear · 64 px" in shown
 
 
-def test_one_picture_by_any_name_into_a_file(run, made, mixed, tmp_path):
+def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
     target = tmp_path / "new" / "answer.json"
     odd = tmp_path / "picture without ending"
     shutil.copy(mixed / "b.jpg", odd)
@@ -226,7 +226,7 @@ def test_one_picture_by_any_name_into_a_file(run, made, mixed, tmp_path):
 
 
 @pytest.mark.fault(39)
-def test_a_name_that_is_no_utf8_is_classified_and_told(run, made, mixed):
+def test_an_image_whose_name_is_not_utf8_is_classified(run, made, mixed):
     os.rename(mixed / "b.jpg", os.fsencode(mixed) + b"/b\xff.jpg")  # noqa: PTH104 - bytes
     for shape in ("json", "csv", "table"):
         ran = predict(run, made.folder, mixed, f"task.format={shape}")
@@ -234,7 +234,7 @@ def test_a_name_that_is_no_utf8_is_classified_and_told(run, made, mixed):
         assert "b\\udcff.jpg" in ran.out.replace("\\\\", "\\")
 
 
-def test_nothing_classified_is_a_failure_that_still_answers(run, made, tmp_path):
+def test_if_no_image_is_classified_the_exit_code_is_1_with_output(run, made, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     ran = predict(run, made.folder, tmp_path / "torn.jpg", "task.format=json")
     assert ran.code == 1
@@ -251,7 +251,7 @@ def one_line(ran, code, *words):
         assert word in ran.err
 
 
-def test_what_is_not_there_is_named(run, made, tmp_path):
+def test_missing_files_are_named(run, made, tmp_path):
     empty, picture = tmp_path / "empty", tmp_path / "a.jpg"
     empty.mkdir()
     (empty / "notes.txt").write_text("no picture")
@@ -265,7 +265,7 @@ def test_what_is_not_there_is_named(run, made, tmp_path):
     one_line(run("task=predict", f"checkpoint={tmp_path}", bare=True), 2, "image=PATH")
 
 
-def test_what_the_checkpoint_answers_cannot_be_given(run, made, tmp_path):
+def test_keys_of_the_checkpoint_cannot_be_overridden(run, made, tmp_path):
     ran = predict(run, made.folder, tmp_path, "backbone=vit_small")
     one_line(ran, 2, "backbone=vit_small", "task=predict takes its config from the checkpoint")
 
@@ -299,7 +299,7 @@ def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path
     one_line(other, 2, digest, "other.pth")
 
 
-def test_a_file_will_do_for_weights_that_came_from_the_hub(run, tmp_path, monkeypatch):
+def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
     conf = typed(composed(["backbone=vit_tiny"]))
     row = chosen_checkpoint(conf.backbone)
     held = tmp_path / "hub" / f"models--{row.repo.replace('/', '--')}"
@@ -350,7 +350,7 @@ def test_overlays_of_a_checkpoint_that_selects_patches(run, stride, tmp_path):
 @pytest.mark.parametrize("size", [(500, 200), (200, 500)])
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("stride", ["null", "12"])
-def test_selected_patches_and_heat_lie_in_the_picture(size, policy, stride):
+def test_selected_patches_and_heat_are_drawn_on_the_image(size, policy, stride):
     chosen = ["backbone=vit_tiny", "part_attention=transfg", f"part_attention.stride={stride}"]
     conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
     side = 14 if stride == "null" else 18

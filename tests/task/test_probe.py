@@ -53,7 +53,7 @@ def sha256(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_run_folder_holds_everything_and_its_names_are_true(finished):
+def test_the_run_folder_is_complete_and_named_by_its_digests(finished):
     ran = finished()
     assert ran.code == 0
     names = {path.name for path in ran.folder.iterdir()}
@@ -144,7 +144,7 @@ def test_test_is_read_once_and_last(finished):
     assert ran.out.index("logistic regression") < ran.out.index("features test")
 
 
-def test_second_run_decodes_and_forwards_nothing_and_says_the_same(run, tmp_path):
+def test_a_second_run_uses_cached_features_and_gives_the_same_numbers(run, tmp_path):
     first = run(f"runtime.cache_root={tmp_path / 'cache'}")
     second = run(
         f"runtime.cache_root={tmp_path / 'cache'}",
@@ -171,7 +171,7 @@ def test_second_run_decodes_and_forwards_nothing_and_says_the_same(run, tmp_path
         assert sha256(first.folder / name) == sha256(second.folder / name), name
 
 
-def test_recomputed_from_nothing_the_bytes_are_the_same(run, tmp_path):
+def test_without_caches_the_bytes_are_the_same(run, tmp_path):
     first = run(f"runtime.cache_root={tmp_path / 'one'}", *SMALL)
     second = run(f"runtime.cache_root={tmp_path / 'two'}", *SMALL)
     assert second.json("metrics.json")["cost"]["forwarded"] == 90
@@ -319,7 +319,7 @@ def test_checkpoint_is_plain_and_deterministic_and_names_no_place(finished, shel
     assert facts["backbone"]["weights"]["kind"] == "random"
 
 
-def test_confusion_picture_is_a_picture(finished):
+def test_the_confusion_plot_is_an_image(finished):
     ran = finished()
     with Image.open(ran.folder / "confusion.png") as picture:
         assert min(picture.size) >= 400
@@ -355,7 +355,7 @@ def test_k_above_the_bank_is_refused(run):
     assert ran.folder is None
 
 
-def test_bf16_is_another_question_with_nearly_the_same_features(run, tmp_path):
+def test_bf16_changes_the_hash_and_hardly_the_features(run, tmp_path):
     features, folders = {}, []
     for precision in ("fp32", "bf16"):
         place = tmp_path / precision

@@ -177,7 +177,7 @@ def test_second_run_forwards_nothing_and_repeats_the_bytes(probe):
     assert first.folder.parts[-2] == second.folder.parts[-2]
 
 
-def test_knn_is_where_it_is_expected(probe):
+def test_knn_reaches_the_expected_accuracy(probe):
     assert probe("head=knn").json("metrics.json")["test"]["top1"] == pytest.approx(0.92, abs=0.015)
 
 

@@ -25,7 +25,7 @@ WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(not CUB.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20")
-def test_shares_inside_the_box_are_those_that_the_method_is_known_for(tmp_path):
+def test_shares_of_patches_in_the_box_match_known_values(tmp_path):
     conf = typed(
         composed(
             [

@@ -21,7 +21,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_runs_of_several_commands_come_into_one_table(run, tmp_path):
+def test_runs_of_several_commands_are_in_one_table(run, tmp_path):
     for number, choice in enumerate(("head=linear", "head=knn", "head=linear", "final_fit=train")):
         assert run(*FEW, choice, f"runtime.run_id=r{number}").code == 0
     ran = run("task=report", bare=True)
@@ -39,7 +39,7 @@ def test_runs_of_several_commands_come_into_one_table(run, tmp_path):
     assert "baselines.json" in ran.out
 
 
-def test_a_partial_copy_is_said_in_table_and_title(run, copies, tmp_path):
+def test_a_partial_copy_is_marked_in_table_and_title(run, copies, tmp_path):
     root = copies.nabirds()
     partial = ("dataset=nabirds", "dataset.partial=true", "dataset.val_fraction=0.25")
     few = ("final_fit=train", f"dataset.root='{root}'", *FEW)
@@ -49,7 +49,7 @@ def test_a_partial_copy_is_said_in_table_and_title(run, copies, tmp_path):
     assert [row["partial"] for row in rows(tmp_path / "outputs")] == ["true"]
 
 
-def test_the_table_goes_where_it_is_sent(run, tmp_path):
+def test_task_output_sets_the_folder_of_the_table(run, tmp_path):
     run(*FEW)
     target = tmp_path / "a table = here"
     ran = run("task=report", f"task.output='{target}'", bare=True)
@@ -58,7 +58,7 @@ def test_the_table_goes_where_it_is_sent(run, tmp_path):
     assert not (tmp_path / "outputs" / "baselines.csv").exists()
 
 
-def test_without_a_run_it_ends_in_one_line(run, tmp_path):
+def test_without_a_run_the_error_is_one_line(run, tmp_path):
     ran = run("task=report", bare=True)
     assert ran.code == 1
     (line,) = ran.err.splitlines()

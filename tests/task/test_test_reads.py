@@ -139,7 +139,7 @@ def test_a_training_that_continues_another_run_counts_its_reads(killed_training,
     assert (result.state, "read 1: config_hash" in result.evidence) == ("FAIL", True)
 
 
-def test_reads_for_another_answer_fail_the_audit(started, again, birds, tmp_path):
+def test_test_reads_of_another_run_fail_the_audit(started, again, birds, tmp_path):
     """A probe that was killed after it had read test, then given again on other images."""
     root = tmp_path / "copy"
     shutil.copytree(birds, root)

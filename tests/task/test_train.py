@@ -76,7 +76,7 @@ def test_eval_repeats_every_logit_of_every_family_and_head(finetune, run, family
     assert len(moved) > 0.9 * len(fresh)  # the backbone learns too, not the head alone
 
 
-def test_a_checkpoint_needs_the_weights_it_began_with_no_more(finetune, run, tmp_path):
+def test_a_finetuned_checkpoint_does_not_need_its_initial_weights(finetune, run, tmp_path):
     conf = typed(composed(["backbone=vit", "backbone.size=mini", "backbone.pretrained=false"]))
     began = build(conf.backbone, 224, WeightsSource("random", "x"), seed=9).trunk.state_dict()
     file = tmp_path / "began.pth"
@@ -96,7 +96,7 @@ def test_a_checkpoint_needs_the_weights_it_began_with_no_more(finetune, run, tmp
 # --- the record ---
 
 
-def test_what_a_finetune_leaves_and_that_a_seed_decides_it(finetune):
+def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
     made = finetune()
     assert made.code == 0, made.err
     metrics = made.json("metrics.json")
@@ -219,7 +219,7 @@ def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
 
 
 @pytest.mark.slow
-def test_one_batch_is_learnt_by_heart(finetune):
+def test_one_batch_is_overfitted(finetune):
     made = finetune(
         "task.debug=overfit",
         "task.epochs=80",
@@ -267,7 +267,7 @@ CUT = (  # a batch of 10 in micro-batches of 3, or of 1: no cut keeps pairs toge
     ],
     ids=["mixed", "contrastive"],
 )
-def test_micro_batches_change_no_answer(finetune, size, more):
+def test_micro_batches_change_no_prediction(finetune, size, more):
     """Drop path, dropout, mixed pairs and the contrastive loss; 12 images, one step per epoch."""
     whole, cut = (
         finetune(*CUT, *more, f"runtime.micro_batch={number}") for number in ("null", size)
@@ -276,7 +276,7 @@ def test_micro_batches_change_no_answer(finetune, size, more):
     same_answer(whole, cut)
 
 
-def test_micro_batches_change_no_answer_where_the_batch_holds_an_image_twice(finetune):
+def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune):
     """task.debug=overfit draws its batch balanced over the classes that occur in it."""
     usual = ("task.debug=overfit", "task.sampling=class_balanced", "task.batch_size=8")
     usual += ("task.optimiser=sgd", "task.drop_path=0.4", "task.mixup=0.8")
@@ -285,7 +285,7 @@ def test_micro_batches_change_no_answer_where_the_batch_holds_an_image_twice(fin
     same_answer(whole, cut)
 
 
-def test_what_only_costs_memory_or_time_changes_no_loss(finetune):
+def test_options_of_memory_and_speed_change_no_loss(finetune):
     """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
     usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")
     kept = finetune(*usual)

@@ -118,7 +118,7 @@ def odd(root, tmp_path):
 
 
 @pytest.mark.fault(40)
-def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone):
+def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, gone):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
     The second job of the sweep finds nothing left of the first one's processes.
@@ -162,7 +162,7 @@ def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, f
 
 @pytest.mark.fault(40)
 @pytest.mark.slow
-def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, gone):
+def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, gone):
     """A node that is lost ends the other, and the same two commands go on from the last state."""
     first, second = nodes(*RANKS, "runtime.run_id=n")
     first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
@@ -185,7 +185,7 @@ def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, gone):
 
 @pytest.mark.fault(45)
 @pytest.mark.slow
-def test_asked_to_stop_under_torchrun_it_ends_though_a_node_does_not_answer(nodes, tmp_path):
+def test_a_stop_under_torchrun_ends_all_ranks_if_a_node_hangs(nodes, tmp_path):
     first, second = nodes(*LONG, "runtime.run_id=n", "runtime.stop_grace=0.5")
     first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
     (stopped,), (leader,) = second.ranks(), first.ranks()
@@ -199,7 +199,7 @@ def test_asked_to_stop_under_torchrun_it_ends_though_a_node_does_not_answer(node
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
-def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
+def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
     pair, begun, here, wait_until, alive, gone, moment
 ):
     job = pair(*LONG)
