@@ -17,7 +17,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.version import version
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
-from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.features import FeatureExtractor
 from fgvc.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,8 +62,8 @@ def test_features_of_files_are_those_of_a_probe(birds, tmp_path, part_attention)
     )  # fmt: skip
     dataset = datasets.load(config.dataset, tmp_path, None)
     config.runtime.cache_root = str(tmp_path)
-    extractor = Extractor(config, dataset, weights.find(config.backbone), torch.device("cpu"))
-    expected = extractor.features("test", dataset.split.test_N[:6])
+    extractor = FeatureExtractor(config, dataset, weights.find(config.backbone), torch.device("cpu"))
+    expected = extractor.extract("test", dataset.split.test_N[:6])
     paths = [dataset.manifest.root / dataset.manifest.path[row] for row in expected.row_N]
     feature_ND = fgvc.extract_features(config, paths)
     assert feature_ND.dtype == np.float32

@@ -56,7 +56,7 @@ def probe_of(run, weights_path, *overrides):
 def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
     kept = restore.read_checkpoint(finetuned.folder / "ckpt.bin")
     conf = typed(composed([*USED[:-2], f"backbone.weights={kept.file}", *BIRDS]))
-    model = load_classifier(conf, kept.facts, kept.tensors, torch.device("cpu"))
+    model = load_classifier(conf, kept.metadata, kept.tensors, torch.device("cpu"))
     fresh, _ = build_model(conf, weights.find(conf.backbone))
     transform = evaluation_transform(conf)
     torch.manual_seed(0)

@@ -192,7 +192,7 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
         read[file] += 1
         return real(path, file)
 
-    monkeypatch.setattr(verify, "_bytes", counted)
+    monkeypatch.setattr(verify, "_read_bytes", counted)
     write_baselines(made, made)
     once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)

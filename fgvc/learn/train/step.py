@@ -52,7 +52,7 @@ class StepReport:
     learning_rate: float
     images: int
     seconds: float
-    moved: bool
+    updated: bool
 
 
 def mark_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
