@@ -62,7 +62,9 @@ def test_features_of_files_are_those_of_a_probe(birds, tmp_path, part_attention)
     )  # fmt: skip
     dataset = datasets.load(config.dataset, tmp_path, None)
     config.runtime.cache_root = str(tmp_path)
-    extractor = FeatureExtractor(config, dataset, weights.find(config.backbone), torch.device("cpu"))
+    extractor = FeatureExtractor(
+        config, dataset, weights.find(config.backbone), torch.device("cpu")
+    )
     expected = extractor.extract("test", dataset.split.test_N[:6])
     paths = [dataset.manifest.root / dataset.manifest.path[row] for row in expected.row_N]
     feature_ND = fgvc.extract_features(config, paths)
