@@ -304,11 +304,11 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 @dataclass
 class Opened:
-    """A page in a browser. said: what its console said; asked: what it asked the network for."""
+    """A page in a browser. console: messages of its console. requests: URLs that it requested."""
 
     page: Any
-    said: list[str]
-    asked: list[str]
+    console: list[str]
+    requests: list[str]
 
     def colours(self) -> tuple[int, int]:
         """Brightness of paper and ink, 0..255."""
@@ -345,9 +345,9 @@ def opened(chromium: Any) -> Iterator[Callable[..., Opened]]:
         page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
         pages.append(page)
         one = Opened(page, [], [])
-        page.on("console", lambda message: one.said.append(message.text))
-        page.on("pageerror", lambda error: one.said.append(str(error)))
-        page.on("request", lambda request: one.asked.append(request.url))
+        page.on("console", lambda message: one.console.append(message.text))
+        page.on("pageerror", lambda error: one.console.append(str(error)))
+        page.on("request", lambda request: one.requests.append(request.url))
         page.goto(file.as_uri())
         return one
 

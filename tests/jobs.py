@@ -33,7 +33,7 @@ BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunResult:
     """One finished run: its exit code, its folder (None if it failed) and what it printed."""
 
     overrides: tuple[str, ...]
@@ -48,16 +48,16 @@ class Ran:
 
 
 @pytest.fixture(scope="session")
-def of_all_workers(tmp_path_factory) -> Path:
+def shared_tmp_path(tmp_path_factory) -> Path:
     """A folder that pytest-xdist's workers share; who writes there holds a lock of fgvc's."""
     here = tmp_path_factory.getbasetemp()
     return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
 
 
 @pytest.fixture(scope="session")
-def shared_places(tmp_path_factory, of_all_workers) -> dict[str, Path]:
+def shared_places(tmp_path_factory, shared_tmp_path) -> dict[str, Path]:
     """Data and cache are shared by the tests of this folder: content is addressed by digest."""
-    data = of_all_workers / "data-of-all"
+    data = shared_tmp_path / "data-of-all"
     data.mkdir(exist_ok=True)
     return {"data": data, "cache": tmp_path_factory.mktemp("cache")}
 
@@ -71,9 +71,9 @@ def birds(shared_places) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_cache(of_all_workers) -> Path:
+def real_cache(shared_tmp_path) -> Path:
     """One cache for the default probe of real photographs: they are forwarded once."""
-    return of_all_workers / "real-cache"
+    return shared_tmp_path / "real-cache"
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def places(shared_places, tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def run(places, tmp_path, capfd) -> Callable[..., Ran]:
+def run(places, tmp_path, capfd) -> Callable[..., RunResult]:
     """Run fgvc in this process with the given overrides; later ones win."""
 
-    def start(*overrides: str, birds: bool = True, bare: bool = False) -> Ran:
+    def start(*overrides: str, birds: bool = True, bare: bool = False) -> RunResult:
         defaults = () if bare else (*BASE, *(BIRDS if birds else ()))
         chosen = last_of_each(*defaults, *places, *overrides)
         root = Path(chosen["runtime.output_root"].partition("=")[2])
@@ -100,20 +100,20 @@ def run(places, tmp_path, capfd) -> Callable[..., Ran]:
         code = main(list(chosen.values()))
         said = capfd.readouterr()
         new = sorted(set(complete_folders(root)) - before)
-        return Ran(tuple(chosen.values()), code, new[0] if new else None, said.out, said.err)
+        return RunResult(tuple(chosen.values()), code, new[0] if new else None, said.out, said.err)
 
     return start
 
 
 @dataclass
-class Shelf:
+class FinishedRuns:
     """Finished runs that many tests read: the run of each list of overrides, and its files."""
 
     root: Path
-    ran: dict[tuple[str, ...], Ran]
+    ran: dict[tuple[str, ...], RunResult]
     files: dict[Path, tuple[int, int]]
 
-    def add(self, overrides: tuple[str, ...], ran: Ran) -> None:
+    def add(self, overrides: tuple[str, ...], ran: RunResult) -> None:
         self.ran[overrides] = ran
         if ran.folder is not None:
             self.files |= _seen(ran.folder)
@@ -125,8 +125,8 @@ def _seen(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory) -> Iterator[Shelf]:
-    shelf = Shelf(tmp_path_factory.mktemp("finished"), {}, {})
+def shelf(tmp_path_factory) -> Iterator[FinishedRuns]:
+    shelf = FinishedRuns(tmp_path_factory.mktemp("finished"), {}, {})
     yield shelf
     found: dict[Path, tuple[int, int]] = {}
     for ran in shelf.ran.values():
@@ -135,10 +135,10 @@ def shelf(tmp_path_factory) -> Iterator[Shelf]:
 
 
 @pytest.fixture
-def finished(run, shelf) -> Callable[..., Ran]:
+def finished(run, shelf) -> Callable[..., RunResult]:
     """`run`, made once for all tests that give the same overrides and only read the folder."""
 
-    def get(*overrides: str, birds: bool = True) -> Ran:
+    def get(*overrides: str, birds: bool = True) -> RunResult:
         key = (*overrides, *(() if birds else ("no birds",)))
         if key not in shelf.ran:
             place = f"runtime.output_root={shelf.root / str(len(shelf.ran))}"
@@ -151,10 +151,10 @@ def finished(run, shelf) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def copied(finished, tmp_path) -> Callable[..., Ran]:
+def copied(finished, tmp_path) -> Callable[..., RunResult]:
     """A finished run in a folder of one's own, to be damaged or moved."""
 
-    def get(*overrides: str) -> Ran:
+    def get(*overrides: str) -> RunResult:
         ran = finished(*overrides)
         folder = tmp_path.joinpath("outputs", *ran.folder.parts[-3:])
         shutil.copytree(ran.folder, folder)
@@ -233,12 +233,12 @@ script()
 
 
 @pytest.fixture
-def finetune(run, monkeypatch) -> Callable[..., Ran]:
+def finetune(run, monkeypatch) -> Callable[..., RunResult]:
     """`run` with the options of a small finetune, outside any git checkout, on one thread."""
     for name, value in ALONE.items():
         monkeypatch.setenv(name, value)
 
-    def start(*overrides: str) -> Ran:
+    def start(*overrides: str) -> RunResult:
         birds = not any(one.startswith("dataset=") for one in overrides)
         return run(*FINETUNE, "runtime.threads=1", *overrides, birds=birds)
 
@@ -246,13 +246,13 @@ def finetune(run, monkeypatch) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def here(tmp_path) -> Callable[[str], list[Path]]:
+def run_files(tmp_path) -> Callable[[str], list[Path]]:
     """here(pattern) -> matching paths in the folders of the run r."""
     return lambda pattern: sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
 
 
 @pytest.fixture
-def stopping(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+def stop_after(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
     """stopping(steps): a finetune in the block is sent SIGTERM after so many steps."""
 
     @contextmanager
@@ -275,20 +275,20 @@ def stopping(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
 
 
 @dataclass
-class Started:
+class StartedJob:
     """A job in a process of its own."""
 
     process: Any
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
     @property
     def line(self) -> str:
         """The one line that told the failure."""
-        (line,) = [one for one in self.said.splitlines() if one.startswith("fgvc: ")]
+        (line,) = [one for one in self.output.splitlines() if one.startswith("fgvc: ")]
         return line
 
     @property
@@ -298,7 +298,7 @@ class Started:
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that comes true while it runs."""
         until(lambda: condition() or self.ended)
-        assert condition(), self.said
+        assert condition(), self.output
 
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
@@ -306,12 +306,12 @@ class Started:
     def wait(self, seconds: float = 240.0) -> int:
         """Its exit code; negative: the signal that ended it."""
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still running: {self.said}"
+        assert self.process.exitcode is not None, f"still running: {self.output}"
         return self.process.exitcode
 
 
 @pytest.fixture
-def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
+def start_job(places, tmp_path) -> Iterator[Callable[..., StartedJob]]:
     """Start a job in a process forked from a server that has torch loaded already.
 
     most: bytes that a file of its can hold, as on a full disk. setup: code that is run first.
@@ -319,7 +319,7 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fgvc.launch.fork_server"])  # as a sweep of this process does
-    jobs: list[Started] = []
+    jobs: list[StartedJob] = []
 
     def start(
         *overrides: str,
@@ -327,7 +327,7 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
         setup: str = "",
         bare: bool = False,
         **environment: str,
-    ) -> Started:
+    ) -> StartedJob:
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
         defaults = () if bare else (*BASE, *birds)
         chosen = last_of_each(*defaults, "runtime.threads=1", *places, *overrides)
@@ -341,7 +341,7 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
         }
         process = context.Process(target=exec, args=(JOB, given))
         process.start()
-        jobs.append(Started(process, log))
+        jobs.append(StartedJob(process, log))
         return jobs[-1]
 
     yield start
@@ -351,11 +351,11 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
 
 
 @pytest.fixture
-def begun(started) -> Callable[..., Started]:
+def start_finetune(start_job) -> Callable[..., StartedJob]:
     """Start a small finetune, or with other options another job, in a process of its own."""
 
-    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
-        return started(*options, *overrides, **environment)
+    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> StartedJob:
+        return start_job(*options, *overrides, **environment)
 
     return start
 
@@ -368,7 +368,7 @@ class Node:
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def ranks(self) -> list[int]:
@@ -377,7 +377,7 @@ class Node:
 
     def until(self, condition: Callable[[], object]) -> None:
         until(lambda: condition() or self.process.poll() is not None)
-        assert condition(), self.said
+        assert condition(), self.output
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ def wait_until() -> Callable[..., None]:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunOutcome:
     """What a finetune left that another one, which took the same course, must have left too."""
 
     checkpoint: bytes
@@ -438,11 +438,11 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Callable[[Path], Told]:
+def read_outcome() -> Callable[[Path], RunOutcome]:
     """told(folder) -> what does not depend on how often a run was interrupted, nor on the clock."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def read(folder: Path) -> Told:
+    def read(folder: Path) -> RunOutcome:
         metrics = json.loads((folder / "metrics.json").read_text())
         kept = ("test", "val", "last", "selection", "fitted_on", "unreadable")
         events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0}).Reload()
@@ -451,7 +451,7 @@ def told() -> Callable[[Path], Told]:
             for tag in events.Tags()["scalars"]
             if tag not in ("train/images_per_s", "train/memory_mib")
         }
-        return Told(
+        return RunOutcome(
             (folder / "ckpt.bin").read_bytes(),
             (folder / "predictions.parquet").read_bytes(),
             {name: metrics.get(name) for name in kept},

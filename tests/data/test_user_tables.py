@@ -40,7 +40,7 @@ def all_notes(index) -> str:
 
 
 @pytest.fixture
-def here(tmp_path):
+def table_folder(tmp_path):
     """A folder with images/0.jpg to 5.jpg and the same beside it."""
     (tmp_path / "images").mkdir()
     for name in PICTURES:
@@ -50,12 +50,12 @@ def here(tmp_path):
 
 
 @pytest.fixture
-def frame(here):
+def frame(table_folder):
     """`frame(name=cells, ...)` -> t.csv of these columns, written by pandas."""
 
     def make(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
-        pd.DataFrame(columns).to_csv(here / name, index=False, **options)  # type: ignore[call-overload]
-        return here / name
+        pd.DataFrame(columns).to_csv(table_folder / name, index=False, **options)  # type: ignore[call-overload]
+        return table_folder / name
 
     return make
 
@@ -175,13 +175,13 @@ def test_two_splits_are_refused_unless_they_agree(frame):
 
 
 @pytest.mark.parametrize("above", ["", "images/", "birds/images/"])
-def test_split_folders_in_the_paths_are_the_split(here, above):
+def test_split_folders_in_the_paths_are_the_split(table_folder, above):
     for place, split in enumerate(SPLIT):
-        (here / above / split).mkdir(parents=True, exist_ok=True)
-        (here / above / split / f"{place}.jpg").touch()
+        (table_folder / above / split).mkdir(parents=True, exist_ok=True)
+        (table_folder / above / split / f"{place}.jpg").touch()
     rows = [f"{above}{split}/{n}.jpg,{LABELS[n]}" for n, split in enumerate(SPLIT)]
-    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
-    index = read(here / "t.csv")
+    (table_folder / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    index = read(table_folder / "t.csv")
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
     assert "the split is the folders in the paths" in all_notes(index)
 
@@ -283,64 +283,74 @@ def test_missing_columns_are_named_with_their_keys(frame):
         *("path,split,label,split", "path,split,label,Split"),
     ],
 )
-def test_repeated_columns_are_refused(here, header):
+def test_repeated_columns_are_refused(table_folder, header):
     row = ",".join(["0.jpg", "train", "wren", "test"][: header.count(",") + 1])
-    (here / "t.csv").write_text(f"{header}\n{row}\n")
-    assert_refused(here / "t.csv", "several columns are called|could each be the")
+    (table_folder / "t.csv").write_text(f"{header}\n{row}\n")
+    assert_refused(table_folder / "t.csv", "several columns are called|could each be the")
 
 
-def test_a_table_without_delimiter_is_refused(here):
-    (here / "t.txt").write_text("path label\n0.jpg wren\n")
+def test_a_table_without_delimiter_is_refused(table_folder):
+    (table_folder / "t.txt").write_text("path label\n0.jpg wren\n")
     assert_refused(
-        here / "t.txt", r"single column \('path label'\); columns are separated by comma, tab"
+        table_folder / "t.txt",
+        r"single column \('path label'\); columns are separated by comma, tab",
     )
 
 
-def test_a_table_without_a_header_is_refused(here):
-    (here / "t.csv").write_text("images/0.jpg,wren\nimages/1.jpg,gull\n")
+def test_a_table_without_a_header_is_refused(table_folder):
+    (table_folder / "t.csv").write_text("images/0.jpg,wren\nimages/1.jpg,gull\n")
     assert_refused(
-        here / "t.csv", r"t\.csv:1: holds images/0\.jpg, wren, which is a row, not names of columns"
+        table_folder / "t.csv",
+        r"t\.csv:1: holds images/0\.jpg, wren, which is a row, not names of columns",
     )
 
 
 # --- 9: paths ---
 
 
-def paths(here: Path, cells: list[str], **options):
+def paths(table_folder: Path, cells: list[str], **options):
     rows = [f'"{cell}",{LABELS[n]}' for n, cell in enumerate(cells)]
-    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
-    return read(here / "t.csv", **options).path
+    (table_folder / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    return read(table_folder / "t.csv", **options).path
 
 
-def test_absolute_paths_below_the_root_are_relative(here):
-    assert paths(here, [str(here / name) for name in PICTURES]) == PICTURES
-    (here / "link").symlink_to(here / "images")
-    found = paths(here, [str(here / "link" / name) for name in PICTURES], root=here / "link")
+def test_absolute_paths_below_the_root_are_relative(table_folder):
+    assert paths(table_folder, [str(table_folder / name) for name in PICTURES]) == PICTURES
+    (table_folder / "link").symlink_to(table_folder / "images")
+    found = paths(
+        table_folder,
+        [str(table_folder / "link" / name) for name in PICTURES],
+        root=table_folder / "link",
+    )
     assert found == PICTURES
-    below = paths(here, [str(here / "images" / name) for name in PICTURES], root=here / "link")
+    below = paths(
+        table_folder,
+        [str(table_folder / "images" / name) for name in PICTURES],
+        root=table_folder / "link",
+    )
     assert below == PICTURES
 
 
-def test_paths_outside_the_root_name_the_folder_to_set(here, tmp_path_factory):
+def test_paths_outside_the_root_name_the_folder_to_set(table_folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("elsewhere")
-    cells = [str(here / "images" / name) for name in PICTURES]
+    cells = [str(table_folder / "images" / name) for name in PICTURES]
     with pytest.raises(UserError) as caught:
-        paths(here, cells, root=root)
+        paths(table_folder, cells, root=root)
     assert f"t.csv:2: '{cells[0]}' is not below" in str(caught.value)
     advised = Path(str(caught.value).rsplit("dataset.root=", 1)[1])
-    assert paths(here, cells, root=advised) == PICTURES
-    assert paths(here, cells, root=Path("/"))[0] == cells[0][1:]
+    assert paths(table_folder, cells, root=advised) == PICTURES
+    assert paths(table_folder, cells, root=Path("/"))[0] == cells[0][1:]
 
 
-def test_paths_up_from_the_tables_folder_work_below_the_advised_root(here):
-    (here / "lists").mkdir()
+def test_paths_up_from_the_tables_folder_work_below_the_advised_root(table_folder):
+    (table_folder / "lists").mkdir()
     rows = [f"../images/{name},{LABELS[n]}" for n, name in enumerate(PICTURES)]
-    (here / "lists" / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    (table_folder / "lists" / "t.csv").write_text("path,label\n" + "\n".join(rows))
     message = assert_refused(
-        here / "lists" / "t.csv", r"t\.csv:2: '\.\./images/0\.jpg' is not below"
+        table_folder / "lists" / "t.csv", r"t\.csv:2: '\.\./images/0\.jpg' is not below"
     )
     advised = Path(message.rsplit("dataset.root=", 1)[1])
-    assert read(here / "lists" / "t.csv", root=advised).path == PICTURES
+    assert read(table_folder / "lists" / "t.csv", root=advised).path == PICTURES
 
 
 @pytest.mark.parametrize(
@@ -355,43 +365,43 @@ def test_paths_up_from_the_tables_folder_work_below_the_advised_root(here):
         ("images/{}.JPG", "upper and lower case"),
     ],
 )
-def test_paths_in_other_forms(here, form, note):
+def test_paths_in_other_forms(table_folder, form, note):
     cells = [form.format(number) for number in range(6)]
-    assert paths(here, cells) == tuple(f"images/{name}" for name in PICTURES)
-    notes = all_notes(read(here / "t.csv"))
+    assert paths(table_folder, cells) == tuple(f"images/{name}" for name in PICTURES)
+    notes = all_notes(read(table_folder / "t.csv"))
     assert note is None or ("6 of 6 paths" in notes and note in notes)
 
 
-def test_a_name_without_suffix_that_several_files_match_is_refused(here):
-    (here / "images" / "0.png").touch()
+def test_a_name_without_suffix_that_several_files_match_is_refused(table_folder):
+    (table_folder / "images" / "0.png").touch()
     with pytest.raises(UserError, match=r"t\.csv:2: .*0\.jpg, 0\.png could each be '0'"):
-        paths(here, [f"images/{number}" for number in range(6)])
+        paths(table_folder, [f"images/{number}" for number in range(6)])
 
 
 @pytest.mark.parametrize(
     "address",
     ["https://a.b/0.jpg", "HTTP://a/0.jpg", "s3://a/0.jpg", "gs://a/0", "data:image/png;base64,AA"],
 )
-def test_an_address_is_named_as_one(here, address):
+def test_an_address_is_named_as_one(table_folder, address):
     with pytest.raises(UserError, match=r"t\.csv:2: '.*' is an address.*download the images first"):
-        paths(here, [address, *PICTURES[1:]])
+        paths(table_folder, [address, *PICTURES[1:]])
 
 
-def test_an_absolute_path_of_windows_is_named_as_one(here):
+def test_an_absolute_path_of_windows_is_named_as_one(table_folder):
     with pytest.raises(UserError, match=r"t\.csv:2: .* is an absolute path of Windows"):
-        paths(here, ["C:\\pictures\\0.jpg", *PICTURES[1:]])
+        paths(table_folder, ["C:\\pictures\\0.jpg", *PICTURES[1:]])
 
 
-def test_where_all_files_are_missing_the_place_is_advised(here):
+def test_where_all_files_are_missing_the_place_is_advised(table_folder):
     for name in PICTURES:
-        (here / name).unlink()
+        (table_folder / name).unlink()
     with pytest.raises(UserError) as caught:
-        paths(here, list(PICTURES))
-    assert f"t.csv:2: no file {here / '0.jpg'}, nor the file of any other row of 6" in str(
+        paths(table_folder, list(PICTURES))
+    assert f"t.csv:2: no file {table_folder / '0.jpg'}, nor the file of any other row of 6" in str(
         caught.value
     )
-    assert f"set dataset.root={here / 'images'}, where it is" in str(caught.value)
-    assert read(here / "t.csv", root=here / "images").path == PICTURES
+    assert f"set dataset.root={table_folder / 'images'}, where it is" in str(caught.value)
+    assert read(table_folder / "t.csv", root=table_folder / "images").path == PICTURES
 
 
 # --- 9: text ---
@@ -400,34 +410,38 @@ def test_where_all_files_are_missing_the_place_is_advised(here):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_texts_are_read_as_pandas_reads_them(here, encoding, delimiter, end):
+def test_texts_are_read_as_pandas_reads_them(table_folder, encoding, delimiter, end):
     rows = [("path", "label"), *zip(PICTURES, ["Möwe", "鳥"] * 3, strict=True)]
     text = end.join(delimiter.join(row) for row in rows) + end
-    (here / "t.csv").write_bytes(text.encode(encoding))
-    expected = pd.read_csv(here / "t.csv", sep=delimiter, encoding=encoding)
-    index = read(here / "t.csv")
+    (table_folder / "t.csv").write_bytes(text.encode(encoding))
+    expected = pd.read_csv(table_folder / "t.csv", sep=delimiter, encoding=encoding)
+    index = read(table_folder / "t.csv")
     assert index.path == tuple(expected["path"])
     assert [index.labelmap.names[label] for label in index.label_N] == expected["label"].tolist()
 
 
-def test_excels_own_first_line_and_upper_case_suffixes(here):
-    (here / "T.CSV").write_text("sep=;\npath;label;set\n0.jpg;wren, the;train\n1.jpg;gull;test\n")
-    assert read(here / "T.CSV").labelmap.names == ("gull", "wren, the")
-    (here / "T.CSV").write_text("sep=;\npath;label\n0.jpg;wren\n1.jpg;\n")
-    assert_refused(here / "T.CSV", r"T\.CSV:4: no label")
+def test_excels_own_first_line_and_upper_case_suffixes(table_folder):
+    (table_folder / "T.CSV").write_text(
+        "sep=;\npath;label;set\n0.jpg;wren, the;train\n1.jpg;gull;test\n"
+    )
+    assert read(table_folder / "T.CSV").labelmap.names == ("gull", "wren, the")
+    (table_folder / "T.CSV").write_text("sep=;\npath;label\n0.jpg;wren\n1.jpg;\n")
+    assert_refused(table_folder / "T.CSV", r"T\.CSV:4: no label")
 
 
-def test_json_lines_are_read(frame, here):
+def test_json_lines_are_read(frame, table_folder):
     columns = {"file_name": PICTURES, "label": LABELS, "split": SPLIT}
-    pd.DataFrame(columns).to_json(here / "metadata.jsonl", orient="records", lines=True)
-    index, same = read(here / "metadata.jsonl"), read(frame(columns))
+    pd.DataFrame(columns).to_json(table_folder / "metadata.jsonl", orient="records", lines=True)
+    index, same = read(table_folder / "metadata.jsonl"), read(frame(columns))
     assert (index.path, index.labelmap) == (same.path, same.labelmap)
     assert index.split_N.tolist() == same.split_N.tolist()
 
 
-def test_the_line_that_is_no_utf8_is_named(here):
-    (here / "t.csv").write_bytes("path,label\r\n0.jpg,wren\r\n1.jpg,Möwe\r\n".encode("cp1252"))
-    assert_refused(here / "t.csv", r"t\.csv:3: not UTF-8 text; save the table as UTF-8")
+def test_the_line_that_is_no_utf8_is_named(table_folder):
+    (table_folder / "t.csv").write_bytes(
+        "path,label\r\n0.jpg,wren\r\n1.jpg,Möwe\r\n".encode("cp1252")
+    )
+    assert_refused(table_folder / "t.csv", r"t\.csv:3: not UTF-8 text; save the table as UTF-8")
 
 
 def _workbook(file: Path) -> None:
@@ -451,23 +465,25 @@ def _workbook(file: Path) -> None:
         (lambda file: file.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), r"workbook \(\.xls\)"),
     ],
 )
-def test_what_is_no_table_is_named(here, name, write, what):
-    write(here / name)
-    assert_refused(here / name, what)
+def test_what_is_no_table_is_named(table_folder, name, write, what):
+    write(table_folder / name)
+    assert_refused(table_folder / name, what)
 
 
-def test_a_folder_without_parquet_names_what_may_be_meant(here):
+def test_a_folder_without_parquet_names_what_may_be_meant(table_folder):
     assert_refused(
-        here, r"without Parquet files; .* or read a folder per class with dataset=folder"
+        table_folder, r"without Parquet files; .* or read a folder per class with dataset=folder"
     )
-    (here / "metadata.csv").write_text("file_name,label\n")
-    assert_refused(here, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
+    (table_folder / "metadata.csv").write_text("file_name,label\n")
+    assert_refused(table_folder, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
 
 
-def test_a_parquet_is_read_under_the_name_of_a_text(here):
+def test_a_parquet_is_read_under_the_name_of_a_text(table_folder):
     columns = {"path": PICTURES, "label": LABELS, "split": SPLIT}
-    pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), here / "t.csv")
-    assert read(here / "t.csv").path == PICTURES
+    pq.write_table(
+        pa.table({name: list(cells) for name, cells in columns.items()}), table_folder / "t.csv"
+    )
+    assert read(table_folder / "t.csv").path == PICTURES
 
 
 # --- 10: labels, and 1: a single class ---
@@ -489,10 +505,10 @@ def test_a_parquet_is_read_under_the_name_of_a_text(here):
         ),
     ],
 )
-def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
+def test_labels_that_look_like_slips_are_noted_and_stay(table_folder, labels, note):
     rows = [f'{name},"{labels[n % 2]}"' for n, name in enumerate(PICTURES)]
-    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
-    index = read(here / "t.csv")
+    (table_folder / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    index = read(table_folder / "t.csv")
     assert index.labelmap.names == tuple(sorted(labels))
     assert np.bincount(index.label_N).tolist() == [3, 3]
     assert re.search(note, all_notes(index))
@@ -546,11 +562,11 @@ def test_numbers_under_other_names_are_no_flags(frame, name):
     assert index.test_source == "carved"
 
 
-def test_flags_of_floats_in_parquet_are_read(here):
+def test_flags_of_floats_in_parquet_are_read(table_folder):
     flags = [float(split == "test") for split in SPLIT]
     columns = pd.DataFrame({"path": PICTURES, "label": LABELS, "is_test": flags})
-    columns.to_parquet(here / "t.parquet")
-    assert read(here / "t.parquet").split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    columns.to_parquet(table_folder / "t.parquet")
+    assert read(table_folder / "t.parquet").split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
 
 
 def test_usage_of_fer2013(frame):
@@ -559,22 +575,22 @@ def test_usage_of_fer2013(frame):
     assert index.split_N.tolist() == [TRAIN] * 2 + [VAL] * 2 + [TEST] * 2
 
 
-def _moved(here: Path, folders: list[str]) -> list[str]:
+def _moved(table_folder: Path, folders: list[str]) -> list[str]:
     paths = [f"{folder}/{name}" for folder, name in zip(folders, PICTURES, strict=True)]
     for path in paths:
-        (here / path).parent.mkdir(parents=True, exist_ok=True)
-        (here / path).touch()
+        (table_folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (table_folder / path).touch()
     return paths
 
 
-def test_folders_at_any_depth_say_the_split(frame, here):
-    paths = _moved(here, [f"a/b/c/d/{split}/e" for split in SPLIT])
+def test_folders_at_any_depth_say_the_split(frame, table_folder):
+    paths = _moved(table_folder, [f"a/b/c/d/{split}/e" for split in SPLIT])
     index = read(frame({"path": paths, "label": LABELS}))
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
 
 
-def test_folders_that_say_the_split_of_some_paths_are_named(frame, here):
-    paths = _moved(here, ["x/train", "x/train", "x/train", "x/extra", "x/test", "x/test"])
+def test_folders_that_say_the_split_of_some_paths_are_named(frame, table_folder):
+    paths = _moved(table_folder, ["x/train", "x/train", "x/train", "x/extra", "x/test", "x/test"])
     index = read(frame({"path": paths, "label": LABELS}))
     assert index.test_source == "carved"
     assert any("train, test" in note and "extra" in note for note in index.warnings)
@@ -620,10 +636,12 @@ def test_fine_and_coarse_labels_are_refused_with_the_key(frame):
     assert_refused(frame(columns), "set dataset.label_column=fine_label")
 
 
-def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(frame, here):
+def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(
+    frame, table_folder
+):
     for name in PICTURES:
-        (here / f"a b é {name}").touch()
-    (here / "a%20b%20%C3%A9%200.jpg").touch()
+        (table_folder / f"a b é {name}").touch()
+    (table_folder / "a%20b%20%C3%A9%200.jpg").touch()
     paths = [f"a%20b%20%C3%A9%20{name}" for name in PICTURES]
     index = read(frame({"path": paths, "label": LABELS}))
     assert index.path[0] == paths[0]
@@ -632,8 +650,8 @@ def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(
 
 
 @pytest.mark.parametrize("folders", [("cars_train", "cars_test"), ("01_train", "02_test")])
-def test_folders_that_agree_but_for_a_word_say_the_split(frame, here, folders):
-    paths = _moved(here, [folders[split == "test"] for split in SPLIT])
+def test_folders_that_agree_but_for_a_word_say_the_split(frame, table_folder, folders):
+    paths = _moved(table_folder, [folders[split == "test"] for split in SPLIT])
     index = read(frame({"path": paths, "label": LABELS}))
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
 

@@ -27,31 +27,31 @@ def pictures(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed():
+def outcome_cache():
     """What `whole` found, for all tests."""
     return []
 
 
 @pytest.fixture
-def whole(finetune, tmp_path, told, undisturbed):
+def undisturbed_outcome(finetune, tmp_path, read_outcome, outcome_cache):
     """What a finetune with everything leaves when nobody disturbs it."""
 
     def made():
-        if not undisturbed:
+        if not outcome_cache:
             ran = finetune(*EVERYTHING, f"runtime.output_root={tmp_path / 'undisturbed'}")
             assert ran.code == 0, ran.err
-            undisturbed.append(told(ran.folder))
-        return undisturbed[0]
+            outcome_cache.append(read_outcome(ran.folder))
+        return outcome_cache[0]
 
     return made
 
 
 @pytest.fixture
-def stopped(finetune, stopping):
+def stop_finetune(finetune, stop_after):
     """Stop a finetune after so many steps, as a signal does, but in this process."""
 
     def start(steps, *more):
-        with stopping(steps):
+        with stop_after(steps):
             ran = finetune(*EVERYTHING, *more)
         assert ran.code == 75, ran.err
         return ran

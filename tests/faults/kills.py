@@ -106,13 +106,13 @@ class Log:
 
 
 @dataclass
-class Ran:
+class RunResult:
     """A job that ended: exit code (negative: a signal), seconds, writes, and what it printed."""
 
     code: int
     seconds: float
     writes: int
-    said: str
+    output: str
 
 
 class Zygote:
@@ -142,7 +142,7 @@ class Zygote:
         after: float | None = None,
         at: int | None = None,
         group: bool = True,
-    ) -> Ran:
+    ) -> RunResult:
         """Run a job to its end, or kill it after some seconds or at one of its writes."""
         self.number += 1
         log, counter = (self.scratch / f"{name}-{self.number}" for name in ("log", "writes"))
@@ -164,7 +164,7 @@ class Zygote:
         said = log.read_text(errors="replace") if log.exists() else ""
         writes = int(counter.read_text() or "0") if counter.exists() else 0
         log.unlink(missing_ok=True), counter.unlink(missing_ok=True)
-        return Ran(int(code), seconds, writes, said)
+        return RunResult(int(code), seconds, writes, said)
 
     def _ask(self, request: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -230,7 +230,7 @@ class Subject:
             self.begin(root)
             self.command = [*places(root), *self.overrides(root)]
             ran = zygote.run(root, self.command, self.setup)
-            assert ran.code == 0, ran.said
+            assert ran.code == 0, ran.output
         self.seconds, self.writes, self.expected = ran.seconds, ran.writes, self.result(root)
         assert self.writes > 0
 
@@ -246,9 +246,9 @@ class Subject:
         ran = zygote.run(root, self.command, self.setup, **moment, group=kill.group)
         wrong = [*torn_records(root), *self.whole(root)]
         again = zygote.run(root, self.command, self.setup)
-        finished = bool(self.refusal) and self.refusal in again.said
+        finished = bool(self.refusal) and self.refusal in again.output
         if again.code != 0 and not finished:
-            wrong.append(f"the same command ended with {again.code}: {again.said[-2000:]}")
+            wrong.append(f"the same command ended with {again.code}: {again.output[-2000:]}")
         else:
             wrong += [f"left over: {path.relative_to(root)}" for path in leftovers(root)]
             wrong += torn_records(root)

@@ -42,12 +42,12 @@ EVERYTHING = (  # that is drawn at random, averaged or counted, with a state aft
 )
 
 
-def states(here):
-    return {path.name for path in here("in-progress/resume/state-*.pt")}
+def states(run_files):
+    return {path.name for path in run_files("in-progress/resume/state-*.pt")}
 
 
-def status(here):
-    (path,) = here("in-progress/status.json")
+def status(run_files):
+    (path,) = run_files("in-progress/status.json")
     return json.loads(path.read_text())
 
 

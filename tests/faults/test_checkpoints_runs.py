@@ -20,9 +20,11 @@ from tests.faults.steps import (
     "harm", [flipped, lambda path: path.write_bytes(path.read_bytes()[:1000])],
     ids=["flipped", "truncated"],
 )  # fmt: skip
-def test_a_damaged_newest_state_is_passed_over(finetune, stopped, here, told, whole, harm):
-    stopped(8)
-    _, newest = here("in-progress/resume/state-*.pt")
+def test_a_damaged_newest_state_is_passed_over(
+    finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, harm
+):
+    stop_finetune(8)
+    _, newest = run_files("in-progress/resume/state-*.pt")
     harm(newest)
     ran = finetune(*EVERYTHING)
     assert ran.code == 0, ran.err
@@ -30,19 +32,21 @@ def test_a_damaged_newest_state_is_passed_over(finetune, stopped, here, told, wh
     assert f"{newest}" in ran.out
     assert "resumed after step 7" in ran.out
     assert ran.json("metrics.json")["resumed"]["step"] == 7
-    assert told(ran.folder) == whole()
+    assert read_outcome(ran.folder) == undisturbed_outcome()
 
 
 @pytest.mark.fault(8)
 @pytest.mark.slow
-def test_without_a_whole_state_it_starts_anew(finetune, stopped, here, told, whole):
-    stopped(4)
-    for path in here("in-progress/resume/state-*.pt"):
+def test_without_a_whole_state_it_starts_anew(
+    finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome
+):
+    stop_finetune(4)
+    for path in run_files("in-progress/resume/state-*.pt"):
         flipped(path)
     ran = finetune(*EVERYTHING)
     assert ran.code == 0, ran.err
     assert "the training starts anew" in ran.out
-    assert told(ran.folder) == whole()
+    assert read_outcome(ran.folder) == undisturbed_outcome()
 
 
 WRONG_WEIGHTS = {

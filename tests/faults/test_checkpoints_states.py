@@ -102,11 +102,11 @@ AVERAGED = (*LONG, "task.ema=0.9", "task.epochs=2")
 
 
 @pytest.fixture
-def stopped(run, stopping, tmp_path):
+def stop_finetune(run, stop_after, tmp_path):
     """stopped(steps, ...) -> the resume folder of a finetune that was stopped after so many."""
 
     def start(steps: int, *more: str) -> Path:
-        with stopping(steps):
+        with stop_after(steps):
             ran = run(*LONG, *more)
         assert ran.code == 75, ran.err
         (folder,) = (tmp_path / "outputs").glob("lost/*/in-progress/resume")
@@ -120,10 +120,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.fault(8, 9)
-def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stopped, monkeypatch):
+def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune, monkeypatch):
     """In the second epoch, whose state holds averages too; the first one was judged."""
     monkeypatch.setenv("GIT_DIR", os.devnull)
-    folder = stopped(5, "task.ema=0.9", "task.epochs=2")
+    folder = stop_finetune(5, "task.ema=0.9", "task.epochs=2")
     (best,), newest = folder.glob("best-*"), max(folder.glob("state-*"))
     flipped(best)
     before = contents(folder)
@@ -201,9 +201,9 @@ def test_symmetric_losses_of_last_and_best(states):
 
 
 @pytest.mark.fault(8)
-def test_a_best_of_another_model_is_refused_before_it_is_loaded(run, stopped):
+def test_a_best_of_another_model_is_refused_before_it_is_loaded(run, stop_finetune):
     still = ("task.learning_rate=0", "task.epochs=2")  # the first epoch stays the best
-    folder = stopped(5, *still)
+    folder = stop_finetune(5, *still)
     (best,), state = folder.glob("best-*"), max(folder.glob("state-*"))
 
     def rewritten(path: Path, stem: str, key: str, value: object) -> str:

@@ -107,7 +107,7 @@ def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
 
 
 @pytest.mark.fault(51)
-def test_a_probe_that_is_killed_at_a_rename_is_swept_by_the_next(started, small_probe, tmp_path):
+def test_a_probe_that_is_killed_at_a_rename_is_swept_by_the_next(start_job, small_probe, tmp_path):
     """Killed before it renames the measured costs, then run to its end."""
     kill = """
 import os
@@ -119,11 +119,11 @@ def replace(source, target):
 os.replace = replace
 """
     usual = (*small_probe, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
-    killed = started(*usual, setup=kill)
+    killed = start_job(*usual, setup=kill)
     assert killed.wait() == -signal.SIGKILL
     assert len(temporaries(tmp_path)) == 1
-    again = started(*usual)
-    assert again.wait() == 0, again.said
+    again = start_job(*usual)
+    assert again.wait() == 0, again.output
     assert temporaries(tmp_path) == []
 
 
@@ -722,37 +722,37 @@ def test_the_line_names_the_key_that_moves_the_folder(tmp_path, key):
 
 @pytest.mark.fault(13)
 @pytest.mark.slow
-def test_the_same_command_finishes_once_there_is_space(started, small_probe, tmp_path):
+def test_the_same_command_finishes_once_there_is_space(start_job, small_probe, tmp_path):
     usual = (*small_probe, f"runtime.cache_root={tmp_path / 'cache'}", "runtime.run_id=r")
-    job = started(*usual, most=25_000)
+    job = start_job(*usual, most=25_000)
     assert job.wait() == 1
     assert job.line.startswith(f"fgvc: {tmp_path / 'outputs' / 'r'}")
     assert "bytes needed); runtime.output_root=" in job.line
-    assert "Traceback" not in job.said
+    assert "Traceback" not in job.output
     before = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.safetensors")}
     assert before
-    again = started(*usual)
-    assert again.wait() == 0, again.said
+    again = start_job(*usual)
+    assert again.wait() == 0, again.output
     assert all(path.read_bytes() == data for path, data in before.items())
     assert temporaries(tmp_path) == []
 
 
 @pytest.mark.fault(13)
-def test_a_sweep_without_room_ends_in_one_line(started, small_probe, tmp_path):
-    job = started("-m", *small_probe, "seed=0,1", "runtime.run_id=s", most=1000)
+def test_a_sweep_without_room_ends_in_one_line(start_job, small_probe, tmp_path):
+    job = start_job("-m", *small_probe, "seed=0,1", "runtime.run_id=s", most=1000)
     assert job.wait() == 1
     assert job.line.startswith(f"fgvc: {tmp_path / 'multirun' / 's' / 'multirun.yaml'}: ")
     assert "bytes needed); runtime.multirun_root=" in job.line
-    assert "Traceback" not in job.said
+    assert "Traceback" not in job.output
 
 
 @pytest.mark.fault(13)
-def test_standard_output_on_a_full_disk_ends_in_one_line(started):
-    job = started("--help", setup="os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
+def test_standard_output_on_a_full_disk_ends_in_one_line(start_job):
+    job = start_job("--help", setup="os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
     assert job.wait() == 1
     assert job.line == "fgvc: standard output: No space left on device"
-    assert "Traceback" not in job.said
-    assert "Exception ignored" not in job.said
+    assert "Traceback" not in job.output
+    assert "Exception ignored" not in job.output
 
 
 # --- row 14: a folder that cannot be written ---

@@ -26,17 +26,17 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
     [(40_000, False, ".safetensors"), (20_000, True, "confusion.png")],
     ids=["features", "record"],
 )
-def test_disk_full(started, tmp_path, most, warm, victim):
+def test_disk_full(start_job, tmp_path, most, warm, victim):
     """A file that cannot grow: the line names it and the bytes, what is there stays, exit 1."""
     usual = (*(SMALL if warm else ()), f"runtime.cache_root={tmp_path / 'cache'}")
     if warm:
-        assert started(*usual, "runtime.run_id=before").wait() == 0
+        assert start_job(*usual, "runtime.run_id=before").wait() == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    job = started(*usual, "runtime.run_id=r", most=most)
+    job = start_job(*usual, "runtime.run_id=r", most=most)
     assert job.wait() == 1
     assert victim in job.line
     assert "bytes" in job.line
-    assert "Traceback" not in job.said
+    assert "Traceback" not in job.output
     assert [path for path in tmp_path.glob("outputs/r/*/*") if path.name[0] not in ".i"] == []
     (status,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
     assert json.loads(status.read_text())["state"] == "failed"

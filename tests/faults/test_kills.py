@@ -64,7 +64,7 @@ def zygote(tmp_path) -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
+def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subject]:
     """subject(name) -> a job, measured once."""
     root, made = tmp_path / "root", {}
     common = (*small_probe, "runtime.threads=1")
@@ -78,7 +78,7 @@ def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
                 ran = zygote.run(
                     root, [*places(root), *common, f"seed={k}", f"runtime.run_id=r{k}"]
                 )
-                assert ran.code == 0, ran.said
+                assert ran.code == 0, ran.output
             root.rename(forest)
         return forest
 
@@ -90,7 +90,7 @@ def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
             case "probe":
                 return Subject(name, lambda _: small, numbers)
             case "train":
-                return Subject(name, lambda _: trained, lambda of: told(first(of)))
+                return Subject(name, lambda _: trained, lambda of: read_outcome(first(of)))
             case "sweep":
                 sweep = ("-m", *small, "seed=1,2")
                 return Subject(name, lambda _: sweep, numbers, setup=FORKED)

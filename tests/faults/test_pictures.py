@@ -83,7 +83,7 @@ def encoded(picture: Image.Image, kind: str, **save: object) -> bytes:
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def started_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that any of the programs which libraries start would leave behind."""
     folder, left = tmp_path / "bin", tmp_path / "started"
     folder.mkdir()
@@ -121,7 +121,9 @@ def doors(file: Path) -> dict[str, Callable[[], object]]:
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("name", STRANGE)
-def test_only_formats_of_the_list_are_opened(name: str, tmp_path: Path, started: Path) -> None:
+def test_only_formats_of_the_list_are_opened(
+    name: str, tmp_path: Path, started_marker: Path
+) -> None:
     file = tmp_path / "bird.jpg"
     file.write_bytes(STRANGE[name])
     for door, read in doors(file).items():
@@ -132,21 +134,23 @@ def test_only_formats_of_the_list_are_opened(name: str, tmp_path: Path, started:
             assert "bird.jpg: " in str(caught.value)
     assert images.read_images(tmp_path, [file.name], 1, silent).bad.keys() == {0}
     assert not (tmp_path / "bird.png").exists()
-    assert not started.exists()
+    assert not started_marker.exists()
 
 
 @pytest.mark.fault(46)
-def test_a_picture_that_a_notebook_opened_starts_nothing(tmp_path: Path, started: Path) -> None:
+def test_a_picture_that_a_notebook_opened_starts_nothing(
+    tmp_path: Path, started_marker: Path
+) -> None:
     file = tmp_path / "bird.jpg"
     file.write_bytes(EPS)
     with pytest.raises(UserError, match=r"bird\.jpg"), Image.open(file) as image:
         pixels_of(image)
-    assert not started.exists()
+    assert not started_marker.exists()
 
 
 @pytest.mark.fault(46, 47)
 def test_predict_names_such_files_and_reads_the_others(
-    finished, run, tmp_path: Path, started: Path, small_probe, jpeg
+    finished, run, tmp_path: Path, started_marker: Path, small_probe, jpeg
 ) -> None:
     ran = finished(*small_probe)
     folder = tmp_path / "given"
@@ -164,7 +168,7 @@ def test_predict_names_such_files_and_reads_the_others(
     way_out = bomb["error"].split("or set ")[1].split()[0]
     answer = run(*command, way_out, bare=True)
     assert json.loads(answer.out)["images"][1]["predictions"]
-    assert not started.exists()
+    assert not started_marker.exists()
 
 
 # --- rows 23 and 47: pictures ---

@@ -14,7 +14,7 @@ from tests.faults.steps import (
 
 @pytest.mark.fault(5)
 def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
-    finetune, stopped, here, told, tmp_path
+    finetune, stop_finetune, run_files, read_outcome, tmp_path
 ):
     """In the second epoch, when the very model that trains has been evaluated once."""
     plain = ("task.ema=null", "task.drop_path=0.5", "task.epochs=2")
@@ -25,48 +25,52 @@ def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
         "task.drop_path=0.0",
         f"runtime.output_root={tmp_path / 'without'}",
     )
-    stopped(4, *plain)
+    stop_finetune(4, *plain)
     ran = finetune(*EVERYTHING, *plain)
     assert "resumed after step 4" in ran.out
-    assert told(ran.folder) == told(alone.folder)
-    losses = [told(one.folder).curves["val/loss"] for one in (alone, still)]
+    assert read_outcome(ran.folder) == read_outcome(alone.folder)
+    losses = [read_outcome(one.folder).curves["val/loss"] for one in (alone, still)]
     assert losses[0] != losses[1]
 
 
 @pytest.mark.fault(7)
-def test_another_config_under_the_same_run_id_is_refused(finetune, stopped, here):
-    stopped(4)
-    before = {path: path.read_bytes() for path in here("in-progress/resume/*")}
+def test_another_config_under_the_same_run_id_is_refused(finetune, stop_finetune, run_files):
+    stop_finetune(4)
+    before = {path: path.read_bytes() for path in run_files("in-progress/resume/*")}
     ran = finetune(*EVERYTHING, "task.learning_rate=1e-3", "head=cosine")
     assert ran.code == 1
     assert ran.err.count("\n") == 1
     assert "task.learning_rate: 0.0005 there, 0.001 here" in ran.err
     assert "head.name: linear there, cosine here" in ran.err
-    assert {path: path.read_bytes() for path in here("in-progress/resume/*")} == before
+    assert {path: path.read_bytes() for path in run_files("in-progress/resume/*")} == before
     assert finetune(*EVERYTHING).code == 0
 
 
 @pytest.mark.parametrize(
     "place", ["", "/resume/STATE", pytest.param("/resume", marks=pytest.mark.slow)]
 )
-def test_a_state_can_be_named(finetune, stopped, here, told, whole, place):
-    stopped(4)
-    (folder,) = here("in-progress")
-    (newest,) = here("in-progress/resume/state-00000004*")
+def test_a_state_can_be_named(
+    finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, place
+):
+    stop_finetune(4)
+    (folder,) = run_files("in-progress")
+    (newest,) = run_files("in-progress/resume/state-00000004*")
     path = f"{folder}{place.replace('STATE', newest.name)}"
     ran = finetune(*EVERYTHING, "runtime.run_id=second", f'runtime.resume="{path}"')
     assert ran.code == 0, ran.err
     resumed = ran.json("metrics.json")["resumed"]
     assert (resumed["step"], resumed["forced"]) == (4, False)
     assert resumed["from"] == f"r/{folder.parent.name}"
-    assert told(ran.folder) == whole()
+    assert read_outcome(ran.folder) == undisturbed_outcome()
     assert newest.exists()  # the other run's
 
 
 @pytest.mark.fault(7)
-def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopped, here):
-    stopped(4)
-    (folder,) = here("in-progress")
+def test_a_state_of_another_config_needs_force_which_is_recorded(
+    finetune, stop_finetune, run_files
+):
+    stop_finetune(4)
+    (folder,) = run_files("in-progress")
     other = ("runtime.run_id=second", f"runtime.resume={folder}", "task.learning_rate=1e-3")
     ran = finetune(*EVERYTHING, *other)
     assert ran.code == 1
@@ -82,11 +86,11 @@ def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopp
 
 @pytest.mark.fault(7)
 def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
-    finetune, stopped, run, here, tmp_path
+    finetune, stop_finetune, run, run_files, tmp_path
 ):
     """From a state that has trained on validation, which this config still calls validation."""
-    stopped(4, "final_fit=trainval")
-    (folder,) = here("in-progress")
+    stop_finetune(4, "final_fit=trainval")
+    (folder,) = run_files("in-progress")
     force = (f"runtime.resume={folder}", "runtime.resume_force=true", "final_fit=train")
     forced = finetune(*EVERYTHING, "runtime.run_id=forced", *force, "task.epochs=2")
     honest = finetune(*EVERYTHING, "runtime.run_id=honest", "final_fit=train", "task.epochs=2")
@@ -118,9 +122,9 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
 @pytest.mark.parametrize(
     "other", ["head=cosine", pytest.param("backbone=dinov2", marks=pytest.mark.slow)]
 )
-def test_force_makes_no_weights_fit(finetune, stopped, here, other):
-    stopped(2)
-    (folder,) = here("in-progress")
+def test_force_makes_no_weights_fit(finetune, stop_finetune, run_files, other):
+    stop_finetune(2)
+    (folder,) = run_files("in-progress")
     where = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = finetune(*EVERYTHING, *where, other)
     assert ran.code == 1

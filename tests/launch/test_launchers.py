@@ -101,9 +101,11 @@ def test_each_launcher_gives_the_same_table(launcher, sweep_folder):
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(launcher, begun, tmp_path):
+def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(
+    launcher, start_finetune, tmp_path
+):
     three_jobs = ("seed=0,1,2", "task.epochs=200", "runtime.run_id=x")
-    sweep = begun("-m", f"hydra/launcher={launcher}", *three_jobs)
+    sweep = start_finetune("-m", f"hydra/launcher={launcher}", *three_jobs)
 
     def jobs_with_state() -> int:
         states = tmp_path.glob("outputs/x/*/in-progress/resume/state-*")
@@ -117,7 +119,7 @@ def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(launcher, beg
     sweep.until(lambda: jobs_with_state() >= 3)  # the third job starts
     children = process.children(recursive=True)
     sweep.send(signal.SIGINT)
-    assert sweep.wait() == 75, sweep.said
+    assert sweep.wait() == 75, sweep.output
     assert psutil.wait_procs(children, timeout=60)[1] == []
     ends = sorted((row["state"], row["line"]) for row in table(tmp_path)["jobs"])
     lost, stopped = ends[: LOST[launcher]], ends[LOST[launcher] :]

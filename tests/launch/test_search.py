@@ -167,24 +167,24 @@ def test_another_search_under_its_run_id_is_refused(search, capsys):
     assert (search.multirun / "search.json").read_bytes() == before
 
 
-def test_a_stopped_search_resumes(search, begun):
+def test_a_stopped_search_resumes(search, start_finetune):
     cut = ("runtime.run_id=cut", "task.learning_rate=1e-3", "task.epochs=5")
     folder, states = search.multirun.parent / "cut", search.outputs / "cut"
     arguments = [item for item in search.arguments(*cut) if not item.startswith("hydra.sweeper.n_")]
-    first = begun(*arguments, "hydra.sweeper.n_trials=99")
+    first = start_finetune(*arguments, "hydra.sweeper.n_trials=99")
     first.until(lambda: len({path.parent for path in states.glob("*/*/resume/state-*")}) > 1)
     first.send(signal.SIGTERM)
-    assert first.wait() == 75, first.said
-    assert "runtime.run_id=cut" in first.said
+    assert first.wait() == 75, first.output
+    assert "runtime.run_id=cut" in first.output
     before = json.loads((folder / "search.json").read_text())["trials"]
     assert before[0]["state"] == "done"
-    second = begun(*arguments, f"hydra.sweeper.n_trials={len(before)}")
-    assert second.wait() == 0, second.said
+    second = start_finetune(*arguments, f"hydra.sweeper.n_trials={len(before)}")
+    assert second.wait() == 0, second.output
     after = json.loads((folder / "search.json").read_text())["trials"]
     assert [row["state"] for row in after] == ["done"] * len(before)
     assert [row["values"] for row in after] == [row["values"] for row in before]
-    assert second.said.count("validated already") == len(before) - 1
-    assert second.said.count("resumed after step") == 1
+    assert second.output.count("validated already") == len(before) - 1
+    assert second.output.count("resumed after step") == 1
 
 
 def test_a_search_without_a_winner_fails(search):

@@ -121,7 +121,7 @@ def saved(alone: Any, root: Path) -> bool:
 
 
 @pytest.mark.fault(3)
-def test_a_preempted_and_requeued_job_gives_the_same_bits(finetune, told, sweep, tmp_path):
+def test_a_preempted_and_requeued_job_gives_the_same_bits(finetune, read_outcome, sweep, tmp_path):
     alone = [finetune(*LONGER, f"seed={seed}") for seed in ("0", "1")]
     there = sweep(alone[0], "0,1", 1)
     there.until(lambda: saved(alone[0], tmp_path / "there"))
@@ -133,14 +133,16 @@ def test_a_preempted_and_requeued_job_gives_the_same_bits(finetune, told, sweep,
     rows = json.loads((tmp_path / "multirun/x/sweep.json").read_text())["jobs"]
     assert [row["state"] for row in rows] == ["done", "done"]
     folders = [tmp_path / "there" / row["folder"] for row in rows]
-    assert [told(folder) for folder in folders] == [told(one.folder) for one in alone]
+    assert [read_outcome(folder) for folder in folders] == [
+        read_outcome(one.folder) for one in alone
+    ]
     resumed = [json.loads((folder / "metrics.json").read_text())["resumed"] for folder in folders]
     assert resumed[0]["step"] >= 1
     assert resumed[1] is None
 
 
 def test_ctrl_c_cancels_waiting_jobs_and_the_running_job_resumes_anywhere(
-    finetune, told, sweep, tmp_path
+    finetune, read_outcome, sweep, tmp_path
 ):
     alone = finetune(*LONGER)
     there = sweep(alone, "0,1", os.cpu_count())  # one at a time
@@ -153,4 +155,4 @@ def test_ctrl_c_cancels_waiting_jobs_and_the_running_job_resumes_anywhere(
     here = finetune(*LONGER, f"runtime.output_root={tmp_path / 'there'}", "runtime.run_id=x")
     assert here.code == 0, here.err
     assert here.json("metrics.json")["resumed"]["step"] >= 1
-    assert told(here.folder) == told(alone.folder)
+    assert read_outcome(here.folder) == read_outcome(alone.folder)

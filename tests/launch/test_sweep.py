@@ -229,29 +229,29 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, f
 
 
 @pytest.mark.fault(4, 19)
-def test_signals_save_and_stop_the_job_and_leave_no_process(begun, wait_until, tmp_path):
+def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait_until, tmp_path):
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
-    job = begun(*sweep)
+    job = start_finetune(*sweep)
     home = tmp_path / "outputs/x"
     job.until(lambda: list(home.glob("*/in-progress/resume/*")))
     job.send(signal.SIGINT)
-    assert job.wait() == 75, job.said
+    assert job.wait() == 75, job.output
     table = json.loads((tmp_path / "multirun/x/sweep.json").read_text())
     assert [row["state"] for row in table["jobs"]] == ["preempted", "not begun"]
-    assert "the same command with runtime.run_id=x" in job.said
+    assert "the same command with runtime.run_id=x" in job.output
 
-    job = begun(*sweep)  # resumes; then its sweep is killed, which the job notices
-    job.until(lambda: "resumed after step" in job.said)
+    job = start_finetune(*sweep)  # resumes; then its sweep is killed, which the job notices
+    job.until(lambda: "resumed after step" in job.output)
     job.send(signal.SIGKILL)
     job.wait()
     (status,) = home.glob("*/in-progress/status.json")
     wait_until(lambda: json.loads(status.read_text())["state"] == "preempted")
 
-    job = begun(*sweep)
-    job.until(lambda: "resumed after step" in job.said)
+    job = start_finetune(*sweep)
+    job.until(lambda: "resumed after step" in job.output)
     children = psutil.Process(job.process.pid).children(recursive=True)
     job.send(signal.SIGINT)
-    job.until(lambda: "a second signal" in job.said)
+    job.until(lambda: "a second signal" in job.output)
     job.send(signal.SIGINT)
-    assert job.wait() == 75, job.said
+    assert job.wait() == 75, job.output
     assert psutil.wait_procs(children, timeout=60)[1] == []

@@ -200,7 +200,9 @@ def test_two_processes_write_the_same_bytes_as_one(run, images, tmp_path, monkey
     assert sum(name.endswith(".safetensors") for name in files) == 3 + 2
 
 
-def test_two_jobs_extract_the_same_features_only_once(run, begun, images, tmp_path, wait_until):
+def test_two_jobs_extract_the_same_features_only_once(
+    run, start_finetune, images, tmp_path, wait_until
+):
     """Both wait for the lock; the first to get it computes, and the other reads the cache."""
     cache = tmp_path / "cache"
     overrides = (*PROBE, *images, f"runtime.cache_root={cache}")
@@ -211,10 +213,10 @@ def test_two_jobs_extract_the_same_features_only_once(run, begun, images, tmp_pa
                 if path.name != "lock":
                     path.unlink()
             locks.enter_context(lock(folder / "lock"))
-        jobs = [begun(*overrides, f"head.k={each}", options=()) for each in (1, 2)]
+        jobs = [start_finetune(*overrides, f"head.k={each}", options=()) for each in (1, 2)]
         for job in jobs:
-            job.until(lambda job=job: "is held by" in job.said)
-    assert [job.wait() for job in jobs] == [0, 0], [job.said for job in jobs]
+            job.until(lambda job=job: "is held by" in job.output)
+    assert [job.wait() for job in jobs] == [0, 0], [job.output for job in jobs]
     records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/*/metrics.json")]
     costs = [record["cost"] for record in records]
     assert len(costs) == 1 + 2

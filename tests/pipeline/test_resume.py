@@ -59,11 +59,11 @@ def train(finetune, pictures):
 
 
 @pytest.fixture
-def stopped(train, finetune, stopping):
+def stop_finetune(train, finetune, stop_after):
     """Stop a finetune after so many steps, as a signal does, but in this process."""
 
     def start(steps, *overrides, begin=train):
-        with stopping(steps):
+        with stop_after(steps):
             ran = begin(*overrides)
         assert ran.code == 75, ran.err
         return ran
@@ -94,16 +94,16 @@ def held(paths):
 
 
 @pytest.mark.fault(43)
-def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures, here):
+def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures, run_files):
     assert train("runtime.stop_before_test=true").code == 0
-    (validation,) = here("in-progress/validation.json")
+    (validation,) = run_files("in-progress/validation.json")
     before = json.loads(validation.read_text())["identity"]["manifest_digest"]
-    states = held(here("in-progress/resume/*"))
+    states = held(run_files("in-progress/resume/*"))
     swap(pictures)
     refused(train("runtime.stop_before_test=true"), "manifest_digest", before[:16])
     assert validation.exists()  # nothing of the run was touched
     refused(train(), "manifest_digest", before[:16], "runtime.run_id")
-    assert held(here("in-progress/resume/*")) == states
+    assert held(run_files("in-progress/resume/*")) == states
     swap(pictures)
     ran = train()
     assert ran.code == 0, ran.err
@@ -114,16 +114,16 @@ def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures
 
 
 @pytest.mark.fault(43)
-def test_a_file_that_changed_is_other_data(train, stopped, pictures, here, tmp_path):
-    stopped(1)
-    states = held(here("in-progress/resume/*"))
+def test_a_file_that_changed_is_other_data(train, stop_finetune, pictures, run_files, tmp_path):
+    stop_finetune(1)
+    states = held(run_files("in-progress/resume/*"))
     pixels = np.asarray(Image.open(pictures / "train/a/train-0.png"))
     Image.fromarray(255 - pixels).save(pictures / "train/a/train-0.png")
     before = train()
     refused(before, "manifest_digest")
     assert "1 of 36 files changed since they were last hashed" in before.out
     refused(train(f"runtime.cache_root={tmp_path / 'empty'}"), "manifest_digest")
-    assert held(here("in-progress/resume/*")) == states
+    assert held(run_files("in-progress/resume/*")) == states
 
 
 OTHER = {
@@ -145,9 +145,11 @@ def rewritten(folder, change):
 
 
 @pytest.mark.fault(43)
-def test_each_identity_is_checked_wherever_a_state_is_taken_from(train, stopped, here, tmp_path):
-    stopped(1)
-    (own,) = here("in-progress/resume")
+def test_each_identity_is_checked_wherever_a_state_is_taken_from(
+    train, stop_finetune, run_files, tmp_path
+):
+    stop_finetune(1)
+    (own,) = run_files("in-progress/resume")
     for number, (name, value) in enumerate(OTHER.items()):
         other = tmp_path / f"other-{number}"
         shutil.copytree(own, other)
@@ -164,11 +166,11 @@ def test_each_identity_is_checked_wherever_a_state_is_taken_from(train, stopped,
 
 
 @pytest.mark.fault(43)
-def test_force_forgives_no_other_dataset(train, stopped, pictures, here, tmp_path):
-    stopped(1)
+def test_force_forgives_no_other_dataset(train, stop_finetune, pictures, run_files, tmp_path):
+    stop_finetune(1)
     shutil.copytree(pictures, tmp_path / "second")
     swap(tmp_path / "second")
-    (folder,) = here("in-progress")
+    (folder,) = run_files("in-progress")
     other = (
         "runtime.run_id=second",
         f"runtime.resume={folder}",
@@ -203,9 +205,9 @@ def files(tmp_path):
 
 
 @pytest.mark.fault(43)
-def test_force_forgives_no_other_weights(train, stopped, here, files):
-    stopped(1, *files[0])
-    (folder,) = here("in-progress")
+def test_force_forgives_no_other_weights(train, stop_finetune, run_files, files):
+    stop_finetune(1, *files[0])
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     refused(train(*named, *files[1]), "weights_digest")
     refused(train(*named), "weights_digest", "None here")
@@ -245,8 +247,8 @@ def table(pictures, tmp_path):
 
 
 @pytest.mark.fault(43)
-def test_another_label_map_is_another_answer(train, stopped, table):
-    stopped(1, *table())
+def test_another_label_map_is_another_answer(train, stop_finetune, table):
+    stop_finetune(1, *table())
     ran = train(*table(c="crow"))
     refused(ran, "labelmap_digest")
     assert "manifest_digest" not in ran.err
@@ -289,27 +291,31 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
 # --- another number of steps ---
 
 
-def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(train, stopped, here, tmp_path):
+def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(
+    train, stop_finetune, run_files, tmp_path
+):
     """The command that named it may be repeated; another place is refused, with both names."""
     for name, steps in (("one", 2), ("two", 1)):
-        stopped(steps, f"runtime.run_id={name}")
+        stop_finetune(steps, f"runtime.run_id={name}")
     (one,), (two,) = (
         sorted(tmp_path.glob(f"outputs/{name}/*/in-progress")) for name in ("one", "two")
     )
-    stopped(3, f"runtime.resume={one}")
-    states = held(here("in-progress/resume/*"))
+    stop_finetune(3, f"runtime.resume={one}")
+    states = held(run_files("in-progress/resume/*"))
     refused(train(f"runtime.resume={two}"), str(two), f"not one/{one.parent.name}", "after step 3")
     refused(train(f"runtime.resume={tmp_path / 'gone'}"), "gone", "after step 3")
-    assert held(here("in-progress/resume/*")) == states
+    assert held(run_files("in-progress/resume/*")) == states
     ran = train(f"runtime.resume={one}")
     assert ran.code == 0, ran.err
     assert "resumed after step 3" in ran.out
     assert ran.json("metrics.json")["resumed"]["from"] == f"one/{one.parent.name}"
 
 
-def test_a_state_named_by_a_relative_path_keeps_its_origin(train, stopped, here, monkeypatch):
-    stopped(2)
-    (folder,) = here("in-progress")
+def test_a_state_named_by_a_relative_path_keeps_its_origin(
+    train, stop_finetune, run_files, monkeypatch
+):
+    stop_finetune(2)
+    (folder,) = run_files("in-progress")
     monkeypatch.chdir(folder / "resume")
     ran = train("runtime.run_id=second", "runtime.resume=.")
     assert ran.code == 0, ran.err
@@ -317,27 +323,27 @@ def test_a_state_named_by_a_relative_path_keeps_its_origin(train, stopped, here,
 
 
 def test_a_refused_run_leaves_the_states_of_a_stopped_training(
-    train, stopped, pictures, here, tmp_path
+    train, stop_finetune, pictures, run_files, tmp_path
 ):
     """A complete run of other data lies beside them, as when outputs of two machines are merged."""
     made = train()
     (tmp_path / "aside").mkdir()
     aside = shutil.move(made.folder, tmp_path / "aside")
     swap(pictures)
-    stopped(2, "runtime.cache_root=" + str(tmp_path / "other"))
-    states = held(here("in-progress/resume/*"))
+    stop_finetune(2, "runtime.cache_root=" + str(tmp_path / "other"))
+    states = held(run_files("in-progress/resume/*"))
     shutil.move(aside, made.folder)
     refused(train("runtime.cache_root=" + str(tmp_path / "other")), "another manifest_digest")
-    assert held(here("in-progress/resume/*")) == states != {}
+    assert held(run_files("in-progress/resume/*")) == states != {}
 
 
 def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
-    train, stopped, run, pictures, here
+    train, stop_finetune, run, pictures, run_files
 ):
     """Both have the config of the training, so its run_id gives them one folder."""
     made = train("runtime.run_id=made")
-    stopped(2)
-    states = held(here("in-progress/resume/*"))
+    stop_finetune(2)
+    states = held(run_files("in-progress/resume/*"))
     assert states
     places = (
         f"checkpoint={made.folder}",
@@ -346,14 +352,16 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     )
     again = run("task=eval", *places, "runtime.run_id=r", bare=True)
     refused(again, "runtime.run_id=r", "resume", "another runtime.run_id")
-    assert held(here("in-progress/resume/*")) == states
+    assert held(run_files("in-progress/resume/*")) == states
     assert train().code == 0
 
 
 @pytest.mark.fault(44)
-def test_a_state_past_the_end_is_refused_before_anything_is_trained(train, stopped, here, tmp_path):
-    stopped(3)
-    (folder,) = here("in-progress")
+def test_a_state_past_the_end_is_refused_before_anything_is_trained(
+    train, stop_finetune, run_files, tmp_path
+):
+    stop_finetune(3)
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = train(*named, "task.epochs=1")
     refused(
@@ -367,9 +375,9 @@ def test_a_state_past_the_end_is_refused_before_anything_is_trained(train, stopp
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
 
 
-def test_a_state_at_the_very_end_is_evaluated(train, stopped, here):
-    stopped(2)
-    (folder,) = here("in-progress")
+def test_a_state_at_the_very_end_is_evaluated(train, stop_finetune, run_files):
+    stop_finetune(2)
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = train(*named, "task.epochs=1")
     assert ran.code == 0, ran.err
@@ -386,9 +394,11 @@ def judged_at(ran):
 
 
 @pytest.mark.parametrize(("size", "steps"), [(16, [2, 4, 5, 6]), (4, [2, 4, 8, 12, 16, 20, 24])])
-def test_under_another_batch_size_each_epoch_is_judged_once(train, stopped, here, size, steps):
-    stopped(5, "task.epochs=6")
-    (folder,) = here("in-progress")
+def test_under_another_batch_size_each_epoch_is_judged_once(
+    train, stop_finetune, run_files, size, steps
+):
+    stop_finetune(5, "task.epochs=6")
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = train(*named, "task.epochs=6", f"task.batch_size={size}")
     assert ran.code == 0, ran.err
@@ -400,9 +410,9 @@ def test_under_another_batch_size_each_epoch_is_judged_once(train, stopped, here
     assert selection["best_epoch"] == selection["best_step"] // per_epoch
 
 
-def test_under_trainval_no_epoch_of_a_state_is_the_best(train, stopped, here):
-    stopped(3)
-    (folder,) = here("in-progress")
+def test_under_trainval_no_epoch_of_a_state_is_the_best(train, stop_finetune, run_files):
+    stop_finetune(3)
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = train(*named, "final_fit=trainval")
     assert ran.code == 0, ran.err
@@ -429,11 +439,11 @@ def test_epochs_are_converted_by_their_steps():
 
 
 @pytest.mark.fault(7)
-def test_a_forced_resume_is_recorded_after_every_later_resume(train, stopped, here):
-    stopped(1)
-    (folder,) = here("in-progress")
+def test_a_forced_resume_is_recorded_after_every_later_resume(train, stop_finetune, run_files):
+    stop_finetune(1)
+    (folder,) = run_files("in-progress")
     other = ("runtime.run_id=second", "task.learning_rate=1e-3")
-    stopped(2, *other, f"runtime.resume={folder}", "runtime.resume_force=true")
+    stop_finetune(2, *other, f"runtime.resume={folder}", "runtime.resume_force=true")
     ran = train(*other)
     assert ran.code == 0, ran.err
     resumed = ran.json("metrics.json")["resumed"]
@@ -442,9 +452,9 @@ def test_a_forced_resume_is_recorded_after_every_later_resume(train, stopped, he
     assert resumed["from"] == f"r/{folder.parent.name}"
 
 
-def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
-    stopped(1)
-    (folder,) = here("in-progress")
+def test_weights_that_do_not_fit_leave_no_state(train, stop_finetune, run_files, tmp_path):
+    stop_finetune(1)
+    (folder,) = run_files("in-progress")
     other = ("runtime.run_id=second", "head=cosine")
     ran = train(*other, f"runtime.resume={folder}", "runtime.resume_force=true")
     refused(ran, "head.log_scale is missing in the state (2 such tensors)")
@@ -452,11 +462,11 @@ def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
     assert train(*other).code == 0  # the same command without the state starts anew
 
 
-def test_damaged_states_that_are_named_do_not_announce_a_training(train, stopped, here):
+def test_damaged_states_that_are_named_do_not_announce_a_training(train, stop_finetune, run_files):
     """The training starts anew only from a run's own damaged states."""
-    stopped(1)
-    (folder,) = here("in-progress")
-    for path in here("in-progress/resume/state-*.pt"):
+    stop_finetune(1)
+    (folder,) = run_files("in-progress")
+    for path in run_files("in-progress/resume/state-*.pt"):
         path.write_bytes(b"")
     ran = train("runtime.run_id=second", f"runtime.resume={folder}")
     refused(ran, f"runtime.resume={folder}: no resume state there")
@@ -465,7 +475,7 @@ def test_damaged_states_that_are_named_do_not_announce_a_training(train, stopped
     assert "before it" not in ran.out
 
 
-def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatch):
+def test_the_watchdog_knows_whether_a_state_was_saved(train, stop_finetune, monkeypatch):
     watchdog, seen, step = Watchdog(60.0), [], Trainer.step
 
     def observed(self, micros):
@@ -475,16 +485,16 @@ def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatc
     monkeypatch.setattr(Trainer, "step", observed)
     world = ProcessGroup(0, 1, "one process", watchdog)
     monkeypatch.setattr("fgvc.task.train.join_group", lambda *_: nullcontext(world))
-    stopped(2)
+    stop_finetune(2)
     assert seen == [False, True]
     train()
     assert seen[2:] == [True, True]
 
 
 @pytest.mark.fault(7)
-def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stopped, here):
-    stopped(1)
-    (folder,) = here("in-progress")
+def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stop_finetune, run_files):
+    stop_finetune(1)
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     resized = ("resolution.name=r80", "resolution.side=80")
     for options, tensor in (
@@ -506,11 +516,13 @@ def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stopped,
         ("head=cosine", "head.log_scale is missing in the state"),
     ],
 )
-def test_two_ranks_refuse_a_state_in_one_line(begun, stopped, pictures, here, change, says):
-    stopped(3)
-    (folder,) = here("in-progress")
+def test_two_ranks_refuse_a_state_in_one_line(
+    start_finetune, stop_finetune, pictures, run_files, change, says
+):
+    stop_finetune(3)
+    (folder,) = run_files("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
     options = (*SMALL, f"dataset.root={pictures}", *named, change, "runtime.nproc=2")
-    job = begun(*options)
-    assert job.wait() == 1, job.said
+    job = start_finetune(*options)
+    assert job.wait() == 1, job.output
     assert says in job.line

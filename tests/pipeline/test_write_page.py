@@ -100,8 +100,8 @@ def test_in_a_browser_names_are_text_and_nothing_is_asked_for(folder, opened):
     for name in NASTY:
         assert name in text
     assert one.page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
-    assert one.said == []
-    assert [url for url in one.asked if not url.startswith("data:")] == [
+    assert one.console == []
+    assert [url for url in one.requests if not url.startswith("data:")] == [
         (folder / "report.html").as_uri()
     ]
 

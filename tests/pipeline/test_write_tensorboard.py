@@ -55,7 +55,7 @@ def numbers(folder):
 
 
 @pytest.fixture(scope="module")
-def told(folder):
+def test_predictions(folder):
     table = pq.read_table(folder / "predictions.parquet").to_pandas()
     return table[table.split == "test"]
 
@@ -91,31 +91,34 @@ def test_the_texts_are_those_of_the_record(events, folder, numbers):
     assert set(rows) >= set(numbers["test"])
 
 
-def test_the_curves_are_those_of_the_predictions(events, told):
+def test_the_curves_are_those_of_the_predictions(events, test_predictions):
     (event,) = events.Tensors("all/micro")
     values = event.tensor_proto.float_val
     hits, wrongs, _, missed, _, recall = (values[i * 127 : (i + 1) * 127] for i in range(6))
-    assert hits[0] == len(told)
-    assert wrongs[0] == 5 * len(told)
+    assert hits[0] == len(test_predictions)
+    assert wrongs[0] == 5 * len(test_predictions)
     assert missed[0] == 0
     assert all(high >= low for high, low in pairwise(recall))
 
 
-def test_the_sheet_of_mistakes_shows_as_many_as_there_are(events, told):
+def test_the_sheet_of_mistakes_shows_as_many_as_there_are(events, test_predictions):
     (event,) = events.Images("mistakes/test")
-    wrong = int((told.pred != told.label).sum())
+    wrong = int((test_predictions.pred != test_predictions.label).sum())
     assert wrong >= 16
     assert event.width == 4 * 224
     assert event.height > 4 * 224
 
 
-def test_the_points_are_the_test_images(folder, told):
+def test_the_points_are_the_test_images(folder, test_predictions):
     with (folder / "tb/00000/test/metadata.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    outcome = ["right" if p == t else "wrong" for p, t in zip(told.pred, told.label, strict=True)]
+    outcome = [
+        "right" if p == t else "wrong"
+        for p, t in zip(test_predictions.pred, test_predictions.label, strict=True)
+    ]
     assert [row["outcome"] for row in rows] == outcome
     confidence = [float(row["confidence"]) for row in rows]
-    assert confidence == pytest.approx(told.confidence.tolist(), abs=6e-4)
+    assert confidence == pytest.approx(test_predictions.confidence.tolist(), abs=6e-4)
 
 
 def test_the_choices_are_those_of_the_command(events):
@@ -129,8 +132,8 @@ def test_the_choices_are_those_of_the_command(events):
         assert name.encode() not in content
 
 
-def test_the_numbers_of_the_classes_stand_in_the_record(numbers, told, folder):
-    label_N, pred_N = told.label.to_numpy(), told.pred.to_numpy()
+def test_the_numbers_of_the_classes_stand_in_the_record(numbers, test_predictions, folder):
+    label_N, pred_N = test_predictions.label.to_numpy(), test_predictions.pred.to_numpy()
     said = numbers["test"]
     for key, value in (("mean_per_class_ci95", "mean_per_class"), ("macro_f1_ci95", "macro_f1")):
         low, high = said[key]

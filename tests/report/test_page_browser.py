@@ -53,7 +53,7 @@ def test_the_table_sorts_by_mouse_and_by_keyboard(file, opened):
     before = classes.locator("tbody th").all_inner_texts()
     classes.locator("thead button").first.click()
     assert classes.locator("tbody th").all_inner_texts() == sorted(before)
-    assert (browser.said, browser.asked) == ([], [file.as_uri()])
+    assert (browser.console, browser.requests) == ([], [file.as_uri()])
 
 
 def test_the_filter_hides_rows_points_and_whole_groups(file, opened):
@@ -102,5 +102,5 @@ def test_a_row_links_to_its_run(file, opened):
     browser.page.locator(".lines .name").first.click()
     assert browser.page.url.endswith("report.html")
     assert browser.page.locator("h1").inner_text()
-    assert [url for url in browser.asked if not url.startswith(("file:", "data:"))] == []
-    assert browser.said == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    assert browser.console == []

@@ -62,10 +62,10 @@ def test_a_probe_with_random_patches(both, head):
 @pytest.mark.parametrize(
     "extra", [("task.sampling=class_balanced", *RANDOM), ("task.debug=overfit",)]
 )
-def test_a_finetune(both, finetune, told, extra):
+def test_a_finetune(both, finetune, read_outcome, extra):
     """The losses of every step, the weights and the answers."""
     one, other = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
-    assert told(one.folder) == told(other.folder)
+    assert read_outcome(one.folder) == read_outcome(other.folder)
 
 
 def test_rows_of_the_record_follow_the_paths(both):

@@ -72,9 +72,9 @@ def check_of_reads(ran):
 @pytest.mark.parametrize(
     ("task", "place"), [*((task, BEFORE_SEALING) for task in TASKS), ("train", WHILE_SEALING)]
 )
-def test_killed_between_reading_test_and_sealing_both_reads_count(started, again, task, place):
-    job = started(*TINY, *TASKS[task], setup=kill(**place))
-    assert job.wait() == -signal.SIGKILL, job.said
+def test_killed_between_reading_test_and_sealing_both_reads_count(start_job, again, task, place):
+    job = start_job(*TINY, *TASKS[task], setup=kill(**place))
+    assert job.wait() == -signal.SIGKILL, job.output
     ran = again(*TASKS[task])
     assert ran.code == 0, ran.err
     assert reads_of(ran) == 2
@@ -95,32 +95,32 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(started, again
         ("train", "True", ("finetune", "Finetune", "evaluate"), 1),  # validation is read first
     ],
 )
-def test_the_moment_of_death_decides(started, again, tmp_path, task, when, place, reads):
+def test_the_moment_of_death_decides(start_job, again, tmp_path, task, when, place, reads):
     module, owner, method = place
     own = ("seed=1", f"runtime.cache_root={tmp_path / 'cache'}")  # no test feature is cached
     setup = kill(when, module=f"fgvc.pipeline.{module}", owner=owner, method=method)
-    job = started(*TINY, *TASKS[task], *own, setup=setup)
-    assert job.wait() == -signal.SIGKILL, job.said
+    job = start_job(*TINY, *TASKS[task], *own, setup=setup)
+    assert job.wait() == -signal.SIGKILL, job.output
     ran = again(*TASKS[task], *own)
     assert ran.code == 0, ran.err
     assert reads_of(ran) == reads
     assert check_of_reads(ran).state == "pass"
 
 
-def test_an_evaluation_that_was_killed_counts_too(started, again, run, finished):
+def test_an_evaluation_that_was_killed_counts_too(start_job, again, run, finished):
     made = finished(*TINY)
     bare = ("task=eval", f'checkpoint="{made.folder}"', "runtime.run_id=e", "runtime.device=cpu")
-    job = started(*bare, bare=True, setup=kill(**BEFORE_SEALING))
-    assert job.wait() == -signal.SIGKILL, job.said
+    job = start_job(*bare, bare=True, setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.output
     ran = run(*bare, bare=True)
     assert ran.code == 0, ran.err
     assert reads_of(ran) == 2
 
 
 @pytest.fixture
-def killed_training(started, tmp_path):
-    job = started(*TINY, *TASKS["train"], setup=kill(**BEFORE_SEALING))
-    assert job.wait() == -signal.SIGKILL, job.said
+def killed_training(start_job, tmp_path):
+    job = start_job(*TINY, *TASKS["train"], setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.output
     (folder,) = tmp_path.glob("outputs/r/*/in-progress")
     return folder
 
@@ -139,13 +139,13 @@ def test_a_training_that_continues_another_run_counts_its_reads(killed_training,
     assert (result.state, "read 1: config_hash" in result.evidence) == ("FAIL", True)
 
 
-def test_test_reads_of_another_run_fail_the_audit(started, again, birds, tmp_path):
+def test_test_reads_of_another_run_fail_the_audit(start_job, again, birds, tmp_path):
     """A probe that was killed after it had read test, then given again on other images."""
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
     cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true")
-    job = started(*TINY, *cub, setup=kill(**BEFORE_SEALING))
-    assert job.wait() == -signal.SIGKILL, job.said
+    job = start_job(*TINY, *cub, setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.output
     index = root / "train_test_split.txt"
     lines = index.read_text().splitlines(keepends=True)
     first = next(place for place, line in enumerate(lines) if line.endswith("0\n"))

@@ -26,13 +26,7 @@ LONG = (*RANKS, "task.epochs=200")
 
 
 @pytest.fixture
-def here(tmp_path):
-    """here(pattern) -> what lies in the run's folder."""
-    return lambda pattern: sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
-
-
-@pytest.fixture
-def alive(tmp_path):
+def running_processes(tmp_path):
     """Processes that any job of this test started and that still run, by their output folder."""
 
     def find(word="fgvc"):
@@ -53,15 +47,15 @@ def alive(tmp_path):
 
 
 @pytest.fixture
-def gone(alive, wait_until):
+def wait_for_processes(running_processes, wait_until):
     """gone(): all of them end, a server that jobs were forked from too, once its last job has."""
-    return lambda: wait_until(lambda: not alive(), 60)
+    return lambda: wait_until(lambda: not running_processes(), 60)
 
 
 @pytest.fixture
-def pair(begun, tmp_path):
+def pair(start_finetune, tmp_path):
     """Start a finetune on two processes, each marked by this test's folder."""
-    return lambda *more: begun(*more, "runtime.nproc=2", FGVC_TEST=str(tmp_path))
+    return lambda *more: start_finetune(*more, "runtime.nproc=2", FGVC_TEST=str(tmp_path))
 
 
 def curve(folder, tag="train/loss"):
@@ -78,8 +72,8 @@ def logits(folder):
     )
 
 
-def stepping(job, here):
-    job.until(lambda: here("in-progress/resume/state-*.pt"))
+def stepping(job, run_files):
+    job.until(lambda: run_files("in-progress/resume/state-*.pt"))
 
 
 def agree(one, two):
@@ -118,7 +112,7 @@ def odd(root, tmp_path):
 
 
 @pytest.mark.fault(40)
-def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, gone):
+def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, wait_for_processes):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
     The second job of the sweep finds nothing left of the first one's processes.
@@ -127,7 +121,7 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
     one = finetune(*usual, "runtime.run_id=one")
     assert one.code == 0, one.err
     job = pair("-m", *usual, "seed=0,1")
-    assert job.wait() == 0, job.said
+    assert job.wait() == 0, job.output
     of_seed = {}
     for path in tmp_path.glob("outputs/r/*/*/env_stamp.json"):
         stamp = json.loads(path.read_text())
@@ -143,44 +137,48 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
         assert numbers[key] == expected[key]
     assert sum(numbers["unreadable"].values()) == 3
     assert (two / "unreadable.json").read_bytes() == (one.folder / "unreadable.json").read_bytes()
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.fault(45)
-def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, finetune, gone):
+def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(
+    pair, finetune, wait_for_processes
+):
     """Of a batch of 10 the first rank has 4 images, one micro-batch, and the second 6, two."""
     usual = (*RANKS, "task.epochs=2", "task.batch_size=10", "part_attention=transfg")
     usual = (*usual, "part_attention.contrastive=1", "head=mlp", "head.hidden=16")
     one = finetune(*usual, "runtime.run_id=one")
     assert one.code == 0, one.err
     job = pair(*usual, "runtime.micro_batch=4")
-    assert job.wait(100) == 0, job.said
+    assert job.wait(100) == 0, job.output
     (metrics,) = job.log.parent.glob("outputs/r/*/*/metrics.json")
     np.testing.assert_allclose(logits(metrics.parent)[1], logits(one.folder)[1], atol=1e-3)
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.fault(40)
 @pytest.mark.slow
-def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, gone):
+def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, wait_for_processes):
     """A node that is lost ends the other, and the same two commands go on from the last state."""
     first, second = nodes(*RANKS, "runtime.run_id=n")
     first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
     for pid in (*second.ranks(), second.process.pid):
         os.kill(pid, signal.SIGKILL)
-    assert first.process.wait(60) == 1, first.said
-    assert "fgvc: one of the 2 ranks" in first.said
-    gone()
+    assert first.process.wait(60) == 1, first.output
+    assert "fgvc: one of the 2 ranks" in first.output
+    wait_for_processes()
     first, second = nodes(*RANKS, "runtime.run_id=n")
-    assert [one.process.wait(120) for one in (first, second)] == [0, 0], first.said + second.said
-    assert "resumed after step" in first.said
-    assert "validation" not in second.said
+    assert [one.process.wait(120) for one in (first, second)] == [0, 0], (
+        first.output + second.output
+    )
+    assert "resumed after step" in first.output
+    assert "validation" not in second.output
     (stamp,) = tmp_path.glob("outputs/n/*/*/env_stamp.json")
     assert json.loads(stamp.read_text())["launch"] == "torchrun, 2 processes on 2 nodes"
     one = finetune(*RANKS, "runtime.run_id=one")
     assert one.code == 0, one.err
     agree(one.folder, stamp.parent)
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.fault(45)
@@ -191,8 +189,8 @@ def test_a_stop_under_torchrun_ends_all_ranks_if_a_node_hangs(nodes, tmp_path):
     (stopped,), (leader,) = second.ranks(), first.ranks()
     os.kill(stopped, signal.SIGSTOP)
     os.kill(leader, signal.SIGTERM)
-    assert first.process.wait(90) == 1, first.said  # torchrun's own, of a rank that ended with 75
-    assert "SIGTERM: no answer from the other ranks" in first.said
+    assert first.process.wait(90) == 1, first.output  # torchrun's own, of a rank that ended with 75
+    assert "SIGTERM: no answer from the other ranks" in first.output
     (path,) = tmp_path.glob("outputs/n/*/in-progress/status.json")
     assert json.loads(path.read_text())["state"] == "preempted"
 
@@ -200,112 +198,116 @@ def test_a_stop_under_torchrun_ends_all_ranks_if_a_node_hangs(nodes, tmp_path):
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
-    pair, begun, here, wait_until, alive, gone, moment
+    pair, start_finetune, run_files, wait_until, running_processes, wait_for_processes, moment
 ):
     job = pair(*LONG)
     if moment == "training":
-        stepping(job, here)
-    wait_until(lambda: alive("fgvc.launch.ddp_worker"))
-    (follower,) = alive("fgvc.launch.ddp_worker")
+        stepping(job, run_files)
+    wait_until(lambda: running_processes("fgvc.launch.ddp_worker"))
+    (follower,) = running_processes("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGKILL)
-    assert job.wait(60) == 1, job.said
+    assert job.wait(60) == 1, job.output
     assert "rank 1 of 2 ended with -9" in job.line
     assert ("resumes from the last state, if any" in job.line) is (moment == "importing")
-    assert "Traceback" not in job.said
-    gone()
+    assert "Traceback" not in job.output
+    wait_for_processes()
     if moment == "training":
-        (path,) = here("in-progress/status.json")
+        (path,) = run_files("in-progress/status.json")
         assert json.loads(path.read_text())["state"] == "failed"
-        steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+        steps = max(int(one.name[6:14]) for one in run_files("in-progress/resume/state-*.pt"))
         last = pair(*LONG)
-        wait_until(lambda: f"resumed after step {steps}" in last.said)
+        wait_until(lambda: f"resumed after step {steps}" in last.output)
 
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
-def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
+def test_no_rank_outlives_the_first(pair, run_files, wait_until, running_processes, moment):
     job = pair(*LONG)
     if moment == "training":
-        stepping(job, here)
-    wait_until(lambda: alive("fgvc.launch.ddp_worker"))
+        stepping(job, run_files)
+    wait_until(lambda: running_processes("fgvc.launch.ddp_worker"))
     job.send(signal.SIGKILL)
     job.wait()
-    wait_until(lambda: not alive(), 60)
+    wait_until(lambda: not running_processes(), 60)
 
 
 @pytest.mark.fault(3)
 @pytest.mark.slow
-def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, told, tmp_path):
+def test_asked_to_stop_all_stop_and_resume_together(
+    pair, run_files, running_processes, wait_for_processes, read_outcome, tmp_path
+):
     usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
     job = pair(*usual)
-    stepping(job, here)
+    stepping(job, run_files)
     for process in [
-        *alive("fgvc.launch.ddp_worker"),
+        *running_processes("fgvc.launch.ddp_worker"),
         job.process.pid,
     ]:  # as a cluster's notice does
         os.kill(process, signal.SIGTERM)
-    assert job.wait(90) == 75, job.said
-    assert "Traceback" not in job.said
-    gone()
+    assert job.wait(90) == 75, job.output
+    assert "Traceback" not in job.output
+    wait_for_processes()
     last = pair(*usual)
-    assert last.wait() == 0, last.said
-    (stopped,) = here("*/metrics.json")
+    assert last.wait() == 0, last.output
+    (stopped,) = run_files("*/metrics.json")
     assert json.loads(stopped.read_text())["resumed"]["step"] > 0
     whole = pair(*usual, f"runtime.output_root={tmp_path / 'undisturbed'}")
-    assert whole.wait() == 0, whole.said
+    assert whole.wait() == 0, whole.output
     (undisturbed,) = tmp_path.glob("undisturbed/r/*/*/metrics.json")
-    assert told(stopped.parent) == told(undisturbed.parent)
+    assert read_outcome(stopped.parent) == read_outcome(undisturbed.parent)
 
 
 @pytest.mark.fault(45)
-def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, gone, wait_until):
+def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(
+    pair, run_files, running_processes, wait_for_processes, wait_until
+):
     """The first rank waits in a collective call, where no handler of Python's can run."""
     job = pair(*LONG, "runtime.stop_grace=0.5")
-    stepping(job, here)
-    (follower,) = alive("fgvc.launch.ddp_worker")
+    stepping(job, run_files)
+    (follower,) = running_processes("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGSTOP)
     job.send(signal.SIGTERM)
-    assert job.wait(60) == 75, job.said
+    assert job.wait(60) == 75, job.output
     assert "SIGTERM: no answer from the other ranks" in job.line
     assert "resumes from the last state" in job.line
-    assert "Traceback" not in job.said
-    gone()
-    (path,) = here("in-progress/status.json")
+    assert "Traceback" not in job.output
+    wait_for_processes()
+    (path,) = run_files("in-progress/status.json")
     status = json.loads(path.read_text())
     assert status["state"] == "preempted"
     assert "no answer" in status["error"]
-    steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+    steps = max(int(one.name[6:14]) for one in run_files("in-progress/resume/state-*.pt"))
     last = pair(*LONG)
-    wait_until(lambda: f"resumed after step {steps}" in last.said or last.ended)
-    assert not last.ended, last.said
+    wait_until(lambda: f"resumed after step {steps}" in last.output or last.ended)
+    assert not last.ended, last.output
 
 
 @pytest.mark.fault(4, 45)
 @pytest.mark.slow
 def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
-    pair, here, alive, gone, wait_until
+    pair, run_files, running_processes, wait_for_processes, wait_until
 ):
     """Sent again and again, as signals that are still pending become one."""
     job = pair(*LONG, "runtime.stop_grace=600")
-    stepping(job, here)
-    (follower,) = alive("fgvc.launch.ddp_worker")
+    stepping(job, run_files)
+    (follower,) = running_processes("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGSTOP)
     wait_until(lambda: job.ended or job.send(signal.SIGTERM), 60)
     # by the signal itself where it did not yet wait for the other rank
-    assert job.wait() in (75, -signal.SIGTERM), job.said
-    if alive("fgvc.launch.ddp_worker"):
+    assert job.wait() in (75, -signal.SIGTERM), job.output
+    if running_processes("fgvc.launch.ddp_worker"):
         os.kill(follower, signal.SIGCONT)
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.fault(31)
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_is_said_once(pair, gone):
+def test_a_loss_that_is_no_number_is_said_once(pair, wait_for_processes):
     wild = ("task.learning_rate=1e30", "task.clip_norm=null")
     job = pair(*RANKS, *wild, "task.warmup_steps=0")
-    assert job.wait() == 1, job.said
+    assert job.wait() == 1, job.output
     assert "task.learning_rate" in job.line
-    gone()
+    wait_for_processes()
 
 
 # --- torchrun ---
@@ -345,24 +347,24 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, gone):
+def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, wait_for_processes):
     done = torchrun("task=train", "task.epochs=1", "task.batch_size=4", *SMALL)
     assert done.returncode == 0, done.stderr
     (stamp,) = tmp_path.glob("outputs/*/*/*/env_stamp.json")
     found = json.loads(stamp.read_text())
     assert (found["world_size"], found["launch"]) == (2, "torchrun, 2 processes")
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.slow
-def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, gone):
+def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, wait_for_processes):
     done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
     assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
-    gone()
+    wait_for_processes()
 
 
 @pytest.mark.parametrize(
