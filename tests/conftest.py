@@ -47,7 +47,7 @@ def rows() -> Rows:
 def jpeg() -> Callable[..., bytes]:
     """`jpeg(seed, size=(48, 36), **save)` -> bytes of a smooth random picture."""
 
-    def made(
+    def make(
         seed: int, size: tuple[int, int] = (48, 36), mode: str = "RGB", **save: object
     ) -> bytes:
         noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -56,7 +56,7 @@ def jpeg() -> Callable[..., bytes]:
         picture.save(out, **{"format": "JPEG", "quality": 90, **save})
         return out.getvalue()
 
-    return made
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +104,12 @@ class Copies:
         self.mat("devkit/cars_meta.mat", class_names=cell(CARS, row=True))
         fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
         self.mat("devkit/cars_train_annos.mat", annotations=struct(fields, mat_of[True]))
-        bare = [(*row[:4], row[5]) for row in mat_of[False]]
-        plain = struct((*fields[:4], "fname"), bare)
+        unlabelled = [(*row[:4], row[5]) for row in mat_of[False]]
+        plain = struct((*fields[:4], "fname"), unlabelled)
         self.mat("devkit/cars_test_annos.mat", annotations=plain)
         if labels is not None:
-            whole = struct(fields, mat_of[False])
-            self.mat(f"{labels}/cars_test_annos_withlabels.mat", annotations=whole)
+            labelled = struct(fields, mat_of[False])
+            self.mat(f"{labels}/cars_test_annos_withlabels.mat", annotations=labelled)
         return self.root
 
     def _cars_whole(self, nested: str) -> Path:
@@ -176,8 +176,8 @@ class Copies:
         """Annotations in another order than the images, whose ids begin anywhere."""
         for part, train in (("train", True), ("val", False)):
             images, marks, drawn = [], [], []
-            for place, (label, mine) in enumerate(rows()):
-                if mine != train:
+            for place, (label, is_train) in enumerate(rows()):
+                if is_train != train:
                     continue
                 name = f"train_val_images/{BRANCHES[label]}/{SPECIES[label]}/{place:032x}.jpg"
                 self.picture(f"{below}/{name}", label)
@@ -188,9 +188,9 @@ class Copies:
                     drawn += [{"image_id": 1000 - place, "bbox": [x, 6, 20, 30]} for x in (5, 9)]
             pairs = enumerate(zip(SPECIES, BRANCHES, strict=True))
             categories = [{"id": k, "name": n, "supercategory": b} for k, (n, b) in pairs]
-            whole = {"info": {"year": 2017}, "images": images, "annotations": marks[::-1]}
-            whole |= {"categories": categories, "licenses": [{"id": 3, "name": "[é]"}]}
-            self.text(f"{annotations}/{part}2017.json", json.dumps(whole))
+            document = {"info": {"year": 2017}, "images": images, "annotations": marks[::-1]}
+            document |= {"categories": categories, "licenses": [{"id": 3, "name": "[é]"}]}
+            self.text(f"{annotations}/{part}2017.json", json.dumps(document))
             if boxes:
                 self.text(
                     f"{annotations}/{part}_2017_bboxes.json", json.dumps({"annotations": drawn})
@@ -245,17 +245,17 @@ ANNOTATION = f"""<annotation>
 
 def cell(texts: Sequence[str], row: bool = False) -> np.ndarray:
     """A MATLAB cell of texts: a column, or a row."""
-    made = np.empty(len(texts), dtype=object)
-    made[:] = texts
-    return made[None, :] if row else made[:, None]
+    cells = np.empty(len(texts), dtype=object)
+    cells[:] = texts
+    return cells[None, :] if row else cells[:, None]
 
 
 def struct(fields: Sequence[str], table: Sequence[Sequence[object]]) -> np.ndarray:
     """A 1 x N MATLAB struct array; numbers are 1 x 1 arrays of their own type."""
-    made = np.empty((1, len(table)), dtype=[(name, object) for name in fields])
+    array = np.empty((1, len(table)), dtype=[(name, object) for name in fields])
     for place, row in enumerate(table):
-        made[0, place] = tuple(v if isinstance(v, str) else np.array([[v]]) for v in row)
-    return made
+        array[0, place] = tuple(v if isinstance(v, str) else np.array([[v]]) for v in row)
+    return array
 
 
 def _corners() -> tuple[np.uint8, np.uint8, np.uint16, np.uint8]:
@@ -344,12 +344,12 @@ def opened(chromium: Any) -> Iterator[Callable[..., Opened]]:
     def start(file: Path, scheme: str = "light") -> Opened:
         page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
         pages.append(page)
-        one = Opened(page, [], [])
-        page.on("console", lambda message: one.console.append(message.text))
-        page.on("pageerror", lambda error: one.console.append(str(error)))
-        page.on("request", lambda request: one.requests.append(request.url))
+        browser_page = Opened(page, [], [])
+        page.on("console", lambda message: browser_page.console.append(message.text))
+        page.on("pageerror", lambda error: browser_page.console.append(str(error)))
+        page.on("request", lambda request: browser_page.requests.append(request.url))
         page.goto(file.as_uri())
-        return one
+        return browser_page
 
     yield start
     for page in pages:

@@ -98,9 +98,11 @@ def run(places, tmp_path, capfd) -> Callable[..., RunResult]:
         before = set(complete_folders(root))
         capfd.readouterr()
         code = main(list(chosen.values()))
-        said = capfd.readouterr()
+        captured = capfd.readouterr()
         new = sorted(set(complete_folders(root)) - before)
-        return RunResult(tuple(chosen.values()), code, new[0] if new else None, said.out, said.err)
+        return RunResult(
+            tuple(chosen.values()), code, new[0] if new else None, captured.out, captured.err
+        )
 
     return start
 
@@ -128,10 +130,10 @@ def _seen(folder: Path) -> dict[Path, tuple[int, int]]:
 def shelf(tmp_path_factory) -> Iterator[FinishedRuns]:
     shelf = FinishedRuns(tmp_path_factory.mktemp("finished"), {}, {})
     yield shelf
-    found: dict[Path, tuple[int, int]] = {}
+    files: dict[Path, tuple[int, int]] = {}
     for ran in shelf.ran.values():
-        found |= _seen(ran.folder) if ran.folder is not None else {}
-    assert found == shelf.files, "a test changed a run that others read: it wants `copied`"
+        files |= _seen(ran.folder) if ran.folder is not None else {}
+    assert files == shelf.files, "a test changed a run that others read: it wants `copied`"
 
 
 @pytest.fixture
@@ -239,7 +241,7 @@ def finetune(run, monkeypatch) -> Callable[..., RunResult]:
         monkeypatch.setenv(name, value)
 
     def start(*overrides: str) -> RunResult:
-        birds = not any(one.startswith("dataset=") for one in overrides)
+        birds = not any(item.startswith("dataset=") for item in overrides)
         return run(*FINETUNE, "runtime.threads=1", *overrides, birds=birds)
 
     return start
@@ -288,7 +290,7 @@ class StartedJob:
     @property
     def line(self) -> str:
         """The one line that told the failure."""
-        (line,) = [one for one in self.output.splitlines() if one.startswith("fgvc: ")]
+        (line,) = [text for text in self.output.splitlines() if text.startswith("fgvc: ")]
         return line
 
     @property
@@ -328,26 +330,26 @@ def start_job(places, tmp_path) -> Iterator[Callable[..., StartedJob]]:
         bare: bool = False,
         **environment: str,
     ) -> StartedJob:
-        birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
+        birds = () if any(item.startswith("dataset=") for item in overrides) else BIRDS
         defaults = () if bare else (*BASE, *birds)
         chosen = last_of_each(*defaults, "runtime.threads=1", *places, *overrides)
         log = tmp_path / f"said-{len(jobs)}.txt"
-        given = {
+        variables = {
             "environment": {**ALONE, **environment},
             "log": str(log),
             "most": most,
             "setup": setup,
             "overrides": list(chosen.values()),
         }
-        process = context.Process(target=exec, args=(JOB, given))
+        process = context.Process(target=exec, args=(JOB, variables))
         process.start()
         jobs.append(StartedJob(process, log))
         return jobs[-1]
 
     yield start
-    for one in jobs:
-        one.process.kill()
-        one.process.join()
+    for job in jobs:
+        job.process.kill()
+        job.process.join()
 
 
 @pytest.fixture
@@ -373,7 +375,10 @@ class Node:
 
     def ranks(self) -> list[int]:
         pid = self.process.pid
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(pid_text)
+            for pid_text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
 
     def until(self, condition: Callable[[], object]) -> None:
         until(lambda: condition() or self.process.poll() is not None)
@@ -395,23 +400,23 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
         pair = []
         for rank in (0, 1):
             log = tmp_path / f"node-{len(started)}.txt"
-            with log.open("w") as said:
+            with log.open("w") as log_file:
                 process = subprocess.Popen(
                     [*launch, "--node-rank", str(rank), "-m", "fgvc.run", *chosen.values()],
                     env={**os.environ, **ALONE, "FGVC_TEST": str(tmp_path)},
-                    stdout=said,
-                    stderr=said,
+                    stdout=log_file,
+                    stderr=log_file,
                 )
             pair.append(Node(process, log))
             started.append(pair[-1])
         return pair
 
     yield start
-    for one in started:
-        if one.process.poll() is None:
-            for pid in (*one.ranks(), one.process.pid):
+    for node in started:
+        if node.process.poll() is None:
+            for pid in (*node.ranks(), node.process.pid):
                 os.kill(pid, signal.SIGKILL)
-        one.process.wait()
+        node.process.wait()
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
@@ -444,7 +449,7 @@ def read_outcome() -> Callable[[Path], RunOutcome]:
 
     def read(folder: Path) -> RunOutcome:
         metrics = json.loads((folder / "metrics.json").read_text())
-        kept = ("test", "val", "last", "selection", "fitted_on", "unreadable")
+        fields = ("test", "val", "last", "selection", "fitted_on", "unreadable")
         events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0}).Reload()
         curves = {
             tag: [(event.step, event.value) for event in events.Scalars(tag)]
@@ -454,7 +459,7 @@ def read_outcome() -> Callable[[Path], RunOutcome]:
         return RunOutcome(
             (folder / "ckpt.bin").read_bytes(),
             (folder / "predictions.parquet").read_bytes(),
-            {name: metrics.get(name) for name in kept},
+            {name: metrics.get(name) for name in fields},
             curves,
         )
 

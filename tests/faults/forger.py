@@ -28,8 +28,8 @@ def reseal(folder: Path) -> None:
     (folder / "artifacts.json").write_text(json.dumps(folders.index_files(folder)))
     stamp, sealed_at = json.loads((folder / "env_stamp.json").read_text()), folders.now()
     own = "/".join(str(part) for part in (stamp["run_id"], *names(folder)))
-    kept = retention.new_retention(sealed_at, 90, own)
-    retention.write(folder / retention.FILE, kept)
+    record = retention.new_retention(sealed_at, 90, own)
+    retention.write(folder / retention.FILE, record)
     started = datetime.datetime.fromisoformat(stamp["started"])
     folders.write_status(folder, "done", started, of=own, updated=sealed_at)
 
@@ -58,9 +58,9 @@ def rewrite_checkpoint(
 ) -> None:
     """Write ckpt.bin again with other facts or tensors, its content digest recomputed."""
     (folder / "artifacts.json").unlink(missing_ok=True)  # it holds the digest of the old one
-    held, facts, _ = checkpoint.read(folder / checkpoint.FILE)
+    old_tensors, facts, _ = checkpoint.read(folder / checkpoint.FILE)
     change(facts)
-    checkpoint.write(folder, tensors(held), facts)
+    checkpoint.write(folder, tensors(old_tensors), facts)
 
 
 def sealed(folder: Path) -> Path:

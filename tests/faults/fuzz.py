@@ -84,11 +84,11 @@ def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> C
 
 def replay(door: Door, scratch: Path, inputs: Sequence[bytes]) -> Count:
     """Give it these files."""
-    count, given = Count(), [(-1, data) for data in inputs]
-    while given:
+    count, remaining = Count(), [(-1, data) for data in inputs]
+    while remaining:
         before = count.inputs
-        _in_child(door, scratch, iter(given), None, count)
-        given = given[count.inputs - before :]
+        _in_child(door, scratch, iter(remaining), None, count)
+        remaining = remaining[count.inputs - before :]
     return count
 
 
@@ -126,8 +126,8 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not finished:
-        what = f"no end within {PATIENCE:.0f} s" if alive else f"the process ended with {code}"
-        count.findings.append(Finding(number, what, "", data))
+        problem = f"no end within {PATIENCE:.0f} s" if alive else f"the process ended with {code}"
+        count.findings.append(Finding(number, problem, "", data))
     return number
 
 
@@ -142,11 +142,11 @@ def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) 
         _limit_memory()
         for number, data in inputs:
             _say(pipe, number=number, begun=data.hex())
-            what, trace = _try(door, folder, data)
-            if what not in ("", "refused"):
-                _say(pipe, finding=(what, trace))
+            problem, trace = _try(door, folder, data)
+            if problem not in ("", "refused"):
+                _say(pipe, finding=(problem, trace))
                 os._exit(0)
-            _say(pipe, refused=int(what == "refused"))
+            _say(pipe, refused=int(problem == "refused"))
             if end is not None and time.monotonic() >= end:
                 break
         _say(pipe, over=True)

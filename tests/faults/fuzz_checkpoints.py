@@ -48,9 +48,11 @@ SIDE = 32
 
 @functools.cache
 def _conf() -> schema.Config:
-    given = ["backbone=vit", "backbone.size=mini", "backbone.pretrained=false", "head=linear"]
+    overrides = ["backbone=vit", "backbone.size=mini", "backbone.pretrained=false", "head=linear"]
     side = (f"resolution.side={SIDE}", f"resolution.name=r{SIDE}")
-    return typed(composed([*given, *side, "dataset.subset=tiny", "runtime.weights_root=/nowhere"]))
+    return typed(
+        composed([*overrides, *side, "dataset.subset=tiny", "runtime.weights_root=/nowhere"])
+    )
 
 
 def _backbone(path: Path | None) -> schema.Backbone:
@@ -109,19 +111,19 @@ def _tensors() -> dict[str, torch.Tensor]:
 
 
 @functools.cache
-def _composed(*given: str) -> Any:
-    return composed(given)
+def _composed(*overrides: str) -> Any:
+    return composed(overrides)
 
 
 def opened(file: Path, *overrides: str) -> Any:
     """What task=predict, task=export and task=eval do with a checkpoint before any picture."""
-    given = ("task=predict", "image=x.png", *overrides)
-    cfg = _composed(*given).copy()
+    arguments = ("task=predict", "image=x.png", *overrides)
+    cfg = _composed(*arguments).copy()
     cfg.checkpoint = str(file)
-    job = Job(cfg, typed(cfg), given, "")
-    kept = restore.load_checkpoint(job)
-    conf, source = restore.load_config_and_weights(kept, job)
-    return kept.classifier(conf, source, torch.device("cpu"))
+    experiment = Job(cfg, typed(cfg), arguments, "")
+    saved = restore.load_checkpoint(experiment)
+    conf, source = restore.load_config_and_weights(saved, experiment)
+    return saved.classifier(conf, source, torch.device("cpu"))
 
 
 def _read_weights(path: Path) -> None:
@@ -293,7 +295,7 @@ def _json(value: object) -> bytes:
 @functools.cache
 def _doors() -> dict[str, Door]:
     state, small = _state(), {"a.b": torch.ones(2, 3), "a.c": torch.ones(3)}
-    whole = _checkpoint()
+    checkpoint_bytes = _checkpoint()
     name, inside, others = _inside(_saved({"model": small, "epoch": 3}))
     module = _inside(_torchscript())
     resume = _inside(_saved(_resume()))
@@ -308,8 +310,8 @@ def _doors() -> dict[str, Door]:
     tokenizer["model"] |= {"vocab": vocabulary, "unk_token": "<unk>"}  # type: ignore[operator]
     return {
         "safetensors": ([safetensors.torch.save(state)], _read_weights, ".safetensors"),
-        "checkpoint": ([whole], _read_checkpoint, ".bin"),
-        "checkpoint as weights": ([whole], _read_weights, ".bin"),
+        "checkpoint": ([checkpoint_bytes], _read_checkpoint, ".bin"),
+        "checkpoint as weights": ([checkpoint_bytes], _read_weights, ".bin"),
         "checkpoint facts": ([_json(_facts())], _read_facts, ".json"),
         "torch.save": ([_saved(state), _saved({"model": small})], _read_weights, ".pth"),
         "torch.save before 1.6": ([_saved(small, True)], _read_any_tensors, ".pth"),

@@ -110,9 +110,9 @@ def _read_dog(path: Path) -> None:
 
 
 def _read_boxes(path: Path) -> None:
-    whole = path.parent / "train2017.json"
-    whole.write_text(json.dumps(INAT))
-    inat2017._read_box_file(inat2017._read_annotations(whole), path)
+    annotations = path.parent / "train2017.json"
+    annotations.write_text(json.dumps(INAT))
+    inat2017._read_box_file(inat2017._read_annotations(annotations), path)
 
 
 def _read_table(path: Path) -> None:
@@ -144,7 +144,7 @@ def _parquets() -> list[bytes]:
             "label": names,
         }
     )
-    return [_parquet(one) for one in (strings, kinds, numbered, inside)]
+    return [_parquet(table) for table in (strings, kinds, numbered, inside)]
 
 
 def _parquet(rows: pa.Table) -> bytes:
@@ -186,8 +186,8 @@ def _run_command(path: Path) -> None:
     words = path.read_bytes().decode(errors="surrogateescape").split("\n")
     roots = ("output", "cache", "multirun", "data", "weights")
     places = [f"runtime.{root}_root={path.parent / root}" for root in roots]
-    said, error = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
+    output, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         code = main([*words, *places, "runtime.dry_run=true"])
     lines = error.getvalue().splitlines()
     assert code == 0 or (code == 2 and len(lines) == 1), (words, code, lines)

@@ -159,12 +159,12 @@ def _replaced(pattern: str, read: Callable[[Path], object]) -> Callable[[Path], 
         sound = read(file)
         with _cleared(file):
             for place in sorted(file.parent.glob(pattern)):
-                kept = place.read_bytes()
+                original = place.read_bytes()
                 place.chmod(0o644)
                 place.write_bytes(file.read_bytes())
                 again = read(file)
                 assert _same(again, sound), f"another answer from a damaged {place.name}"
-                place.write_bytes(kept)
+                place.write_bytes(original)
 
     return door
 
@@ -180,14 +180,14 @@ def _cleared(file: Path) -> Iterator[None]:
                 shutil.rmtree(path)
 
 
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, Features) and isinstance(other, Features):
-        return np.array_equal(one.x_ND, other.x_ND) and np.array_equal(one.row_N, other.row_N)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(
-            np.array_equal(value, other[name]) for name, value in one.items()
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, Features) and isinstance(second, Features):
+        return np.array_equal(first.x_ND, second.x_ND) and np.array_equal(first.row_N, second.row_N)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(
+            np.array_equal(value, second[name]) for name, value in first.items()
         )
-    return one == other
+    return first == second
 
 
 def _seed_of(pattern: str, read: Callable[[Path], object]) -> Callable[[], Seeds]:
@@ -240,16 +240,16 @@ def read_command(file: Path) -> None:
 
 
 def _composed(words: list[str]) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = main([*words, "runtime.dry_run=true"])
         except SystemExit as end:
             code = end.code
-    assert "Traceback" not in said.getvalue(), said.getvalue()[-300:]
-    assert code in (0, 2), f"a wrong command ends with {code}: {said.getvalue()[-300:]}"
+    assert "Traceback" not in errors.getvalue(), errors.getvalue()[-300:]
+    assert code in (0, 2), f"a wrong command ends with {code}: {errors.getvalue()[-300:]}"
     if code == 2:
-        raise ConfigError(said.getvalue().strip().splitlines()[-1])
+        raise ConfigError(errors.getvalue().strip().splitlines()[-1])
 
 
 def read_experiment(file: Path) -> None:

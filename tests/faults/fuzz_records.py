@@ -59,14 +59,14 @@ def fuzz(run: Path, home: Path, seed: int) -> str:
     shutil.rmtree(home, ignore_errors=True)
     folder = Path(shutil.copytree(run, home.joinpath(*run.parts[-3:])))
     name = rng.choice(JSON) if rng.random() < 0.75 else rng.choice(OTHER)
-    what = _change(rng, folder, name)
+    change = _change(rng, folder, name)
     if rng.random() < 0.5:
         folder = _sealed(folder)
     read(home, folder, run)
-    return f"{name}: {what}"
+    return f"{name}: {change}"
 
 
-def read(home: Path, folder: Path, whole: Path) -> None:
+def read(home: Path, folder: Path, other_folder: Path) -> None:
     """Every reader of a run folder and of its output root.
 
     Args:
@@ -77,7 +77,7 @@ def read(home: Path, folder: Path, whole: Path) -> None:
         lambda: write_baselines(home, home / "tables"),
         lambda: OutputRoot(home, now(), 90).survey(),
         lambda: checkpoint.read(folder),
-        lambda: compare_runs(folder, whole, force=True),
+        lambda: compare_runs(folder, other_folder, force=True),
         lambda: _card(folder),
     ):
         _tolerated(reader)
@@ -122,9 +122,9 @@ def _change(rng: random.Random, folder: Path, name: str) -> str:
         file.write_bytes(_bytes(rng, file.read_bytes()))
         return "bytes"
     plain = json.loads(file.read_text())
-    what = _change_plain(rng, plain)
+    change = _change_plain(rng, plain)
     file.write_text(json.dumps(plain))
-    return what
+    return change
 
 
 def _change_checkpoint(rng: random.Random, folder: Path) -> str:
@@ -132,12 +132,12 @@ def _change_checkpoint(rng: random.Random, folder: Path) -> str:
         file = folder / checkpoint.FILE
         file.write_bytes(_bytes(rng, file.read_bytes()))
         return "bytes"
-    what: list[str] = []
+    changes: list[str] = []
     try:
-        forger.rewrite_checkpoint(folder, lambda facts: what.append(_change_plain(rng, facts)))
+        forger.rewrite_checkpoint(folder, lambda facts: changes.append(_change_plain(rng, facts)))
     except (ValueError, TypeError):  # no fact that the writer itself can write
         return "nothing"
-    return what[0]
+    return changes[0]
 
 
 def _change_plain(rng: random.Random, plain: Any) -> str:

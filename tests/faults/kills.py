@@ -76,12 +76,12 @@ class Log:
         if file is not None and file.exists():
             # a line that a killed run left unfinished is repeated
             lines = file.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            self.outcomes = [Outcome.parse(line) for line in whole]
-            file.write_text("".join(whole))
+            complete_lines = [line for line in lines if line.endswith("\n")]
+            self.outcomes = [Outcome.parse(line) for line in complete_lines]
+            file.write_text("".join(complete_lines))
 
     def missing(self, count: int) -> list[int]:
-        done = {one.kill.seed for one in self.outcomes}
+        done = {outcome.kill.seed for outcome in self.outcomes}
         return [seed for seed in range(count) if seed not in done]
 
     def add(self, outcome: Outcome) -> None:
@@ -94,7 +94,7 @@ class Log:
         """A table: kills of each job by kind of moment and by outcome."""
         head = ("time", "write", "killed", "ended", "wrong")
         lines = [f"{'job':<10}" + "".join(f"{name:>8}" for name in head)]
-        jobs = dict.fromkeys(one.kill.job for one in self.outcomes)
+        jobs = dict.fromkeys(outcome.kill.job for outcome in self.outcomes)
         for job in (*jobs, "all"):
             outcomes = [item for item in self.outcomes if job in (item.kill.job, "all")]
             counts = Counter(name for item in outcomes for name in (item.kill.by, item.state))
@@ -161,10 +161,10 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         _wait_for_group(pid)
-        said = log.read_text(errors="replace") if log.exists() else ""
+        output = log.read_text(errors="replace") if log.exists() else ""
         writes = int(counter.read_text() or "0") if counter.exists() else 0
         log.unlink(missing_ok=True), counter.unlink(missing_ok=True)
-        return RunResult(int(code), seconds, writes, said)
+        return RunResult(int(code), seconds, writes, output)
 
     def _ask(self, request: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -210,7 +210,7 @@ class Subject:
     result: Callable[[Path], Any]
     template: Path | None = None  # what lies in the root before it starts
     setup: str = ""
-    whole: Callable[[Path], Iterable[str]] = lambda root: ()  # what is torn, in one line each
+    find_torn: Callable[[Path], Iterable[str]] = lambda root: ()  # what is torn, in one line each
     refusal: str = ""  # of the same command once the result lies there whole
     expected: Any = None
     seconds: float = 0.0
@@ -244,7 +244,7 @@ class Subject:
             else {"at": int(kill.share * self.writes)}
         )
         ran = zygote.run(root, self.command, self.setup, **moment, group=kill.group)
-        wrong = [*torn_records(root), *self.whole(root)]
+        wrong = [*torn_records(root), *self.find_torn(root)]
         again = zygote.run(root, self.command, self.setup)
         finished = bool(self.refusal) and self.refusal in again.output
         if again.code != 0 and not finished:
@@ -252,8 +252,8 @@ class Subject:
         else:
             wrong += [f"left over: {path.relative_to(root)}" for path in leftovers(root)]
             wrong += torn_records(root)
-            if (found := self.result(root)) != self.expected:
-                wrong.append(f"another result: {difference(self.expected, found)}")
+            if (result := self.result(root)) != self.expected:
+                wrong.append(f"another result: {difference(self.expected, result)}")
         state = "wrong" if wrong else "ended" if ran.code == 0 else "killed"
         return Outcome(kill, state, "; ".join(wrong), time.monotonic() - start)
 
@@ -264,8 +264,8 @@ def places(root: Path) -> list[str]:
 
 def records(root: Path) -> list[Path]:
     """Every folder that says that it is a complete run."""
-    found = (path.parent for path in (root / "output").glob("*/*/*/status.json"))
-    return [folder for folder in found if folder.name != "in-progress"]
+    folders = (path.parent for path in (root / "output").glob("*/*/*/status.json"))
+    return [folder for folder in folders if folder.name != "in-progress"]
 
 
 def torn_records(root: Path) -> list[str]:
@@ -289,8 +289,8 @@ def leftovers(root: Path) -> list[Path]:
     )
 
 
-def difference(expected: Any, found: Any) -> str:
-    if isinstance(expected, dict) and isinstance(found, dict):
-        keys = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+def difference(expected: Any, actual: Any) -> str:
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        keys = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
         return f"differs in {keys}"
-    return f"{str(found)[:200]} instead of {str(expected)[:200]}"
+    return f"{str(actual)[:200]} instead of {str(expected)[:200]}"

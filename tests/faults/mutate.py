@@ -120,8 +120,8 @@ def splice(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 def noise(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
     at = rng.randrange(len(data) + 1)
-    made = rng.randbytes(rng.randrange(1, 64))
-    return data[:at] + made + data[at + rng.choice((0, len(made))) :]
+    inserted = rng.randbytes(rng.randrange(1, 64))
+    return data[:at] + inserted + data[at + rng.choice((0, len(inserted))) :]
 
 
 def length(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
@@ -165,18 +165,18 @@ def _range(data: bytes, rng: random.Random) -> tuple[int, int]:
 
 
 def _framed(data: bytes) -> list[Mutation]:
-    found: list[Mutation] = []
+    mutations: list[Mutation] = []
     if data[:1] in (b"{", b"["):
-        found.append(leaf)
+        mutations.append(leaf)
     if len(data) > 8 and data[8:9] == b"{":
-        found.append(tensor_header)
+        mutations.append(tensor_header)
     if data[:4] == b"PK\x03\x04":
-        found.append(member)
+        mutations.append(member)
     if data[:4] == b"\x89PNG":
-        found.append(chunk)
+        mutations.append(chunk)
     if data[257:262] == b"ustar":
-        found.append(tar_header)
-    return found
+        mutations.append(tar_header)
+    return mutations
 
 
 def leaf(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
@@ -214,15 +214,15 @@ def _leaf(document: Any, rng: random.Random) -> bytes:
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) of a document."""
-    found: list[tuple[Any, Any]] = []
+    places: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
         holder = waiting.pop()
         if isinstance(holder, dict | list):
             keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
-            found += [(holder, key) for key in keys]
+            places += [(holder, key) for key in keys]
             waiting += [holder[key] for key in keys]
-    return found
+    return places
 
 
 def tensor_header(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
@@ -238,7 +238,7 @@ def member(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
     """A member of a zip archive damaged, renamed, dropped or repeated; the archive stays sound."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [(one.filename, archive.read(one)) for one in archive.infolist()]
+            members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError):
         return flip(data, rng, seeds)
     if not members:

@@ -77,14 +77,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def chosen(groups: str, numbers: str) -> list[Row]:
     """The rows of these groups and numbers; all of them if neither is given."""
-    names, wanted = _words(groups), _words(numbers)
+    names, row_numbers = _words(groups), _words(numbers)
     if unknown := [name for name in names if name not in GROUPS]:
         raise pytest.UsageError(f"--fault-group={unknown[0]}: the groups are {', '.join(GROUPS)}")
-    if unknown := [one for one in wanted if not one.isdecimal() or int(one) not in ROWS]:
+    if unknown := [
+        number for number in row_numbers if not number.isdecimal() or int(number) not in ROWS
+    ]:
         raise pytest.UsageError(f"--fault-row={unknown[0]}: the rows are 1 to {max(ROWS)}")
-    every = not names and not wanted
+    every = not names and not row_numbers
     return [
-        row for row in ROWS.values() if every or row.group in names or str(row.number) in wanted
+        row
+        for row in ROWS.values()
+        if every or row.group in names or str(row.number) in row_numbers
     ]
 
 
@@ -105,16 +109,16 @@ class FaultTable:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list) -> None:
-        kept, left = [], []
+        selected, deselected = [], []
         for item in items:
             rows = rows_of(item)
             if unknown := [row for row in rows if row not in ROWS]:
                 raise pytest.UsageError(f"{item.nodeid}: the fault table has no row {unknown[0]}")
             item.user_properties += [(PROPERTY, row) for row in rows]
-            (kept if any(row in self.numbers for row in rows) else left).append(item)
-        items[:] = kept
-        if left:
-            config.hook.pytest_deselected(items=left)
+            (selected if any(row in self.numbers for row in rows) else deselected).append(item)
+        items[:] = selected
+        if deselected:
+            config.hook.pytest_deselected(items=deselected)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, number in report.user_properties:
@@ -155,7 +159,7 @@ class FaultTable:
 
     def total(self) -> str:
         results = [self._result(row)[0] for row in self.outcomes]
-        tests = set().union(*(one.tests for one in self.outcomes.values()))
+        tests = set().union(*(outcome.tests for outcome in self.outcomes.values()))
         counts = ", ".join(f"{results.count(name)} {name}" for name in COLOURS)
         return f"{len(results)} rows: {counts}; {len(tests)} tests"
 

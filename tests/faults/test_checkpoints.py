@@ -72,9 +72,9 @@ def built(monkeypatch):
 def forged(finished, small_probe, tmp_path):
     """forged(change, whole) -> a checkpoint with other facts, consistent down to its digest."""
 
-    def make(change: Change, whole: bool = False) -> Path:
-        made = finished(*(TRAIN if whole else small_probe))
-        tensors, facts, _ = checkpoint.read(made.folder)
+    def make(change: Change, trained: bool = False) -> Path:
+        ran = finished(*(TRAIN if trained else small_probe))
+        tensors, facts, _ = checkpoint.read(ran.folder)
         facts = copy.deepcopy(facts)
         change(facts)
         folder = tmp_path / "forged"
@@ -141,15 +141,15 @@ HOSTILE: dict[str, tuple[str, object, str]] = {  # what: key, value, words of th
 
 @pytest.mark.fault(49)
 @pytest.mark.parametrize(
-    ("what", "whole"),
+    ("setting_name", "trained"),
     [
-        *((what, False) for what in HOSTILE),
-        *((what, True) for what in ("hub name", "depth", "file", "side")),
+        *((name, False) for name in HOSTILE),
+        *((name, True) for name in ("hub name", "depth", "file", "side")),
     ],
 )
-def test_a_checkpoint_chooses_nothing(forged, no_network, built, what, whole):
-    key, value, words = HOSTILE[what]
-    file = forged(setting(key, value), whole)
+def test_a_checkpoint_chooses_nothing(forged, no_network, built, setting_name, trained):
+    key, value, words = HOSTILE[setting_name]
+    file = forged(setting(key, value), trained)
     built.clear()
     with pytest.raises((UserError, ConfigError)) as caught:
         opened(file)
@@ -162,8 +162,8 @@ def test_a_checkpoint_chooses_nothing(forged, no_network, built, what, whole):
 
 @pytest.mark.fault(49)
 def test_a_genuine_checkpoint_still_opens(forged):
-    for whole in (False, True):
-        assert not opened(forged(lambda facts: None, whole)).training
+    for trained in (False, True):
+        assert not opened(forged(lambda facts: None, trained)).training
 
 
 @pytest.mark.fault(49)
@@ -189,8 +189,8 @@ def test_a_huge_model_of_a_checkpoint_is_refused_before_it_is_allocated(forged, 
         row |= {"width": 8192, "heads": 64}
         facts["fit"]["validation"] = 0
 
-    for whole, words in ((False, "parameters, more than"), (True, "parameters, more than")):
-        file = forged(change, whole)
+    for trained, words in ((False, "parameters, more than"), (True, "parameters, more than")):
+        file = forged(change, trained)
         with pytest.raises((UserError, ConfigError), match=words):
             limited(opened, file)
 
@@ -203,18 +203,18 @@ def test_a_checkpoint_cannot_ask_for_more_numbers_than_it_holds(forged):
         row |= {"width": 768, "heads": 12}
 
     with pytest.raises(UserError, match="the checkpoint holds"):
-        limited(opened, forged(change, whole=True))
+        limited(opened, forged(change, trained=True))
 
 
 @pytest.mark.fault(49)
 def test_every_row_here_passes_the_same_check():
-    seen = 0
+    row_count = 0
     for name in ("vit", "clip", "siglip2", "dinov2", "dinov3"):
         conf = typed(composed([f"backbone={name}", "backbone.pretrained=false"])).backbone
         for row in conf.checkpoints.values():
             architecture.check_row(conf.library, row, "row")
-            seen += 1
-    assert seen > 40
+            row_count += 1
+    assert row_count > 40
 
 
 @pytest.mark.fault(49)
@@ -283,9 +283,9 @@ UNFIT: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.fault(9, 11)
-@pytest.mark.parametrize("what", UNFIT)
-def test_facts_that_are_no_facts_are_one_line(forged, what):
-    metadata, words = UNFIT[what]
+@pytest.mark.parametrize("fault", UNFIT)
+def test_facts_that_are_no_facts_are_one_line(forged, fault):
+    metadata, words = UNFIT[fault]
     file = rewritten(forged(lambda facts: None), metadata)
     with pytest.raises(UserError) as caught:
         checkpoint.read(file)
@@ -317,9 +317,9 @@ WRONG: dict[str, tuple[str, object, str]] = {
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("what", WRONG)
-def test_each_fact_has_its_type(forged, what):
-    key, value, words = WRONG[what]
+@pytest.mark.parametrize("fault", WRONG)
+def test_each_fact_has_its_type(forged, fault):
+    key, value, words = WRONG[fault]
     file = forged(setting(key, value))
     with pytest.raises(UserError) as caught:
         checkpoint.read(file)
@@ -376,9 +376,9 @@ TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("what", TENSORS)
-def test_tensors_that_are_not_those_of_the_head_are_refused(finished, small_probe, tmp_path, what):
-    name, change, words = TENSORS[what]
+@pytest.mark.parametrize("fault", TENSORS)
+def test_tensors_that_are_not_those_of_the_head_are_refused(finished, small_probe, tmp_path, fault):
+    name, change, words = TENSORS[fault]
     tensors, facts, _ = checkpoint.read(finished(*small_probe).folder)
     tensors[name] = change(tensors[name])
     checkpoint.write(tmp_path, tensors, facts)
@@ -437,11 +437,11 @@ def test_a_forged_checkpoint_ends_a_command_with_one_line(run, forged, no_networ
 
 @pytest.mark.fault(49)
 def test_a_forged_checkpoint_as_backbone_is_refused(forged, built):
-    file = forged(setting(f"{ROW}.architecture.checkpoint_path", "/tmp/x"), whole=True)
-    given = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{file}'"]
+    file = forged(setting(f"{ROW}.architecture.checkpoint_path", "/tmp/x"), trained=True)
+    overrides = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{file}'"]
     with pytest.raises(ConfigError, match="architecture.checkpoint_path"):
-        typed(composed(given))
-    file = forged(setting("config.backbone.checkpoints", {"mini": {"x": 1}}), whole=True)
+        typed(composed(overrides))
+    file = forged(setting("config.backbone.checkpoints", {"mini": {"x": 1}}), trained=True)
     with pytest.raises(ConfigError, match="damaged checkpoint"):
-        typed(composed(given))
+        typed(composed(overrides))
     assert hashing.sha256_file(file)

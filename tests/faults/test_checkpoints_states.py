@@ -28,11 +28,11 @@ def test_bytes_that_torch_fails_on_in_any_way_are_one_line(tmp_path):
         buffer,
         _use_new_zipfile_serialization=False,
     )
-    whole, errors = buffer.getvalue(), {}
-    cut = [whole[:end] for end in range(1, len(whole), 7)]
+    state_bytes, errors = buffer.getvalue(), {}
+    cut = [state_bytes[:end] for end in range(1, len(state_bytes), 7)]
     changed = [
-        whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :]
-        for place in range(0, len(whole), 3)
+        state_bytes[:place] + bytes([state_bytes[place] ^ bit]) + state_bytes[place + 1 :]
+        for place in range(0, len(state_bytes), 3)
         for bit in (1, 0x80)
     ]
     for data in (*cut, *changed):
@@ -69,8 +69,8 @@ CONTENT: dict[str, tuple[str, object]] = {
 
 
 @pytest.mark.fault(8)
-@pytest.mark.parametrize("what", CONTENT)
-def test_a_state_of_wrong_content_is_refused_by_its_key(what):
+@pytest.mark.parametrize("fault", CONTENT)
+def test_a_state_of_wrong_content_is_refused_by_its_key(fault):
     good = {
         "trainer": {
             "model": {"a": torch.zeros(2)},
@@ -89,7 +89,7 @@ def test_a_state_of_wrong_content_is_refused_by_its_key(what):
         "origin": {"from": None, "changed": [], "other_code": False},
     }
     check_content(good, "PATH")
-    key, value = CONTENT[what]
+    key, value = CONTENT[fault]
     set_key(good, key, value)
     with pytest.raises(UserError, match=f"PATH: .* {key.split('.')[0]}.* is (an invalid|missing)"):
         check_content(good, "PATH")

@@ -172,11 +172,11 @@ def test_a_name_in_a_torchscript_is_shown_in_one_line(tmp_path):
 @pytest.mark.fault(10)
 def test_mappings_inside_mappings_end(tmp_path):
     """Each of four levels holds the next a thousand times: a million million values."""
-    held: dict[str, object] = {f"k{number}": 1 for number in range(1000)}
+    nested: dict[str, object] = {f"k{number}": 1 for number in range(1000)}
     for _ in range(4):
-        held = {f"k{number}": held for number in range(1000)}
+        nested = {f"k{number}": nested for number in range(1000)}
     path = tmp_path / "w.pth"
-    torch.save({"model": held, "x": torch.ones(1)}, path)
+    torch.save({"model": nested, "x": torch.ones(1)}, path)
     with pytest.raises(UserError, match="more than 500000 values"):
         weights.read(path)
     assert tensor_names(path) <= {"x"}
@@ -196,22 +196,24 @@ def test_a_list_of_shards_names_digests_only(tmp_path):
 def test_other_weights_than_the_pinned_ones_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(DOORS["safetensors"][0][0])
-    given = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{path}'"]
+    overrides = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{path}'"]
     with pytest.raises(ConfigError, match="backbone.weights_sha256=" + "0" * 64):
-        typed(composed([*given, f"backbone.weights_sha256={'0' * 64!r}"]))
+        typed(composed([*overrides, f"backbone.weights_sha256={'0' * 64!r}"]))
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("held", [3, [], "x", None])
-def test_configs_beside_weights_of_other_libraries_hold_mappings(tmp_path, held):
+@pytest.mark.parametrize("content", [3, [], "x", None])
+def test_configs_beside_weights_of_other_libraries_hold_mappings(tmp_path, content):
     file = tmp_path / "open_clip_model.safetensors"
     file.write_bytes(DOORS["safetensors"][0][0])
     conf = typed(composed(["backbone=clip", "backbone.size=mini", "backbone.pretrained=false"]))
     source = WeightsSource("file", file.name, file)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": held}))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": content}))
     with pytest.raises(UserError, match=r"open_clip_config\.json has model_cfg="):
         build(conf.backbone, 32, source, 0)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": held}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "clip", "vision_config": content})
+    )
     kind = Layout("clip", "CLIPModel", "open_clip")
     row = conf.backbone.checkpoints["mini"]
     with pytest.raises(UserError, match=r"config\.json has vision_config="):

@@ -100,8 +100,8 @@ def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
     assert kinds == {"cache", "data", "outputs", "elsewhere"}
     assert len(renamed) > 30
     left = [left_by(target) for target in renamed]
-    elsewhere = f"task.output={tmp_path / 'elsewhere' / 'b.json'}"
-    assert run("task=audit", f"run={record}", elsewhere, *own, place, *small_probe).code == 0
+    output = f"task.output={tmp_path / 'elsewhere' / 'b.json'}"
+    assert run("task=audit", f"run={record}", output, *own, place, *small_probe).code == 0
     assert not [path for path in left if path.exists()]
     assert temporaries(tmp_path) == []
 
@@ -349,15 +349,15 @@ def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
 @pytest.mark.parametrize(("kind", "seed"), cases(300))
 def test_damaged_digests_are_taken_again_with_a_note(tmp_path, kind, seed):
     file, notes = tmp_path / "manifests" / "a.digests", []
-    kept = digest_cache.Digests(
+    digests = digest_cache.Digests(
         np.arange(12, dtype=np.int64).reshape(3, 4), np.frombuffer(bytes(range(96)), "V32")
     )
-    digest_cache.save(file, kept)
+    digest_cache.save(file, digests)
     damaged(file, kind, random.Random(seed))
     assert (digest_cache.load(file, 3, notes.append).state_N4[:, 0] == -1).all()
     assert [note.startswith(f"{file}: a damaged cache") for note in notes] == [True]
-    digest_cache.save(file, kept)
-    assert digest_cache.load(file, 3, notes.append).sha256_N.tobytes() == kept.sha256_N.tobytes()
+    digest_cache.save(file, digests)
+    assert digest_cache.load(file, 3, notes.append).sha256_N.tobytes() == digests.sha256_N.tobytes()
     assert len(notes) == 1
 
 
@@ -367,14 +367,14 @@ def test_damaged_kept_weights_are_replaced_by_the_original_with_a_note(tmp_path,
     source, notes = tmp_path / "vit.safetensors", []
     source.write_bytes(bytes(range(256)) * 40)
     sha256 = ContentStore(tmp_path / "weights").put(source)
-    kept = ContentStore(tmp_path / "weights").path(sha256)
-    damaged(kept, kind, random.Random(seed))
+    stored = ContentStore(tmp_path / "weights").path(sha256)
+    damaged(stored, kind, random.Random(seed))
     with pytest.raises(UserError, match=sha256):
         ContentStore(tmp_path / "weights").path(sha256)
     store = ContentStore(tmp_path / "weights", notes.append)
     assert store.put(source) == sha256
     assert ContentStore(tmp_path / "weights").path(sha256).read_bytes() == source.read_bytes()
-    assert [note.startswith(f"{kept}: damaged in the cache") for note in notes] == [True]
+    assert [note.startswith(f"{stored}: damaged in the cache") for note in notes] == [True]
 
 
 @pytest.mark.fault(50)

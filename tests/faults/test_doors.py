@@ -264,7 +264,7 @@ def test_the_seeds_themselves_are_read(door, tmp_path):
 
 def _inat(member: str, row: int, **values: object) -> bytes:
     """The JSON of iNaturalist with other values in one row."""
-    rows = {name: [dict(one) for one in ones] for name, ones in fuzz_data.INAT.items()}
+    rows = {name: [dict(entry) for entry in ones] for name, ones in fuzz_data.INAT.items()}
     rows[member][row].update(values)
     return json.dumps(rows).encode()
 
@@ -527,5 +527,5 @@ def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
     small.write_bytes(b"a picture")
     with small.open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        with given.find_images("-") as found:
-            assert (found.manifest.root / found.manifest.path[0]).read_bytes() == b"a picture"
+        with given.find_images("-") as images:
+            assert (images.manifest.root / images.manifest.path[0]).read_bytes() == b"a picture"

@@ -52,11 +52,11 @@ def doors() -> Iterator[tuple[str, str]]:
 
 def door_of(module: str, name: str, record: Callable[[], Path] = Path) -> Door:
     """record: the folder of a finished run, for a door that damages one by a number."""
-    found = importlib.import_module(f"tests.faults.{module}").DOORS[name]
-    if callable(found):
+    door = importlib.import_module(f"tests.faults.{module}").DOORS[name]
+    if callable(door):
         folder = record()
-        return Door(name, [], lambda file: found(folder, file.parent / "runs", _int(file)), "")
-    seeds, read, suffix = found
+        return Door(name, [], lambda file: door(folder, file.parent / "runs", _int(file)), "")
+    seeds, read, suffix = door
     return Door(name, list(seeds() if callable(seeds) else seeds), read, suffix)
 
 
@@ -78,11 +78,14 @@ def refuse_findings(door: Door, count: Count) -> None:
         file = Path(folder or "") / door.name.replace(" ", "-") / f"{finding.number}.case"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(finding.data)
-    lines = [f"FGVC_FUZZ_SEED={one.number}: {one.what}\n{one.trace}" for one in count.findings]
+    lines = [
+        f"FGVC_FUZZ_SEED={failure.number}: {failure.what}\n{failure.trace}"
+        for failure in count.findings
+    ]
     assert not lines, f"{door.name}: {lines[0]}"
 
 
-@pytest.mark.parametrize(("module", "name"), [marked(*one) for one in doors()])
+@pytest.mark.parametrize(("module", "name"), [marked(*pair) for pair in doors()])
 def test_a_door_takes_damaged_files(module, name, finished, small_probe, tmp_path, capfd):
     door = door_of(module, name, lambda: finished(*small_probe).folder)
     sound = replay(door, tmp_path / "fuzz", door.seeds)
@@ -91,8 +94,10 @@ def test_a_door_takes_damaged_files(module, name, finished, small_probe, tmp_pat
         assert sound.refused < len(door.seeds) or (module, name) in REFUSED
         assert max(map(len, door.seeds)) <= MOST
     cases = CORPUS / module.removeprefix("fuzz_") / name.replace(" ", "-")
-    known = sorted(cases.glob("*.case"))
-    refuse_findings(door, replay(door, tmp_path / "fuzz", [one.read_bytes() for one in known]))
+    case_files = sorted(cases.glob("*.case"))
+    refuse_findings(
+        door, replay(door, tmp_path / "fuzz", [file.read_bytes() for file in case_files])
+    )
     start = time.monotonic()
     most = None if "FGVC_FUZZ_SECONDS" in os.environ else USUAL
     numbers = itertools.islice(itertools.count(FIRST), most)
@@ -148,7 +153,7 @@ def test_what_a_door_may_do_is_no_finding(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("read", "what"),
+    ("read", "problem"),
     [
         (lambda file: 1 / 0, "ZeroDivisionError"),
         (_crash, f"the process ended with {-signal.SIGSEGV}"),
@@ -159,9 +164,9 @@ def test_what_a_door_may_do_is_no_finding(tmp_path):
         (_nameless, "without a file name"),
     ],
 )
-def test_what_a_door_may_not_do_is_found_with_its_input(read, what, tmp_path):
+def test_what_a_door_may_not_do_is_found_with_its_input(read, problem, tmp_path):
     first, second = _findings(read, tmp_path)
-    assert what in first.what
+    assert problem in first.what
     assert (first.data, second.data) == (b"a", b"b")
 
 
@@ -179,4 +184,4 @@ def test_a_number_means_the_same_input(tmp_path):
     count = fuzz(
         Door("made up", seeds, lambda file: 1 / 0, ".bin"), tmp_path / "fuzz", 0.0, [17, 18]
     )
-    assert [(one.number, one.data) for one in count.findings] == [(17, inputs[17])]
+    assert [(finding.number, finding.data) for finding in count.findings] == [(17, inputs[17])]

@@ -140,11 +140,11 @@ MOMENTS = (  # what has just been written when the process dies
 
 
 def written(root, moment):
-    found = {}
+    mtime_of = {}
     for path in root.glob(moment):
         with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-            found[path] = path.stat().st_mtime_ns
-    return found.items()
+            mtime_of[path] = path.stat().st_mtime_ns
+    return mtime_of.items()
 
 
 @pytest.mark.fault(2)

@@ -105,7 +105,7 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
                     lambda of: ("task=export", f"checkpoint={first(of)}", f"task.output={of}/ex"),
                     lambda of: contents(of / "ex"),
                     planted(),
-                    whole=exported,
+                    find_torn=exported,
                     refusal="exists already; an export is a folder of its own",
                 )
             case "audit":
@@ -114,7 +114,7 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
                     lambda of: ("task=audit", f"run={first(of)}"),
                     lambda of: contents(of / "output" / "audit"),
                     planted(),
-                    whole=readable,
+                    find_torn=readable,
                 )
             case "weights":
                 command = ("task=prune",)
@@ -122,12 +122,12 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
         raise AssertionError(name)
 
     def files() -> Path:
-        given = tmp_path / "files" / "given"
-        given.mkdir(parents=True, exist_ok=True)
+        weights_folder = tmp_path / "files" / "given"
+        weights_folder.mkdir(parents=True, exist_ok=True)
         for number in range(4):
             bytes_N = np.random.default_rng(number).bytes(300_000)
-            (given / f"{number}.pth").write_bytes(bytes_N)
-        return given.parent
+            (weights_folder / f"{number}.pth").write_bytes(bytes_N)
+        return weights_folder.parent
 
     def get(name: str) -> Subject:
         if name not in made:
@@ -143,15 +143,15 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
 
 def numbers(root: Path) -> dict[str, Any]:
     """Checkpoint, predictions and metrics of every run, by config."""
-    found = {}
+    test_metrics = {}
     for folder in records(root):
         metrics = json.loads((folder / "metrics.json").read_text())
-        found[folder.parent.name] = (
+        test_metrics[folder.parent.name] = (
             (folder / "ckpt.bin").read_bytes(),
             (folder / "predictions.parquet").read_bytes(),
             {name: metrics.get(name) for name in ("test", "val", "fitted_on", "unreadable")},
         )
-    return found
+    return test_metrics
 
 
 def table(root: Path) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def stored(root: Path) -> dict[str, str]:
 
 def misnamed(root: Path) -> Iterable[str]:
     """Files of the store whose bytes are not those of their name."""
-    kept = stored(root) if (root / "cache" / "weights").exists() else {}
-    return [f"misnamed: {name}" for name, sha256 in kept.items() if not name.endswith(sha256)]
+    digests = stored(root) if (root / "cache" / "weights").exists() else {}
+    return [f"misnamed: {name}" for name, sha256 in digests.items() if not name.endswith(sha256)]
 
 
 def exported(root: Path) -> Iterable[str]:
@@ -217,9 +217,9 @@ def readable(root: Path) -> Iterable[str]:
 @pytest.mark.timeout(0)
 def test_random_kills_leave_nothing_torn_and_the_same_end(subject, zygote, tmp_path, capfd):
     log = Log(Path(file) if (file := os.environ.get("FGVC_KILLS_LOG")) else None)
-    given = os.environ.get("FGVC_KILL_SEED")
+    only_seed = os.environ.get("FGVC_KILL_SEED")
     count = int(os.environ.get("FGVC_KILLS", "20"))
-    seeds = log.missing(count) if given is None else [int(given)]
+    seeds = log.missing(count) if only_seed is None else [int(only_seed)]
     wrong: list[Outcome] = []
     for seed in seeds:
         kill = Kill.of(seed, JOBS)
@@ -231,9 +231,9 @@ def test_random_kills_leave_nothing_torn_and_the_same_end(subject, zygote, tmp_p
             print(f"seed {seed:>4} {kill.job:<8} {how:<18} {outcome.state} {outcome.error}")
     with capfd.disabled():
         print("\n".join(log.summary()))
-    again = ", ".join(f"FGVC_KILL_SEED={one.kill.seed}" for one in wrong)
+    again = ", ".join(f"FGVC_KILL_SEED={each.kill.seed}" for each in wrong)
     assert not wrong, f"{again}: {wrong[0].error}"
-    assert {one.state for one in log.outcomes} <= {"killed", "ended"}
+    assert {each.state for each in log.outcomes} <= {"killed", "ended"}
 
 
 def test_a_log_is_continued_after_its_last_whole_line(tmp_path):
@@ -254,8 +254,8 @@ def test_a_log_is_continued_after_its_last_whole_line(tmp_path):
 def test_a_seed_means_the_same_kill_every_time():
     kills = [Kill.of(seed, JOBS) for seed in range(64)]
     assert kills == [Kill.of(seed, JOBS) for seed in range(64)]
-    assert {(one.job, one.by) for one in kills} == {
+    assert {(kill.job, kill.by) for kill in kills} == {
         (j, by) for j in JOBS for by in ("time", "write")
     }
-    assert {one.group for one in kills} == {True, False}
-    assert all(0 <= one.share < 1 for one in kills)
+    assert {kill.group for kill in kills} == {True, False}
+    assert all(0 <= kill.share < 1 for kill in kills)

@@ -134,10 +134,10 @@ def assert_inert(text: str) -> None:
 @pytest.mark.fault(39)
 @pytest.mark.fault(53)
 def test_the_page_repeats_the_evaluation_of_this_very_folder(ran, tmp_path):
-    shown = html.unescape(re.sub(r"<[^>]*>", "", ran.text("report.html")))
+    page_text = html.unescape(re.sub(r"<[^>]*>", "", ran.text("report.html")))
     root = tmp_path / "outputs"  # Hydra's quotes do not hold every name that a root may have
     root.symlink_to(ran.folder.parents[2])
-    calls = pasted(shown, tmp_path / "sh", OUTPUT_ROOT=str(root))
+    calls = pasted(page_text, tmp_path / "sh", OUTPUT_ROOT=str(root))
     (words,) = [words for words in calls if "task=eval" in words]
     below = ran.folder.relative_to(ran.folder.parents[2])
     assert given(words) == {"task": "eval", "checkpoint": str(root / below)}
@@ -161,7 +161,7 @@ def test_no_cell_of_a_csv_is_a_formula_and_readers_get_the_names_back(ran):
         rows = list(csv.DictReader(file))
     with (ran.folder / "confusion.csv").open(newline="", encoding="utf-8") as file:
         confusion = list(csv.reader(file))
-    names = [one["name"] for one in json.loads(ran.text("labelmap.json"))["classes"]]
+    names = [entry["name"] for entry in json.loads(ran.text("labelmap.json"))["classes"]]
     assert set(names) == set(NAMES)
     for cells in (
         [row["name"] for row in rows],
@@ -178,19 +178,21 @@ def test_no_cell_of_a_csv_is_a_formula_and_readers_get_the_names_back(ran):
 
 @pytest.mark.fault(53)
 def test_the_page_holds_names_as_text_only(ran):
-    found: list[str] = []
+    active_content: list[str] = []
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            found.extend(f"{name}={value}" for name, value in attrs if name.startswith("on"))
+            active_content.extend(
+                f"{name}={value}" for name, value in attrs if name.startswith("on")
+            )
             targets = [
                 value or "" for name, value in attrs if name in ("href", "src", "xlink:href")
             ]
-            found.extend(value for value in targets if "javascript" in value)
-            found.extend([tag] if tag == "script" else [])
+            active_content.extend(value for value in targets if "javascript" in value)
+            active_content.extend([tag] if tag == "script" else [])
 
     Reader().feed(ran.text("report.html"))
-    assert found == []
+    assert active_content == []
 
 
 @pytest.mark.fault(53)
@@ -234,8 +236,8 @@ def test_the_pull_request_block_is_inert_and_its_commands_are_real(ran, tmp_path
     assert_inert(text)
     for name in NAMES:
         kinds = ("text", "code_inline")
-        shown = [token.content for token in rendered(text) if token.type in kinds]
-        assert any(escape.visible(name) in line for line in [*shown, "".join(shown)])
+        lines_shown = [token.content for token in rendered(text) if token.type in kinds]
+        assert any(escape.visible(name) in line for line in [*lines_shown, "".join(lines_shown)])
     recorded, audit, *_ = pasted(text, tmp_path / "sh", OUTPUT_ROOT="'/a b'")
     assert given(audit) == {"task": "audit", "run": f"OUTPUTS/{KEPT}"}
     assert given(recorded)["runtime.output_root"] == "/a b"
@@ -269,11 +271,11 @@ def test_the_model_card_is_inert_and_shows_every_text(ran):
         digests={NAMES[8]: "0" * 64},
     )
     assert_inert(text)
-    shown = [token.content for token in rendered(text)]
+    texts = [token.content for token in rendered(text)]
     for key in ("source", "license", "approval", "filtering", "label_noise", "contamination"):
         assert any(escape.visible(card[key]) in line for line in inline_texts(text)), key
     assert "# y" not in text.splitlines()
-    (snippet,) = [line for line in shown if "onnxruntime" in line]
+    (snippet,) = [line for line in texts if "onnxruntime" in line]
     assert "'1); import os  #'" in snippet
     compile(snippet, "card", "exec")
 
@@ -318,20 +320,24 @@ def test_any_text_is_one_inert_line_of_markdown():
         "1. x",
         "> q",
     ]:
-        seen = " ".join(escape.visible(text).split())
+        visible_text = " ".join(escape.visible(text).split())
         for document in (
             f"- note: {escape.markdown(text)}",
             f"| a |\n|---|\n| {escape.markdown(text)} |",
         ):
             assert_inert(document)
-            shown = [line for line in inline_texts(document) if line]
-            assert " ".join(shown[-1].removeprefix("note:").split()) == seen if seen else True
+            text_lines = [line for line in inline_texts(document) if line]
+            assert (
+                " ".join(text_lines[-1].removeprefix("note:").split()) == visible_text
+                if visible_text
+                else True
+            )
         fence = f"```\n{text}\n```"
         (token,) = rendered(escape.fenced(fence))
         assert token.type == "fence"
         if text.strip():
-            spans = [one for one in rendered(escape.code(text)) if one.type == "code_inline"]
-            assert [one.content.strip() for one in spans] == [escape.visible(text).strip()]
+            spans = [token for token in rendered(escape.code(text)) if token.type == "code_inline"]
+            assert [token.content.strip() for token in spans] == [escape.visible(text).strip()]
 
 
 @pytest.mark.fault(53)
@@ -339,7 +345,9 @@ def test_the_table_of_the_stack_keeps_its_columns():
     record = dict.fromkeys(published.COLUMNS.values(), NAMES[8])
     text = published.table([record])
     assert_inert(text)
-    assert len([one for one in rendered(text) if one.type == "td_open"]) == len(published.COLUMNS)
+    assert len([token for token in rendered(text) if token.type == "td_open"]) == len(
+        published.COLUMNS
+    )
 
 
 @pytest.mark.fault(53)

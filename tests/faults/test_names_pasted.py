@@ -124,10 +124,10 @@ def test_a_folder_that_is_offered_can_be_pasted(text, tmp_path, desk, jpeg):
             (folder / "1.jpg").write_bytes(jpeg(len(place)))
     with pytest.raises(UserError) as error:
         read(root, 0.2, 0)
-    told = re.sub(r"\bor\b", ";", str(error.value).partition(": ")[2])
-    start = re.search(r"'?dataset\.root=", told)
-    assert start is not None, told
-    (word,) = hinted(told[start.start() :].partition(" ; ")[0], "", desk)
+    advice = re.sub(r"\bor\b", ";", str(error.value).partition(": ")[2])
+    start = re.search(r"'?dataset\.root=", advice)
+    assert start is not None, advice
+    (word,) = hinted(advice[start.start() :].partition(" ; ")[0], "", desk)
     assert given([word])["dataset.root"] in {str(root / "one"), str(root / "two")}
 
 
@@ -139,17 +139,19 @@ def test_the_command_that_drops_tensors_is_read_by_python_as_meant(tmp_path, des
     line = re.search(r"`(python -c .*)` and name", message)
     assert line is not None
     (words,) = received(line[1].replace("python", "dump", 1), desk)
-    held = {node.value for node in ast.walk(ast.parse(words[1])) if isinstance(node, ast.Constant)}
-    assert {str(path), "decoder."} <= held
+    constants = {
+        node.value for node in ast.walk(ast.parse(words[1])) if isinstance(node, ast.Constant)
+    }
+    assert {str(path), "decoder."} <= constants
 
 
 @pytest.mark.fault(53)
 def test_the_way_out_for_a_checkout_names_it_inertly(tmp_path, desk):
     checkout = tmp_path / "a'$(touch X)'b c"
     (checkout / ".git").mkdir(parents=True)
-    told = env_stamp.git_state(checkout).error
-    assert told is not None
-    (words,) = received(told.rpartition("): ")[2].replace("git", "dump", 1), desk)
+    error = env_stamp.git_state(checkout).error
+    assert error is not None
+    (words,) = received(error.rpartition("): ")[2].replace("git", "dump", 1), desk)
     assert words == ["-C", str(checkout), "status"]
 
 
@@ -170,11 +172,11 @@ def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypat
     values = {"dataset.name": "a ${HOME} b", "seed": 3}
     best = {"choices": {"axes": {"task": "probe"}, "values": values}, "number": 0}
     best |= {"config_hash": "0" * 64, "top1": 0.5, "loss": 1.0, "n": 4, "state": "done"}
-    said: list[str] = []
-    monkeypatch.setattr(search.console, "say", said.append)
+    messages: list[str] = []
+    monkeypatch.setattr(search.console, "say", messages.append)
     monkeypatch.setattr(search.report, "describe_trial", lambda row: "top-1 50.0")
     search._write_winner(conf, folder, {"trials": [best], "run_id": "r"}, best)
-    (words,) = pasted(said[0], desk)
+    (words,) = pasted(messages[0], desk)
     assert given(words) == {"experiment": str(folder / "best.yaml")}
     (comment,) = re.findall(r"^#   (python.*)", (folder / "best.yaml").read_text(), re.MULTILINE)
     assert pasted(comment, desk) == [words]
@@ -197,7 +199,7 @@ def test_the_commands_of_a_plan_are_one_command_each_and_its_text_is_inert(tmp_p
     calls = received(script, desk)
     assert len(calls) == 6
     assert {given(words)["runtime.output_root"] for words in calls} == {str(root)}
-    (checkpoint,) = [held for words in calls if (held := given(words).get("checkpoint"))]
+    (checkpoint,) = [value for words in calls if (value := given(words).get("checkpoint"))]
     assert str(checkpoint).startswith(f"{root}/RUN_ID/")
-    (asked,) = pasted(re.findall(r"Written by ``(.*)``\. The", text)[0], desk)
-    assert given(asked)["task.title"] == title
+    (plan_command,) = pasted(re.findall(r"Written by ``(.*)``\. The", text)[0], desk)
+    assert given(plan_command)["task.title"] == title

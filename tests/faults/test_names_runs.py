@@ -14,7 +14,7 @@ from tests.faults.steps import (
 def test_awkward_names_work_end_to_end(run, pictures):
     ran = folder_run(run, pictures)
     assert ran.code == 0, ran.err
-    names = [one["name"] for one in ran.json("labelmap.json")["classes"]]
+    names = [row["name"] for row in ran.json("labelmap.json")["classes"]]
     assert set(names) == {"Pie grièche", "a=b, c", "Ram C∕V 'x'"}
     assert ran.json("metrics.json")["test"]["top1"] > 0.8
     paths = set(pq.read_table(ran.folder / "predictions.parquet")["path"].to_pylist())

@@ -187,8 +187,8 @@ def peak(work: Callable[[], object]) -> int:
             os._exit(0)
     os.close(write)
     os.waitpid(pid, 0)
-    with os.fdopen(read) as said:
-        return int(said.read() or -1)
+    with os.fdopen(read) as pipe:
+        return int(pipe.read() or -1)
 
 
 def most_memory(reset: bool = False) -> int:
@@ -416,10 +416,10 @@ def test_metadata_is_not_decompressed_or_repeated() -> None:
     tags = b"".join(struct.pack("<HHII", tag, 7, 200_000, 0) for tag in range(20_000))
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 20_000) + tags + bytes(4)
     bombs += [chunk(b"eXIf", block)]
-    whole = data[:33] + b"".join(bombs) + data[33:]
+    bombed = data[:33] + b"".join(bombs) + data[33:]
     tracemalloc.start()
     try:
-        assert (decode(whole, "bird.png") == 9).all()
+        assert (decode(bombed, "bird.png") == 9).all()
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
@@ -442,10 +442,10 @@ def test_tiles_change_no_pixel(mode: str, turn: int, monkeypatch: pytest.MonkeyP
     exif = Image.Exif()
     exif[0x0112] = turn
     data = encoded(image, "TIFF" if mode in ("CMYK", "F") else "PNG", exif=exif)
-    whole = decode(data, "bird")
+    expected = decode(data, "bird")
     monkeypatch.setattr("fgvc.data.tiles.TILE_PIXELS", 64)
     monkeypatch.setattr("fgvc.data.tiles.MAX_TILE_WIDTH", 16)
-    assert (decode(data, "bird") == whole).all()
+    assert (decode(data, "bird") == expected).all()
 
 
 # --- row 47: archives ---
@@ -493,13 +493,15 @@ def test_the_header_of_a_member_is_bounded(how: str, kind: bytes, tmp_path: Path
 def test_an_xz_archive_cannot_ask_for_gigabytes(tmp_path: Path) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
     file = tmp_path / "birds.tar"
-    for made in ([], filters):
+    for forged in ([], filters):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
             archive.addfile(tarfile.TarInfo("a.jpg"))
-        whole = lzma.compress(out.getvalue(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}])
-        file.write_bytes(whole if not made else claims_dictionary(whole))
-        if made:
+        archive_bytes = lzma.compress(
+            out.getvalue(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}]
+        )
+        file.write_bytes(archive_bytes if not forged else claims_dictionary(archive_bytes))
+        if forged:
             with pytest.raises(UnpackError, match=r"birds\.tar: damaged archive \(Memory usage"):
                 unpack(file, tmp_path / "other", silent)
         else:
@@ -632,12 +634,12 @@ def test_whatever_becomes_of_the_parser_is_one_line(
     name: str, listing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that stands for SciPy's parser taken over by a file."""
-    program, said = ENDINGS[name]
+    program, message = ENDINGS[name]
     (tmp_path / "parser.py").write_text(program)
     monkeypatch.setattr(matlab.matlab_parser, "__file__", str(tmp_path / "parser.py"))
     if name == "hang":
         monkeypatch.setattr(matlab, "TIMEOUT", 1.0)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         matlab.load(listing)
     assert str(caught.value).startswith(f"{listing}: ")
     assert "\n" not in str(caught.value)

@@ -77,11 +77,11 @@ def test_image_that_is_no_image(run, pictures, content, split):
 @pytest.mark.fault(16, 24)
 def test_a_repaired_picture_is_another_answer_than_that_of_the_finished_run(run, pictures):
     victim = pictures / "test/a=b, c/é 1=.jpg"
-    whole = victim.read_bytes()
-    victim.write_bytes(whole[: len(whole) // 2])
+    original = victim.read_bytes()
+    victim.write_bytes(original[: len(original) // 2])
     again = ("dataset.on_bad_image=skip", "runtime.run_id=again")
     assert folder_run(run, pictures, *again).code == 0
-    victim.write_bytes(whole)
+    victim.write_bytes(original)
     refused = folder_run(run, pictures, *again)
     assert "files changed since they were last hashed (first: test/a=b, c/" in refused.out
     one_line(refused, "is complete, with another manifest_digest", "give a new runtime.run_id")
@@ -146,9 +146,9 @@ def test_a_training_that_stops_before_test_names_them_too(run, pictures):
 def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     for path in TORN:
         (pictures / path).write_bytes(b"torn")
-    made = folder_run(run, pictures, "dataset.on_bad_image=skip")
+    trained = folder_run(run, pictures, "dataset.on_bad_image=skip")
     root = f'dataset.root="{pictures}"'
-    ran = run("task=eval", f'checkpoint="{made.folder}"', root, bare=True)
+    ran = run("task=eval", f'checkpoint="{trained.folder}"', root, bare=True)
     assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 1}
     assert [row["path"] for row in ran.json("unreadable.json")] == [TORN[2]]
     notes = ran.json("metrics.json")["notes"]
@@ -163,7 +163,7 @@ def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     assert of_fit in notes
     assert f"note: {of_fit}\n" in ran.out
     assert sum(note.startswith("of the fit: ") for note in notes) == len(
-        [note for note in made.json("metrics.json")["notes"] if "occurs" not in note]
+        [note for note in trained.json("metrics.json")["notes"] if "occurs" not in note]
     )
 
 
@@ -174,13 +174,13 @@ def test_classes_that_lose_every_image_of_a_split_are_counted_and_named(
 ):
     """All training images of one class, all validation images of another."""
     skip = ("dataset.on_bad_image=skip", "dataset.val_fraction=0.25", "final_fit=train")
-    whole = folder_run(run, shutil.copytree(pictures, tmp_path / "whole"), *skip, *task)
-    classes = [row["name"] for row in whole.json("labelmap.json")["classes"]]
+    complete = folder_run(run, shutil.copytree(pictures, tmp_path / "whole"), *skip, *task)
+    classes = [row["name"] for row in complete.json("labelmap.json")["classes"]]
     first, second, _ = classes
-    for path in listed(whole, "train"):
+    for path in listed(complete, "train"):
         if f"/{first}/" in path:
             (pictures / path).write_bytes(b"torn")
-    for path in listed(whole, "val"):
+    for path in listed(complete, "val"):
         if f"/{second}/" in path:
             (pictures / path).write_bytes(b"torn")
     ran = folder_run(run, pictures, *skip, *task)
@@ -220,7 +220,10 @@ def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     shutil.copytree(birds, root)
     name = dict(line.split() for line in (root / "images.txt").open())
     parts = [line.split() for line in (root / "train_test_split.txt").open()]
-    victim = {part: next(name[key] for key, found in parts if found == part) for part in "01"}
+    victim = {
+        part: next(name[key] for key, part_of_name in parts if part_of_name == part)
+        for part in "01"
+    }
     for path in victim.values():
         (root / "images" / path).write_bytes(b"<html>404</html>")
     cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", "task.epochs=2")
@@ -262,19 +265,19 @@ def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds
     numbers = ran.json("metrics.json")
     assert numbers["fitted_on"] == 4
     assert numbers["unreadable"] == {"train": 8, "val": 0, "test": 12}
-    assert [one for one in run_audit(ran.folder)[1] if one.state == "FAIL"] == []
+    assert [result for result in run_audit(ran.folder)[1] if result.state == "FAIL"] == []
 
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize(
-    ("of", "more", "says"),
+    ("of", "more", "message"),
     [
         ("val", (), "0 of the 6 validation images can be read, so no epoch can be chosen"),
         ("train", (), "0 of the 12 training images can be read"),
         ("train", ("task.debug=overfit",), "0 of the 4 images of task.debug=overfit can be read"),
     ],
 )
-def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, says):
+def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, message):
     usual = ("dataset=cub", "dataset.partial=true", "dataset.subset=tiny")
     conf = typed(composed([*usual, f"dataset.root={birds}"]))
     split = datasets.load(conf.dataset, tmp_path / "cache")
@@ -283,7 +286,7 @@ def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, s
     ran = finetune(*torn_copy(birds, tmp_path, lambda path, part: path in torn), *more)
     assert ran.code == 1
     assert ran.err.count("\n") == 1, ran.err
-    assert f"dataset.on_bad_image=skip: {says}" in ran.err
+    assert f"dataset.on_bad_image=skip: {message}" in ran.err
 
 
 @pytest.mark.parametrize("part_attention", ["off", "transfg"])

@@ -55,12 +55,16 @@ def other(copied) -> Path:
     return copied(*SMALL, "seed=1").folder
 
 
-def failures(folder: Path, here: audit.Recompute | None = None) -> dict[str, str]:
-    return {one.id: one.evidence for one in audit.run_audit(folder, here)[1] if one.state == "FAIL"}
+def failures(folder: Path, recompute: audit.Recompute | None = None) -> dict[str, str]:
+    return {
+        result.id: result.evidence
+        for result in audit.run_audit(folder, recompute)[1]
+        if result.state == "FAIL"
+    }
 
 
-def states(folder: Path, here: audit.Recompute | None = None) -> dict[str, str]:
-    return {one.id: one.state for one in audit.run_audit(folder, here)[1]}
+def states(folder: Path, recompute: audit.Recompute | None = None) -> dict[str, str]:
+    return {result.id: result.state for result in audit.run_audit(folder, recompute)[1]}
 
 
 # --- row 55: a consistent forgery ---
@@ -80,8 +84,10 @@ def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
     for line in (limits.PROVES, *limits.NOT_PROVEN, again):
         assert " ".join(line.split()) in out
     assert record["not_proven"] == list(limits.NOT_PROVEN)
-    elsewhere = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
-    assert record["measure_again"] == command.eval_command(elsewhere)  # no place of this machine
+    portable_path = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
+    assert record["measure_again"] == command.eval_command(
+        portable_path
+    )  # no place of this machine
     assert all(line in record["pull_request"] for line in limits.NOT_PROVEN)
 
 
@@ -156,20 +162,22 @@ def forge_viewers(folder: Path) -> None:
     with SummaryWriter(str(folder / "tb")) as board:
         for tag, points in curves.items():
             split, _, name = tag.partition("/")
-            held = name in EVALUATION and split in record.numbers
+            recorded = name in EVALUATION and split in record.numbers
             for step, value in points:
-                board.add_scalar(tag, record.numbers[split][name] if held else value, step)
+                board.add_scalar(tag, record.numbers[split][name] if recorded else value, step)
     lines = (folder / "fiftyone" / "samples.json").read_text().splitlines()[1:-1]
     stored = [json.loads(line.removesuffix(",")) for line in lines]
-    said = viewers.predictions_of(record, viewers.images_root(record, stored))
-    told = [json.loads(line) for line in samples.sample_lines(said)]
-    for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
+    predictions = viewers.predictions_of(record, viewers.images_root(record, stored))
+    sample_rows = [json.loads(line) for line in samples.sample_lines(predictions)]
+    for new, old in zip(
+        sample_rows, stored, strict=True
+    ):  # nothing else tells what the network saw
         new |= {name: old[name] for name in viewers.UNVERIFIED if name in old}
-    dataset.write_samples(folder / "fiftyone", map(json_documents.json_line, told))
+    dataset.write_samples(folder / "fiftyone", map(json_documents.json_line, sample_rows))
     for split in record.predictions:
         file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
-        file.write_bytes(json_documents.json_line(samples.evaluation_results(said, split)))
-    described = viewers.expected_metadata(record, said, stored)
+        file.write_bytes(json_documents.json_line(samples.evaluation_results(predictions, split)))
+    described = viewers.expected_metadata(record, predictions, stored)
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
     title = confusion_plot.confusion_title("vit", "mini", "synthetic", partial=False)
@@ -188,9 +196,9 @@ def put(*path: str | int, value: object) -> Callable:
 
 def text(name: str, old: str, new: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        held = (folder / name).read_text()
-        assert old in held, (name, old)
-        (folder / name).write_text(held.replace(old, new, 1))
+        content = (folder / name).read_text()
+        assert old in content, (name, old)
+        (folder / name).write_text(content.replace(old, new, 1))
 
     return change
 
@@ -265,8 +273,8 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
 def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
     rewrite(STAMP, lambda plain: plain.update(git_dirty=True, code_patch_sha256=None))(probe)
     (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
-    found = run_check(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
-    assert found.state == ("pass" if files else "FAIL"), found.evidence
+    result = run_check(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
+    assert result.state == ("pass" if files else "FAIL"), result.evidence
 
 
 @pytest.mark.fault(55)
@@ -279,12 +287,12 @@ def test_another_code_checks_neither_page_nor_command(probe):
         replace(here, code=replace(here.code, commit=None)),
         replace(here, code=replace(here.code, patch=b"a patch")),
     )
-    for one in others:
-        found = audit.run_audit(folder, one)[1]
-        by_id = {result.id: result for result in found}
+    for other_code in others:
+        results = audit.run_audit(folder, other_code)[1]
+        by_id = {result.id: result for result in results}
         assert by_id["page-follows"].state == by_id["command-follows"].state == "not checked"
         assert by_id["page-follows"].evidence
-        assert audit.outcome(found) == "not checked"
+        assert audit.outcome(results) == "not checked"
     assert audit.outcome(audit.run_audit(folder, here)[1]) == "failed"
 
 
@@ -310,11 +318,11 @@ def test_a_forged_command_is_not_shown(probe, line):
     (probe / "command.txt").write_text(line + "\n")
     folder = forger.sealed(probe)
     record, results = audit.run_audit(folder)
-    shown = pull_request_block.render_block(record, results)
-    assert next(one.state for one in results if one.id == "command-recorded") == "FAIL"
-    assert "not shown" in shown
-    assert not line or line not in shown
-    assert all(part.isprintable() for part in shown.splitlines())
+    block = pull_request_block.render_block(record, results)
+    assert next(result.state for result in results if result.id == "command-recorded") == "FAIL"
+    assert "not shown" in block
+    assert not line or line not in block
+    assert all(part.isprintable() for part in block.splitlines())
 
 
 @pytest.mark.fault(55)
@@ -330,8 +338,8 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
 @pytest.mark.fault(55)
 def test_a_real_command_is_shown_without_its_places(probe):
     line = (probe / "command.txt").read_text()
-    shown = privacy.portable_command(line.removesuffix("\n"))
-    assert f"\n{shown}\n" in pull_request_block.render_block(*audit.run_audit(probe))
+    portable = privacy.portable_command(line.removesuffix("\n"))
+    assert f"\n{portable}\n" in pull_request_block.render_block(*audit.run_audit(probe))
 
 
 @pytest.mark.fault(55)
@@ -346,16 +354,16 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
     folder = forger.sealed(probe)
     arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
     assert main(arguments) == 1
-    said = capfd.readouterr()
-    shown = pull_request_block.render_block(*audit.run_audit(folder))
-    for part in (said.out, said.err, shown):
+    captured = capfd.readouterr()
+    block = pull_request_block.render_block(*audit.run_audit(folder))
+    for part in (captured.out, captured.err, block):
         assert all(line.isprintable() for line in part.splitlines())
-    outside, _, stamp = shown.partition("```json")
+    outside, _, stamp = block.partition("```json")
     for prose in (outside, stamp.partition("```")[2]):
         for line in prose.splitlines():
-            bare = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", line)  # what is no code span
-            assert "<script>" not in bare, line
-            assert "](" not in bare, line
+            without_code = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", line)  # what is no code span
+            assert "<script>" not in without_code, line
+            assert "](" not in without_code, line
             assert not line.startswith("# ")
 
 
@@ -381,11 +389,11 @@ def test_a_retention_of_another_run_is_found_and_never_deletes(probe, other):
     assert own in due
     shutil.copy(other / retention.FILE, probe / retention.FILE)
     assert "of another run" in failures(probe)["retention"]
-    (item,) = [one for one in OutputRoot(root, LATER, 90).survey() if one.name == own]
+    (item,) = [run_row for run_row in OutputRoot(root, LATER, 90).survey() if run_row.name == own]
     assert not item.verdict.goes
     assert "of another run" in item.verdict.why
     prune = OutputRoot(root, LATER, 90)
-    assert own not in [one.name for one in prune.remove(prune.survey())]
+    assert own not in [run_row.name for run_row in prune.remove(prune.survey())]
     assert probe.exists()
     (row,) = scan_runs([probe])[0]
     assert "of another run" in row.notes[-1]
@@ -393,12 +401,12 @@ def test_a_retention_of_another_run_is_found_and_never_deletes(probe, other):
 
 @pytest.mark.fault(56)
 def test_a_retention_that_was_made_at_another_time_is_found(probe):
-    kept = retention.read(probe / retention.FILE)
-    early = replace(kept, created=kept.created - timedelta(days=200))
+    original = retention.read(probe / retention.FILE)
+    early = replace(original, created=original.created - timedelta(days=200))
     retention.write(probe / retention.FILE, early)
     assert "status.json says" in failures(probe)["retention"]
     own = "/".join(probe.parts[-3:])
-    items = OutputRoot(probe.parents[2], kept.created + timedelta(days=1), 90).survey()
+    items = OutputRoot(probe.parents[2], original.created + timedelta(days=1), 90).survey()
     assert [item.verdict.goes for item in items if item.name == own] == [False]
 
 
@@ -425,10 +433,10 @@ def test_a_status_in_progress_of_another_run_keeps_the_folder(tmp_path):
         folder.mkdir(parents=True)
         write_status(folder, "preempted", datetime(2026, 2, 1, tzinfo=UTC))
     shutil.copy(folders[1] / "status.json", folders[0] / "status.json")
-    found = {item.name: item.verdict for item in OutputRoot(tmp_path, LATER, 90).survey()}
-    assert "of another run" in found[f"a/{'0' * 16}/in-progress"].why
-    assert not found[f"a/{'0' * 16}/in-progress"].goes
-    assert found[f"b/{'0' * 16}/in-progress"].goes
+    verdicts = {item.name: item.verdict for item in OutputRoot(tmp_path, LATER, 90).survey()}
+    assert "of another run" in verdicts[f"a/{'0' * 16}/in-progress"].why
+    assert not verdicts[f"a/{'0' * 16}/in-progress"].goes
+    assert verdicts[f"b/{'0' * 16}/in-progress"].goes
 
 
 @pytest.mark.fault(56)
@@ -478,9 +486,9 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
 )
 def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
     (probe / "config.yaml").write_text(config)
-    found = failures(forger.sealed(probe), rederive.current_code())
-    assert found["config"].startswith("config.yaml: ")
-    assert "\n" not in found["config"]
+    failed = failures(forger.sealed(probe), rederive.current_code())
+    assert failed["config"].startswith("config.yaml: ")
+    assert "\n" not in failed["config"]
 
 
 @pytest.mark.parametrize("data", fuzz_records.RAW)
@@ -511,8 +519,8 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused_while_it_is_read(probe):
     """A path that is stored once and stands in every row: 12 GB from a file of 70 kB."""
     rows, file = 200_000, probe / "predictions.parquet"
     path = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["x" * 60_000])
-    whole = pq.read_table(file)
-    others = {name: pa.repeat(whole[name][0], rows) for name in ("split", "label", "pred")}
+    original = pq.read_table(file)
+    others = {name: pa.repeat(original[name][0], rows) for name in ("split", "label", "pred")}
     pq.write_table(pa.table({"path": path, **others}), file, store_schema=False)
     assert file.stat().st_size < 200_000
     with pytest.raises(ValueError, match="unpacks to more than 67108864 bytes"):

@@ -29,7 +29,7 @@ def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
     ran = finetune(*EVERYTHING, *plain)
     assert "resumed after step 4" in ran.out
     assert read_outcome(ran.folder) == read_outcome(alone.folder)
-    losses = [read_outcome(one.folder).curves["val/loss"] for one in (alone, still)]
+    losses = [read_outcome(each_run.folder).curves["val/loss"] for each_run in (alone, still)]
     assert losses[0] != losses[1]
 
 
@@ -109,9 +109,13 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
         "forced": True,
         "honest": False,
     }
-    failed = {one.id: one.evidence for one in run_audit(forced.folder)[1] if one.state == "FAIL"}
+    failed = {
+        result.id: result.evidence
+        for result in run_audit(forced.folder)[1]
+        if result.state == "FAIL"
+    }
     assert failed.keys() == {"plain-fit", "fitted-on"}
-    assert [one.id for one in run_audit(honest.folder)[1] if one.state == "FAIL"] == []
+    assert [result.id for result in run_audit(honest.folder)[1] if result.state == "FAIL"] == []
 
     again = run("task=eval", f"checkpoint={forced.folder}", "runtime.run_id=eval", bare=True)
     assert again.code == 0, again.err

@@ -223,12 +223,12 @@ def test_the_digest_moves_with_all_that_can_change_a_number_and_with_nothing_els
     written(checkout, "notes.txt", "one")
     assert env_stamp.git_state(checkout).dirty is True
     assert identity() is None
-    seen = set()
+    digests = set()
     for file in ("conf/task/secrets.yaml", "fgvc/ignored.py", "fgvc/table.bin", "x/new.py"):
         for text in ("1", "2"):
             written(checkout, file, text)
-            seen.add(identity())
-    assert len(seen) == 8
+            digests.add(identity())
+    assert len(digests) == 8
     (listed,) = env_stamp.git_state(checkout).untracked
     assert (listed.path, listed.size, len(listed.sha256 or "")) == ("notes.txt", 3, 64)
 
@@ -252,8 +252,8 @@ def test_the_code_of_this_checkout_is_copied_when_it_changes():
     files = [os.fsdecode(name) for name in listed]
     assert len(files) > 300
     assert not [name for name in files if privacy.is_secret_name(name)]
-    kept = [file for name in files if (file := env_stamp.CODE / name).is_file()]
-    assert not [file for file in kept if privacy.holds_secret(file.read_bytes())]
+    code_files = [file for name in files if (file := env_stamp.CODE / name).is_file()]
+    assert not [file for file in code_files if privacy.holds_secret(file.read_bytes())]
 
 
 # --- commands, logs and errors ---
@@ -266,12 +266,12 @@ def test_a_command_with_a_secret_is_refused_before_any_file(
     secret, word, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setenv("MY_PASSWORD", PASSWORD)
-    given = [word.format(secret), f"+note={secret}"]
-    assert main([*given, f"runtime.output_root={tmp_path / 'outputs'}"]) == 2
-    said = capfd.readouterr()
-    assert secret not in said.out + said.err
-    assert "***" in said.err
-    assert "holds a password or token" in said.err
+    arguments = [word.format(secret), f"+note={secret}"]
+    assert main([*arguments, f"runtime.output_root={tmp_path / 'outputs'}"]) == 2
+    captured = capfd.readouterr()
+    assert secret not in captured.out + captured.err
+    assert "***" in captured.err
+    assert "holds a password or token" in captured.err
     assert not (tmp_path / "outputs").exists()
 
 
@@ -381,9 +381,9 @@ def test_a_command_for_another_machine_names_no_place_and_works_in_a_shell(tmp_p
     monkeypatch.setenv("USER", "quentin")
     words = ["python", "-m", "fgvc.run", f"runtime.data_root={tmp_path}", "dataset.root='/a b/c'"]
     words += ["dataset.root=~/birds", "hydra.searchpath=[file:///srv/quentin/conf]", "seed=1"]
-    shown = privacy.portable_command(shlex.join(words))
-    assert not re.search(r"quentin|/a b|birds|tmp", shown)
-    script = f"DATA_ROOT=/d DATASET_ROOT='/my birds' HYDRA_SEARCHPATH=/x; printf '%s\\n' {shown}"
+    portable = privacy.portable_command(shlex.join(words))
+    assert not re.search(r"quentin|/a b|birds|tmp", portable)
+    script = f"DATA_ROOT=/d DATASET_ROOT='/my birds' HYDRA_SEARCHPATH=/x; printf '%s\\n' {portable}"
     out = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
     assert out.splitlines()[3:6:2] == ['runtime.data_root="/d"', 'dataset.root="/my birds"']
     assert out.splitlines()[-1] == "seed=1"
@@ -400,9 +400,9 @@ def inside(data: bytes, depth: int = 2) -> Iterator[bytes]:
             yield from inside(zlib.decompressobj().decompress(stream, 1 << 22), depth - 1)
         except zlib.error:
             continue
-    for found in re.findall(rb"[A-Za-z0-9+/]{40,}={0,2}", data):
+    for encoded in re.findall(rb"[A-Za-z0-9+/]{40,}={0,2}", data):
         try:
-            yield from inside(base64.b64decode(found[: len(found) // 4 * 4]), depth - 1)
+            yield from inside(base64.b64decode(encoded[: len(encoded) // 4 * 4]), depth - 1)
         except binascii.Error:
             continue
 
@@ -442,8 +442,8 @@ def test_what_leaves_the_machine_names_no_user_no_host_and_no_secret(
     audit = ["task=audit", f"run={run}", f"task.output={sent / 'audit.json'}"]
     assert main([*audit, *places]) == 0
     assert main(["task=report", *places]) == 0
-    said = capfd.readouterr().out
-    block = said[said.index("### Commands") : said.index(limits.AGAIN)]
+    output = capfd.readouterr().out
+    block = output[output.index("### Commands") : output.index(limits.AGAIN)]
     assert not re.search(r"quentinzz|hostzz", block)
     places_of = re.compile(b"quentinzz|hostzz")
     secrets = re.compile(re.escape(TOKEN).encode() + b"|" + re.escape(PASSWORD).encode())

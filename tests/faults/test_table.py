@@ -31,8 +31,10 @@ def marked(file: Path) -> set[int]:
 
 
 def test_every_row_has_a_test_and_every_mark_a_row():
-    found = {file: marked(file) for file in TESTS.rglob("test_*.py") if file != Path(__file__)}
-    assert set().union(*found.values()) == set(ROWS)
+    rows_of_file = {
+        file: marked(file) for file in TESTS.rglob("test_*.py") if file != Path(__file__)
+    }
+    assert set().union(*rows_of_file.values()) == set(ROWS)
 
 
 def test_every_file_is_named_after_a_group():

@@ -33,12 +33,12 @@ def spoilt():
     patch = pytest.MonkeyPatch()
 
     def spoil(after, change):
-        honest, seen = Classifier.forward, [0]
+        honest, image_count = Classifier.forward, [0]
 
         def forward(self, pixels_BCHW):
-            seen[0] += len(pixels_BCHW) if self.training else 0
+            image_count[0] += len(pixels_BCHW) if self.training else 0
             logits_BK = honest(self, pixels_BCHW)
-            return change(logits_BK) if self.training and seen[0] > after else logits_BK
+            return change(logits_BK) if self.training and image_count[0] > after else logits_BK
 
         patch.setattr(Classifier, "forward", forward)
         return patch.undo

@@ -104,8 +104,8 @@ def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
         return gates[-1]
 
     yield made
-    for one in gates:
-        one.close()
+    for open_gate in gates:
+        open_gate.close()
 
 
 _in_child = ""  # code that a forked process runs first
@@ -180,13 +180,13 @@ def test_a_worker_that_hangs_at_its_birth_does_not_outlive_its_loader(table, gat
 @pytest.mark.timeout(120)
 def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
     """This process answers it once, and no worker that it starts meanwhile is lost."""
-    seen = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         with signals.blocked():
             os.kill(os.getpid(), signal.SIGTERM)
             assert_read_whole(table, 1)
-        assert seen == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
         with signals.blocked(tracked=True):  # where the resource tracker is started, too
             assert set(signals.STOP_SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
         assert not set(signals.STOP_SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -114,8 +114,8 @@ class Strike:
         if self.at is not None and self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.count += 1
-        known = int(os.pread(self.counter, 16, 0) or b"0")
-        if self.count > known:
+        recorded = int(os.pread(self.counter, 16, 0) or b"0")
+        if self.count > recorded:
             os.pwrite(self.counter, b"%16d" % self.count, 0)
 
 

@@ -56,9 +56,9 @@ def a_users_database(tmp_path) -> Iterator[psutil.Process]:
         stdin=subprocess.PIPE,
         env={**os.environ, "HOME": str(tmp_path)},
     )
-    found = psutil.Process(process.pid)
+    parent = psutil.Process(process.pid)
     until = time.monotonic() + 90
-    while not (children := found.children()) and time.monotonic() < until:
+    while not (children := parent.children()) and time.monotonic() < until:
         time.sleep(0.2)
     assert children
     yield children[0]
@@ -71,8 +71,8 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 0, ran.out
     lines = ran.out.splitlines()
-    shown = [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "]
-    assert shown == [[step, "passed"] for step in STEPS]
+    step_rows = [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert step_rows == [[step, "passed"] for step in STEPS]
     assert max(len(line) for line in lines if not line.startswith("record: ")) <= 80
     record = stack_check.passed_check(cache)
     assert record is not None
@@ -94,10 +94,10 @@ def test_without_fiftyone_the_check_fails_and_the_other_steps_run(
 ):
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 1
-    said = " ".join(ran.out.split())
-    assert "tensorboard passed" in said
-    assert "FiftyOne is not installed: pip install 'fiftyone" in said
-    assert "check: FAILED: database, dataset, evaluation, export, app" in said
+    printed = " ".join(ran.out.split())
+    assert "tensorboard passed" in printed
+    assert "FiftyOne is not installed: pip install 'fiftyone" in printed
+    assert "check: FAILED: database, dataset, evaluation, export, app" in printed
     assert str(next((cache / "stack").glob("*.log"))) in ran.out
     assert stack_check.passed_check(cache) is None
     assert not (checkout / "specs").exists()
@@ -121,7 +121,7 @@ def test_nothing_else_needs_fiftyone(places):
         "backbone=vit_tiny",
         "backbone.pretrained=false",
         "runtime.num_workers=0",
-        *(f"dataset.generator.{one}" for one in birds),
+        *(f"dataset.generator.{setting}" for setting in birds),
         *places,
     ]
     program = (

@@ -69,7 +69,7 @@ FAULTS = {
 @pytest.mark.parametrize("inside", [True, False], ids=["in its folder", "copied away"])
 def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
     made = copied("head=linear")
-    damage, says = FAULTS[fault]
+    damage, message = FAULTS[fault]
     data = damage((made.folder / "ckpt.bin").read_bytes())
     file = made.folder / "ckpt.bin" if inside else tmp_path / "ckpt.bin"
     file.write_bytes(data)
@@ -78,10 +78,10 @@ def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
     assert ran.folder is None
     assert ran.err.count("\n") == 1
     if not inside and fault == "truncated":
-        says = "not a checkpoint"
+        message = "not a checkpoint"
     if inside and fault not in ("flipped byte", "truncated"):
-        says = "sha256 mismatch"
-    assert says in ran.err
+        message = "sha256 mismatch"
+    assert message in ran.err
 
 
 @pytest.mark.fault(10)
@@ -121,10 +121,12 @@ def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds
     root = tmp_path / "part"
     shutil.copytree(birds, root)
     split = root / "train_test_split.txt"
-    gone = next(line.split()[0] for line in split.read_text().splitlines() if line.endswith(" 0"))
+    missing_id = next(
+        line.split()[0] for line in split.read_text().splitlines() if line.endswith(" 0")
+    )
     for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         lines = (root / file).read_text().splitlines(keepends=True)
-        (root / file).write_text("".join(one for one in lines if one.split()[0] != gone))
+        (root / file).write_text("".join(line for line in lines if line.split()[0] != missing_id))
     refused = repeat(run, made.folder, f"dataset.root={root}")
     assert refused.code == 1
     assert "29 of 30 test" in refused.err
@@ -150,7 +152,7 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
     ran = repeat(run, made.folder, "dataset.accept_altered=true")
     assert ran.code == 0, ran.err
     assert "1 of 90 files changed since they were last hashed" in ran.out
-    stamps = [one.json("env_stamp.json") for one in (made, ran)]
+    stamps = [each_run.json("env_stamp.json") for each_run in (made, ran)]
     assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
     assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
 
@@ -222,12 +224,12 @@ def report(run, root):
 
 
 def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, tmp_path):
-    one, two = (f"dataset.root={root}" for root in roots)
+    first_root, second_root = (f"dataset.root={root}" for root in roots)
     made = {}
-    for root, name in ((two, "rival"), (one, "fitted")):
+    for root, name in ((second_root, "rival"), (first_root, "fitted")):
         made[name] = run(*CUB, root, f"runtime.run_id={name}", birds=False)
         assert made[name].code == 0, made[name].err
-    again = repeat(run, made["fitted"].folder, two, "runtime.run_id=eval")
+    again = repeat(run, made["fitted"].folder, second_root, "runtime.run_id=eval")
     assert again.code == 0, again.err
     n = again.json("metrics.json")["test"]["n"]
     assert again.json("metrics.json")["overlap"] == {"images": n}
@@ -244,19 +246,19 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     assert f"{n} of its {n} test images" in unranked["outside"]
     assert f"{n} of its {n} test images" in " ".join(out.split())
 
-    found = {one.id: one for one in run_audit(again.folder)[1] if one.state == "FAIL"}
-    assert found.keys() == {"no-test-image-fitted"}
-    assert f"{n} of {n} test images" in found["no-test-image-fitted"].evidence
+    failed = {result.id: result for result in run_audit(again.folder)[1] if result.state == "FAIL"}
+    assert failed.keys() == {"no-test-image-fitted"}
+    assert f"{n} of {n} test images" in failed["no-test-image-fitted"].evidence
 
 
 def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path):
     """Fitted on one copy, evaluated on another that shares no image with the fit."""
-    one, two = roots
-    for file in sorted((two / "images").rglob("*.jpg")):
+    first_root, second_root = roots
+    for file in sorted((second_root / "images").rglob("*.jpg")):
         file.write_bytes(file.read_bytes() + b"\0")  # a decoder stops before it
-    made = run(*CUB, f"dataset.root={one}", "runtime.run_id=fitted", birds=False)
-    rival = run(*CUB, f"dataset.root={two}", "runtime.run_id=rival", birds=False)
-    again = repeat(run, made.folder, f"dataset.root={two}", "runtime.run_id=eval")
+    made = run(*CUB, f"dataset.root={first_root}", "runtime.run_id=fitted", birds=False)
+    rival = run(*CUB, f"dataset.root={second_root}", "runtime.run_id=rival", birds=False)
+    again = repeat(run, made.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
     assert (made.code, rival.code, again.code) == (0, 0, 0), again.err
     fit, here = made.json("metrics.json"), again.json("metrics.json")
     parts = here["comparability"]
@@ -270,7 +272,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
     assert rows["eval"]["group"] != rows["rival"]["group"]
     assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
-    assert [one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"] == []
+    assert [result.id for result in run_audit(again.folder)[1] if result.state == "FAIL"] == []
 
 
 def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
@@ -302,13 +304,15 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
 ):
     """final_fit=train: C is chosen on images that are the test of the second run; k is given."""
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
-    one = shutil.copytree(birds, tmp_path / "one")
+    copy_root = shutil.copytree(birds, tmp_path / "one")
     fixed = ("dataset=cub", "dataset.partial=true", "dataset.val_fraction=0.3", *SMALL, *head)
-    made = run(*fixed, f"dataset.root={one}", "final_fit=train", "runtime.run_id=made", birds=False)
+    made = run(
+        *fixed, f"dataset.root={copy_root}", "final_fit=train", "runtime.run_id=made", birds=False
+    )
     assert made.code == 0, made.err
     assert made.json("metrics.json")["overlap"] == {"images": 0}
-    assert [one.id for one in run_audit(made.folder)[1] if one.state == "FAIL"] == []
-    two = shutil.copytree(one, tmp_path / "two")
+    assert [result.id for result in run_audit(made.folder)[1] if result.state == "FAIL"] == []
+    two = shutil.copytree(copy_root, tmp_path / "two")
     chosen = (made.folder / "splits/val.txt").read_text().split()
     path = dict(line.split() for line in (two / "images.txt").read_text().splitlines())
     index = two / "train_test_split.txt"
@@ -322,8 +326,8 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
     assert again.json("metrics.json")["overlap"] == {"images": n if chooses else 0}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["eval"]["place"] is None) is chooses
-    found = {one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"}
-    assert found == ({"no-test-image-fitted"} if chooses else set())
+    failed_ids = {result.id for result in run_audit(again.folder)[1] if result.state == "FAIL"}
+    assert failed_ids == ({"no-test-image-fitted"} if chooses else set())
 
 
 # --- the same answer again ---

@@ -67,10 +67,10 @@ def test_a_hub_repository_gives_the_same_probe_as_its_folder(run, cached, vit_fo
 
 @pytest.mark.parametrize("where", ["hub", "folder"])
 def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, where):
-    given = "hf-hub:org/tiny" if where == "hub" else str(vit_folder)
+    source = "hf-hub:org/tiny" if where == "hub" else str(vit_folder)
     made = run(
         *MINI,
-        f"backbone.weights={given}",
+        f"backbone.weights={source}",
         "task=train",
         "task.epochs=1",
         "task.batch_size=16",
@@ -87,7 +87,9 @@ def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, wh
 def test_a_finetuned_backbone_keeps_its_epsilon_in_the_next_run(run, cached):
     _state(cached, 1e-2)
     hub = (*MINI, "backbone.weights=hf-hub:org/tiny")
-    made = run(*hub, *(f"task.{one}" for one in ("epochs=1", "learning_rate=1e-6")), "task=train")
+    made = run(
+        *hub, *(f"task.{option}" for option in ("epochs=1", "learning_rate=1e-6")), "task=train"
+    )
     assert made.code == 0, made.err
     probe = (*MINI, "head=knn", "head.k=3")
     used = run(*probe, f"backbone.weights={made.folder}")
@@ -103,8 +105,8 @@ def test_an_assumed_epsilon_is_noted_and_recorded(run, cached, vit_folder, tmp_p
     (cached / "config.json").unlink()
     file = tmp_path / "alone.safetensors"
     file.write_bytes((vit_folder / "model.safetensors").read_bytes())
-    given = "hf-hub:org/tiny" if where == "hub" else str(file)
-    probe = (*MINI, "head=knn", "head.k=3", f"backbone.weights={given}")
+    source = "hf-hub:org/tiny" if where == "hub" else str(file)
+    probe = (*MINI, "head=knn", "head.k=3", f"backbone.weights={source}")
     name = "org/tiny" if where == "hub" else file.name
     note = (
         f"weights {name}: no config.json beside them states the epsilon of their layer norms, "
@@ -194,9 +196,9 @@ def test_a_bare_copy_of_hub_weights_keeps_the_epsilon_of_the_head(run, birds, ca
 )
 def test_another_filter_or_mode_is_refused_with_native_alone(run, cached, tmp_path, values, words):
     file = cached / "preprocessor_config.json"
-    kept = json.loads(file.read_text())
+    original = json.loads(file.read_text())
     probe = (*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
-    file.resolve().write_text(json.dumps({**kept, **values}))
+    file.resolve().write_text(json.dumps({**original, **values}))
     ran = run(*probe, "preprocess=native")
     assert (ran.code, ran.folder) == (1, None)
     (line,) = ran.err.strip().splitlines()

@@ -34,27 +34,28 @@ def both(copies, run):
     """Run the same command on both copies."""
 
     def start(*overrides: str, runner=run, **more: bool):
-        made = [
+        runs = [
             runner("dataset=cub", "dataset.partial=true", root, *SMALL, *overrides, **more)
             for root in copies
         ]
-        assert [one.code for one in made] == [0, 0], made[1].err
-        return made
+        assert [each_run.code for each_run in runs] == [0, 0], runs[1].err
+        return runs
 
     return start
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_probe_with_random_patches(both, head):
-    one, other = both(f"head={head}", "task.c_count=3", *RANDOM, birds=False)
-    assert checkpoint.read(one.folder)[2] == checkpoint.read(other.folder)[2]
+    first, second = both(f"head={head}", "task.c_count=3", *RANDOM, birds=False)
+    assert checkpoint.read(first.folder)[2] == checkpoint.read(second.folder)[2]
     for name in ("predictions.parquet", "splits/val.txt", "splits/train.txt", "per_class.csv"):
-        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
-    numbers, others = one.json("metrics.json"), other.json("metrics.json")
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+    numbers, others = first.json("metrics.json"), second.json("metrics.json")
     for key in ("test", "val", "parts", "selection", "worst_pairs", "comparability_key"):
         assert numbers[key] == others[key]
     pictures = [
-        sorted(path.name for path in made.folder.glob("overlays/*")) for made in (one, other)
+        sorted(path.name for path in each_run.folder.glob("overlays/*"))
+        for each_run in (first, second)
     ]
     assert pictures[0] == pictures[1] != []
 
@@ -64,12 +65,12 @@ def test_a_probe_with_random_patches(both, head):
 )
 def test_a_finetune(both, finetune, read_outcome, extra):
     """The losses of every step, the weights and the answers."""
-    one, other = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
-    assert read_outcome(one.folder) == read_outcome(other.folder)
+    first, second = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
+    assert read_outcome(first.folder) == read_outcome(second.folder)
 
 
 def test_rows_of_the_record_follow_the_paths(both):
-    for made in both("head=knn", "head.k=1", birds=False):
-        table = pq.read_table(made.folder / "predictions.parquet").to_pandas()
+    for ran in both("head=knn", "head.k=1", birds=False):
+        table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
         for _, rows in table.groupby("split"):
             assert rows.path.to_list() == sorted(rows.path)

@@ -49,19 +49,19 @@ def test_table(run, copies, kind, split):
     ran = run("dataset=table", f'dataset.table="{file}"', *FEW, birds=False)
     assert ran.code == 0, ran.err
     check(ran, "table")
-    names = {one["name"] for one in ran.json("labelmap.json")["classes"]}
+    names = {row["name"] for row in ran.json("labelmap.json")["classes"]}
     assert names == {"Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1"}
 
 
 def test_hugging_face_shards(run, copies):
     """Images and class names inside Parquet; validation is the test, as there is no test."""
-    whole = pq.read_table(copies.table("parquet"))
-    names = sorted(set(whole["label"].to_pylist()))
+    whole_table = pq.read_table(copies.table("parquet"))
+    names = sorted(set(whole_table["label"].to_pylist()))
     about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
     folder = copies.root / "shards"
     folder.mkdir()
     for split, shard in (("train", "train"), ("test", "validation")):
-        rows = [row for row in whole.to_pylist() if row["split"] == split]
+        rows = [row for row in whole_table.to_pylist() if row["split"] == split]
         images = [{"bytes": (copies.root / row["path"]).read_bytes()} for row in rows]
         columns = {"image": images, "label": [names.index(row["label"]) for row in rows]}
         table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(about)})
@@ -69,7 +69,7 @@ def test_hugging_face_shards(run, copies):
     ran = run("dataset=table", f'dataset.table="{folder}"', *FEW, birds=False)
     assert ran.code == 0, ran.err
     check(ran, "table")
-    assert [one["name"] for one in ran.json("labelmap.json")["classes"]] == names
+    assert [row_of_class["name"] for row_of_class in ran.json("labelmap.json")["classes"]] == names
     assert "its validation split is the test" in ran.out
 
 
@@ -118,12 +118,12 @@ def test_eval_finds_the_table_again_and_can_be_given_another_place(run, copies, 
 def test_box_crop_changes_the_hash_and_has_its_own_features(run, copies):
     root = copies.nabirds()
     choices = ("dataset=nabirds", f'dataset.root="{root}"', *FEW)
-    whole = run(*choices, birds=False)
+    uncropped = run(*choices, birds=False)
     crop = run(*choices, "dataset.box_crop=true", birds=False)
     assert crop.code == 0, crop.err
-    assert whole.folder.parts[-2] != crop.folder.parts[-2]
+    assert uncropped.folder.parts[-2] != crop.folder.parts[-2]
     assert crop.json("metrics.json")["cost"]["forwarded"] == 18
-    keys = [one.json("metrics.json")["comparability_key"] for one in (whole, crop)]
+    keys = [ran.json("metrics.json")["comparability_key"] for ran in (uncropped, crop)]
     assert keys[0] != keys[1]
     notes = crop.json("env_stamp.json")["dataset_notes"]
     assert "every image, in test too, is cropped to its bounding box" in notes

@@ -37,8 +37,8 @@ def plan(run, tmp_path):
 
 def answer(text: str, key: str) -> str:
     """What stands under one item."""
-    (found,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
-    return found
+    (content,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
+    return content
 
 
 def hash_of(command: str, **places: object) -> str:
@@ -58,7 +58,7 @@ def test_the_plan_has_every_item_and_its_commands_match_their_hashes(plan, place
     assert text.startswith("# Plan: Is it so?\n")
     assert "NOT ANSWERED" not in text
     assert [item.id for item in ITEMS if f"`{item.id}`" not in text] == []
-    told = re.findall(r"\b[0-9a-f]{64}\b", answer(text, "configs"))
+    hashes = re.findall(r"\b[0-9a-f]{64}\b", answer(text, "configs"))
     block = answer(text, "commands").split("```")[1].strip().splitlines()
     command = dict(zip(block[::2], block[1::2], strict=True))
     roots = {
@@ -66,10 +66,10 @@ def test_the_plan_has_every_item_and_its_commands_match_their_hashes(plan, place
         for key in ("data", "cache", "output", "multirun", "weights")
     }
     experiment, baseline = command["# the experiment"], command["# the linear-probe baseline"]
-    assert [hash_of(experiment, **roots), hash_of(baseline, **roots)] == told
+    assert [hash_of(experiment, **roots), hash_of(baseline, **roots)] == hashes
     assert {"task=train", "recipe=transfg", "task.epochs=2"} <= set(shlex.split(experiment))
     assert {"task=probe", "head=linear", "final_fit=train"} <= set(shlex.split(baseline))
-    assert told[0][:16] in command["# audit of the record"]
+    assert hashes[0][:16] in command["# audit of the record"]
     for place in places:
         assert place.partition("=")[2] not in text, "a path of this machine is told"
 
@@ -156,8 +156,10 @@ def test_committed_plans_are_complete_and_name_no_machine():
     for plan in plans:
         text = plan.read_text(encoding="utf-8")
         assert "NOT ANSWERED" not in text
-        told = re.findall(r"(?<![\w.:/])/(?:work|home|tmp|root|Users|mnt|data|opt|var)\b", text)
-        assert told == [], f"{plan} tells of a machine"
+        machine_paths = re.findall(
+            r"(?<![\w.:/])/(?:work|home|tmp|root|Users|mnt|data|opt|var)\b", text
+        )
+        assert machine_paths == [], f"{plan} tells of a machine"
 
 
 def test_task_output_may_be_the_file_itself(run, tmp_path):

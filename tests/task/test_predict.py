@@ -56,12 +56,14 @@ def assert_as_evaluated(ran, answer):
     for image in answer["images"]:
         row = recorded[image["path"]]
         expected = log_probabilities(np.array([row["logits"]], np.float32))[0]
-        assert [one["index"] for one in image["predictions"]] == np.argsort(
+        assert [prediction["index"] for prediction in image["predictions"]] == np.argsort(
             -np.array(row["logits"]), kind="stable"
         ).tolist()
-        for one in image["predictions"]:
-            assert one["class"] == names[one["index"]]
-            assert np.log(one["probability"]) == pytest.approx(expected[one["index"]], abs=1e-5)
+        for prediction in image["predictions"]:
+            assert prediction["class"] == names[prediction["index"]]
+            assert np.log(prediction["probability"]) == pytest.approx(
+                expected[prediction["index"]], abs=1e-5
+            )
 
 
 ONE_C = ("task.c_count=1", "task.c_low=1", "task.c_high=1")  # nothing here is about choosing it
@@ -82,8 +84,8 @@ def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_
     pictures = pictures_of(made, tmp_path / "my pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(made.folder / "ckpt.bin", alone)
-    gone = (f"runtime.data_root={tmp_path / 'none'}", "runtime.eval_batch_size=7")
-    answer = as_json(predict(run, alone, pictures, ALL, "task.format=json", *gone))
+    without_data = (f"runtime.data_root={tmp_path / 'none'}", "runtime.eval_batch_size=7")
+    answer = as_json(predict(run, alone, pictures, ALL, "task.format=json", *without_data))
     assert_as_evaluated(made, answer)
     assert answer["checkpoint"] == made.folder.name + answer["checkpoint"][16:]
     assert answer["config_hash"].startswith(made.folder.parent.name)
@@ -156,38 +158,40 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, made, mixed
     assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
-    assert [one["index"] for one in turned] == [one["index"] for one in upright]
-    assert [one["probability"] for one in turned] == pytest.approx(
-        [one["probability"] for one in upright], abs=1e-6
+    assert [prediction["index"] for prediction in turned] == [
+        prediction["index"] for prediction in upright
+    ]
+    assert [prediction["probability"] for prediction in turned] == pytest.approx(
+        [prediction["probability"] for prediction in upright], abs=1e-6
     )
 
 
 def test_patterns_lists_and_standard_input(run, made, mixed, monkeypatch):
     """The same numbers as for the folder, whatever names the picture."""
     ran = predict(run, made.folder, mixed, "task.format=json")
-    whole = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
+    folder_predictions = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
     as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
     ran = run("task=predict", f"checkpoint={made.folder}", as_list, "task.format=json", bare=True)
     answer = as_json(ran)
     assert answer["root"] == str(mixed)
     assert [image["path"] for image in answer["images"]] == ["b.jpg", "a/deep/c.JPEG"]
     for image in answer["images"]:
-        assert_same(image["predictions"], whole[image["path"]])
+        assert_same(image["predictions"], folder_predictions[image["path"]])
     with (mixed / "b.jpg").open(encoding="latin-1") as file:
         monkeypatch.setattr("sys.stdin", file)
         answer = as_json(predict(run, made.folder, "-", "task.format=json"))
     assert (answer["root"], answer["images"][0]["path"]) == ("-", "-")
-    assert_same(answer["images"][0]["predictions"], whole["b.jpg"])
+    assert_same(answer["images"][0]["predictions"], folder_predictions["b.jpg"])
     with Path(os.devnull).open() as file:
         monkeypatch.setattr("sys.stdin", file)
         one_line(predict(run, made.folder, "-"), 1, "image=-", "standard input is empty")
     one_line(predict(run, made.folder, "https://a.org/b.jpg"), 2, "an address", "curl")
 
 
-def assert_same(one, other):
-    assert [row["class"] for row in one] == [row["class"] for row in other]
-    assert [row["probability"] for row in one] == pytest.approx(
-        [row["probability"] for row in other], abs=1e-5
+def assert_same(first, second):
+    assert [row["class"] for row in first] == [row["class"] for row in second]
+    assert [row["probability"] for row in first] == pytest.approx(
+        [row["probability"] for row in second], abs=1e-5
     )
 
 
@@ -199,16 +203,22 @@ def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
     for image in answer["images"]:
         if image["error"]:
             expected.append((image["path"], "", "", "", "", "", image["error"]))
-        for rank, one in enumerate(image["predictions"], 1):
-            told = (rank, one["index"], one["id"], one["class"], one["probability"])
-            expected.append((image["path"], *map(str, told), ""))
+        for rank, prediction in enumerate(image["predictions"], 1):
+            cells = (
+                rank,
+                prediction["index"],
+                prediction["id"],
+                prediction["class"],
+                prediction["probability"],
+            )
+            expected.append((image["path"], *map(str, cells), ""))
     assert [tuple(row.values()) for row in rows] == expected
-    shown = predict(run, made.folder, mixed, "task.top_k=2").out
+    table = predict(run, made.folder, mixed, "task.top_k=2").out
     first = answer["images"][0]["predictions"]
-    lines = [line for line in shown.splitlines() if f"{100 * first[0]['probability']:.1f}" in line]
+    lines = [line for line in table.splitlines() if f"{100 * first[0]['probability']:.1f}" in line]
     assert any(first[0]["class"] in line and "a/deep/c.JPEG" in line for line in lines)
-    assert "error:" in shown
-    assert "vit tiny · linear · 64 px" in shown
+    assert "error:" in table
+    assert "vit tiny · linear · 64 px" in table
 
 
 def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
@@ -220,7 +230,7 @@ def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
     (image,) = json.loads(target.read_text())["images"]
     assert image["path"] == odd.name
     assert len(image["predictions"]) == 6
-    assert sum(one["probability"] for one in image["predictions"]) == pytest.approx(1)
+    assert sum(prediction["probability"] for prediction in image["predictions"]) == pytest.approx(1)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert ran.folder is None
 
@@ -287,39 +297,39 @@ def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path
     made = run(*pretrained, *SMALL, *ONE_C, cache)
     assert made.code == 0, made.err
     pictures = pictures_of(made, tmp_path / "pictures")
-    kept = tmp_path / "kept.pth"
-    (tmp_path / "vit.pth").rename(kept)
-    asked = (made.folder, pictures, ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *asked, cache)))
+    moved = tmp_path / "kept.pth"
+    (tmp_path / "vit.pth").rename(moved)
+    arguments = (made.folder, pictures, ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *arguments, cache)))
     shutil.rmtree(own / "weights")
     digest = made.json("env_stamp.json")["weights_digest"]
-    one_line(predict(run, *asked, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
-    assert_as_evaluated(made, as_json(predict(run, *asked, cache, f"backbone.weights={kept}")))
-    other = predict(run, *asked, cache, f"backbone.weights={tmp_path / 'other.pth'}")
+    one_line(predict(run, *arguments, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
+    assert_as_evaluated(made, as_json(predict(run, *arguments, cache, f"backbone.weights={moved}")))
+    other = predict(run, *arguments, cache, f"backbone.weights={tmp_path / 'other.pth'}")
     one_line(other, 2, digest, "other.pth")
 
 
 def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
     conf = typed(composed(["backbone=vit_tiny"]))
     row = chosen_checkpoint(conf.backbone)
-    held = tmp_path / "hub" / f"models--{row.repo.replace('/', '--')}"
-    snapshot = held / "snapshots" / f"{7:040x}"
-    for folder in (snapshot, held / "refs"):
+    repo_folder = tmp_path / "hub" / f"models--{row.repo.replace('/', '--')}"
+    snapshot = repo_folder / "snapshots" / f"{7:040x}"
+    for folder in (snapshot, repo_folder / "refs"):
         folder.mkdir(parents=True)
-    (held / "refs" / row.revision).write_text(snapshot.name)
+    (repo_folder / "refs" / row.revision).write_text(snapshot.name)
     torch.manual_seed(3)
     model = timm.create_model(row.model, num_classes=0)
     save_file(model.state_dict(), snapshot / "model.safetensors")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     made = run("backbone.pretrained=true", *SMALL, *ONE_C)
     assert made.json("env_stamp.json")["weights"]["kind"] == "hub"
-    asked = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *asked)))
+    arguments = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *arguments)))
     moved = (snapshot / "model.safetensors").rename(tmp_path / "moved.safetensors")
-    assert_as_evaluated(made, as_json(predict(run, *asked, f"backbone.weights={moved}")))
+    assert_as_evaluated(made, as_json(predict(run, *arguments, f"backbone.weights={moved}")))
     altered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     save_file(altered, tmp_path / "other.safetensors")
-    other = predict(run, *asked, f"backbone.weights={tmp_path / 'other.safetensors'}")
+    other = predict(run, *arguments, f"backbone.weights={tmp_path / 'other.safetensors'}")
     assert other.code == 1
     assert "belongs to weights with sha256" in other.err
 
@@ -332,17 +342,17 @@ def test_overlays_of_a_checkpoint_that_selects_patches(run, stride, tmp_path):
     chosen = ("part_attention=transfg", f"part_attention.stride={stride}")
     made = run(*SMALL, *ONE_C, *chosen)
     assert made.code == 0, made.err
-    pictures, seen = pictures_of(made, tmp_path / "pictures"), tmp_path / "seen"
+    pictures, overlays = pictures_of(made, tmp_path / "pictures"), tmp_path / "seen"
     torn = pictures / "torn.jpg"
     torn.write_bytes(b"")
-    ran = predict(run, made.folder, pictures, ALL, "task.format=json", f"task.overlay={seen}")
+    ran = predict(run, made.folder, pictures, ALL, "task.format=json", f"task.overlay={overlays}")
     answer = as_json(ran)
     assert answer["images"].pop()["path"] == torn.name
     assert_as_evaluated(made, answer)
-    paths = {path.relative_to(seen).as_posix() for path in seen.rglob("*.png")}
+    paths = {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")}
     assert paths == {f"{image['path']}.png" for image in answer["images"]}
     path = answer["images"][0]["path"]
-    drawn, picture = Image.open(seen / f"{path}.png"), Image.open(pictures / path)
+    drawn, picture = Image.open(overlays / f"{path}.png"), Image.open(pictures / path)
     assert drawn.height > picture.height
     assert drawn.width == max(picture.width, 240)
 

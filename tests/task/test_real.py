@@ -77,8 +77,8 @@ def labels_and_paths(split: str) -> tuple[np.ndarray, list[str]]:
     labels, paths, splits = map(
         column, ("image_class_labels.txt", "images.txt", "train_test_split.txt")
     )
-    wanted = {"train": "1", "test": "0"}[split]
-    ids = sorted((image for image in paths if splits[image] == wanted), key=paths.__getitem__)
+    flag = {"train": "1", "test": "0"}[split]
+    ids = sorted((image for image in paths if splits[image] == flag), key=paths.__getitem__)
     return np.array([int(labels[image]) - 1 for image in ids]), [paths[image] for image in ids]
 
 
@@ -140,11 +140,11 @@ def test_features_against_timm_on_the_same_tensors(probe, cache):
     )
     input_BCHW = transform.normalize(pixels)
     with torch.inference_mode():
-        theirs = model.forward_features(input_BCHW)[:, 0]
-        ours = build(conf.backbone, 224, weights.find(conf.backbone), 0).feature(input_BCHW)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        expected = model.forward_features(input_BCHW)[:, 0]
+        actual = build(conf.backbone, 224, weights.find(conf.backbone), 0).feature(input_BCHW)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     cached = torch.from_numpy(features(cache, "test")[:32])
-    torch.testing.assert_close(cached, theirs, rtol=0, atol=1e-4)  # another batch's last bits
+    torch.testing.assert_close(cached, expected, rtol=0, atol=1e-4)  # another batch's last bits
 
 
 def test_pixels_against_torchvision_on_pillow():
@@ -157,9 +157,9 @@ def test_pixels_against_torchvision_on_pillow():
     worst = []
     for path in labels_and_paths("test")[1][::40]:
         with Image.open(CUB / "images" / path) as picture:
-            theirs = reference(picture.convert("RGB")).int()
-        ours = transform(decode((CUB / "images" / path).read_bytes(), path)).int()
-        worst.append((ours - theirs).abs())
+            expected = reference(picture.convert("RGB")).int()
+        actual = transform(decode((CUB / "images" / path).read_bytes(), path)).int()
+        worst.append((actual - expected).abs())
     assert torch.stack(worst).max() <= 2
     assert (torch.stack(worst) > 1).float().mean() < 1e-4
 

@@ -43,9 +43,9 @@ def test_shares_of_patches_in_the_box_match_known_values(tmp_path):
     dataset = datasets.load(conf.dataset, tmp_path, None)
     extractor = FeatureExtractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
     extractor.extract("test", dataset.split.test_N[::4])  # 129 photographs
-    found = localization_metrics(conf, dataset, extractor.attention_maps)["parts"]
-    share = {name: found[name]["in_box"]["value"] for name in ("rollout", "random", "centre")}
+    metrics = localization_metrics(conf, dataset, extractor.attention_maps)["parts"]
+    share = {name: metrics[name]["in_box"]["value"] for name in ("rollout", "random", "centre")}
     assert 0.95 < share["rollout"] < 0.99  # of all 515: .972
     assert 0.90 < share["centre"] < 0.97  # .937
     assert 0.44 < share["random"] < 0.56  # .502 of the middle that preprocess=shared cuts out
-    assert found["tokens"] == 3
+    assert metrics["tokens"] == 3

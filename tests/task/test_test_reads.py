@@ -53,7 +53,7 @@ def again(run, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
 
     def start(*overrides):
-        birds = not any(one.startswith("dataset=") for one in overrides)
+        birds = not any(item.startswith("dataset=") for item in overrides)
         return run(*TINY, "runtime.threads=1", *overrides, birds=birds)
 
     return start
@@ -64,7 +64,7 @@ def reads_of(ran):
 
 
 def check_of_reads(ran):
-    (result,) = [one for one in run_audit(ran.folder)[1] if one.id == "test-read-once"]
+    (result,) = [check for check in run_audit(ran.folder)[1] if check.id == "test-read-once"]
     return result
 
 
@@ -109,10 +109,15 @@ def test_the_moment_of_death_decides(start_job, again, tmp_path, task, when, pla
 
 def test_an_evaluation_that_was_killed_counts_too(start_job, again, run, finished):
     made = finished(*TINY)
-    bare = ("task=eval", f'checkpoint="{made.folder}"', "runtime.run_id=e", "runtime.device=cpu")
-    job = start_job(*bare, bare=True, setup=kill(**BEFORE_SEALING))
+    evaluation = (
+        "task=eval",
+        f'checkpoint="{made.folder}"',
+        "runtime.run_id=e",
+        "runtime.device=cpu",
+    )
+    job = start_job(*evaluation, bare=True, setup=kill(**BEFORE_SEALING))
     assert job.wait() == -signal.SIGKILL, job.output
-    ran = run(*bare, bare=True)
+    ran = run(*evaluation, bare=True)
     assert ran.code == 0, ran.err
     assert reads_of(ran) == 2
 

@@ -39,8 +39,8 @@ def rows(ran, split="test"):
 
 
 def tensors(ran):
-    found = checkpoint.read(ran.folder)[0]
-    return {name: tensor for name, tensor in found.items() if name not in fitted_images.TENSORS}
+    stored = checkpoint.read(ran.folder)[0]
+    return {name: tensor for name, tensor in stored.items() if name not in fitted_images.TENSORS}
 
 
 def evaluated(run, made, *more):
@@ -167,17 +167,17 @@ def listed(birds, tmp_path):
 
 def test_test_labels_decide_nothing(finetune, listed):
     """Rotated among the test images they change the test's numbers and not one weight."""
-    whole = ("dataset.subset=null", "task.epochs=2", "task.batch_size=16")
-    honest, turned = finetune(*listed(0), *whole), finetune(*listed(7), *whole)
+    usual = ("dataset.subset=null", "task.epochs=2", "task.batch_size=16")
+    honest, turned = finetune(*listed(0), *usual), finetune(*listed(7), *usual)
     assert (honest.code, turned.code) == (0, 0), honest.err + turned.err
-    one, two = honest.json("metrics.json"), turned.json("metrics.json")
-    assert one["selection"] == two["selection"]
-    assert one["val"] == two["val"]
-    assert one["test"] != two["test"]
+    honest_metrics, turned_metrics = honest.json("metrics.json"), turned.json("metrics.json")
+    assert honest_metrics["selection"] == turned_metrics["selection"]
+    assert honest_metrics["val"] == turned_metrics["val"]
+    assert honest_metrics["test"] != turned_metrics["test"]
     assert rows(honest)["label"] != rows(turned)["label"]
     assert rows(honest)["logits"] == rows(turned)["logits"]
-    mine, theirs = tensors(honest), tensors(turned)
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    honest_tensors, turned_tensors = tensors(honest), tensors(turned)
+    assert all(torch.equal(honest_tensors[name], turned_tensors[name]) for name in honest_tensors)
 
 
 def test_trainval_learns_from_validation_and_reports_the_last(finetune):
@@ -235,14 +235,14 @@ def test_one_batch_is_overfitted(finetune):
     assert made.json("metrics.json")["fitted_on"] == 8
 
 
-def same_answer(one, other, atol=1e-4):
-    assert other.folder.parent.name == one.folder.parent.name  # the same question
-    assert losses(other) == pytest.approx(losses(one), abs=1e-5)
-    for name, value in tensors(one).items():
-        torch.testing.assert_close(tensors(other)[name], value, atol=atol, rtol=0)
+def same_answer(first, second, atol=1e-4):
+    assert second.folder.parent.name == first.folder.parent.name  # the same question
+    assert losses(second) == pytest.approx(losses(first), abs=1e-5)
+    for name, value in tensors(first).items():
+        torch.testing.assert_close(tensors(second)[name], value, atol=atol, rtol=0)
     np.testing.assert_allclose(
-        np.array(rows(other)["logits"].to_pylist()),
-        np.array(rows(one)["logits"].to_pylist()),
+        np.array(rows(second)["logits"].to_pylist()),
+        np.array(rows(first)["logits"].to_pylist()),
         atol=atol,
     )
 
@@ -269,29 +269,29 @@ CUT = (  # a batch of 10 in micro-batches of 3, or of 1: no cut keeps pairs toge
 )
 def test_micro_batches_change_no_prediction(finetune, size, more):
     """Drop path, dropout, mixed pairs and the contrastive loss; 12 images, one step per epoch."""
-    whole, cut = (
+    uncut, cut = (
         finetune(*CUT, *more, f"runtime.micro_batch={number}") for number in ("null", size)
     )
-    assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
-    same_answer(whole, cut)
+    assert (uncut.code, cut.code) == (0, 0), uncut.err + cut.err
+    same_answer(uncut, cut)
 
 
 def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune):
     """task.debug=overfit draws its batch balanced over the classes that occur in it."""
     usual = ("task.debug=overfit", "task.sampling=class_balanced", "task.batch_size=8")
     usual += ("task.optimiser=sgd", "task.drop_path=0.4", "task.mixup=0.8")
-    whole, cut = (finetune(*usual, f"runtime.micro_batch={size}") for size in ("null", 2))
-    assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
-    same_answer(whole, cut)
+    uncut, cut = (finetune(*usual, f"runtime.micro_batch={size}") for size in ("null", 2))
+    assert (uncut.code, cut.code) == (0, 0), uncut.err + cut.err
+    same_answer(uncut, cut)
 
 
 def test_options_of_memory_and_speed_change_no_loss(finetune):
     """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
     usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")
-    kept = finetune(*usual)
+    plain = finetune(*usual)
     again = finetune(*usual, "runtime.grad_checkpointing=true", "runtime.micro_batch=2")
-    assert (kept.code, again.code) == (0, 0), kept.err + again.err
-    same_answer(kept, again)
+    assert (plain.code, again.code) == (0, 0), plain.err + again.err
+    same_answer(plain, again)
 
 
 def test_half_precision_learns_and_keeps_weights_whole(finetune, run):

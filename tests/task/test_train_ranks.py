@@ -30,7 +30,7 @@ def running_processes(tmp_path):
     """Processes that any job of this test started and that still run, by their output folder."""
 
     def find(word="fgvc"):
-        found = []
+        pids = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 environment = (folder / "environ").read_bytes()
@@ -38,10 +38,12 @@ def running_processes(tmp_path):
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            ours = f"FGVC_TEST={tmp_path}".encode() in environment and word.encode() in command
-            if ours and state != "Z":
-                found.append(int(folder.name))
-        return found
+            of_this_test = (
+                f"FGVC_TEST={tmp_path}".encode() in environment and word.encode() in command
+            )
+            if of_this_test and state != "Z":
+                pids.append(int(folder.name))
+        return pids
 
     return find
 
@@ -76,17 +78,17 @@ def stepping(job, run_files):
     job.until(lambda: run_files("in-progress/resume/state-*.pt"))
 
 
-def agree(one, two):
-    assert curve(two, "val/loss") == [
-        (step, pytest.approx(value, abs=1e-4)) for step, value in curve(one, "val/loss")
+def agree(first, second):
+    assert curve(second, "val/loss") == [
+        (step, pytest.approx(value, abs=1e-4)) for step, value in curve(first, "val/loss")
     ]
-    assert curve(two) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(one)]
-    assert len(curve(one)) > 1
-    paths, expected = logits(one)
-    found_paths, found = logits(two)
+    assert curve(second) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(first)]
+    assert len(curve(first)) > 1
+    paths, expected = logits(first)
+    found_paths, actual = logits(second)
     assert found_paths == paths
     assert len(set(paths)) == len(paths)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
 def odd(root, tmp_path):
@@ -118,8 +120,8 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
     The second job of the sweep finds nothing left of the first one's processes.
     """
     usual = (*RANKS, *odd(birds, tmp_path), "task.batch_size=6", "task.mixup=0.8")
-    one = finetune(*usual, "runtime.run_id=one")
-    assert one.code == 0, one.err
+    single = finetune(*usual, "runtime.run_id=one")
+    assert single.code == 0, single.err
     job = pair("-m", *usual, "seed=0,1")
     assert job.wait() == 0, job.output
     of_seed = {}
@@ -129,14 +131,16 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
         of_seed[stamp["seed"]] = path.parent
     assert sorted(of_seed) == [0, 1]
     two = of_seed[0]
-    agree(one.folder, two)
+    agree(single.folder, two)
     assert len(logits(two)[0]) == 11
-    numbers, expected = json.loads((two / "metrics.json").read_text()), one.json("metrics.json")
+    numbers, expected = json.loads((two / "metrics.json").read_text()), single.json("metrics.json")
     assert numbers["test_reads"] == 1
     for key in ("unreadable", "fitted_on", "notes"):
         assert numbers[key] == expected[key]
     assert sum(numbers["unreadable"].values()) == 3
-    assert (two / "unreadable.json").read_bytes() == (one.folder / "unreadable.json").read_bytes()
+    assert (two / "unreadable.json").read_bytes() == (
+        single.folder / "unreadable.json"
+    ).read_bytes()
     wait_for_processes()
 
 
@@ -147,12 +151,12 @@ def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(
     """Of a batch of 10 the first rank has 4 images, one micro-batch, and the second 6, two."""
     usual = (*RANKS, "task.epochs=2", "task.batch_size=10", "part_attention=transfg")
     usual = (*usual, "part_attention.contrastive=1", "head=mlp", "head.hidden=16")
-    one = finetune(*usual, "runtime.run_id=one")
-    assert one.code == 0, one.err
+    single = finetune(*usual, "runtime.run_id=one")
+    assert single.code == 0, single.err
     job = pair(*usual, "runtime.micro_batch=4")
     assert job.wait(100) == 0, job.output
     (metrics,) = job.log.parent.glob("outputs/r/*/*/metrics.json")
-    np.testing.assert_allclose(logits(metrics.parent)[1], logits(one.folder)[1], atol=1e-3)
+    np.testing.assert_allclose(logits(metrics.parent)[1], logits(single.folder)[1], atol=1e-3)
     wait_for_processes()
 
 
@@ -168,16 +172,16 @@ def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, wa
     assert "fgvc: one of the 2 ranks" in first.output
     wait_for_processes()
     first, second = nodes(*RANKS, "runtime.run_id=n")
-    assert [one.process.wait(120) for one in (first, second)] == [0, 0], (
+    assert [node.process.wait(120) for node in (first, second)] == [0, 0], (
         first.output + second.output
     )
     assert "resumed after step" in first.output
     assert "validation" not in second.output
     (stamp,) = tmp_path.glob("outputs/n/*/*/env_stamp.json")
     assert json.loads(stamp.read_text())["launch"] == "torchrun, 2 processes on 2 nodes"
-    one = finetune(*RANKS, "runtime.run_id=one")
-    assert one.code == 0, one.err
-    agree(one.folder, stamp.parent)
+    single = finetune(*RANKS, "runtime.run_id=one")
+    assert single.code == 0, single.err
+    agree(single.folder, stamp.parent)
     wait_for_processes()
 
 
@@ -214,7 +218,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
     if moment == "training":
         (path,) = run_files("in-progress/status.json")
         assert json.loads(path.read_text())["state"] == "failed"
-        steps = max(int(one.name[6:14]) for one in run_files("in-progress/resume/state-*.pt"))
+        steps = max(int(path.name[6:14]) for path in run_files("in-progress/resume/state-*.pt"))
         last = pair(*LONG)
         wait_until(lambda: f"resumed after step {steps}" in last.output)
 
@@ -251,8 +255,8 @@ def test_asked_to_stop_all_stop_and_resume_together(
     assert last.wait() == 0, last.output
     (stopped,) = run_files("*/metrics.json")
     assert json.loads(stopped.read_text())["resumed"]["step"] > 0
-    whole = pair(*usual, f"runtime.output_root={tmp_path / 'undisturbed'}")
-    assert whole.wait() == 0, whole.output
+    undisturbed_job = pair(*usual, f"runtime.output_root={tmp_path / 'undisturbed'}")
+    assert undisturbed_job.wait() == 0, undisturbed_job.output
     (undisturbed,) = tmp_path.glob("undisturbed/r/*/*/metrics.json")
     assert read_outcome(stopped.parent) == read_outcome(undisturbed.parent)
 
@@ -276,7 +280,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(
     status = json.loads(path.read_text())
     assert status["state"] == "preempted"
     assert "no answer" in status["error"]
-    steps = max(int(one.name[6:14]) for one in run_files("in-progress/resume/state-*.pt"))
+    steps = max(int(path.name[6:14]) for path in run_files("in-progress/resume/state-*.pt"))
     last = pair(*LONG)
     wait_until(lambda: f"resumed after step {steps}" in last.output or last.ended)
     assert not last.ended, last.output
@@ -351,8 +355,8 @@ def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, wait_for_
     done = torchrun("task=train", "task.epochs=1", "task.batch_size=4", *SMALL)
     assert done.returncode == 0, done.stderr
     (stamp,) = tmp_path.glob("outputs/*/*/*/env_stamp.json")
-    found = json.loads(stamp.read_text())
-    assert (found["world_size"], found["launch"]) == (2, "torchrun, 2 processes")
+    recorded = json.loads(stamp.read_text())
+    assert (recorded["world_size"], recorded["launch"]) == (2, "torchrun, 2 processes")
     wait_for_processes()
 
 
@@ -361,26 +365,26 @@ def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, wait_fo
     done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
-    (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
+    (line,) = (text for text in done.stderr.splitlines() if text.startswith("fgvc: "))
     assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
     wait_for_processes()
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (("-m", "task=train", "seed=0,1"), "use runtime.nproc=2 and no torchrun"),
         (("task=train", "task.epoch=1"), "task.epochs"),
     ],
     ids=["sweep", "typo"],
 )
-def test_what_else_rank_0_refuses(places, tmp_path, monkeypatch, capfd, overrides, says):
+def test_what_else_rank_0_refuses(places, tmp_path, monkeypatch, capfd, overrides, message):
     """It alone composes; the others are then cleared away as above."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*overrides, *SMALL, *places]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("fgvc: ")
-    assert says in line
+    assert message in line
     assert not (tmp_path / "outputs").exists()

@@ -54,11 +54,11 @@ def runs(root, places):
         patch.setitem(sys.modules, "fiftyone", None)
         for head in ("linear", "knn"):
             assert main([*SMALL, *places, f"head={head}", f"runtime.run_id={head}"]) == 0
-    found = {}
+    folders = {}
     for head in ("linear", "knn"):
         (status,) = (root / "output" / head).glob("*/*/status.json")
-        found[head] = status.parent
-    return found
+        folders[head] = status.parent
+    return folders
 
 
 @pytest.fixture
@@ -81,18 +81,18 @@ def run_of(folder):
 def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
     for folder in runs.values():
         numbers = json.loads((folder / "metrics.json").read_text())
-        told = json.loads((folder / "fiftyone" / "metadata.json").read_text())
-        assert told["info"]["checkpoint_id"][:16] == folder.name
-        assert told["info"]["config_hash"][:16] == folder.parent.name
-        assert told["info"]["run_id"] == folder.parent.parent.name
-        found = list(two_runs.samples(folder / "fiftyone"))
-        tested = [sample for sample in found if "test" in sample["tags"]]
+        metadata = json.loads((folder / "fiftyone" / "metadata.json").read_text())
+        assert metadata["info"]["checkpoint_id"][:16] == folder.name
+        assert metadata["info"]["config_hash"][:16] == folder.parent.name
+        assert metadata["info"]["run_id"] == folder.parent.parent.name
+        samples = list(two_runs.samples(folder / "fiftyone"))
+        tested = [sample for sample in samples if "test" in sample["tags"]]
         assert len(tested) == numbers["test"]["n"] == 16
-        assert len(found) - len(tested) == numbers["val"]["n"]
+        assert len(samples) - len(tested) == numbers["val"]["n"]
         right = sum(sample["eval"] for sample in tested)
         assert right / len(tested) == pytest.approx(numbers["test"]["top1"])
         (birds,) = (root / "data").glob("synthetic*")
-        assert all((birds / one["filepath"]).is_file() for one in found)
+        assert all((birds / row["filepath"]).is_file() for row in samples)
         assert "embedding" in tested[0]
         index = json.loads((folder / "artifacts.json").read_text())
         assert {"fiftyone/metadata.json", "fiftyone/samples.json"} <= set(index)
@@ -144,12 +144,12 @@ def test_attention_lies_where_the_network_looked():
     """A wide picture: the outer columns were cropped away; the hottest patch is where it was."""
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false"]))
     size_2 = np.array([400, 200])
-    seen = seen_by(evaluation_transform(conf), size_2[None])
+    image_view = seen_by(evaluation_transform(conf), size_2[None])
     score_G = np.zeros(196, np.float32)
     score_G[3 * 14 + 11] = 2.0
-    map_HW = heat_map(seen, size_2, score_G, 16, 16)
+    map_HW = heat_map(image_view, size_2, score_G, 16, 16)
     assert map_HW.shape == (16, 32)  # 12.5 pixels a cell
-    x, y, width, height = seen.seen[0]
+    x, y, width, height = image_view.seen[0]
     row, column = np.argwhere(map_HW == 255)[0]
     assert np.isclose(column * 12.5, x + 11 * 12.5, atol=12.5)
     assert np.isclose(row * 12.5, y + 3 * 12.5, atol=12.5)
@@ -166,11 +166,11 @@ def test_attention_lies_where_the_network_looked():
 @pytest.fixture(scope="module")
 def app(runs, places, tmp_path_factory):
     """The App in a process of its own, with both runs; yields its port and what it printed."""
-    port, said = free_port(), tmp_path_factory.mktemp("said") / "out.txt"
+    port, log = free_port(), tmp_path_factory.mktemp("said") / "out.txt"
     linear, knn = runs["linear"], runs["knn"]
     command = [sys.executable, "-m", "fgvc.run", "task=view", *places, run_of(linear)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
-    with said.open("wb") as out:
+    with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, f'against="{knn}"', f"task.port={port}"],
             stdout=out,
@@ -180,14 +180,14 @@ def app(runs, places, tmp_path_factory):
         )
     try:
         end = time.monotonic() + 500
-        while "Ctrl-C ends it" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < end, said.read_text()
+        while "Ctrl-C ends it" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             time.sleep(0.5)
-        yield port, said
+        yield port, log
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
-        assert process.wait(60) == 0, said.read_text()
-        assert "view: closed" in said.read_text()
+        assert process.wait(60) == 0, log.read_text()
+        assert "view: closed" in log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -199,14 +199,14 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
     """Headless Chromium opens the saved view and counts what stands there."""
     from playwright.sync_api import expect, sync_playwright
 
-    port, said = app
+    port, log = app
     names = [runs[head].name[:8] for head in ("linear", "knn")]
-    assert f"http://127.0.0.1:{port}" in said.read_text()
+    assert f"http://127.0.0.1:{port}" in log.read_text()
     page_url = f"http://127.0.0.1:{port}/datasets/fgvc-{'-'.join(names)}"
     with urllib.request.urlopen(page_url, timeout=60) as answer:
         assert b"FiftyOne" in answer.read()
-    found = list(two_runs.samples(runs["linear"] / "fiftyone"))
-    wrong = sum(sample.get("eval") is False for sample in found)
+    samples = list(two_runs.samples(runs["linear"] / "fiftyone"))
+    wrong = sum(sample.get("eval") is False for sample in samples)
     assert 0 < wrong < metrics_count(runs["linear"])
     with sync_playwright() as started:
         browser = started.chromium.launch(
@@ -214,7 +214,9 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
             args=["--no-sandbox", "--disable-gpu"],
         )
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        with page.expect_response(lambda one: "/media?" in one.url and one.ok, timeout=180_000):
+        with page.expect_response(
+            lambda response: "/media?" in response.url and response.ok, timeout=180_000
+        ):
             page.goto(f"{page_url}?view=misclassified-{names[0]}", wait_until="domcontentloaded")
         count = page.get_by_text(f"{wrong} samples", exact=True).first
         expect(count).to_be_visible(timeout=180_000)
@@ -230,9 +232,9 @@ def metrics_count(folder):
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def started(runs, places, cwd, *overrides, **env):
@@ -266,13 +268,13 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
     """By its variable, without the password, and long before FiftyOne's half minute."""
     uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     with started(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
-        said = process.stdout.read()
-        assert process.wait(60) == 1, said
-    line = said.strip().splitlines()[-1]
+        printed = process.stdout.read()
+        assert process.wait(60) == 1, printed
+    line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FIFTYONE_DATABASE_URI=mongodb://…@127.0.0.1:")
     assert "unset FIFTYONE_DATABASE_URI" in line
-    assert "secret" not in said
-    assert "Traceback" not in said
+    assert "secret" not in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.fault(34)
@@ -283,13 +285,13 @@ def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
     database.mkdir(parents=True)
     (database / "storage.bson").write_text("junk")
     with started(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
-        said = process.stdout.read()
-        assert process.wait(60) == 1, said
-    line = said.strip().splitlines()[-1]
+        printed = process.stdout.read()
+        assert process.wait(60) == 1, printed
+    line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FiftyOne's mongod ended while it started (Unable to read")
     for way in (f"remove {database}", "runtime.cache_root=PATH", "FIFTYONE_DATABASE_URI"):
         assert way in line
-    assert "Traceback" not in said
+    assert "Traceback" not in printed
 
 
 def test_a_home_that_cannot_be_written_names_the_cache(runs, viewed, monkeypatch, tmp_path):
