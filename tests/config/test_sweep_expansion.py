@@ -48,12 +48,13 @@ def test_the_grid_is_every_valid_combination_and_a_line_per_reason(grid):
     all_sizes = ("small", "base", "large")
     patch14 = {("clip", "large"), *(("dinov2", size) for size in all_sizes)}
     expected = {
-        (family, size, side, what)
+        (family, size, side, protocol)
         for family in ("clip", "siglip2", "dinov2", "vit")
         for size in sizes.get(family, all_sizes)
         for side in (224, 256)
-        for what in ("text", "knn", "linear", "finetune")
-        if (what != "text" or family in sizes) and not (side == 256 and (family, size) in patch14)
+        for protocol in ("text", "knn", "linear", "finetune")
+        if (protocol != "text" or family in sizes)
+        and not (side == 256 and (family, size) in patch14)
     }
     actual = [
         (job.conf.backbone.name, job.conf.backbone.size, job.conf.resolution.side, protocol(job))

@@ -33,14 +33,14 @@ def train():
 def conf(train):
     """`conf(preprocess, **task)`: nothing but a centre crop unless asked for."""
 
-    def made(preprocess: str = "shared", **fields: object):
+    def make(preprocess: str = "shared", **fields: object):
         task = dataclasses.replace(train.task, **{**PLAIN, **fields})
         resolution = dataclasses.replace(train.resolution, side=SIDE)
         return dataclasses.replace(
             train, task=task, resolution=resolution, preprocess=preprocess, seed=7
         )
 
-    return made
+    return make
 
 
 @pytest.fixture(name="image_CHW")
@@ -57,9 +57,9 @@ def by_hand(row: int, *steps, image_CHW: torch.Tensor) -> torch.Tensor:
 
 def test_with_nothing_on_it_is_the_evaluation_transform(conf, image_CHW):
     for policy in ("shared", "native", "transfg"):
-        made = conf(policy)
-        ours = training_transform(made)(image_CHW, 2, 0, 0)
-        assert torch.equal(ours, evaluation_transform(made)(image_CHW))
+        dataset_conf = conf(policy)
+        augmented = training_transform(dataset_conf)(image_CHW, 2, 0, 0)
+        assert torch.equal(augmented, evaluation_transform(dataset_conf)(image_CHW))
 
 
 def test_resized_crop_and_flip(conf, image_CHW):
@@ -113,9 +113,9 @@ def test_what_comes_after_the_crop(conf, image_CHW, fields, by_torchvision):
 
 
 def test_a_flip_is_a_flip(conf, image_CHW):
-    whole = training_transform(conf(flip=1.0))(image_CHW, 0, 0, 0)
+    flipped = training_transform(conf(flip=1.0))(image_CHW, 0, 0, 0)
     expected = transform.horizontal_flip(evaluation_transform(conf())(image_CHW))
-    assert torch.equal(whole, expected)
+    assert torch.equal(flipped, expected)
 
 
 def test_what_is_erased_is_about_zero_to_the_backbone(conf, image_CHW):
@@ -129,10 +129,10 @@ def test_what_is_erased_is_about_zero_to_the_backbone(conf, image_CHW):
 
 @pytest.mark.parametrize("recipe", ["modern", "transfg"])
 def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, image_CHW):
-    made = typed(
+    conf_of_recipe = typed(
         composed(["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"])
     )
-    augment = training_transform(made)
+    augment = training_transform(conf_of_recipe)
     first = augment(image_CHW, 1, 2, 0)
     assert first.shape == (3, 224, 224)
     assert first.dtype == torch.uint8
@@ -142,7 +142,7 @@ def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, i
         augment(image_CHW, 2, 2, 0),
         augment(image_CHW, 1, 3, 0),
         augment(image_CHW, 1, 2, 1),
-        training_transform(dataclasses.replace(made, seed=1))(image_CHW, 1, 2, 0),
+        training_transform(dataclasses.replace(conf_of_recipe, seed=1))(image_CHW, 1, 2, 0),
     ]
     assert not any(torch.equal(first, other) for other in others)
 
@@ -160,7 +160,9 @@ def test_no_generator_is_left_in_another_state_or_asked(conf, image_CHW):
     assert (random.getstate(), str(np.random.get_state())) == states[1:]  # noqa: NPY002
     torch.manual_seed(2)
     again = [augment(image_CHW, 0, row, 0) for row in range(30)]
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert all(
+        torch.equal(first_CHW, again_CHW) for first_CHW, again_CHW in zip(first, again, strict=True)
+    )
 
 
 @pytest.mark.parametrize("crop", ["resized", "random", "centre"])
@@ -174,17 +176,17 @@ def test_images_too_thin_for_evaluation_are_refused(conf, crop):
 
 
 def test_streams_do_not_collide():
-    told = [
+    keys = [
         (seed, epoch, row, occurrence)
         for seed in (0, 1)
         for epoch in range(10)
         for row in range(2500)
         for occurrence in (0, 1)
     ]
-    streams = [stream(*one) for one in told]
-    assert len(set(streams)) == len(told) == 100_000
+    streams = [stream(*key) for key in keys]
+    assert len(set(streams)) == len(keys) == 100_000
     # what torch's generator keeps of them: 1.2 pairs are to be expected of random numbers
-    assert len({one & 0xFFFFFFFF for one in streams}) >= len(told) - 5
+    assert len({number & 0xFFFFFFFF for number in streams}) >= len(keys) - 5
 
 
 def test_a_stream_never_changes():

@@ -75,8 +75,8 @@ def test_pnm_is_scaled_by_its_own_maximum_as_in_opencv(most):
 def test_a_float_map_is_read_by_0_to_1_as_opencv_reads_it():
     values = RAMP.astype("<f4")
     data = b"Pf\n32 24\n-1.0\n" + values[::-1].tobytes()
-    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(grey(data), np.rint(theirs * 255))
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(grey(data), np.rint(expected * 255))
 
 
 @pytest.mark.parametrize(("kind", "most"), [("png", 65535), ("jp2", 65535), ("avif", 1023)])
@@ -85,12 +85,14 @@ def test_colours_of_more_bits_are_as_in_opencv(kind, most):
     values = np.stack([smooth, smooth[::-1], smooth * 0.5], -1)
     save = [cv2.IMWRITE_AVIF_DEPTH, 10] if kind == "avif" else []
     data = cv2.imencode(f".{kind}", (values * most).astype(np.uint16), save)[1].tobytes()
-    theirs = cv2.cvtColor(
+    expected = cv2.cvtColor(
         cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
     )
-    mine = decode(data, "a").permute(1, 2, 0).numpy().astype(int)
-    assert np.abs(mine - theirs).max() <= (3 if kind == "avif" else 1)  # its own colour conversion
-    assert theirs.max() > 230
+    actual = decode(data, "a").permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(actual - expected).max() <= (
+        3 if kind == "avif" else 1
+    )  # its own colour conversion
+    assert expected.max() > 230
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -99,8 +101,8 @@ def test_planes_of_sixteen_bits_are_the_pixels_of_contiguous_ones(order, compres
     values = (np.stack([RAMP, RAMP[::-1], RAMP * 0.5]) * 65535).astype(np.uint16)
     layout = {"photometric": "rgb", "byteorder": order, "compression": compression}
     planes = decode(tiff(values, planarconfig="separate", **layout), "a.tif")
-    whole = tiff(values.transpose(1, 2, 0), planarconfig="contig", **layout)
-    assert (planes == decode(whole, "a.tif")).all()
+    contiguous = tiff(values.transpose(1, 2, 0), planarconfig="contig", **layout)
+    assert (planes == decode(contiguous, "a.tif")).all()
     assert np.abs(planes.numpy() - (values >> 8)).max() == 0
 
 
@@ -166,8 +168,12 @@ def test_samples_that_pillow_does_not_read_are_named(name):
         "3 x float32": np.stack([RAMP] * 3, -1).astype(np.float32),
         "5 bands": np.stack([RAMP * 255] * 5, -1).astype(np.uint8),
     }[name]
-    said = {"float64": "float 64-bit", "float16": "float 16-bit", "5 bands": "5 x unsigned 8-bit"}
-    with pytest.raises(ImageError, match=said.get(name, "3 x float 32-bit")):
+    messages = {
+        "float64": "float 64-bit",
+        "float16": "float 16-bit",
+        "5 bands": "5 x unsigned 8-bit",
+    }
+    with pytest.raises(ImageError, match=messages.get(name, "3 x float 32-bit")):
         decode(tiff(values, planarconfig="contig", photometric="minisblack"), "b.tif")
 
 
@@ -261,7 +267,7 @@ def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["IN", "OUT.png", "5", "5"], "LOW=5 HIGH=5"),
         (["IN", "OUT.png", "0", "1"], "complex samples"),
@@ -271,12 +277,12 @@ def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
         (["missing.tif", "OUT.png", "0", "1"], "No such file"),
     ],
 )
-def test_what_cannot_be_rescaled_is_said_in_one_line(tmp_path, arguments, said):
+def test_what_cannot_be_rescaled_is_said_in_one_line(tmp_path, arguments, message):
     tifffile.imwrite(tmp_path / "IN", RAMP.astype(np.complex64))
     places = [str(tmp_path / text) if text[0].isalpha() else text for text in arguments]
     with pytest.raises(SystemExit) as caught:
         rescale.main(places)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -148,7 +148,7 @@ def test_a_file_that_is_no_mat(copies):
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("missing", "message"),
     [
         ("devkit/cars_meta.mat", r"holds cars_train/ but no cars_meta\.mat; get the devkit"),
         ("devkit/cars_train_annos.mat", r"holds cars_train/ but no cars_train_annos\.mat"),
@@ -156,9 +156,9 @@ def test_a_file_that_is_no_mat(copies):
         ("cars_train", "holds neither car_ims/ with cars_annos"),
     ],
 )
-def test_what_is_missing_is_named(copies, gone, message):
+def test_what_is_missing_is_named(copies, missing, message):
     root = copies.cars("devkit", labels=".")
-    victim = root / gone
+    victim = root / missing
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     assert_refused(root, message)
 
@@ -171,8 +171,8 @@ def test_a_partial_copy_leaves_out_classes_without_images(copies, conf, tmp_path
     root = copies.cars("whole")
     file = root / "cars_annos.mat"
     variables = loadmat(file)
-    kept = [row["class"].item() != 2 for row in variables["annotations"][0]]
-    cut = variables["annotations"][:, kept]
+    keep = [row["class"].item() != 2 for row in variables["annotations"][0]]
+    cut = variables["annotations"][:, keep]
     savemat(file, {"annotations": cut, "class_names": variables["class_names"]})
     official = schema.OfficialCounts(3, 12, 6)
     loaded = dataset.load(conf("cars", root, partial=True, official=official), tmp_path / "cache")

@@ -23,31 +23,37 @@ CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
 
 def test_cub(conf, cub, tmp_path):
-    seen = []
-    made = dataset.load(conf("cub", cub), tmp_path / "cache", lambda n, note="": seen.append(n))
-    assert (made.name, made.partial, made.notes, made.subset) == ("cub", False, (), None)
-    assert sum(seen) == len(made.manifest) == 27
-    assert made.card["license"] == "CC0-1.0"
-    split = made.split
+    progress = []
+    loaded = dataset.load(
+        conf("cub", cub), tmp_path / "cache", lambda n, note="": progress.append(n)
+    )
+    assert (loaded.name, loaded.partial, loaded.notes, loaded.subset) == ("cub", False, (), None)
+    assert sum(progress) == len(loaded.manifest) == 27
+    assert loaded.card["license"] == "CC0-1.0"
+    split = loaded.split
     assert (len(split.train_N), len(split.val_N), len(split.test_N)) == (14, 4, 9)
-    assert (made.manifest.split_N[split.val_N] == TRAIN).all()
-    assert (made.manifest.split_N[split.test_N] == TEST).all()
+    assert (loaded.manifest.split_N[split.val_N] == TRAIN).all()
+    assert (loaded.manifest.split_N[split.test_N] == TEST).all()
 
 
 def test_partial_copy_has_to_be_accepted(conf, cub, tmp_path):
     official = schema.OfficialCounts(200, 5994, 5794)
     with pytest.raises(UserError, match=r"3 of 200 classes.*dataset\.partial=true"):
         dataset.load(conf("cub", cub, official=official), tmp_path / "cache")
-    made = dataset.load(conf("cub", cub, official=official, partial=True), tmp_path / "cache")
-    assert made.partial
-    assert made.notes == ("partial copy: 3 of 200 classes, 18 of 5994 train, 9 of 5794 test",)
+    loaded = dataset.load(conf("cub", cub, official=official, partial=True), tmp_path / "cache")
+    assert loaded.partial
+    assert loaded.notes == ("partial copy: 3 of 200 classes, 18 of 5994 train, 9 of 5794 test",)
 
 
 def test_folder(conf, classes, tmp_path):
     root = classes({"gull": 8, "wren": 8})
-    made = dataset.load(conf("folder", root), tmp_path / "cache")
-    assert made.labelmap.names == ("gull", "wren")
-    assert (len(made.split.train_N), len(made.split.val_N), len(made.split.test_N)) == (10, 2, 4)
+    loaded = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert loaded.labelmap.names == ("gull", "wren")
+    assert (len(loaded.split.train_N), len(loaded.split.val_N), len(loaded.split.test_N)) == (
+        10,
+        2,
+        4,
+    )
 
 
 def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
@@ -59,13 +65,13 @@ def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes,
     before = [dataset.load(chosen, tmp_path / "cache").manifest.digest for chosen in confs]
     (root / "wren" / "3.jpg").write_bytes(jpeg(77))
     for chosen, digest in zip(confs, before, strict=True):
-        made = dataset.load(chosen, tmp_path / "cache")
-        (note,) = [note for note in made.notes if "files changed since" in note]
+        loaded = dataset.load(chosen, tmp_path / "cache")
+        (note,) = [note for note in loaded.notes if "files changed since" in note]
         assert re.fullmatch(r"1 of 16 files changed .*wren/3\.jpg\): hashed again; the .*", note)
-        assert made.manifest.digest != digest
+        assert loaded.manifest.digest != digest
         again = dataset.load(chosen, tmp_path / "cache")
         assert not any("files changed since" in note for note in again.notes)
-        assert again.manifest.digest == made.manifest.digest
+        assert again.manifest.digest == loaded.manifest.digest
 
 
 def test_changed_files_of_an_official_dataset_are_accepted_by_a_key(conf, cub, jpeg, tmp_path):
@@ -73,19 +79,19 @@ def test_changed_files_of_an_official_dataset_are_accepted_by_a_key(conf, cub, j
     (cub / "images" / "001.Black_Gull" / "bird 2 ü=1.jpg").write_bytes(jpeg(77))
     with pytest.raises(UserError, match=r"; restore it, or add dataset\.accept_altered=true to "):
         dataset.load(conf("cub", cub), tmp_path / "cache")
-    made = dataset.load(conf("cub", cub, accept_altered=True), tmp_path / "cache")
-    assert made.notes[0].startswith("1 of 27 files changed since")
+    loaded = dataset.load(conf("cub", cub, accept_altered=True), tmp_path / "cache")
+    assert loaded.notes[0].startswith("1 of 27 files changed since")
     again = dataset.load(conf("cub", cub), tmp_path / "cache")
-    assert before != made.manifest.digest == again.manifest.digest
+    assert before != loaded.manifest.digest == again.manifest.digest
 
 
 @pytest.mark.fault(50)
-@pytest.mark.parametrize("known", [True, False], ids=["hashed before", "never hashed"])
-def test_altered_synthetic_birds_are_drawn_again_with_a_note(conf, jpeg, tmp_path, known):
+@pytest.mark.parametrize("cached", [True, False], ids=["hashed before", "never hashed"])
+def test_altered_synthetic_birds_are_drawn_again_with_a_note(conf, jpeg, tmp_path, cached):
     drawn = conf("synthetic", tmp_path / "birds", generator=schema.Generator(1, 2, 3, 1, 64, 0))
     before = dataset.load(drawn, tmp_path / "cache").manifest
     (before.root / before.path[0]).write_bytes(jpeg(1))
-    again = dataset.load(drawn, tmp_path / ("cache" if known else "another"))
+    again = dataset.load(drawn, tmp_path / ("cache" if cached else "another"))
     assert again.manifest.digest == before.digest
     (note,) = [note for note in again.notes if "damaged" in note]
     assert note.startswith(f"{before.root}: damaged synthetic birds (")
@@ -117,9 +123,9 @@ def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp
         dataset.load(conf(reader, root, **fields), tmp_path / "cache")
     assert way in str(caught.value)
     skipping = conf(reader, root, on_bad_image="skip", **fields)
-    made = dataset.load(skipping, tmp_path / "cache")
-    assert list(made.manifest.sha256).count(ABSENT) == 1
-    assert any("images cannot be read" in note for note in made.notes)
+    loaded = dataset.load(skipping, tmp_path / "cache")
+    assert list(loaded.manifest.sha256).count(ABSENT) == 1
+    assert any("images cannot be read" in note for note in loaded.notes)
     if reader == "folder":
         file.unlink()
     elif reader == "table":
@@ -132,20 +138,20 @@ def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp
 
 def test_the_validation_split_of_a_folder(conf, classes, tmp_path):
     root = classes({f"{split}/{name}": 4 for split in ("train", "val") for name in ("a", "b")})
-    made = dataset.load(conf("folder", root), tmp_path / "cache")
-    assert made.test_source == "val"
-    assert [len(rows) for rows in astuple(made.split)] == [6, 2, 8]
-    assert [note for note in made.notes if note in made.warnings] == list(made.warnings)
-    assert any(note.startswith("test = val: ") for note in made.warnings)
+    loaded = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert loaded.test_source == "val"
+    assert [len(rows) for rows in astuple(loaded.split)] == [6, 2, 8]
+    assert [note for note in loaded.notes if note in loaded.warnings] == list(loaded.warnings)
+    assert any(note.startswith("test = val: ") for note in loaded.warnings)
     (root / "val").rename(root / "test")
     (root / "train").rename(root / "valid")
     for name in ("a", "b"):
         (root / "train" / name).mkdir(parents=True)
         (root / "valid" / name / "0.jpg").rename(root / "train" / name / "0.jpg")
-    made = dataset.load(conf("folder", root), tmp_path / "cache")
-    assert (made.test_source, made.warnings) == ("test", ())
-    assert [len(rows) for rows in astuple(made.split)] == [2, 6, 8]
-    assert any("dataset.val_fraction=0.2 is not used" in note for note in made.notes)
+    loaded = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert (loaded.test_source, loaded.warnings) == ("test", ())
+    assert [len(rows) for rows in astuple(loaded.split)] == [2, 6, 8]
+    assert any("dataset.val_fraction=0.2 is not used" in note for note in loaded.notes)
 
 
 def test_the_split_of_a_card_is_what_was_read_unless_the_user_wrote_it(conf, classes, tmp_path):
@@ -156,19 +162,19 @@ def test_the_split_of_a_card_is_what_was_read_unless_the_user_wrote_it(conf, cla
         ("from the data: any", "from the data: test is a"),
     ):
         read = conf("folder", root, card=replace(card, split=text))
-        made = dataset.load(read, tmp_path / "cache")
-        assert made.card["split"].startswith(recorded)
+        loaded = dataset.load(read, tmp_path / "cache")
+        assert loaded.card["split"].startswith(recorded)
     for name in ("folder", "table"):
         shipped = OmegaConf.load(CONF / f"{name}.yaml")
         assert shipped.card.split.startswith("from the data: ")
 
 
 def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):
-    one, other = (
+    first, second = (
         dataset.load(conf("cub", cub, split_seed=seed), tmp_path / "cache").split for seed in (0, 1)
     )
-    assert one.val_N.tolist() != other.val_N.tolist()
-    assert one.test_N.tolist() == other.test_N.tolist()
+    assert first.val_N.tolist() != second.val_N.tolist()
+    assert first.test_N.tolist() == second.test_N.tolist()
 
 
 def test_unknown_reader_and_missing_generator(conf, cub, tmp_path):
@@ -187,24 +193,24 @@ def root(tmp_path_factory):
 def test_synthetic_tiny_covers_every_kept_class_in_every_split(conf, root, tmp_path, val_fraction):
     generator = schema.Generator(1, 9, 4, 3, 64, 0)
     chosen = conf("synthetic", root, subset="tiny", generator=generator, val_fraction=val_fraction)
-    made = dataset.load(chosen, tmp_path / "cache")
-    assert len(made.labelmap) == 8
-    assert made.notes[0] == "approved: generated"
-    for rows in (made.split.train_N, made.split.val_N, made.split.test_N):
+    loaded = dataset.load(chosen, tmp_path / "cache")
+    assert len(loaded.labelmap) == 8
+    assert loaded.notes[0] == "approved: generated"
+    for rows in (loaded.split.train_N, loaded.split.val_N, loaded.split.test_N):
         assert len(rows) <= 16  # two batches of 8
-    assert made.subset is not None
+    assert loaded.subset is not None
     expected = {"train": 8, "val": 8 if val_fraction else 0, "test": 8}
-    assert made.subset["coverage"] == expected
-    assert made.subset["checksum"] == made.manifest.digest
-    assert made.subset["test"] == 16
-    assert dataset.load(chosen, tmp_path / "cache").subset == made.subset
+    assert loaded.subset["coverage"] == expected
+    assert loaded.subset["checksum"] == loaded.manifest.digest
+    assert loaded.subset["test"] == 16
+    assert dataset.load(chosen, tmp_path / "cache").subset == loaded.subset
 
 
 def test_synthetic_whole(conf, root, tmp_path):
     generator = schema.Generator(1, 9, 4, 3, 64, 0)
-    made = dataset.load(conf("synthetic", root, generator=generator), tmp_path / "cache")
-    assert np.bincount(made.manifest.label_N).tolist() == [7] * 9
-    assert not made.partial
+    loaded = dataset.load(conf("synthetic", root, generator=generator), tmp_path / "cache")
+    assert np.bincount(loaded.manifest.label_N).tolist() == [7] * 9
+    assert not loaded.partial
 
 
 @pytest.mark.parametrize("name", sorted(dataset.READERS))
@@ -212,16 +218,20 @@ def test_conf_files_fill_the_schema_exactly(name):
     node = OmegaConf.load(CONF / f"{name}.yaml")
     assert node.name == name
     assert set(node) == {field.name for field in fields(schema.Dataset)}
-    whole = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
-    whole.dataset = OmegaConf.merge(OmegaConf.structured(schema.Dataset), whole.dataset)
-    made = OmegaConf.to_object(whole.dataset)
-    assert isinstance(made, schema.Dataset)
-    assert made.reader in dataset.READERS
-    assert made.root is None if name == "table" else str(made.root).startswith(f"data/{name}")
-    assert made.table is None
-    assert made.box_crop is False
-    assert all(len(value) > 3 for value in asdict(made.card).values())
-    assert not OmegaConf.missing_keys(whole)
+    config = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
+    config.dataset = OmegaConf.merge(OmegaConf.structured(schema.Dataset), config.dataset)
+    loadedd_conf = OmegaConf.to_object(config.dataset)
+    assert isinstance(loadedd_conf, schema.Dataset)
+    assert loadedd_conf.reader in dataset.READERS
+    assert (
+        loadedd_conf.root is None
+        if name == "table"
+        else str(loadedd_conf.root).startswith(f"data/{name}")
+    )
+    assert loadedd_conf.table is None
+    assert loadedd_conf.box_crop is False
+    assert all(len(value) > 3 for value in asdict(loadedd_conf.card).values())
+    assert not OmegaConf.missing_keys(config)
 
 
 def test_every_conf_file_is_tested():
@@ -255,14 +265,16 @@ READ = {
 @pytest.mark.parametrize("name", READ)
 def test_every_published_layout_loads_whole(conf, copies, tmp_path, name):
     official = schema.OfficialCounts(3, 12, 6)
-    made = dataset.load(conf(name, READ[name](copies), official=official), tmp_path / "cache")
-    assert (made.name, made.partial, made.notes) == (name, False, ())
-    assert [len(rows) for rows in (made.split.train_N, made.split.val_N, made.split.test_N)] == [
+    loaded = dataset.load(conf(name, READ[name](copies), official=official), tmp_path / "cache")
+    assert (loaded.name, loaded.partial, loaded.notes) == (name, False, ())
+    assert [
+        len(rows) for rows in (loaded.split.train_N, loaded.split.val_N, loaded.split.test_N)
+    ] == [
         10,
         2,
         6,
     ]
-    assert (made.hierarchy is not None) == (name in ("nabirds", "inat2017"))
+    assert (loaded.hierarchy is not None) == (name in ("nabirds", "inat2017"))
 
 
 @pytest.mark.fault(25)
@@ -278,22 +290,28 @@ def test_the_order_in_which_files_list_images_changes_no_row(
     conf, cub, copies, tmp_path, monkeypatch, name
 ):
     chosen = conf(name, cub if name == "cub" else READ[name](copies))
-    one = dataset.load(chosen, tmp_path / "cache")
+    original = dataset.load(chosen, tmp_path / "cache")
     reader, order = dataset.READERS[name], np.random.default_rng(3).permutation
     monkeypatch.setitem(
-        dataset.READERS, name, lambda *told: take(index := reader(*told), order(len(index)))
+        dataset.READERS,
+        name,
+        lambda *arguments: take(index := reader(*arguments), order(len(index))),
     )
     other = dataset.load(chosen, tmp_path / "cache")
-    assert one.manifest.path == other.manifest.path == tuple(sorted(one.manifest.path, key=nfc))
+    assert (
+        original.manifest.path
+        == other.manifest.path
+        == tuple(sorted(original.manifest.path, key=nfc))
+    )
     for column in ("label_N", "split_N", "box_N4", "key_N"):
         np.testing.assert_array_equal(
-            getattr(one.manifest, column), getattr(other.manifest, column)
+            getattr(original.manifest, column), getattr(other.manifest, column)
         )
-    assert one.manifest.sha256 == other.manifest.sha256
-    if one.manifest.parts is not None:
-        np.testing.assert_array_equal(one.manifest.parts.xy_NK2, other.manifest.parts.xy_NK2)
+    assert original.manifest.sha256 == other.manifest.sha256
+    if original.manifest.parts is not None:
+        np.testing.assert_array_equal(original.manifest.parts.xy_NK2, other.manifest.parts.xy_NK2)
     for column in ("train_N", "val_N", "test_N"):
-        assert getattr(one.split, column).tolist() == getattr(other.split, column).tolist()
+        assert getattr(original.split, column).tolist() == getattr(other.split, column).tolist()
 
 
 def test_a_shuffled_table_and_a_shuffled_json_are_the_same_datasets(
@@ -308,12 +326,12 @@ def test_a_shuffled_table_and_a_shuffled_json_are_the_same_datasets(
             for path in images
         ]
         (root / f"{seed}.csv").write_text("\n".join(["path,label,split", *lines]))
-    one, other = (
+    original, shuffled = (
         dataset.load(conf("table", root, table=str(root / f"{seed}.csv")), tmp_path / "cache")
         for seed in (0, 1)
     )
-    assert one.manifest.path == other.manifest.path
-    assert one.manifest.label_N.tolist() == other.manifest.label_N.tolist()
+    assert original.manifest.path == shuffled.manifest.path
+    assert original.manifest.label_N.tolist() == shuffled.manifest.label_N.tolist()
     wild = copies.inat2017()
     before = dataset.load(conf("inat2017", wild), tmp_path / "cache").manifest
     file = wild / "train2017.json"
@@ -329,11 +347,11 @@ def test_a_shuffled_table_and_a_shuffled_json_are_the_same_datasets(
 def test_a_key_is_of_the_path_in_its_composed_form(tmp_path):
     nothing_N = np.zeros(3, np.int64)
     path = ("a/é.jpg", unicodedata.normalize("NFD", "a/é.jpg"), "a/e.jpg")
-    made = Manifest(tmp_path, path, nothing_N, nothing_N, ())
-    same, again, other = made.key_N.tolist()
+    loaded = Manifest(tmp_path, path, nothing_N, nothing_N, ())
+    same, again, other = loaded.key_N.tolist()
     assert same == again != other
     assert same == int.from_bytes(hashlib.sha256("a/é.jpg".encode()).digest()[:8], "big")
-    assert made.key_N.dtype == np.uint64
+    assert loaded.key_N.dtype == np.uint64
 
 
 def test_a_name_stored_in_another_unicode_form_is_the_same_image():
@@ -351,15 +369,15 @@ def test_a_name_stored_in_another_unicode_form_is_the_same_image():
 
 
 def test_the_digest_of_images_cropped_to_boxes_is_another_one(conf, cub, tmp_path):
-    whole = dataset.load(conf("cub", cub), tmp_path / "cache")
+    uncropped = dataset.load(conf("cub", cub), tmp_path / "cache")
     crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
-    assert whole.manifest.digest != crop.manifest.digest
+    assert uncropped.manifest.digest != crop.manifest.digest
     (note,) = crop.notes
     assert "every image, in test too, is cropped to its bounding box" in note
     boxes = cub / "bounding_boxes.txt"
     boxes.write_text(boxes.read_text().replace("30.0 20.5", "29.0 20.5", 1))
     assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest == (
-        whole.manifest.digest
+        uncropped.manifest.digest
     )
     moved = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert moved.manifest.digest != crop.manifest.digest
@@ -381,10 +399,10 @@ def test_other_generator_settings_have_another_root():
     node = OmegaConf.load(CONF / "synthetic.yaml")
     roots = set()
     for key in [None, *(field.name for field in fields(schema.Generator))]:
-        whole = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
+        config = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
         if key is not None:
-            whole.dataset.generator[key] = 63
-        roots.add(whole.dataset.root)
+            config.dataset.generator[key] = 63
+        roots.add(config.dataset.root)
     assert len(roots) == 7
 
 
@@ -397,7 +415,7 @@ def with_box(cub, number: int, box: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "said"),
+    ("box", "message"),
     [
         ("1.0 2.0 0.0 20.5", "a bounding box without area"),
         ("1.0 2.0 30.0 -20.5", "a bounding box without area"),
@@ -407,10 +425,10 @@ def with_box(cub, number: int, box: str) -> None:
     ],
 )
 def test_a_box_that_cannot_be_cut_is_refused_before_anything_is_computed(
-    conf, cub, tmp_path, box, said
+    conf, cub, tmp_path, box, message
 ):
     with_box(cub, 4, box)
-    with pytest.raises(UserError, match=rf"box_crop=true: 1 of 27 images have {said} .*bird 3"):
+    with pytest.raises(UserError, match=rf"box_crop=true: 1 of 27 images have {message} .*bird 3"):
         dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest  # nothing is cut
 

@@ -85,11 +85,11 @@ def test_orientation_is_applied_once_in_every_format(kind, orientation, tmp_path
     exif[0x0112] = orientation
     save = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(pixels), kind, exif=exif, **save)
-    theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    mine = decode(data, "a").permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(mine, np.asarray(theirs))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    actual = decode(data, "a").permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(actual, np.asarray(expected))
     (tmp_path / "a").write_bytes(data)
-    assert image_size(tmp_path / "a") == theirs.size
+    assert image_size(tmp_path / "a") == expected.size
 
 
 def test_orientation_in_xmp_alone_is_applied_on_both_paths(jpeg, monkeypatch):
@@ -171,7 +171,7 @@ def test_a_jpeg_decodes_without_torchcodec(jpeg):
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "empty file"),
         (b"\n<!DOCTYPE html><html>404</html>", "HTML page"),
@@ -179,8 +179,8 @@ def test_a_jpeg_decodes_without_torchcodec(jpeg):
         (b"\0" * 100, "no image in a format"),
     ],
 )
-def test_what_is_no_image_is_diagnosed_in_one_line(data, said):
-    with pytest.raises(ImageError, match=said) as caught:
+def test_what_is_no_image_is_diagnosed_in_one_line(data, message):
+    with pytest.raises(ImageError, match=message) as caught:
         decode(data, "images/a\nb.jpg")
     assert str(caught.value).startswith("images/a b.jpg: ")
     assert "\n" not in str(caught.value)

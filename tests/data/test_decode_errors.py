@@ -74,8 +74,8 @@ OTHER = {
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("name", OTHER)
 def test_what_lies_under_the_name_of_a_image_is_named(name):
-    data, said = OTHER[name]
-    with pytest.raises(ImageError, match=rf"^bird\.jpg: {said}") as caught:
+    data, message = OTHER[name]
+    with pytest.raises(ImageError, match=rf"^bird\.jpg: {message}") as caught:
         decode(data, "bird.jpg")
     assert "\n" not in str(caught.value)
 
@@ -142,8 +142,8 @@ def read_all(file: Path) -> None:
     for read in (lambda: decode(file.read_bytes(), file.name), lambda: image_size(file)):
         with pytest.raises(Exception):  # noqa: B017 - whatever it is, nothing is started
             read()
-    looks = images.read_images(file.parent, [file.name], 1, lambda n, note="": None)
-    assert "PostScript" in looks.bad[0]
+    scan = images.read_images(file.parent, [file.name], 1, lambda n, note="": None)
+    assert "PostScript" in scan.bad[0]
 
 
 @pytest.mark.fault(46)
@@ -161,7 +161,7 @@ def test_no_program_is_started_for_an_eps(tmp_path: Path, mark: Path):
 
 
 def calls_without_formats() -> list[str]:
-    found = []
+    calls = []
     for path in sorted(Path(fgvc.__file__).parent.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)) if "Image" in text else ():
@@ -169,8 +169,8 @@ def calls_without_formats() -> list[str]:
                 continue
             opens = node.func.attr == "open" and ast.unparse(node.func.value).endswith("Image")
             if opens and "formats" not in {keyword.arg for keyword in node.keywords}:
-                found.append(f"{path}:{node.lineno}")
-    return found
+                calls.append(f"{path}:{node.lineno}")
+    return calls
 
 
 @pytest.mark.fault(46)
@@ -182,7 +182,7 @@ def test_a_strip_is_refused_and_a_pixel_is_a_image(jpeg: Callable[..., bytes], t
     for name, size in (("wide", (1000, 1)), ("tall", (1, 1000)), ("pixel", (1, 1))):
         (tmp_path / name).write_bytes(jpeg(1, size))
     names = ["pixel", "tall", "wide"]
-    looks = images.read_images(tmp_path, names, 1, lambda n, note="": None)
-    assert looks.bad.keys() == {1, 2}
-    assert looks.bad[1].startswith("tall: an image of 1 x 1000 pixels is too thin")
+    scan = images.read_images(tmp_path, names, 1, lambda n, note="": None)
+    assert scan.bad.keys() == {1, 2}
+    assert scan.bad[1].startswith("tall: an image of 1 x 1000 pixels is too thin")
     assert torch.unique(decode((tmp_path / "pixel").read_bytes(), "pixel")).numel() <= 3

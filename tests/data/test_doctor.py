@@ -298,10 +298,10 @@ def test_equal_files_under_two_labels_and_within_a_split(cub, run_doctor):
     shutil.copy(gulls[1], gulls[2])
     examination = run_doctor(cub)
     assert not examination.wrong
-    says = [f.says for f in examination.findings if f.check == "duplicates"]
-    assert "under two labels" in says[0]
-    assert "same split" in says[1]
-    assert len(says) == 2
+    messages = [f.says for f in examination.findings if f.check == "duplicates"]
+    assert "under two labels" in messages[0]
+    assert "same split" in messages[1]
+    assert len(messages) == 2
 
 
 def test_near_duplicates_across_the_splits(cub, run_doctor):

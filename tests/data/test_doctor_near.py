@@ -52,9 +52,9 @@ def test_search_finds_what_comparing_all_with_all_finds():
         for bit in rng.choice(128, row % 15, replace=False).tolist():
             other_M2[row, bit // 64] ^= np.uint64(1 << (bit % 64))
     differ_NM = np.bitwise_count(one_N2[:, None] ^ other_M2[None]).sum(axis=2)
-    wanted = np.argwhere(differ_NM <= near_duplicates.MAX_DISTANCE)
-    assert len(wanted) == 180
-    assert near_duplicates.pairs(one_N2, other_M2).tolist() == wanted.tolist()
+    expected = np.argwhere(differ_NM <= near_duplicates.MAX_DISTANCE)
+    assert len(expected) == 180
+    assert near_duplicates.pairs(one_N2, other_M2).tolist() == expected.tolist()
 
 
 def test_search_in_small_blocks_finds_the_same(monkeypatch):

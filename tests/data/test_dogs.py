@@ -105,14 +105,14 @@ def test_gaps_need_a_partial_copy(copies):
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("missing", "message"),
     [
         ("Images", "holds no Images/; set dataset.root="),
         ("lists/test_list.mat", r"holds no test_list\.mat; put it there or in lists/"),
     ],
 )
-def test_what_is_missing_is_named(copies, gone, message):
+def test_what_is_missing_is_named(copies, missing, message):
     root = copies.dogs()
-    victim = root / gone
+    victim = root / missing
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     assert_refused(root, message)

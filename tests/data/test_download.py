@@ -37,8 +37,8 @@ class Reply(BaseHTTPRequestHandler):
         server = self.server
         server.requests.append((self.path, self.headers.get("Range")))
         data = server.files[self.path]
-        asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        range_header = self.headers.get("Range")
+        start = int(range_header.removeprefix("bytes=").rstrip("-")) if range_header else 0
         misdeeds = server.misdeeds.get(self.path, [])
         (misdeeds.pop(0) if misdeeds else honest)(self, data, start)
 
@@ -56,8 +56,8 @@ def honest(reply: Reply, data: bytes, start: int) -> None:
     if start >= len(data):
         reply.begin(416, Content_Length=0)
     elif start:
-        whole = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        reply.begin(206, Content_Length=len(data) - start, Content_Range=whole)
+        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        reply.begin(206, Content_Length=len(data) - start, Content_Range=content_range)
         reply.wfile.write(data[start:])
     else:
         without_ranges(reply, data, start)
@@ -176,12 +176,12 @@ def test_a_file_arrives_whole(served, host, tmp_path, pauses):
     assert pauses == []
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, known):
-    size = {} if known else {"bytes": None}
+@pytest.mark.parametrize("size_known", [True, False])
+def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, size_known):
+    size = {} if size_known else {"bytes": None}
     archive = served("a.tar", DATA, cut_after(0.25), cut_after(0.5), hang_up, **size)
     assert received(archive, tmp_path).read_bytes() == DATA
-    starts = [int(asked[6:-1]) if asked else 0 for _, asked in host.requests]
+    starts = [int(range_header[6:-1]) if range_header else 0 for _, range_header in host.requests]
     assert 0 <= len(DATA) // 4 - starts[1] < http.CHUNK
     assert 0 == starts[0] < starts[1] < starts[2] == starts[3]  # nothing came of the third
 
@@ -192,12 +192,12 @@ def test_a_later_start_goes_on_with_what_is_there(served, host, tmp_path, pauses
     assert host.requests == [("/a.tar", "bytes=1000-")]
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_part_that_is_whole_is_only_verified(served, host, tmp_path, pauses, known):
+@pytest.mark.parametrize("size_known", [True, False])
+def test_a_part_that_is_whole_is_only_verified(served, host, tmp_path, pauses, size_known):
     (tmp_path / "a.tar.part").write_bytes(DATA)
-    archive = served("a.tar", DATA, **({} if known else {"bytes": None}))
+    archive = served("a.tar", DATA, **({} if size_known else {"bytes": None}))
     assert received(archive, tmp_path).read_bytes() == DATA
-    assert len(host.requests) == (0 if known else 1)
+    assert len(host.requests) == (0 if size_known else 1)
 
 
 @pytest.mark.fault(28)
@@ -214,9 +214,9 @@ def test_a_part_that_is_whole_is_only_verified(served, host, tmp_path, pauses, k
         cut_after(0.9),
     ],
 )
-@pytest.mark.parametrize("known", [True, False])
-def test_a_host_that_misbehaves_twice(served, tmp_path, pauses, misdeed, known):
-    size = {} if known else {"bytes": None}
+@pytest.mark.parametrize("size_known", [True, False])
+def test_a_host_that_misbehaves_twice(served, tmp_path, pauses, misdeed, size_known):
+    size = {} if size_known else {"bytes": None}
     archive = served("a.tar", DATA, misdeed, misdeed, **size)
     assert received(archive, tmp_path).read_bytes() == DATA
     assert len(pauses) == 2
@@ -237,7 +237,7 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize(
-    ("misdeed", "expected", "kept"),
+    ("misdeed", "expected", "part_stays"),
     [
         (not_found, "HTTP 404 Not Found, an HTML page", False),
         (sign_in, "an HTML page instead of the archive", False),
@@ -248,7 +248,9 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
         (cut_without_ranges, "IncompleteRead", True),
     ],
 )
-def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, expected, kept):
+def test_tries_are_counted_and_bounded(
+    served, host, tmp_path, pauses, misdeed, expected, part_stays
+):
     archive = served("a.tar", DATA, *[misdeed] * 50)
     with pytest.raises(UserError) as caught:
         received(archive, tmp_path)
@@ -261,7 +263,7 @@ def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, 
     first = 1 if misdeed in (other_bytes, too_long, short_and_proud, cut_without_ranges) else 0
     assert len(host.requests) in (http.MAX_FAILURES, http.MAX_FAILURES + first)
     assert pauses[-4:] == [1.0, 2.0, 4.0, 8.0]
-    assert [path.name for path in tmp_path.iterdir()] == (["a.tar.part"] if kept else [])
+    assert [path.name for path in tmp_path.iterdir()] == (["a.tar.part"] if part_stays else [])
 
 
 @pytest.mark.fault(13)
@@ -385,7 +387,7 @@ def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
+def dataset_of(conf, tmp_path) -> Callable[..., schema.Dataset]:
     def make(*archives: schema.Archive, reader: str = "dogs") -> schema.Dataset:
         rows = {str(number): archive for number, archive in enumerate(archives)}
         return conf(reader, tmp_path / "data" / "dogs", archives=rows, download=True)
@@ -395,61 +397,61 @@ def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
 
 def files_beside(tmp_path: Path) -> list[str]:
     """Names beside the dataset, without lock files."""
-    found = (tmp_path / "data").iterdir() if (tmp_path / "data").exists() else ()
-    return sorted(path.name for path in found if not path.name.endswith(".lock"))
+    entries = (tmp_path / "data").iterdir() if (tmp_path / "data").exists() else ()
+    return sorted(path.name for path in entries if not path.name.endswith(".lock"))
 
 
-def test_several_archives_become_one_folder(served, wanted, host, tmp_path):
+def test_several_archives_become_one_folder(served, dataset_of, host, tmp_path):
     images, lists = served("images.tar", tar(GOOD)), served("lists.zip", zipped(("l.mat", b"m")))
-    message = download.fetch(wanted(images, lists), silent)
+    message = download.fetch(dataset_of(images, lists), silent)
     root = tmp_path / "data" / "dogs"
     assert (root / "images" / "a.jpg").read_bytes() == b"picture"
     assert (root / "l.mat").read_bytes() == b"m"
     assert "images.tar, lists.zip" in message
     assert files_beside(tmp_path) == ["dogs"]
     assert len(host.requests) == 2
-    assert "nothing downloaded" in download.fetch(wanted(images, lists), silent)
+    assert "nothing downloaded" in download.fetch(dataset_of(images, lists), silent)
     assert len(host.requests) == 2
 
 
-def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, wanted, host, tmp_path):
+def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, dataset_of, host, tmp_path):
     archive = served("images.tar", tar(GOOD))
     file = tmp_path / "data" / "images.tar"
     file.parent.mkdir()
     file.write_bytes(tar(GOOD)[:-1])
-    download.fetch(wanted(archive), silent)
+    download.fetch(dataset_of(archive), silent)
     assert len(host.requests) == 1  # another file than the archive, by its digest
     for path in sorted((tmp_path / "data" / "dogs").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     file.write_bytes(host.files["/images.tar"])
-    download.fetch(wanted(archive), silent)  # into an empty folder
+    download.fetch(dataset_of(archive), silent)  # into an empty folder
     assert len(host.requests) == 1
     assert files_beside(tmp_path) == ["dogs", "images.tar"]
 
 
-def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, host, tmp_path):
+def test_nothing_is_put_in_place_when_the_second_archive_fails(served, dataset_of, host, tmp_path):
     first = served("images.tar", tar(GOOD))
     second = served("lists.tar", tar(GOOD), *[not_found] * http.MAX_FAILURES)
     with pytest.raises(UserError, match="404"):
-        download.fetch(wanted(first, second), silent)
+        download.fetch(dataset_of(first, second), silent)
     assert files_beside(tmp_path) == [".dogs.download"]  # the first is not fetched twice
-    download.fetch(wanted(first, second), silent)
+    download.fetch(dataset_of(first, second), silent)
     assert [path for path, _ in host.requests].count("/images.tar") == 1
     assert files_beside(tmp_path) == ["dogs"]
 
 
 @pytest.mark.fault(27)
-def test_a_malicious_archive_leaves_nothing(served, wanted, tmp_path):
+def test_a_malicious_archive_leaves_nothing(served, dataset_of, tmp_path):
     archives = served("good.tar", tar(GOOD)), served("bad.tar", BAD["above"])
     with pytest.raises(UserError, match="leads out of its folder"):
-        download.fetch(wanted(*archives), silent)
+        download.fetch(dataset_of(*archives), silent)
     assert files_beside(tmp_path) == []
 
 
 @pytest.mark.fault(28)
-def test_no_digest_no_download(served, wanted, host):
+def test_no_digest_no_download(served, dataset_of, host):
     with pytest.raises(UserError, match="neither sha256 nor md5"):
-        download.fetch(wanted(served("a.tar", tar(GOOD), sha256=None)), silent)
+        download.fetch(dataset_of(served("a.tar", tar(GOOD), sha256=None)), silent)
     assert host.requests == []
 
 
@@ -462,9 +464,9 @@ def test_no_digest_no_download(served, wanted, host):
         ("synthetic", "drawn"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, expected, tmp_path):
-    known = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
+def test_what_cannot_be_had_is_said_with_the_steps(dataset_of, reader, expected, tmp_path):
+    archive = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
     with pytest.raises(UserError, match=expected) as caught:
-        download.fetch(wanted(known, reader=reader), silent)
+        download.fetch(dataset_of(archive, reader=reader), silent)
     assert "\n" not in str(caught.value)
     assert files_beside(tmp_path) == []

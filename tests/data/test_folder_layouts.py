@@ -262,8 +262,10 @@ def test_a_class_named_like_a_split_is_a_class(classes):
     ],
 )
 def test_classes_that_are_named_like_splits_are_refused(classes, names):
-    shown = {name.split("/")[0] if "fold" in name else name.split("/")[-1] for name in names[:2]}
-    assert_refused(classes(dict.fromkeys(names, 3)), *shown, "dataset=table", "rename them")
+    split_names = {
+        name.split("/")[0] if "fold" in name else name.split("/")[-1] for name in names[:2]
+    }
+    assert_refused(classes(dict.fromkeys(names, 3)), *split_names, "dataset=table", "rename them")
 
 
 @pytest.mark.parametrize("test", ["test", "test/images", "test1/test1", "test/unknown"])

@@ -22,9 +22,9 @@ def assert_refused(root: Path, message: str, partial: bool = False) -> None:
 
 
 def change(file: Path, edit) -> None:
-    whole = json.loads(file.read_text())
-    edit(whole)
-    file.write_text(json.dumps(whole))
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_order_of_annotations_and_categories_changes_no_label(copies):
     root = copies.inat2017()
     before = inat2017.read(root, partial=False)
 
-    def shuffle(whole):
-        whole["annotations"].reverse()
-        whole["categories"].reverse()
+    def shuffle(document):
+        document["annotations"].reverse()
+        document["categories"].reverse()
 
     change(root / "train2017.json", shuffle)
     after = inat2017.read(root, partial=False)
@@ -78,8 +78,8 @@ def test_one_name_in_two_branches_is_told_apart(copies):
     assert names == ("Abies alba (Plantae)", "Abies alba (Aves)", "Aglais io")
 
 
-def rename_folders(whole):
-    for image in whole["images"]:
+def rename_folders(document):
+    for image in document["images"]:
         image["file_name"] = image["file_name"].replace("Zosterops lateralis", "Abies alba")
 
 
@@ -105,9 +105,9 @@ def test_val_inside_train_is_refused(copies):
     root = copies.inat2017()
     val = json.loads((root / "val2017.json").read_text())
 
-    def merge(whole):
-        whole["images"] += val["images"]
-        whole["annotations"] += val["annotations"]
+    def merge(document):
+        document["images"] += val["images"]
+        document["annotations"] += val["annotations"]
 
     change(root / "train2017.json", merge)
     assert_refused(
@@ -175,10 +175,10 @@ def test_a_partial_copy_leaves_out_categories_without_images(copies):
     assert index.hierarchy.chain == (("Plantae",), ("Insecta",))
 
 
-def without_birds(whole):
-    birds = {mark["image_id"] for mark in whole["annotations"] if mark["category_id"] == 1}
-    whole["images"] = [image for image in whole["images"] if image["id"] not in birds]
-    whole["annotations"] = [m for m in whole["annotations"] if m["image_id"] not in birds]
+def without_birds(document):
+    birds = {mark["image_id"] for mark in document["annotations"] if mark["category_id"] == 1}
+    document["images"] = [image for image in document["images"] if image["id"] not in birds]
+    document["annotations"] = [m for m in document["annotations"] if m["image_id"] not in birds]
 
 
 # --- the stream ---
@@ -196,7 +196,7 @@ def test_damaged_json_is_named(copies):
 @pytest.mark.parametrize("indent", [None, 2])
 def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
-    whole = {
+    document = {
         "info": {"a": [1, {"b": "]}"}]},
         "images": [{"id": 12345, "n": 'é " ] , }'}, {"id": 2}],
         "empty": [],
@@ -204,12 +204,12 @@ def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, i
         "last": [1, 23, None, "x"],
     }
     file = tmp_path / "x.json"
-    file.write_text(json.dumps(whole, indent=indent, ensure_ascii=False), encoding="utf-8")
+    file.write_text(json.dumps(document, indent=indent, ensure_ascii=False), encoding="utf-8")
     expected = [
-        ("info", whole["info"]),
-        *(("images", image) for image in whole["images"]),
+        ("info", document["info"]),
+        *(("images", image) for image in document["images"]),
         ("n", 12500.0),
-        *(("last", value) for value in whole["last"]),
+        *(("last", value) for value in document["last"]),
     ]
     assert list(json_stream.members(file)) == expected
 
@@ -252,9 +252,9 @@ def test_an_index_costs_a_few_hundred_bytes_an_image(tmp_path):
         marks = [{"id": n, "image_id": n, "category_id": n % classes} for n in number]
         names = [f"Genus species{k}" for k in range(classes)]
         rows = [{"id": k, "name": n, "supercategory": "Aves"} for k, n in enumerate(names)]
-        whole = {"images": images, "annotations": marks, "categories": rows}
-        (tmp_path / f"{part}2017.json").write_text(json.dumps(whole))
-    del whole, images, marks
+        document = {"images": images, "annotations": marks, "categories": rows}
+        (tmp_path / f"{part}2017.json").write_text(json.dumps(document))
+    del document, images, marks
     tracemalloc.start()
     index = inat2017.read(tmp_path, partial=False)
     _, peak = tracemalloc.get_traced_memory()

@@ -27,10 +27,10 @@ def table(cub, tmp_path) -> Manifest:
 
 def test_rows_come_in_the_order_asked_for_with_their_own_pixels(table):
     rows = np.random.default_rng(0).permutation(len(table))[:13]
-    got = list(loader.batches(table, rows, PREPROCESS, 4, 0))
-    assert [len(batch.row_B) for batch in got] == [4, 4, 4, 1]
-    assert np.concatenate([batch.row_B for batch in got]).tolist() == rows.tolist()
-    for batch in got:
+    batches = list(loader.batches(table, rows, PREPROCESS, 4, 0))
+    assert [len(batch.row_B) for batch in batches] == [4, 4, 4, 1]
+    assert np.concatenate([batch.row_B for batch in batches]).tolist() == rows.tolist()
+    for batch in batches:
         assert batch.pixels_BCHW.dtype == torch.uint8
         assert batch.bad == ()
         for row, pixels in zip(batch.row_B, batch.pixels_BCHW, strict=True):
@@ -43,23 +43,23 @@ def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
     box_N4[5] = 10.2, 0, 5.5, 36
     cut = replace(table, box_N4=box_N4, cropped=True)
     rows = np.array([5, 3])
-    (got,) = loader.batches(cut, rows, PREPROCESS, 4, 0)
+    (batch,) = loader.batches(cut, rows, PREPROCESS, 4, 0)
     expected = [
         PREPROCESS(
             decode((table.root / table.path[row]).read_bytes(), "")[:, top:bottom, left:right]
         )
         for row, (top, bottom, left, right) in ((5, (0, 36, 10, 16)), (3, (2, 23, 1, 31)))
     ]
-    assert torch.equal(got.pixels_BCHW, torch.stack(expected))
+    assert torch.equal(batch.pixels_BCHW, torch.stack(expected))
 
 
 def test_a_box_outside_its_image_is_a_bad_image(table):
     box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
     box_N4[5], box_N4[6] = (48, 0, 5, 5), (47.5, 35.5, 5, 5)
     cut = replace(table, box_N4=box_N4, cropped=True)
-    (got,) = loader.batches(cut, np.array([4, 5, 6]), PREPROCESS, 3, 0)
-    assert got.row_B.tolist() == [4, 6]
-    (bad,) = got.bad
+    (batch,) = loader.batches(cut, np.array([4, 5, 6]), PREPROCESS, 3, 0)
+    assert batch.row_B.tolist() == [4, 6]
+    (bad,) = batch.bad
     assert bad.message.startswith(f"{table.path[5]}: dataset.box_crop=true: the box 48, 0, 5, 5")
     assert "48 x 36 pixels" in bad.message
 
@@ -89,9 +89,9 @@ def test_workers_change_nothing(table, workers, recwarn):
     alone = list(loader.batches(table, rows, PREPROCESS, 5, 0))
     several = list(loader.batches(table, rows, PREPROCESS, 5, workers))
     assert len(alone) == len(several) == 6
-    for one, other in zip(alone, several, strict=True):
-        assert one.row_B.tolist() == other.row_B.tolist()
-        assert torch.equal(one.pixels_BCHW, other.pixels_BCHW)
+    for batch, expected in zip(alone, several, strict=True):
+        assert batch.row_B.tolist() == expected.row_B.tolist()
+        assert torch.equal(batch.pixels_BCHW, expected.pixels_BCHW)
 
 
 def test_no_rows_no_batches(table):
@@ -105,10 +105,10 @@ def test_an_undecodable_image_is_reported_and_not_replaced(cub, tmp_path, worker
     (cub / index.path[2]).write_bytes(b"<html>not found</html>")
     (cub / index.path[5]).write_bytes((cub / index.path[5]).read_bytes()[:-200])
     table = manifest.build(index, tmp_path / "cache")
-    got = list(loader.batches(table, np.arange(8), PREPROCESS, 4, workers))
-    assert [batch.row_B.tolist() for batch in got] == [[0, 1, 3], [4, 6, 7]]
-    assert [len(batch.pixels_BCHW) for batch in got] == [3, 3]
-    (html,), (torn,) = (batch.bad for batch in got)
+    batches = list(loader.batches(table, np.arange(8), PREPROCESS, 4, workers))
+    assert [batch.row_B.tolist() for batch in batches] == [[0, 1, 3], [4, 6, 7]]
+    assert [len(batch.pixels_BCHW) for batch in batches] == [3, 3]
+    (html,), (torn,) = (batch.bad for batch in batches)
     assert (html.row, torn.row) == (2, 5)
     assert html.message.startswith(f"{table.path[2]}: an HTML page")
     assert torn.message.startswith(f"{table.path[5]}: damaged image")

@@ -37,9 +37,9 @@ def build(cub, tmp_path):
         notes: list[str] | None = None,
         remember: bool = True,
     ) -> tuple[Manifest, int]:
-        hashed, told = Hashed(), [] if notes is None else notes
+        hashed, messages = Hashed(), [] if notes is None else notes
         table = manifest.build(
-            reader.read(cub, False), tmp_path / "cache", hashed, policy, told.append, remember
+            reader.read(cub, False), tmp_path / "cache", hashed, policy, messages.append, remember
         )
         return table, hashed.count
 
@@ -211,9 +211,9 @@ KINDS = ["missing", "broken link", "leads back", "folder", "pipe", "Input/output
 
 @pytest.mark.fault(57)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("known", [False, True])
-def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, known):
-    whole = build()[0] if known else None
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, cached):
+    original = build()[0] if cached else None
     path = reader.read(cub, False).path[4]
     data = (cub / path).read_bytes()
     make_absent(cub / path, kind)
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, known
     assert hashed == 1
     assert restored.sha256[4] == hashlib.sha256(data).hexdigest()
     assert restored.digest != marked.digest
-    assert whole is None or restored.digest == whole.digest
+    assert original is None or restored.digest == original.digest
 
 
 def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
@@ -319,17 +319,17 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
 def test_a_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
     index = reader.read(cub, False)
     shutil.copy(cub / index.path[0], cub / index.path[1])
-    made, _ = build()
-    split_N = made.split_N.copy()
+    built_manifest, _ = build()
+    split_N = built_manifest.split_N.copy()
     split_N[[1]] = VAL
-    (note,) = manifest.duplicate_notes(replace(made, split_N=split_N))
+    (note,) = manifest.duplicate_notes(replace(built_manifest, split_N=split_N))
     assert note.startswith("1 image occurs in both train and validation, byte for byte")
     assert f"{index.path[0]} = {index.path[1]}" in note
 
 
 def test_digests_ending_in_zero_bytes_survive_the_cache(tmp_path):
-    known = digest_cache.Digests(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
-    digest_cache.save(tmp_path / "a", known)
+    digests = digest_cache.Digests(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
+    digest_cache.save(tmp_path / "a", digests)
     again = digest_cache.load(tmp_path / "a", 1, pytest.fail)
     assert again.sha256_N.tolist() == [b"\1" + bytes(31)]
     assert again.state_N4.tolist() == [[1, 2, 3, 4]]

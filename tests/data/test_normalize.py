@@ -47,9 +47,9 @@ def test_crop_is_never_larger_than_what_it_is_cut_from(key):
 
 
 @pytest.mark.parametrize(
-    ("look", "typo", "near"),
+    ("look_up", "typo", "near"),
     [(normalization, "imagnet", "did you mean imagenet"), (native, "dino", "did you mean dinov2")],
 )
-def test_unknown_key_names_the_nearest(look, typo, near):
+def test_unknown_key_names_the_nearest(look_up, typo, near):
     with pytest.raises(UserError, match=f"={typo}: unknown; {near}"):
-        look(typo)
+        look_up(typo)

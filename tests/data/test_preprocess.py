@@ -25,7 +25,7 @@ from fgvc.types import UserError
 PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def made(policy: str = "shared", side: int = 224, key: str = "vit") -> Preprocess:
+def preprocess_of(policy: str = "shared", side: int = 224, key: str = "vit") -> Preprocess:
     return Preprocess(policy, side, native(key).normalization, key)
 
 
@@ -40,8 +40,8 @@ def by_pillow(data: bytes, resize: int, side: int, squash: bool, filter_: str) -
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    difference = (ours.int() - theirs.int()).abs()
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    difference = (actual.int() - expected.int()).abs()
     assert difference.max() <= 2
     assert (difference > 1).float().mean() < 1e-4
     assert (difference > 0).float().mean() < 0.05
@@ -51,26 +51,26 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 def test_pixels_are_pillows_within_one(jpeg, size, policy):
     data = jpeg(size[0], size)
-    ours = made(policy)(decode(data, "a.jpg"))
+    actual = preprocess_of(policy)(decode(data, "a.jpg"))
     if policy == "shared":
-        theirs = by_pillow(data, 256, 224, squash=False, filter_="bicubic")
+        expected = by_pillow(data, 256, 224, squash=False, filter_="bicubic")
     else:
-        theirs = by_pillow(data, 300, 224, squash=True, filter_="bilinear")
-    assert_close(ours, theirs)
+        expected = by_pillow(data, 300, 224, squash=True, filter_="bilinear")
+    assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("size", [(500, 333), (333, 501), (447, 300)])
 @pytest.mark.parametrize("side", [224, 392, 448])
 def test_crop_is_torchvisions_on_pil(jpeg, size, side):
     data = jpeg(7, size)
-    theirs = v2.Compose(
+    expected = v2.Compose(
         [
             v2.Resize(round(side * 256 / 224), interpolation=v2.InterpolationMode.BICUBIC),
             v2.CenterCrop(side),
             v2.PILToTensor(),
         ]
     )(Image.open(io.BytesIO(data)))
-    assert_close(made(side=side)(decode(data, "a.jpg")), theirs)
+    assert_close(preprocess_of(side=side)(decode(data, "a.jpg")), expected)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_crop_is_torchvisions_on_pil(jpeg, size, side):
     ],
 )
 def test_geometry(policy, key, side, expected):
-    assert dataclasses.astuple(made(policy, side, key).geometry) == expected
+    assert dataclasses.astuple(preprocess_of(policy, side, key).geometry) == expected
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("key", NATIVE)
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1), (223, 225), (2000, 30)])
 def test_any_shape_gives_the_square(policy, key, size):
-    square = made(policy, 224, key)(torch.full((3, *size), 77, dtype=torch.uint8))
+    square = preprocess_of(policy, 224, key)(torch.full((3, *size), 77, dtype=torch.uint8))
     assert square.shape == (3, 224, 224)
     assert square.is_contiguous()
     assert (square == 77).all()
@@ -106,47 +106,47 @@ def test_any_shape_gives_the_square(policy, key, size):
 def test_absurdly_thin_image_is_refused_in_one_line():
     thin = torch.zeros(3, 1, 1, dtype=torch.uint8).expand(3, 1, 3_000_000)
     with pytest.raises(UserError, match="3000000 x 1 pixels is too thin") as caught:
-        made()(thin)
+        preprocess_of()(thin)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", NORMALIZATIONS)
 def test_normalize_is_the_formula(key):
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
-    ours = Preprocess("shared", 16, key, "vit").normalize(pixels)
+    normalized = Preprocess("shared", 16, key, "vit").normalize(pixels)
     entry = NORMALIZATIONS[key]
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (entry.mean, entry.std))
-    assert ours.dtype == torch.float32
-    np.testing.assert_allclose(ours.numpy(), (pixels.numpy() / 255 - mean) / std, atol=2e-6)
+    assert normalized.dtype == torch.float32
+    np.testing.assert_allclose(normalized.numpy(), (pixels.numpy() / 255 - mean) / std, atol=2e-6)
 
 
 def test_identity_is_plain_and_moves_with_every_choice_that_moves_pixels():
-    base = made().identity
+    base = preprocess_of().identity
     assert json.loads(json.dumps(base)) == base
     others = [
-        made("transfg"),
-        made("native"),
-        made(side=256),
+        preprocess_of("transfg"),
+        preprocess_of("native"),
+        preprocess_of(side=256),
         Preprocess("shared", 224, "clip", "vit"),
     ]
-    texts = {json.dumps(other.identity, sort_keys=True) for other in [made(), *others]}
+    texts = {json.dumps(other.identity, sort_keys=True) for other in [preprocess_of(), *others]}
     assert len(texts) == 5
 
 
 def test_identity_under_shared_does_not_depend_on_the_family():
-    one, other = (Preprocess("shared", 224, "half", key) for key in ("vit", "dinov2"))
-    assert one.identity == other.identity
+    first, second = (Preprocess("shared", 224, "half", key) for key in ("vit", "dinov2"))
+    assert first.identity == second.identity
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("shard", 224, "half", "vit"), "preprocess=shard: one of shared, native, transfg"),
         (("shared", 224, "hlf", "vit"), "did you mean half"),
     ],
 )
-def test_refused(arguments, said):
-    with pytest.raises(UserError, match=said):
+def test_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
         Preprocess(*arguments)
 
 
@@ -174,8 +174,8 @@ def test_native_takes_size_and_filter_of_the_family_and_statistics_of_the_checkp
     ],
 )
 def test_native_refuses_statistics_that_are_not_the_checkpoints(overrides, own):
-    given = overrides[1].partition("=")[2]
-    said = rf"backbone\.normalization={given}: preprocess=native .* means {own}.*preprocess=shared"
-    with pytest.raises(UserError, match=said) as caught:
+    key = overrides[1].partition("=")[2]
+    message = rf"backbone\.normalization={key}: preprocess=native .* means {own}.*preprocess=shared"
+    with pytest.raises(UserError, match=message) as caught:
         evaluation_transform(conf_of(*overrides))
     assert "\n" not in str(caught.value)

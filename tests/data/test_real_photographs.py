@@ -48,12 +48,12 @@ def test_partial_copy(birds):
 def test_every_photograph_decodes_in_order(birds):
     rows = np.arange(len(birds.manifest))
     preprocess = Preprocess("shared", 224, "half", "vit")
-    seen = []
+    read_rows = []
     for batch in loader.batches(birds.manifest, rows, preprocess, 64, 2):
         assert batch.bad == ()
         assert batch.pixels_BCHW.shape[1:] == (3, 224, 224)
-        seen += batch.row_B.tolist()
-    assert seen == rows.tolist()
+        read_rows += batch.row_B.tolist()
+    assert read_rows == rows.tolist()
 
 
 def test_pixels_are_pillows(birds):
@@ -69,8 +69,8 @@ def test_pixels_are_pillows(birds):
         cropped = image.resize(size, Image.Resampling.BICUBIC).crop(
             (left, top, left + 224, top + 224)
         )
-        theirs = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).int()
-        difference = (preprocess(decode(data, path)).int() - theirs).abs()
+        expected = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).int()
+        difference = (preprocess(decode(data, path)).int() - expected).abs()
         assert difference.max() <= 2
         beyond += int((difference > 1).sum())
         total += difference.numel()

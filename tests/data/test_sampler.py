@@ -25,8 +25,8 @@ def order():
     return made
 
 
-def label_of(made: Order) -> dict[int, int]:
-    return dict(zip(made.row_N.tolist(), made.label_N.tolist(), strict=True))
+def label_of(sampler: Order) -> dict[int, int]:
+    return dict(zip(sampler.row_N.tolist(), sampler.label_N.tolist(), strict=True))
 
 
 def test_a_uniform_epoch_has_every_row_once(order):
@@ -48,46 +48,46 @@ def test_seed_and_epoch_decide_and_nothing_else(order, sampling):
     assert first.row_N.tolist() != order(sampling, seed=4).epoch(4).row_N.tolist()
 
 
-def renumbered(made: Order) -> tuple[Order, np.ndarray]:
+def renumbered(sampler: Order) -> tuple[Order, np.ndarray]:
     """The same images under other rows, listed in another order; and the old row of each new."""
     rng = np.random.default_rng(5)
-    place_N, new_N = rng.permutation(len(made.row_N)), rng.permutation(200)
+    place_N, new_N = rng.permutation(len(sampler.row_N)), rng.permutation(200)
     other = dataclasses.replace(
-        made,
-        row_N=new_N[made.row_N[place_N]],
-        label_N=made.label_N[place_N],
-        key_N=made.key_N[place_N],
+        sampler,
+        row_N=new_N[sampler.row_N[place_N]],
+        label_N=sampler.label_N[place_N],
+        key_N=sampler.key_N[place_N],
     )
     return other, np.argsort(new_N)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
 def test_rows_and_their_order_change_no_draw(order, sampling):
-    made = order(sampling)
-    other, old_of = renumbered(made)
+    sampler = order(sampling)
+    other, old_of = renumbered(sampler)
     for number in range(5):
-        epoch, again = made.epoch(number), other.epoch(number)
+        epoch, again = sampler.epoch(number), other.epoch(number)
         assert old_of[again.row_N].tolist() == epoch.row_N.tolist()
         assert again.occurrence_N.tolist() == epoch.occurrence_N.tolist()
 
 
 def test_an_image_more_leaves_the_order_of_the_others(order):
-    made = order()
+    sampler = order()
     more = dataclasses.replace(
-        made,
-        row_N=np.append(made.row_N, 300),
-        label_N=np.append(made.label_N, 0),
-        key_N=np.append(made.key_N, KEYS[300]),
+        sampler,
+        row_N=np.append(sampler.row_N, 300),
+        label_N=np.append(sampler.label_N, 0),
+        key_N=np.append(sampler.key_N, KEYS[300]),
     )
     longer = more.epoch(1).row_N.tolist()
     longer.remove(300)
-    assert longer == made.epoch(1).row_N.tolist()
+    assert longer == sampler.epoch(1).row_N.tolist()
 
 
 def test_every_image_stands_everywhere_as_often(order):
     """Mean place of each of 53 images over 400 epochs: 26, standard deviation 0.77."""
-    made = order()
-    place_EN = np.array([np.argsort(made.epoch(number).row_N) for number in range(400)])
+    sampler = order()
+    place_EN = np.array([np.argsort(sampler.epoch(number).row_N) for number in range(400)])
     assert np.abs(place_EN.mean(axis=0) - 26).max() < 4 * 0.77
 
 
@@ -95,9 +95,9 @@ def test_every_image_stands_everywhere_as_often(order):
     ("batch_size", "steps", "read"), [(8, 6, 48), (53, 1, 53), (54, 1, 53), (1, 53, 53)]
 )
 def test_an_incomplete_last_batch_is_left_out(order, batch_size, steps, read):
-    made = order(batch_size=batch_size)
-    assert made.steps_per_epoch == steps
-    epoch = made.epoch(0)
+    sampler = order(batch_size=batch_size)
+    assert sampler.steps_per_epoch == steps
+    epoch = sampler.epoch(0)
     rows = np.concatenate([epoch.part(step, 0, 1).row_N for step in range(steps)])
     assert len(set(rows.tolist())) == len(rows) == read
     assert rows.tolist() == epoch.row_N[:read].tolist()
@@ -112,15 +112,15 @@ def test_what_is_left_out_differs_from_epoch_to_epoch(order):
 @pytest.mark.parametrize("batch_size", [16, 15, 10, 2])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_share_out_the_global_batch(order, sampling, batch_size, world):
-    made = order(sampling, batch_size)
-    epoch = made.epoch(1)
-    for step in range(made.steps_per_epoch):
-        whole = epoch.part(step, 0, 1)
+    sampler = order(sampling, batch_size)
+    epoch = sampler.epoch(1)
+    for step in range(sampler.steps_per_epoch):
+        global_batch = epoch.part(step, 0, 1)
         parts = [epoch.part(step, rank, world) for rank in range(world)]
         again = Draws.joined(parts)
-        assert whole.place_N.tolist() == list(range(batch_size))
+        assert global_batch.place_N.tolist() == list(range(batch_size))
         for column in ("row_N", "occurrence_N", "place_N"):
-            assert getattr(again, column).tolist() == getattr(whole, column).tolist()
+            assert getattr(again, column).tolist() == getattr(global_batch, column).tolist()
         sizes = [len(part) for part in parts]
         assert max(sizes) - min(sizes) <= 2
         assert all(size % 2 == 0 for size in sizes[:-1])
@@ -134,11 +134,11 @@ def test_ranks_share_out_a_single_smaller_batch(order):
 
 
 def test_balanced_draws_are_dealt_evenly_to_the_classes(order):
-    made = order("class_balanced")
-    label = label_of(made)
+    sampler = order("class_balanced")
+    label = label_of(sampler)
     extra = np.zeros(4, dtype=np.int64)
     for number in range(200):
-        rows = made.epoch(number).row_N.tolist()
+        rows = sampler.epoch(number).row_N.tolist()
         assert len(rows) == 53
         count_C = np.bincount([label[row] // 5 for row in rows], minlength=4)
         assert sorted(count_C) == [13, 13, 13, 14]
@@ -148,9 +148,9 @@ def test_balanced_draws_are_dealt_evenly_to_the_classes(order):
 
 
 def test_a_class_is_used_up_before_a_row_repeats(order):
-    made = order("class_balanced")
-    label = label_of(made)
-    epoch = made.epoch(0)
+    sampler = order("class_balanced")
+    label = label_of(sampler)
+    epoch = sampler.epoch(0)
     for place, size in enumerate(COUNTS):
         mine_N = np.array([label[row] == 5 * place for row in epoch.row_N.tolist()])
         times = np.unique(epoch.row_N[mine_N], return_counts=True)[1]
@@ -160,23 +160,23 @@ def test_a_class_is_used_up_before_a_row_repeats(order):
 
 
 def test_balanced_draws_of_a_large_class_reach_all_of_it(order):
-    made = order("class_balanced")
-    large = set(made.row_N[: COUNTS[0]].tolist())
-    seen = [set(made.epoch(number).row_N.tolist()) & large for number in range(20)]
-    assert len(seen[0]) in (13, 14)
-    assert set.union(*seen) == large
+    sampler = order("class_balanced")
+    large = set(sampler.row_N[: COUNTS[0]].tolist())
+    drawn_rows = [set(sampler.epoch(number).row_N.tolist()) & large for number in range(20)]
+    assert len(drawn_rows[0]) in (13, 14)
+    assert set.union(*drawn_rows) == large
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
 def test_undrawn_rows_are_those_in_no_batch_of_the_steps_so_far(order, sampling):
     """At any step of any epoch, as after a resume; the parts of all ranks together."""
-    made = order(sampling)
-    left, undrawn = set(made.row_N.tolist()), []
-    for step in range(4 * made.steps_per_epoch):
+    sampler = order(sampling)
+    left, undrawn = set(sampler.row_N.tolist()), []
+    for step in range(4 * sampler.steps_per_epoch):
         undrawn.append(sorted(left))
-        epoch, start = divmod(step, made.steps_per_epoch)
+        epoch, start = divmod(step, sampler.steps_per_epoch)
         for rank in range(3):
-            left -= set(made.epoch(epoch).part(start, rank, 3).row_N.tolist())
-    assert [made.undrawn(step).tolist() for step in range(len(undrawn))] == undrawn
-    assert undrawn[0] == sorted(made.row_N.tolist())
-    assert undrawn[made.steps_per_epoch]  # 53 rows are no multiple of the batch
+            left -= set(sampler.epoch(epoch).part(start, rank, 3).row_N.tolist())
+    assert [sampler.undrawn(step).tolist() for step in range(len(undrawn))] == undrawn
+    assert undrawn[0] == sorted(sampler.row_N.tolist())
+    assert undrawn[sampler.steps_per_epoch]  # 53 rows are no multiple of the batch

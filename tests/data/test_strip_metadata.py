@@ -64,10 +64,10 @@ CHUNKS = {
 @pytest.mark.parametrize("name", CHUNKS)
 def test_png_chunks_that_hold_no_pixel_change_none(name):
     data = PNG[:33] + b"".join(CHUNKS[name]) + PNG[33:]
-    mine = decode(data, "a.png")
-    assert torch.equal(mine, torch.from_numpy(PIXELS).permute(2, 0, 1))
-    theirs = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    assert torch.equal(mine, theirs)
+    actual = decode(data, "a.png")
+    assert torch.equal(actual, torch.from_numpy(PIXELS).permute(2, 0, 1))
+    expected = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.fault(47)

@@ -41,31 +41,31 @@ COUNTS = [(5, 3), (1, 4), (2, 1), (3, 0), *[(4, 4)] * 9]
 
 
 def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew():
-    kept = tiny_subset(index_of(COUNTS), validation=True)
-    assert kept.labelmap.names == ("c0", "c2", "c4", "c5", "c6", "c7", "c8", "c9")
-    train_C, test_C = (np.bincount(kept.label_N[kept.split_N == s]) for s in (TRAIN, TEST))
+    subset = tiny_subset(index_of(COUNTS), validation=True)
+    assert subset.labelmap.names == ("c0", "c2", "c4", "c5", "c6", "c7", "c8", "c9")
+    train_C, test_C = (np.bincount(subset.label_N[subset.split_N == s]) for s in (TRAIN, TEST))
     assert train_C.tolist() == [3, 2, 3, 3, 3, 3, 3, 3]
     assert test_C.tolist() == [2, 1, 2, 2, 2, 2, 2, 2]
 
 
 def test_columns_stay_with_their_images():
-    kept = tiny_subset(index_of(COUNTS), validation=True)
-    for row, path in enumerate(kept.path):
+    subset = tiny_subset(index_of(COUNTS), validation=True)
+    for row, path in enumerate(subset.path):
         old = int(path.split("/")[0])
-        assert kept.labelmap.names[kept.label_N[row]] == f"c{old}"
-        assert kept.box_N4[row].tolist() == [old] * 4
-        assert kept.parts.xy_NK2[row].tolist() == [[old, old]]
-        assert kept.hierarchy.chain[kept.label_N[row]] == (f"family {old}",)
+        assert subset.labelmap.names[subset.label_N[row]] == f"c{old}"
+        assert subset.box_N4[row].tolist() == [old] * 4
+        assert subset.parts.xy_NK2[row].tolist() == [[old, old]]
+        assert subset.hierarchy.chain[subset.label_N[row]] == (f"family {old}",)
 
 
 def test_line_order_changes_no_choice():
-    one, other = (tiny_subset(index_of(COUNTS, order), validation=True) for order in (0, 1))
-    assert sorted(one.path) == sorted(other.path)
+    first, second = (tiny_subset(index_of(COUNTS, order), validation=True) for order in (0, 1))
+    assert sorted(first.path) == sorted(second.path)
 
 
 def test_without_validation_two_train_images_are_enough():
-    kept = tiny_subset(index_of(COUNTS), validation=False)
-    assert np.bincount(kept.label_N[kept.split_N == TRAIN]).max() == 2
+    subset = tiny_subset(index_of(COUNTS), validation=False)
+    assert np.bincount(subset.label_N[subset.split_N == TRAIN]).max() == 2
 
 
 def test_nothing_to_take():
@@ -75,24 +75,24 @@ def test_nothing_to_take():
 
 def test_the_form_of_accents_changes_no_choice():
     """Composed, é sorts after z; decomposed, before f."""
-    whole = index_of([(4, 4)] * 3)
+    index = index_of([(4, 4)] * 3)
     accented = tuple(
-        path.replace("0.jpg", "é.jpg").replace("1.jpg", "z.jpg") for path in whole.path
+        path.replace("0.jpg", "é.jpg").replace("1.jpg", "z.jpg") for path in index.path
     )
     chosen = []
     for form in ("NFC", "NFD"):
         path = tuple(unicodedata.normalize(form, name) for name in accented)
-        kept = tiny_subset(replace(whole, path=path), validation=True)
-        chosen.append({unicodedata.normalize("NFC", name) for name in kept.path})
+        subset = tiny_subset(replace(index, path=path), validation=True)
+        chosen.append({unicodedata.normalize("NFC", name) for name in subset.path})
     assert chosen[0] == chosen[1]
 
 
 def test_one_image_per_class_of_a_validation_split_is_kept():
-    whole = index_of([(4, 4)] * 4)
-    val_N = np.array([path.startswith(("0/1", "1/1", "3/1")) for path in whole.path])  # test images
-    extra = np.array([path.split("/")[1] in ("11.jpg", "12.jpg") for path in whole.path])
-    whole = replace(whole, split_N=np.where(val_N & extra, VAL, whole.split_N).astype(np.uint8))
-    kept = tiny_subset(whole, validation=True)
-    assert kept.labelmap.names == ("c0", "c1", "c3")
+    index = index_of([(4, 4)] * 4)
+    val_N = np.array([path.startswith(("0/1", "1/1", "3/1")) for path in index.path])  # test images
+    extra = np.array([path.split("/")[1] in ("11.jpg", "12.jpg") for path in index.path])
+    index = replace(index, split_N=np.where(val_N & extra, VAL, index.split_N).astype(np.uint8))
+    subset = tiny_subset(index, validation=True)
+    assert subset.labelmap.names == ("c0", "c1", "c3")
     for split, count in ((TRAIN, 2), (VAL, 1), (TEST, 2)):
-        assert np.bincount(kept.label_N[kept.split_N == split]).tolist() == [count] * 3
+        assert np.bincount(subset.label_N[subset.split_N == split]).tolist() == [count] * 3

@@ -89,9 +89,9 @@ def test_a_genus_is_the_species_that_share_its_looks():
     generator = replace(SMALL, classes=8)
     above = hierarchy(generator)
     all_species = species(generator.classes, generator.seed)
-    for (a, one), (b, other) in combinations(enumerate(all_species), 2):
+    for (a, first), (b, second) in combinations(enumerate(all_species), 2):
         alike = all(
-            getattr(one.code, part) == getattr(other.code, part) for part in GENUS_ATTRIBUTES
+            getattr(first.code, part) == getattr(second.code, part) for part in GENUS_ATTRIBUTES
         )
         assert (above.chain[a] == above.chain[b]) == alike
     assert len(set(above.chain)) == len(above.names) == 3
@@ -179,7 +179,7 @@ def test_progress_counts_every_image(tmp_path):
 
 @pytest.mark.parametrize("spoil", ["settings", "index", "stranger", "file"])
 def test_other_content_is_refused_and_kept(small, tmp_path, spoil):
-    root, wanted = tmp_path / "birds", SMALL
+    root, config = tmp_path / "birds", SMALL
     if spoil == "stranger":
         root.mkdir()
         (root / "notes.txt").write_text("mine")
@@ -188,13 +188,13 @@ def test_other_content_is_refused_and_kept(small, tmp_path, spoil):
     else:
         shutil.copytree(small, root)
     if spoil == "settings":
-        wanted = replace(SMALL, seed=SMALL.seed + 1)
+        config = replace(SMALL, seed=SMALL.seed + 1)
     if spoil == "index":
         (root / "images.txt").write_text("")
         (root / "notes.txt").write_text("mine")  # so it is not only ours to replace
     before = contents(root)
     with pytest.raises(UserError, match=r"dataset\.root=") as caught:
-        write(root, wanted)
+        write(root, config)
     assert str(root) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert contents(root) == before
@@ -354,8 +354,8 @@ def test_parts_tell_more_than_the_whole(views, view):
 
 
 def test_file_size_does_not_tell_classes_apart(tmp_path):
-    wanted = replace(SMALL, classes=6, train_per_class=16, test_per_class=16)
-    root = write(tmp_path / "birds", wanted)
+    config = replace(SMALL, classes=6, train_per_class=16, test_per_class=16)
+    root = write(tmp_path / "birds", config)
     images = [root / "images" / row[1] for row in table(root, "images.txt")]
     label_N = np.array([int(row[1]) for row in table(root, "image_class_labels.txt")])
     test_N = np.array([row[1] == "0" for row in table(root, "train_test_split.txt")])

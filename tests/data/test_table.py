@@ -56,9 +56,9 @@ def test_columns(copies, kind):
 
 
 def test_the_three_formats_say_the_same(copies):
-    found = [read(copies.table(kind)) for kind in KINDS]
-    assert len({index.labelmap.digest for index in found}) == 1
-    assert len({index.path for index in found}) == 1
+    indexes = [read(copies.table(kind)) for kind in KINDS]
+    assert len({index.labelmap.digest for index in indexes}) == 1
+    assert len({index.path for index in indexes}) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -324,6 +324,6 @@ def test_the_doctor_examines_the_images(images, conf, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
     chosen = conf("table", tmp_path, table=str(file))
     chosen.root = None
-    found = doctor.examine(chosen, 1, silent, tmp_path / "cache")
-    assert not found.wrong
-    assert found.facts["pictures"]["read"] == 12  # type: ignore[index]
+    examination = doctor.examine(chosen, 1, silent, tmp_path / "cache")
+    assert not examination.wrong
+    assert examination.facts["pictures"]["read"] == 12  # type: ignore[index]

@@ -57,10 +57,10 @@ def draws(order) -> Draws:
 
 @pytest.fixture
 def read(table, augment) -> Callable[..., list[Batch]]:
-    def made(draws: Draws, sizes: Sequence[int], workers: int = 0, epoch: int = EPOCH):
+    def make(draws: Draws, sizes: Sequence[int], workers: int = 0, epoch: int = EPOCH):
         return list(loader.training_batches(table, draws, augment, epoch, sizes, workers))
 
-    return made
+    return make
 
 
 def pixels(batches: list[Batch]) -> torch.Tensor:
@@ -68,13 +68,13 @@ def pixels(batches: list[Batch]) -> torch.Tensor:
 
 
 def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, draws, read):
-    got = read(draws, [5, 5, 2, 12])
-    assert [len(batch.row_B) for batch in got] == [5, 5, 2, 12]
-    assert np.concatenate([batch.row_B for batch in got]).tolist() == draws.row_N.tolist()
-    assert np.concatenate([batch.place_B for batch in got]).tolist() == [*range(12), *range(12)]
+    batches = read(draws, [5, 5, 2, 12])
+    assert [len(batch.row_B) for batch in batches] == [5, 5, 2, 12]
+    assert np.concatenate([batch.row_B for batch in batches]).tolist() == draws.row_N.tolist()
+    assert np.concatenate([batch.place_B for batch in batches]).tolist() == [*range(12), *range(12)]
     assert draws.occurrence_N.max() > 0
-    told = zip(draws.row_N.tolist(), draws.occurrence_N.tolist(), strict=True)
-    for one_CHW, (row, occurrence) in zip(pixels(got), told, strict=True):
+    draw_pairs = zip(draws.row_N.tolist(), draws.occurrence_N.tolist(), strict=True)
+    for one_CHW, (row, occurrence) in zip(pixels(batches), draw_pairs, strict=True):
         image_CHW = decode((table.root / table.path[row]).read_bytes(), "")
         key = int(table.key_N[row])
         assert torch.equal(one_CHW, augment(image_CHW, EPOCH, key, occurrence))
@@ -83,10 +83,12 @@ def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, d
 def test_a_row_drawn_again_and_another_epoch_are_augmented_anew(draws, read):
     first = pixels(read(draws, [24]))
     again = pixels(read(draws, [24], epoch=EPOCH + 1))
-    assert not any(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not any(
+        torch.equal(first_CHW, again_CHW) for first_CHW, again_CHW in zip(first, again, strict=True)
+    )
     (twice,) = np.flatnonzero(draws.occurrence_N == 1)[:1]
-    (once,) = np.flatnonzero((draws.row_N == draws.row_N[twice]) & (draws.occurrence_N == 0))
-    assert not torch.equal(first[twice], first[once])
+    (first_place,) = np.flatnonzero((draws.row_N == draws.row_N[twice]) & (draws.occurrence_N == 0))
+    assert not torch.equal(first[twice], first[first_place])
 
 
 @pytest.mark.parametrize("sizes", [[12, 12], [1] * 24, [7, 5, 7, 5]])
@@ -97,13 +99,13 @@ def test_workers_and_sizes_change_nothing(draws, read, workers, sizes, recwarn):
 
 
 def test_ranks_and_a_start_amid_the_epoch_change_nothing(order, draws, read):
-    whole = pixels(read(draws, [12, 12]))
+    epoch_pixels = pixels(read(draws, [12, 12]))
     epoch = order.epoch(EPOCH)
     for rank, own in ((0, slice(0, 6)), (1, slice(6, 12))):
         part = epoch.part(1, rank, 2)
-        got = read(part, [4, 2])
-        assert np.concatenate([one.place_B for one in got]).tolist() == list(range(12))[own]
-        assert torch.equal(pixels(got), whole[12:][own])
+        batches = read(part, [4, 2])
+        assert np.concatenate([batch.place_B for batch in batches]).tolist() == list(range(12))[own]
+        assert torch.equal(pixels(batches), epoch_pixels[12:][own])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -112,12 +114,16 @@ def test_bad_images_are_reported_and_not_replaced(cub, tmp_path, augment, worker
     (cub / index.path[5]).write_bytes(b"<html>not found</html>")
     table = manifest.build(index, tmp_path / "cache")
     draws = Draws(np.array([4, 5, 6, 5, 5, 7]), np.array([0, 0, 0, 1, 2, 0]), np.arange(10, 16))
-    got = list(loader.training_batches(table, draws, augment, 0, [4, 1, 1], workers))
-    assert [one.row_B.tolist() for one in got] == [[4, 6], [], [7]]
-    assert [one.place_B.tolist() for one in got if one.place_B is not None] == [[10, 12], [], [15]]
-    assert [[bad.row for bad in one.bad] for one in got] == [[5, 5], [5], []]
-    assert got[0].bad[0].message.startswith(f"{table.path[5]}: an HTML page")
-    assert got[1].pixels_BCHW.shape == (0, 3, 32, 32)
+    batches = list(loader.training_batches(table, draws, augment, 0, [4, 1, 1], workers))
+    assert [batch.row_B.tolist() for batch in batches] == [[4, 6], [], [7]]
+    assert [batch.place_B.tolist() for batch in batches if batch.place_B is not None] == [
+        [10, 12],
+        [],
+        [15],
+    ]
+    assert [[bad.row for bad in batch.bad] for batch in batches] == [[5, 5], [5], []]
+    assert batches[0].bad[0].message.startswith(f"{table.path[5]}: an HTML page")
+    assert batches[1].pixels_BCHW.shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -185,22 +191,22 @@ def test_real_photographs_of_an_epoch_are_the_same_at_any_number_of_workers(tmp_
     for recipe in ("modern", "transfg"):
         chosen = ["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"]
         augment = training_transform(typed(composed(chosen)))
-        one, other = (
+        alone, several = (
             list(loader.training_batches(birds.manifest, draws, augment, 0, sizes, workers))
             for sizes, workers in (([64], 0), ([16, 16, 32], 2))
         )
-        assert not any(batch.bad for batch in one)
-        assert torch.equal(pixels(one), pixels(other))
-        assert pixels(one).float().std() > 40
+        assert not any(batch.bad for batch in alone)
+        assert torch.equal(pixels(alone), pixels(several))
+        assert pixels(alone).float().std() > 40
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_notice_to_every_process_of_the_job_leaves_the_workers_reading(
     table, augment, draws, read, number
 ):
-    whole = read(draws, [2] * 12)
+    expected = read(draws, [2] * 12)
     stream = loader.training_batches(table, draws, augment, EPOCH, [2] * 12, 2)
-    got = [next(stream), next(stream)]  # one of each worker: both have started
+    batches = [next(stream), next(stream)]  # one of each worker: both have started
     workers = [
         child
         for child in psutil.Process().children(recursive=True)
@@ -209,5 +215,5 @@ def test_a_notice_to_every_process_of_the_job_leaves_the_workers_reading(
     assert len(workers) >= 2
     for worker in workers:
         worker.send_signal(number)
-    got += list(stream)
-    assert torch.equal(pixels(got), pixels(whole))
+    batches += list(stream)
+    assert torch.equal(pixels(batches), pixels(expected))

@@ -120,8 +120,8 @@ def test_a_test_is_carved(frame, split):
 )
 def test_flags_are_splits(frame, columns, expected):
     index = read(frame({"path": PICTURES, "label": LABELS, **columns}))
-    wanted = {"a": TRAIN, "b": TEST, "c": VAL}
-    assert index.split_N.tolist() == [wanted[letter] for letter in expected]
+    split_of = {"a": TRAIN, "b": TEST, "c": VAL}
+    assert index.split_N.tolist() == [split_of[letter] for letter in expected]
     assert all(f"column {name}" in all_notes(index) or name in all_notes(index) for name in columns)
 
 
@@ -317,12 +317,12 @@ def paths(table_folder: Path, cells: list[str], **options):
 def test_absolute_paths_below_the_root_are_relative(table_folder):
     assert paths(table_folder, [str(table_folder / name) for name in PICTURES]) == PICTURES
     (table_folder / "link").symlink_to(table_folder / "images")
-    found = paths(
+    read_paths = paths(
         table_folder,
         [str(table_folder / "link" / name) for name in PICTURES],
         root=table_folder / "link",
     )
-    assert found == PICTURES
+    assert read_paths == PICTURES
     below = paths(
         table_folder,
         [str(table_folder / "images" / name) for name in PICTURES],
@@ -451,7 +451,7 @@ def _workbook(file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t.csv", "t.own", "t.parquet"])
 @pytest.mark.parametrize(
-    ("write", "what"),
+    ("write", "message"),
     [
         (_workbook, "is an Excel workbook or another ZIP archive; save the workbook as CSV UTF-8"),
         (
@@ -465,9 +465,9 @@ def _workbook(file: Path) -> None:
         (lambda file: file.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), r"workbook \(\.xls\)"),
     ],
 )
-def test_what_is_no_table_is_named(table_folder, name, write, what):
+def test_what_is_no_table_is_named(table_folder, name, write, message):
     write(table_folder / name)
-    assert_refused(table_folder / name, what)
+    assert_refused(table_folder / name, message)
 
 
 def test_a_folder_without_parquet_names_what_may_be_meant(table_folder):

@@ -36,14 +36,14 @@ def outcome_cache():
 def undisturbed_outcome(finetune, tmp_path, read_outcome, outcome_cache):
     """What a finetune with everything leaves when nobody disturbs it."""
 
-    def made():
+    def run_once():
         if not outcome_cache:
             ran = finetune(*EVERYTHING, f"runtime.output_root={tmp_path / 'undisturbed'}")
             assert ran.code == 0, ran.err
             outcome_cache.append(read_outcome(ran.folder))
         return outcome_cache[0]
 
-    return made
+    return run_once
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def rewrite_checkpoint(
     checkpoint.write(folder, tensors(old_tensors), facts)
 
 
-def sealed(folder: Path) -> Path:
+def seal(folder: Path) -> Path:
     """Make the forgery consistent, give the folder its new names, and return it.
 
     The config's hash goes into the stamp, the checkpoint, the reads of test and the retention.
@@ -102,7 +102,7 @@ def put(plain: Plain, path: Leaf, value: Plain) -> None:
     plain[path[-1]] = value
 
 
-def lie(value: Plain) -> Plain:
+def forge_value(value: Plain) -> Plain:
     """Another value of the same kind, as a forger would choose it."""
     if isinstance(value, bool):
         return not value

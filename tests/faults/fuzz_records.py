@@ -61,7 +61,7 @@ def fuzz(run: Path, home: Path, seed: int) -> str:
     name = rng.choice(JSON) if rng.random() < 0.75 else rng.choice(OTHER)
     change = _change(rng, folder, name)
     if rng.random() < 0.5:
-        folder = _sealed(folder)
+        folder = _seal(folder)
     read(home, folder, run)
     return f"{name}: {change}"
 
@@ -106,10 +106,10 @@ def _tolerated(reader: Callable[[], object]) -> None:
     assert "\n" not in line, f"more than one line: {line}"
 
 
-def _sealed(folder: Path) -> Path:
+def _seal(folder: Path) -> Path:
     """The folder with its digests computed again, as far as its files allow."""
     try:
-        return forger.sealed(folder)
+        return forger.seal(folder)
     except Exception:  # what is sealed is too odd for the forger itself: it stays as it is
         return folder
 

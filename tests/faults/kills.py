@@ -253,7 +253,7 @@ class Subject:
             wrong += [f"left over: {path.relative_to(root)}" for path in leftovers(root)]
             wrong += torn_records(root)
             if (result := self.result(root)) != self.expected:
-                wrong.append(f"another result: {difference(self.expected, result)}")
+                wrong.append(f"another result: {describe_difference(self.expected, result)}")
         state = "wrong" if wrong else "ended" if ran.code == 0 else "killed"
         return Outcome(kill, state, "; ".join(wrong), time.monotonic() - start)
 
@@ -289,7 +289,7 @@ def leftovers(root: Path) -> list[Path]:
     )
 
 
-def difference(expected: Any, actual: Any) -> str:
+def describe_difference(expected: Any, actual: Any) -> str:
     if isinstance(expected, dict) and isinstance(actual, dict):
         keys = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
         return f"differs in {keys}"

@@ -47,7 +47,7 @@ class Outcomes:
         if not self.tests:
             return "no test", "no test that bears its mark ran"
         if self.failed:
-            return "FAILED", "failed: " + ", ".join(sorted(map(_shortened, self.failed)))
+            return "FAILED", "failed: " + ", ".join(sorted(map(_short_node, self.failed)))
         if row.open and not self.expected:
             return "FAILED", "none of its tests fails as expected: remove `open` from its entry"
         if self.expected and not row.open:
@@ -55,7 +55,7 @@ class Outcomes:
         return ("open", row.open) if row.open else ("passed", "")
 
 
-def _shortened(node: str) -> str:
+def _short_node(node: str) -> str:
     """tests/store/test_array_cache.py::test_a_cut[x] -> store/memo::a_cut[x]"""
     file, _, name = node.partition("::")
     folder, _, stem = file.removesuffix(".py").removeprefix("tests/").rpartition("/")
@@ -70,12 +70,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    rows = chosen(config.getoption("--fault-group"), config.getoption("--fault-row"))
+    rows = select_rows(config.getoption("--fault-group"), config.getoption("--fault-row"))
     config.addinivalue_line("markers", "fault(row): injects this row of the fault table")
     config.pluginmanager.register(FaultTable(rows), "fault-table")
 
 
-def chosen(groups: str, numbers: str) -> list[Row]:
+def select_rows(groups: str, numbers: str) -> list[Row]:
     """The rows of these groups and numbers; all of them if neither is given."""
     names, row_numbers = _words(groups), _words(numbers)
     if unknown := [name for name in names if name not in GROUPS]:
@@ -153,7 +153,7 @@ class FaultTable:
         tests = self.outcomes[row].tests
         head = f"{row.number:>3} {result:<8}{len(tests):>4} test{'s' if len(tests) != 1 else ' '}  "
         yield from _wrapped(f"{row.group}: {row.fault}", head, " " * len(head))
-        names = sorted({_shortened(node).partition("[")[0] for node in tests})
+        names = sorted({_short_node(node).partition("[")[0] for node in tests})
         for text in (", ".join(names), remark):
             yield from _wrapped(text, " " * 12, " " * 12) if text else ()
 

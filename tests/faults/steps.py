@@ -16,7 +16,7 @@ def folder_run(run, root, *more):
     return run("dataset=folder", f'dataset.root="{root}"', *SMALL, *more, birds=False)
 
 
-def one_line(ran, *words):
+def assert_one_line(ran, *words):
     assert ran.code == 1
     assert ran.folder is None
     assert ran.err.count("\n") == 1, ran.err
@@ -25,7 +25,7 @@ def one_line(ran, *words):
         assert word in ran.err, ran.err
 
 
-def listed(ran, part):
+def listed_images(ran, part):
     """The images of a part of the split, as the record lists them."""
     return (ran.folder / f"splits/{part}.txt").read_text(encoding="utf-8").splitlines()
 
@@ -42,16 +42,16 @@ EVERYTHING = (  # that is drawn at random, averaged or counted, with a state aft
 )
 
 
-def states(run_files):
+def state_names(run_files):
     return {path.name for path in run_files("in-progress/resume/state-*.pt")}
 
 
-def status(run_files):
+def read_status(run_files):
     (path,) = run_files("in-progress/status.json")
     return json.loads(path.read_text())
 
 
-def flipped(path):
+def flip_byte(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -65,7 +65,7 @@ def set_key(facts: dict[str, Any], key: str, value: object) -> None:
     facts[name] = value
 
 
-def limited(call: Callable[..., Any], *arguments: Any) -> Any:
+def call_with_limited_memory(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call with 3 GiB of address space beyond what is mapped now."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)

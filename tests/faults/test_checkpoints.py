@@ -25,7 +25,7 @@ from fgvc.store import hashing
 from fgvc.store.tensor_file import KEY
 from fgvc.types import UserError
 from tests.faults.fuzz_checkpoints import opened
-from tests.faults.steps import limited, set_key
+from tests.faults.steps import call_with_limited_memory, set_key
 from tests.jobs import FINETUNE
 
 HUGE = 10**9
@@ -192,7 +192,7 @@ def test_a_huge_model_of_a_checkpoint_is_refused_before_it_is_allocated(forged, 
     for trained, words in ((False, "parameters, more than"), (True, "parameters, more than")):
         file = forged(change, trained)
         with pytest.raises((UserError, ConfigError), match=words):
-            limited(opened, file)
+            call_with_limited_memory(opened, file)
 
 
 @pytest.mark.fault(49)
@@ -203,7 +203,7 @@ def test_a_checkpoint_cannot_ask_for_more_numbers_than_it_holds(forged):
         row |= {"width": 768, "heads": 12}
 
     with pytest.raises(UserError, match="the checkpoint holds"):
-        limited(opened, forged(change, trained=True))
+        call_with_limited_memory(opened, forged(change, trained=True))
 
 
 @pytest.mark.fault(49)
@@ -396,7 +396,7 @@ def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
         node["hidden"] = 2**20
     checkpoint.write(tmp_path, tensors, facts)
     with pytest.raises(UserError, match="shape"):
-        limited(opened, tmp_path / checkpoint.FILE)
+        call_with_limited_memory(opened, tmp_path / checkpoint.FILE)
 
 
 @pytest.mark.fault(49)

@@ -10,14 +10,14 @@ import torch
 
 from tests.faults.steps import (
     EVERYTHING,
-    flipped,
-    one_line,
+    assert_one_line,
+    flip_byte,
 )
 
 
 @pytest.mark.fault(8, 9)
 @pytest.mark.parametrize(
-    "harm", [flipped, lambda path: path.write_bytes(path.read_bytes()[:1000])],
+    "harm", [flip_byte, lambda path: path.write_bytes(path.read_bytes()[:1000])],
     ids=["flipped", "truncated"],
 )  # fmt: skip
 def test_a_damaged_newest_state_is_passed_over(
@@ -42,7 +42,7 @@ def test_without_a_whole_state_it_starts_anew(
 ):
     stop_finetune(4)
     for path in run_files("in-progress/resume/state-*.pt"):
-        flipped(path)
+        flip_byte(path)
     ran = finetune(*EVERYTHING)
     assert ran.code == 0, ran.err
     assert "the training starts anew" in ran.out
@@ -73,13 +73,13 @@ def weights(tmp_path_factory) -> Path:
 def test_wrong_weights(run, weights, fault, tmp_path):
     file = tmp_path / "wrong.pth"
     file.write_bytes(WRONG_WEIGHTS[fault](weights.read_bytes()))
-    one_line(run(f"backbone.weights={file}", "backbone.pretrained=true"), "wrong.pth")
+    assert_one_line(run(f"backbone.weights={file}", "backbone.pretrained=true"), "wrong.pth")
 
 
 @pytest.mark.fault(12)
 def test_weights_of_another_architecture(run, weights):
     ran = run("backbone=vit_small", f"backbone.weights={weights}", "backbone.pretrained=true")
-    one_line(ran, "vit.pth", "vit_small", "192", "384")
+    assert_one_line(ran, "vit.pth", "vit_small", "192", "384")
 
 
 @pytest.mark.fault(9, 30)

@@ -15,7 +15,7 @@ from fgvc.record.resume_state import BestLostError, States
 from fgvc.report.audit import run_audit
 from fgvc.store import hashing
 from fgvc.types import UserError
-from tests.faults.steps import flipped, set_key
+from tests.faults.steps import flip_byte, set_key
 from tests.jobs import FINETUNE
 
 
@@ -125,7 +125,7 @@ def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune
     monkeypatch.setenv("GIT_DIR", os.devnull)
     folder = stop_finetune(5, "task.ema=0.9", "task.epochs=2")
     (best,), newest = folder.glob("best-*"), max(folder.glob("state-*"))
-    flipped(best)
+    flip_byte(best)
     before = contents(folder)
     next_run = "runtime.run_id=next"
     named = [(f"runtime.resume='{place}'", next_run) for place in (newest, folder)]
@@ -181,20 +181,20 @@ def test_symmetric_losses_of_last_and_best(states):
         notes.clear()
         return States(states.folder, 3).newest(notes.append, **force)
 
-    flipped(third)
+    flip_byte(third)
     assert again() == (2, {"trainer": 2})  # an earlier state with its own best: nothing is lost
     assert again(without_best=True) == (2, {"trainer": 2})
     assert str(third) in notes[0]
-    flipped(first)
+    flip_byte(first)
     with pytest.raises(BestLostError) as caught:
         again()
     assert str(caught.value).startswith(f"{third} (")
     assert notes == []
     assert again(without_best=True) == (3, {"trainer": 3})
-    flipped(newest[3])
+    flip_byte(newest[3])
     assert again(without_best=True) == (2, {"trainer": 2})
     for step in (1, 2):
-        flipped(newest[step])
+        flip_byte(newest[step])
     assert again() is None  # nothing whole is left: it is said, and the files stay
     assert "no intact resume state is left" in notes[-1]
     assert contents(states.folder).keys() == before.keys()

@@ -20,7 +20,7 @@ from fgvc.model.backbone.hf_keys import Layout
 from fgvc.types import UserError, WeightsSource
 from tests.faults.fuzz_checkpoints import DOORS, EXPECTED
 from tests.faults.mutate import mutated
-from tests.faults.steps import limited
+from tests.faults.steps import call_with_limited_memory
 
 MUTANTS = 12  # per door
 
@@ -138,7 +138,7 @@ def test_a_memo_index_takes_no_memory(tmp_path):
             for name in names:
                 archive.writestr(name, inside)
         with pytest.raises(UserError):
-            limited(weights.read, path)
+            call_with_limited_memory(weights.read, path)
 
 
 @pytest.mark.fault(10)

@@ -12,20 +12,20 @@ from PIL import Image
 
 from tests.faults.steps import (
     SMALL,
+    assert_one_line,
     folder_run,
-    listed,
-    one_line,
+    listed_images,
 )
 
 
 def test_missing_root(run, tmp_path):
-    one_line(folder_run(run, tmp_path / "nowhere"), "nowhere", "dataset.root")
+    assert_one_line(folder_run(run, tmp_path / "nowhere"), "nowhere", "dataset.root")
 
 
 @pytest.mark.fault(25)
 def test_empty_class(run, pictures):
     (pictures / "train" / "empty one").mkdir()
-    one_line(folder_run(run, pictures), "empty one")
+    assert_one_line(folder_run(run, pictures), "empty one")
 
 
 @pytest.mark.fault(24)
@@ -35,7 +35,7 @@ def test_index_naming_a_missing_file(run, birds, tmp_path):
     victim = sorted(root.glob("images/*/*.jpg"))[3]
     victim.unlink()
     ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
-    one_line(ran, victim.name)
+    assert_one_line(ran, victim.name)
 
 
 @pytest.mark.fault(25)
@@ -45,12 +45,12 @@ def test_label_out_of_range(run, birds, tmp_path):
     labels = root / "image_class_labels.txt"
     labels.write_text(labels.read_text().replace(" 6\n", " 7\n", 1))
     ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
-    one_line(ran, "7")
+    assert_one_line(ran, "7")
 
 
 def test_partial_copy_is_refused_with_counts_unless_declared(run, birds):
     cub = ("dataset=cub", f"dataset.root={birds}", *SMALL)
-    one_line(run(*cub, birds=False), "5994", "60", "dataset.partial=true")
+    assert_one_line(run(*cub, birds=False), "5994", "60", "dataset.partial=true")
     ran = run(*cub, "dataset.partial=true", birds=False)
     assert ran.code == 0
     assert ran.json("env_stamp.json")["partial"] is True
@@ -69,7 +69,7 @@ def test_classes_without_a_validation_image_are_counted_and_named(run, tmp_path)
                 Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.jpg")
     ran = folder_run(run, root)
     assert ran.code == 0, ran.err
-    assert [line.count("/wren/") for line in listed(ran, "val")] == [0] * 7
+    assert [line.count("/wren/") for line in listed_images(ran, "val")] == [0] * 7
     (note,) = ran.json("metrics.json")["notes"]
     assert note.startswith(
         "dataset.val_fraction=0.1: 1 of 3 classes have no validation image (wren)"
@@ -112,7 +112,7 @@ def test_an_image_of_an_official_dataset_altered_since_the_manifest(run, birds, 
     assert run(*cub, birds=False).code == 0
     victim = sorted(root.rglob("*.jpg"))[7]
     Image.new("RGB", (50, 50), "red").save(victim)
-    one_line(run(*cub, birds=False), victim.name, "dataset.accept_altered=true")
+    assert_one_line(run(*cub, birds=False), victim.name, "dataset.accept_altered=true")
 
 
 @pytest.mark.fault(26)

@@ -441,13 +441,13 @@ def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place
     folder = tmp_path / place
     if place == "features":
         folder.write_text("in the way")
-        FeatureCache(folder, notes.append).get({}, np.arange(2), whole)
+        FeatureCache(folder, notes.append).get({}, np.arange(2), features_of)
     elif place == "key":
-        FeatureCache(folder).get({}, np.arange(2), whole)
+        FeatureCache(folder).get({}, np.arange(2), features_of)
         (folder,) = folder.iterdir()
         shutil.rmtree(folder)
         folder.write_text("in the way")
-        FeatureCache(folder.parent, notes.append).get({}, np.arange(2), whole)
+        FeatureCache(folder.parent, notes.append).get({}, np.arange(2), features_of)
     else:
         folder.write_text("in the way")
         if place == "text":
@@ -461,7 +461,7 @@ def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place
     assert [note.startswith(f"{folder}: damaged in the cache") for note in notes] == [True]
 
 
-def whole(row_n: np.ndarray) -> Features:
+def features_of(row_n: np.ndarray) -> Features:
     return Features(np.zeros((len(row_n), 2), np.float32), row_n, ())
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.steps import (
     SMALL,
-    one_line,
+    assert_one_line,
 )
 
 
@@ -16,7 +16,7 @@ from tests.faults.steps import (
 def test_output_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     ran = run(f"runtime.output_root={tmp_path / 'file' / 'outputs'}")
-    one_line(ran, str(tmp_path / "file"), "output_root")
+    assert_one_line(ran, str(tmp_path / "file"), "output_root")
     assert "features" not in ran.out  # before any work
 
 

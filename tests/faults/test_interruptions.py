@@ -13,15 +13,15 @@ import pytest
 from tests.faults.steps import (
     EVERYTHING,
     SMALL,
-    states,
-    status,
+    read_status,
+    state_names,
 )
 
 
-def killed(job, run_files, wait_until, seconds):
+def kill_after_step(job, run_files, wait_until, seconds):
     """Kill a job some time after it took a step of its own; whether it was alive then."""
-    before = states(run_files)
-    wait_until(lambda: states(run_files) - before or not job.process.is_alive())
+    before = state_names(run_files)
+    wait_until(lambda: state_names(run_files) - before or not job.process.is_alive())
     time.sleep(seconds)
     alive = job.process.is_alive()
     if alive:
@@ -32,14 +32,14 @@ def killed(job, run_files, wait_until, seconds):
     return alive
 
 
-def survived(
+def assert_survives(
     start_finetune, run_files, wait_until, read_outcome, undisturbed_outcome, delays, at_start=()
 ):
     rng = np.random.default_rng(0)
     expected = undisturbed_outcome()
     for seconds in delays:
         workers = f"runtime.num_workers={rng.integers(2)}"
-        assert killed(start_finetune(*EVERYTHING, workers), run_files, wait_until, seconds)
+        assert kill_after_step(start_finetune(*EVERYTHING, workers), run_files, wait_until, seconds)
     for seconds in at_start:
         job = start_finetune(*EVERYTHING)
         time.sleep(seconds)
@@ -64,7 +64,7 @@ def test_killed_fourteen_times_it_ends_as_if_nothing_had_been(
     start_finetune, run_files, wait_until, read_outcome, undisturbed_outcome
 ):
     delays = [0.0, 0.02, 0.05, *np.random.default_rng(7).uniform(0, 0.06, 7)]
-    survived(
+    assert_survives(
         start_finetune,
         run_files,
         wait_until,
@@ -85,10 +85,10 @@ def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
     job = start_finetune(
         *EVERYTHING, "runtime.save_every=null"
     )  # only the signal saves within an epoch
-    job.until(lambda: states(run_files))
+    job.until(lambda: state_names(run_files))
     job.send(number)
     assert job.wait(20) == 75, job.output
-    assert status(run_files)["state"] == "preempted"
+    assert read_status(run_files)["state"] == "preempted"
     assert "runtime.run_id=r" in job.line
     assert "stopping after this step" in job.output
     last = start_finetune(*EVERYTHING)
@@ -104,7 +104,7 @@ def test_asked_twice_it_ends_at_once_and_can_still_go_on(
 ):
     """The first notice is seen and the step not yet over when the second comes."""
     job = start_finetune(*EVERYTHING, "task.epochs=6")
-    job.until(lambda: states(run_files))
+    job.until(lambda: state_names(run_files))
     for _ in range(2):
         job.send(signal.SIGTERM)
         time.sleep(0.001)
@@ -139,7 +139,7 @@ MOMENTS = (  # what has just been written when the process dies
 )
 
 
-def written(root, moment):
+def written_files(root, moment):
     mtime_of = {}
     for path in root.glob(moment):
         with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
@@ -155,9 +155,9 @@ def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(start_job, wai
     usual = (*SMALL, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
     codes = []
     for moment in MOMENTS:
-        before = written(tmp_path, moment)
+        before = written_files(tmp_path, moment)
         job = start_job(*usual)
-        wait_until(lambda j=job, m=moment, b=before: written(tmp_path, m) - b or j.ended)
+        wait_until(lambda j=job, m=moment, b=before: written_files(tmp_path, m) - b or j.ended)
         job.process.kill()
         codes.append(job.wait())
         for folder in tmp_path.glob("outputs/r/*/*"):

@@ -111,7 +111,7 @@ def pasted(text: str, folder: Path, **variables: str) -> list[list[str]]:
     return [call[2:] for call in calls]
 
 
-def given(words: list[str]) -> dict[str, object]:
+def parse_overrides(words: list[str]) -> dict[str, object]:
     return {word.partition("=")[0]: value(word) for word in words}
 
 
@@ -140,7 +140,7 @@ def test_the_page_repeats_the_evaluation_of_this_very_folder(ran, tmp_path):
     calls = pasted(page_text, tmp_path / "sh", OUTPUT_ROOT=str(root))
     (words,) = [words for words in calls if "task=eval" in words]
     below = ran.folder.relative_to(ran.folder.parents[2])
-    assert given(words) == {"task": "eval", "checkpoint": str(root / below)}
+    assert parse_overrides(words) == {"task": "eval", "checkpoint": str(root / below)}
     places = [word for word in ran.arguments if word.startswith("runtime.")]
     assert main([*words, *places]) == 0
 
@@ -149,8 +149,8 @@ def test_the_page_repeats_the_evaluation_of_this_very_folder(ran, tmp_path):
 def test_the_recorded_command_is_this_very_run(ran, tmp_path):
     (words,) = pasted(ran.text("command.txt"), tmp_path / "sh")
     stamp = json.loads(ran.text("env_stamp.json"))
-    typed = given([*ran.arguments, f"runtime.run_id={stamp['run_id']}"])
-    assert given(words) == typed
+    typed = parse_overrides([*ran.arguments, f"runtime.run_id={stamp['run_id']}"])
+    assert parse_overrides(words) == typed
     (job,) = jobs_of(words, multirun=False)
     assert job.conf.dataset.name == typed["dataset.name"]
 
@@ -239,8 +239,8 @@ def test_the_pull_request_block_is_inert_and_its_commands_are_real(ran, tmp_path
         lines_shown = [token.content for token in rendered(text) if token.type in kinds]
         assert any(escape.visible(name) in line for line in [*lines_shown, "".join(lines_shown)])
     recorded, audit, *_ = pasted(text, tmp_path / "sh", OUTPUT_ROOT="'/a b'")
-    assert given(audit) == {"task": "audit", "run": f"OUTPUTS/{KEPT}"}
-    assert given(recorded)["runtime.output_root"] == "/a b"
+    assert parse_overrides(audit) == {"task": "audit", "run": f"OUTPUTS/{KEPT}"}
+    assert parse_overrides(recorded)["runtime.output_root"] == "/a b"
 
 
 @pytest.mark.fault(53)

@@ -23,7 +23,7 @@ from fgvc.record import env_stamp
 from fgvc.run import main
 from fgvc.types import UserError
 from fgvc.untrusted import shell
-from tests.faults.test_names import TINY, assert_inert, given, pasted
+from tests.faults.test_names import TINY, assert_inert, parse_overrides, pasted
 from tests.test_shell import received
 
 HOSTILE = (
@@ -65,30 +65,30 @@ def hinted(message: str, before: str, desk: Path) -> list[str]:
 def test_the_hint_for_special_characters_can_be_pasted(text, desk):
     message = refused("task=doctor", "dataset=folder", f"dataset.root={text}")
     (word,) = hinted(message, "special characters: ", desk)
-    assert given([word]) == {"dataset.root": text}
+    assert parse_overrides([word]) == {"dataset.root": text}
 
 
 @pytest.mark.fault(53)
 def test_hints_for_lists_paths_and_colons_can_be_pasted(desk):
     message = refused("dataset=folder", "dataset.root=a b,c")
     (word,) = hinted(message, "as one path: ", desk)
-    assert given([word]) == {"dataset.root": "a b,c"}
+    assert parse_overrides([word]) == {"dataset.root": "a b,c"}
     message = refused("task=predict", "checkpoint=x", "image=a $b,c*")
     (word,) = hinted(message.removesuffix(")"), "as a list: ", desk)
-    assert given([word]) == {"image": ["a $b", "c*"]}
+    assert parse_overrides([word]) == {"image": ["a $b", "c*"]}
     message = refused("backbone=clip", "head=text", "dataset.prompts=[a (b),it's $(touch X)]")
     (word,) = hinted(message, "each item of the list: ", desk)
-    assert given([word]) == {"dataset.prompts": ["a (b)", "it's $(touch X)"]}
+    assert parse_overrides([word]) == {"dataset.prompts": ["a (b)", "it's $(touch X)"]}
     message = refused("dataset.root: a'$(touch X)'b (1)")
     (word,) = hinted(message.removesuffix(" (no colon)"), "; write ", desk)
-    assert given([word]) == {"dataset.root": "a'$(touch X)'b (1)"}
+    assert parse_overrides([word]) == {"dataset.root": "a'$(touch X)'b (1)"}
 
 
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_peer_typed_is_answered_with_one_inert_word(text, desk):
     (word,) = hinted(str(Advice((f"backbone.weights={text}",))), "write ", desk)
-    assert given([word]) == {"backbone.weights": text}
+    assert parse_overrides([word]) == {"backbone.weights": text}
 
 
 @pytest.mark.fault(39)
@@ -102,7 +102,7 @@ def test_several_pictures_in_one_text_are_offered_as_a_list(tmp_path, desk, monk
     with pytest.raises(ConfigError) as error:
         image_argument.check(",".join(names))
     (word,) = hinted(str(error.value), "several are a list: ", desk)
-    assert given([word]) == {"image": names}
+    assert parse_overrides([word]) == {"image": names}
     os.mkfifo("pipe;touch X")
     with pytest.raises(ConfigError, match="a pipe, not a file") as error:
         image_argument.check("pipe;touch X")
@@ -128,7 +128,7 @@ def test_a_folder_that_is_offered_can_be_pasted(text, tmp_path, desk, jpeg):
     start = re.search(r"'?dataset\.root=", advice)
     assert start is not None, advice
     (word,) = hinted(advice[start.start() :].partition(" ; ")[0], "", desk)
-    assert given([word])["dataset.root"] in {str(root / "one"), str(root / "two")}
+    assert parse_overrides([word])["dataset.root"] in {str(root / "one"), str(root / "two")}
 
 
 @pytest.mark.fault(53)
@@ -161,7 +161,7 @@ def test_an_unfinished_run_names_its_run_id_inertly(tmp_path, desk):
     with pytest.raises(ConfigError) as error:
         locate_run(tmp_path, "run", ("artifacts.json",))
     (word,) = hinted(str(error.value), "its command and ", desk)
-    assert given([word]) == {"runtime.run_id": "-rf $(touch X)"}
+    assert parse_overrides([word]) == {"runtime.run_id": "-rf $(touch X)"}
 
 
 @pytest.mark.fault(53)
@@ -177,7 +177,7 @@ def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypat
     monkeypatch.setattr(search.report, "describe_trial", lambda row: "top-1 50.0")
     search._write_winner(conf, folder, {"trials": [best], "run_id": "r"}, best)
     (words,) = pasted(messages[0], desk)
-    assert given(words) == {"experiment": str(folder / "best.yaml")}
+    assert parse_overrides(words) == {"experiment": str(folder / "best.yaml")}
     (comment,) = re.findall(r"^#   (python.*)", (folder / "best.yaml").read_text(), re.MULTILINE)
     assert pasted(comment, desk) == [words]
     (job,) = jobs_of(expand_experiment(words), multirun=False)
@@ -198,8 +198,10 @@ def test_the_commands_of_a_plan_are_one_command_each_and_its_text_is_inert(tmp_p
     script = re.sub(r"^python -m fgvc\.run", "dump", script, flags=re.MULTILINE)
     calls = received(script, desk)
     assert len(calls) == 6
-    assert {given(words)["runtime.output_root"] for words in calls} == {str(root)}
-    (checkpoint,) = [value for words in calls if (value := given(words).get("checkpoint"))]
+    assert {parse_overrides(words)["runtime.output_root"] for words in calls} == {str(root)}
+    (checkpoint,) = [
+        value for words in calls if (value := parse_overrides(words).get("checkpoint"))
+    ]
     assert str(checkpoint).startswith(f"{root}/RUN_ID/")
     (plan_command,) = pasted(re.findall(r"Written by ``(.*)``\. The", text)[0], desk)
-    assert given(plan_command)["task.title"] == title
+    assert parse_overrides(plan_command)["task.title"] == title

@@ -12,9 +12,9 @@ from fgvc.config.compose import composed, typed
 from fgvc.data import dataset as datasets
 from fgvc.report.audit import run_audit
 from tests.faults.steps import (
+    assert_one_line,
     folder_run,
-    listed,
-    one_line,
+    listed_images,
 )
 
 SPLITS = ("train", "val", "test")
@@ -56,11 +56,11 @@ def test_image_that_is_no_image(run, pictures, content, split):
         (pictures / victim).symlink_to("nowhere.jpg")
     else:
         (pictures / victim).write_bytes(content)
-    one_line(folder_run(run, pictures), "é 1=.jpg", "dataset.on_bad_image=skip")
+    assert_one_line(folder_run(run, pictures), "é 1=.jpg", "dataset.on_bad_image=skip")
     ran = folder_run(run, pictures, "dataset.on_bad_image=skip")
     assert ran.code == 0, ran.err
     numbers = ran.json("metrics.json")
-    lost = {part: int(victim in listed(ran, part)) for part in ("train", "val", "test")}
+    lost = {part: int(victim in listed_images(ran, part)) for part in ("train", "val", "test")}
     assert numbers["unreadable"] == lost
     assert sum(lost.values()) == 1
     assert numbers["test"]["n"] == 12
@@ -84,7 +84,9 @@ def test_a_repaired_picture_is_another_answer_than_that_of_the_finished_run(run,
     victim.write_bytes(original)
     refused = folder_run(run, pictures, *again)
     assert "files changed since they were last hashed (first: test/a=b, c/" in refused.out
-    one_line(refused, "is complete, with another manifest_digest", "give a new runtime.run_id")
+    assert_one_line(
+        refused, "is complete, with another manifest_digest", "give a new runtime.run_id"
+    )
     ran = folder_run(run, pictures, "runtime.run_id=new")
     assert ran.code == 0, ran.err
     assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 0}
@@ -105,7 +107,7 @@ def test_images_that_cannot_be_read_are_counted_and_named(run, pictures, task, f
     skip = ("dataset.on_bad_image=skip", "dataset.val_fraction=0.25", f"final_fit={fit}")
     ran = folder_run(run, pictures, *skip, *task)
     assert ran.code == 0, ran.err
-    numbers, parts = ran.json("metrics.json"), {part: listed(ran, part) for part in SPLITS}
+    numbers, parts = ran.json("metrics.json"), {part: listed_images(ran, part) for part in SPLITS}
     lost = {part: [path for path in TORN if path in parts[part]] for part in SPLITS}
     assert numbers["unreadable"] == {part: len(paths) for part, paths in lost.items()}
     fitted = ("train", "val") if fit == "trainval" else ("train",)
@@ -177,10 +179,10 @@ def test_classes_that_lose_every_image_of_a_split_are_counted_and_named(
     complete = folder_run(run, shutil.copytree(pictures, tmp_path / "whole"), *skip, *task)
     classes = [row["name"] for row in complete.json("labelmap.json")["classes"]]
     first, second, _ = classes
-    for path in listed(complete, "train"):
+    for path in listed_images(complete, "train"):
         if f"/{first}/" in path:
             (pictures / path).write_bytes(b"torn")
-    for path in listed(complete, "val"):
+    for path in listed_images(complete, "val"):
         if f"/{second}/" in path:
             (pictures / path).write_bytes(b"torn")
     ran = folder_run(run, pictures, *skip, *task)

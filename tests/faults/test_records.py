@@ -145,7 +145,7 @@ def all_right(folder: Path) -> Path:
     (folder / "per_class.csv").write_text(prediction_tables.per_class_csv(test, record.labelmap))
     (folder / "confusion.csv").write_text(prediction_tables.confusion_csv(matrix, names))
     forge_viewers(folder)
-    return forger.sealed(folder)
+    return forger.seal(folder)
 
 
 def forge_viewers(folder: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
             home = tmp_path / f"{check}-{number}"
             folder = Path(shutil.copytree(probe, home.joinpath(*probe.parts[-3:])))
             lie(folder)
-            record = audit.Record(forger.sealed(folder), here)
+            record = audit.Record(forger.seal(folder), here)
             assert run_check(BY_ID[check], record).state == "FAIL", (check, number)
 
 
@@ -273,14 +273,14 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
 def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
     rewrite(STAMP, lambda plain: plain.update(git_dirty=True, code_patch_sha256=None))(probe)
     (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
-    result = run_check(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
+    result = run_check(BY_ID["stamp-follows"], audit.Record(forger.seal(probe)))
     assert result.state == ("pass" if files else "FAIL"), result.evidence
 
 
 @pytest.mark.fault(55)
 def test_another_code_checks_neither_page_nor_command(probe):
     text("report.html", "top-1 on", "top-1 over")(probe)
-    folder, here = forger.sealed(probe), rederive.current_code()
+    folder, here = forger.seal(probe), rederive.current_code()
     others = (
         None,
         replace(here, code=replace(here.code, commit="0" * 40)),
@@ -316,7 +316,7 @@ def test_another_code_checks_neither_page_nor_command(probe):
 )
 def test_a_forged_command_is_not_shown(probe, line):
     (probe / "command.txt").write_text(line + "\n")
-    folder = forger.sealed(probe)
+    folder = forger.seal(probe)
     record, results = audit.run_audit(folder)
     block = pull_request_block.render_block(record, results)
     assert next(result.state for result in results if result.id == "command-recorded") == "FAIL"
@@ -351,7 +351,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
         plain["dataset_card"].update(license=evil, approval=evil, source=evil)
 
     forger.rewrite_json(probe / STAMP, change)
-    folder = forger.sealed(probe)
+    folder = forger.seal(probe)
     arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
     assert main(arguments) == 1
     captured = capfd.readouterr()
@@ -468,7 +468,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
         shutil.copytree(other / name, probe / name)
     else:
         shutil.copy(other / name, probe / name)
-    assert failures(forger.sealed(probe), rederive.current_code())
+    assert failures(forger.seal(probe), rederive.current_code())
 
 
 # --- odd content ---
@@ -486,7 +486,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
 )
 def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
     (probe / "config.yaml").write_text(config)
-    failed = failures(forger.sealed(probe), rederive.current_code())
+    failed = failures(forger.seal(probe), rederive.current_code())
     assert failed["config"].startswith("config.yaml: ")
     assert "\n" not in failed["config"]
 

@@ -10,8 +10,8 @@ from PIL import Image
 from fgvc.store.file_lock import lock
 from tests.faults.steps import (
     SMALL,
+    assert_one_line,
     folder_run,
-    one_line,
 )
 
 
@@ -20,7 +20,7 @@ def test_two_runs_of_one_folder(run, tmp_path):
     first = run("runtime.run_id=same", *SMALL)
     home = first.folder.parent
     with lock(home / ".lock"):
-        one_line(run("runtime.run_id=same", *SMALL), str(os.getpid()), ".lock")
+        assert_one_line(run("runtime.run_id=same", *SMALL), str(os.getpid()), ".lock")
 
 
 @pytest.mark.fault(16)
@@ -40,4 +40,4 @@ def test_a_complete_run_of_other_data_is_never_mixed_in(run, pictures):
     same = "runtime.run_id=same"
     assert folder_run(run, pictures, same).code == 0
     Image.new("RGB", (50, 50), "red").save(pictures / "train" / "a=b, c" / "new.jpg")
-    one_line(folder_run(run, pictures, same), "manifest_digest", "runtime.run_id")
+    assert_one_line(folder_run(run, pictures, same), "manifest_digest", "runtime.run_id")

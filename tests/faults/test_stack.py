@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.faults.steps import (
-    one_line,
+    assert_one_line,
 )
 
 
@@ -46,4 +46,4 @@ def test_no_weights_and_no_network(tmp_path, offline):
 @pytest.mark.fault(41)
 def test_device_that_is_not_here(run):
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    one_line(run(f"runtime.device={missing}"), missing, "cpu", "auto")
+    assert_one_line(run(f"runtime.device={missing}"), missing, "cpu", "auto")

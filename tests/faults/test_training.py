@@ -8,8 +8,8 @@ import torch
 from fgvc.model.classifier import Classifier
 from tests.faults.steps import (
     EVERYTHING,
-    states,
-    status,
+    read_status,
+    state_names,
 )
 
 
@@ -53,8 +53,8 @@ def failed(ran, run_files, state, *words):
     assert ran.err.count("\n") == 1, ran.err
     for word in words:
         assert word in ran.err
-    assert status(run_files)["state"] == state
-    assert len(states(run_files)) == 2
+    assert read_status(run_files)["state"] == state
+    assert len(state_names(run_files)) == 2
 
 
 @pytest.mark.fault(31)
@@ -78,7 +78,7 @@ def test_a_rate_that_is_too_high_is_said(finetune, run_files):
     assert ran.code == 1
     assert ran.err.count("\n") == 1, ran.err
     assert "is nan at step" in ran.err or "is inf at step" in ran.err
-    assert status(run_files)["state"] == "failed"
+    assert read_status(run_files)["state"] == "failed"
 
 
 @pytest.mark.fault(32)

@@ -90,7 +90,7 @@ def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
     """
     gates: list[Gate] = []
 
-    def made(only: str | None, at_birth: Callable[[int], object] = send_all) -> Gate:
+    def make(only: str | None, at_birth: Callable[[int], object] = send_all) -> Gate:
         gates.append(Gate(str(tmp_path / f"gate{len(gates)}"), at_birth))
         if only is None:
             monkeypatch.setattr(sys.modules[__name__], "_in_child", gates[-1].code)
@@ -103,7 +103,7 @@ def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
             monkeypatch.setenv("PYTHONPATH", path)
         return gates[-1]
 
-    yield made
+    yield make
     for open_gate in gates:
         open_gate.close()
 

@@ -134,7 +134,7 @@ def test_a_preempted_and_requeued_job_gives_the_same_bits(finetune, read_outcome
     assert [row["state"] for row in rows] == ["done", "done"]
     folders = [tmp_path / "there" / row["folder"] for row in rows]
     assert [read_outcome(folder) for folder in folders] == [
-        read_outcome(one.folder) for one in alone
+        read_outcome(ran.folder) for ran in alone
     ]
     resumed = [json.loads((folder / "metrics.json").read_text())["resumed"] for folder in folders]
     assert resumed[0]["step"] >= 1

@@ -165,12 +165,12 @@ def test_top1_is_the_share_of_images_classified_as_their_heaviest_label(mixes):
 
 def test_accumulated_steps_equal_whole_ones():
     unsplit, split = vit(), vit()
-    one, many = (
+    single, accumulated = (
         make_trainer(model, optimiser="sgd", mixup=0.8, cutmix=1.0) for model in (unsplit, split)
     )
     for number in range(4):
-        first = one.step([make_batch(number)])
-        second = many.step(iter(split_batch(make_batch(number), 4, 2, 2)))
+        first = single.step([make_batch(number)])
+        second = accumulated.step(iter(split_batch(make_batch(number), 4, 2, 2)))
         assert second.loss == pytest.approx(first.loss, abs=1e-6)
         assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-5)
     assert max_difference(weights(unsplit), weights(split)) < 1e-6

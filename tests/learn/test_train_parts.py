@@ -147,21 +147,21 @@ def test_targets_say_how_much_of_each_image_is_there(mixer):
         share = (mixed_BCHW[place].mean().item() - other) / (place - other)
         assert target_BC[place, label_B[place]].item() == pytest.approx(share, abs=1e-4)
         assert target_BC[place, label_B[other]].item() == pytest.approx(1 - share, abs=1e-4)
-        whole = bool(((mixed_BCHW[place] == place) | (mixed_BCHW[place] == other)).all())
-        kinds.add("alone" if share == 1 else "cutmix" if whole else "mixup")
+        unblended = bool(((mixed_BCHW[place] == place) | (mixed_BCHW[place] == other)).all())
+        kinds.add("alone" if share == 1 else "cutmix" if unblended else "mixup")
     assert kinds == {"alone", "cutmix", "mixup"}
     assert torch.equal(pixels_BCHW, images(64)[0])  # the caller's own are left alone
 
 
 @pytest.mark.parametrize("sizes", [(2,) * 8, (4, 6, 6), (10, 6)])
 def test_cuts_between_pairs_change_nothing(mixer, sizes):
-    whole = mixer()(*images(), 5)
+    uncut = mixer()(*images(), 5)
     parts, start = [], 0
     for size in sizes:
         span = slice(start, start := start + size)
         torch.manual_seed(start)
         parts.append(mixer()(*(column[span] for column in images()), 5))
-    for column, expected in enumerate(whole):
+    for column, expected in enumerate(uncut):
         assert torch.equal(torch.cat([part[column] for part in parts]), expected)
 
 

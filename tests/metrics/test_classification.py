@@ -34,27 +34,27 @@ def drawn(n, classes, occurring, seed=0):
 def test_evaluate_agrees_with_scikit_learn(case, seed):
     n, classes, occurring = case
     logits_NC, label_N = drawn(n, classes, occurring, seed)
-    found = metrics.evaluate(logits_NC, label_N, classes)
+    result = metrics.evaluate(logits_NC, label_N, classes)
     pred_N = logits_NC.argmax(1)
     recall = oracle.recall_score(
         label_N, pred_N, average="macro", labels=np.unique(label_N), zero_division=0
     )
-    assert found["top1"] == pytest.approx(oracle.accuracy_score(label_N, pred_N), abs=1e-12)
-    assert found["mean_per_class"] == pytest.approx(recall, abs=1e-12)
-    assert found["macro_f1"] == pytest.approx(
+    assert result["top1"] == pytest.approx(oracle.accuracy_score(label_N, pred_N), abs=1e-12)
+    assert result["mean_per_class"] == pytest.approx(recall, abs=1e-12)
+    assert result["macro_f1"] == pytest.approx(
         oracle.f1_score(label_N, pred_N, average="macro", zero_division=0), abs=1e-12
     )
     prob_NC = torch.softmax(torch.from_numpy(logits_NC), 1)
     if classes > 1:
         every = list(range(classes))
         loss = oracle.log_loss(label_N, prob_NC.numpy(), labels=every)
-        assert found["loss"] == pytest.approx(loss, rel=1e-9)
+        assert result["loss"] == pytest.approx(loss, rel=1e-9)
     if classes > 5:
         top5 = oracle.top_k_accuracy_score(label_N, logits_NC, k=5, labels=range(classes))
-        assert found["top5"] == pytest.approx(top5, abs=1e-12)
+        assert result["top5"] == pytest.approx(top5, abs=1e-12)
     else:
-        assert found["top5"] == 1.0
-    assert (found["n"], found["unreadable"]) == (n, 0)
+        assert result["top5"] == 1.0
+    assert (result["n"], result["unreadable"]) == (n, 0)
 
 
 @pytest.mark.parametrize("case", CASES[:2] + CASES[4:5])
@@ -62,20 +62,22 @@ def test_evaluate_agrees_with_torchmetrics(case):
     n, classes, occurring = case
     logits_NC, label_N = drawn(n, classes, occurring, seed=5)
     logit, label = torch.from_numpy(logits_NC), torch.from_numpy(label_N)
-    found = metrics.evaluate(logits_NC, label_N, classes)
+    result = metrics.evaluate(logits_NC, label_N, classes)
     for key, k in (("top1", 1), ("top5", 5)):
-        theirs = multiclass_accuracy(logit, label, classes, average="micro", top_k=k)
-        assert found[key] == pytest.approx(float(theirs), abs=1e-6)
+        expected = multiclass_accuracy(logit, label, classes, average="micro", top_k=k)
+        assert result[key] == pytest.approx(float(expected), abs=1e-6)
     prob = torch.softmax(logit, 1)
     ece = multiclass_calibration_error(prob, label, classes, n_bins=15, norm="l1")
-    assert found["ece"] == pytest.approx(float(ece), abs=1e-5)
+    assert result["ece"] == pytest.approx(float(ece), abs=1e-5)
 
 
 def test_single_precision_gives_the_loss_of_double():
     logits_NC, label_N = drawn(200, 7, 7)
     single = logits_NC.astype(np.float32)
-    one, two = (metrics.evaluate(x, label_N, 7) for x in (single, single.astype(np.float64)))
-    assert one == two
+    from_single, from_double = (
+        metrics.evaluate(x, label_N, 7) for x in (single, single.astype(np.float64))
+    )
+    assert from_single == from_double
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -84,10 +86,10 @@ def test_per_class_and_confusion_agree_with_scikit_learn(case):
     logits_NC, label_N = drawn(n, classes, occurring, seed=8)
     pred_N = logits_NC.argmax(1)
     rows = metrics.per_class(logits_NC, label_N, [f"class {c}" for c in range(classes)])
-    theirs = oracle.precision_recall_fscore_support(
+    expected = oracle.precision_recall_fscore_support(
         label_N, pred_N, labels=range(classes), zero_division=0
     )
-    for key, column in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
+    for key, column in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         np.testing.assert_allclose([row[key] for row in rows], column, atol=1e-12)
     np.testing.assert_array_equal(
         [row["predicted"] for row in rows], np.bincount(pred_N, minlength=classes)
@@ -107,18 +109,18 @@ def test_per_class_agrees_with_torchmetrics():
     logits_NC, label_N = drawn(300, 9, 9, seed=4)
     rows = metrics.per_class(logits_NC, label_N, [str(c) for c in range(9)])
     logit, label = torch.from_numpy(logits_NC), torch.from_numpy(label_N)
-    for key, theirs in (
+    for key, expected in (
         ("precision", multiclass_precision),
         ("recall", multiclass_recall),
         ("f1", multiclass_f1_score),
     ):
-        scores = theirs(logit, label, 9, average="none")
+        scores = expected(logit, label, 9, average="none")
         assert [row[key] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
     macro = multiclass_f1_score(logit, label, 9, average="macro")
-    found = metrics.evaluate(logits_NC, label_N, 9)
-    assert found["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
+    result = metrics.evaluate(logits_NC, label_N, 9)
+    assert result["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
     recall = multiclass_recall(logit, label, 9, average="macro")
-    assert found["mean_per_class"] == pytest.approx(float(recall), abs=1e-6)
+    assert result["mean_per_class"] == pytest.approx(float(recall), abs=1e-6)
 
 
 def with_unreadable():
@@ -130,18 +132,18 @@ def with_unreadable():
 
 def test_an_unreadable_image_is_wrong_but_has_no_likelihood():
     logits_NC, label_N, unreadable_N = with_unreadable()
-    kept = metrics.evaluate(logits_NC[~unreadable_N], label_N[~unreadable_N], 4)
+    readable = metrics.evaluate(logits_NC[~unreadable_N], label_N[~unreadable_N], 4)
     logits_NC[unreadable_N] = -math.inf
-    found = metrics.evaluate(logits_NC, label_N, 4)
-    assert found["top1"] == pytest.approx(kept["top1"] * 57 / 60)
-    assert found["top5"] == pytest.approx(57 / 60)
-    assert (found["loss"], found["ece"]) == (kept["loss"], kept["ece"])
-    assert (found["n"], found["unreadable"]) == (60, 3)
+    result = metrics.evaluate(logits_NC, label_N, 4)
+    assert result["top1"] == pytest.approx(readable["top1"] * 57 / 60)
+    assert result["top5"] == pytest.approx(57 / 60)
+    assert (result["loss"], result["ece"]) == (readable["loss"], readable["ece"])
+    assert (result["n"], result["unreadable"]) == (60, 3)
     pred_N = np.where(unreadable_N, -1, logits_NC.argmax(1))
-    assert found["mean_per_class"] == pytest.approx(
+    assert result["mean_per_class"] == pytest.approx(
         oracle.recall_score(label_N, pred_N, average="macro", labels=range(4))
     )
-    assert found["macro_f1"] == pytest.approx(
+    assert result["macro_f1"] == pytest.approx(
         oracle.f1_score(label_N, pred_N, average="macro", labels=range(4))
     )
     matrix = metrics.confusion(logits_NC, label_N, 4)
@@ -151,17 +153,17 @@ def test_an_unreadable_image_is_wrong_but_has_no_likelihood():
 
 
 def test_nothing_readable_has_no_loss():
-    found = metrics.evaluate(np.full((3, 2), -math.inf), np.array([0, 1, 1]), 2)
-    assert (found["top1"], found["top5"], found["unreadable"]) == (0, 0, 3)
-    assert found["loss"] is None
-    assert found["ece"] is None
+    result = metrics.evaluate(np.full((3, 2), -math.inf), np.array([0, 1, 1]), 2)
+    assert (result["top1"], result["top5"], result["unreadable"]) == (0, 0, 3)
+    assert result["loss"] is None
+    assert result["ece"] is None
 
 
 def test_one_impossible_class_does_not_make_an_image_unreadable():
     logits_NC = np.array([[-math.inf, 0.0, 1.0]])
     assert metrics.readable(logits_NC).tolist() == [True]
-    found = metrics.evaluate(logits_NC, np.array([2]), 3)
-    assert found["loss"] == pytest.approx(math.log1p(math.exp(-1)))
+    result = metrics.evaluate(logits_NC, np.array([2]), 3)
+    assert result["loss"] == pytest.approx(math.log1p(math.exp(-1)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -208,14 +210,14 @@ def test_worst_pairs_leave_out_the_diagonal_and_the_unreadable():
 
 def test_the_interval_is_that_of_top1():
     logits_NC, label_N = drawn(200, 7, 7)
-    found = metrics.evaluate(logits_NC, label_N, 7)
+    result = metrics.evaluate(logits_NC, label_N, 7)
     right = int((logits_NC.argmax(1) == label_N).sum())
-    assert found["top1_ci95"] == list(metrics.wilson(right, 200))
+    assert result["top1_ci95"] == list(metrics.wilson(right, 200))
 
 
 def test_keys_are_those_that_a_record_holds():
-    found = metrics.evaluate(*drawn(10, 3, 3), 3)
-    assert list(found) == [
+    result = metrics.evaluate(*drawn(10, 3, 3), 3)
+    assert list(result) == [
         *("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "n", "unreadable"),
         "top1_ci95",
     ]

@@ -16,9 +16,9 @@ KEYS = ("mean_per_class_ci95", "macro_f1_ci95")
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_wilson_agrees_with_scipy(n, level):
     for successes in {0, 1, n // 3, n // 2, n - 1, n}:
-        theirs = binomtest(successes, n).proportion_ci(level, method="wilson")
+        expected = binomtest(successes, n).proportion_ci(level, method="wilson")
         low, high = wilson(successes, n, level)
-        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
         assert 0 <= low <= successes / n <= high <= 1
 
 
@@ -45,10 +45,10 @@ def confusion(rng, support_C, accuracy):
 
 def scored(pred_N, label_N):
     """Mean per class and macro-F1 by scikit-learn."""
-    seen = np.union1d(label_N, pred_N[pred_N >= 0])
+    present = np.union1d(label_N, pred_N[pred_N >= 0])
     return (
         oracle.recall_score(label_N, pred_N, average="macro", labels=np.unique(label_N)),
-        oracle.f1_score(label_N, pred_N, average="macro", labels=seen, zero_division=0),
+        oracle.f1_score(label_N, pred_N, average="macro", labels=present, zero_division=0),
     )
 
 
@@ -66,8 +66,8 @@ def test_intervals_cover_the_value_of_a_large_test_set(classes, images, accuracy
     for _ in range(600):
         mistake_N = (label_N + rng.integers(1, classes, size=len(label_N))) % classes
         pred_N = np.where(rng.random(len(label_N)) < accuracy, label_N, mistake_N)
-        found = class_intervals(metrics.tally(pred_N, label_N, classes))
-        limits = np.array([found[key] for key in KEYS])
+        intervals = class_intervals(metrics.tally(pred_N, label_N, classes))
+        limits = np.array([intervals[key] for key in KEYS])
         covered += (limits[:, 0] <= accuracy) & (accuracy <= limits[:, 1])
         widths.append(limits[:, 1] - limits[:, 0])
     assert (covered / 600 >= 0.94).all()
@@ -125,13 +125,13 @@ def test_the_interval_of_mean_per_class_is_that_of_a_sum_of_binomials():
 
 @pytest.mark.parametrize(("classes", "images"), [(1, 1), (1, 9), (8, 2), (20, 26)])
 def test_perfect_answers_have_the_interval_of_clopper_and_pearson(classes, images):
-    found = class_intervals(
+    intervals = class_intervals(
         np.hstack([images * np.eye(classes, dtype=int), np.zeros((classes, 1), int)])
     )
     low = binomtest(classes * images, classes * images).proportion_ci().low
     for key in KEYS:
-        assert found[key] == pytest.approx([low, 1.0], abs=1e-9), key
-    assert "0 of" in found["intervals_note"]
+        assert intervals[key] == pytest.approx([low, 1.0], abs=1e-9), key
+    assert "0 of" in intervals["intervals_note"]
 
 
 def matrices():
@@ -154,9 +154,9 @@ def matrices():
 def test_intervals_lie_in_0_to_1_and_hold_the_reported_value():
     count = 0
     for pred_N, label_N, classes in matrices():
-        found = class_intervals(metrics.tally(pred_N, label_N, classes))
+        intervals = class_intervals(metrics.tally(pred_N, label_N, classes))
         for key, value in zip(KEYS, scored(pred_N, label_N), strict=True):
-            low, high = found[key]
+            low, high = intervals[key]
             assert 0 <= low <= value + 1e-12, key
             assert value - 1e-12 <= high <= 1, key
             assert low < high
@@ -168,11 +168,11 @@ def test_intervals_do_not_depend_on_the_order_of_the_classes():
     rng = np.random.default_rng(4)
     for pred_N, label_N, classes in matrices():
         order = np.append(rng.permutation(classes), metrics.UNREADABLE)  # -1 stays -1
-        found = class_intervals(metrics.tally(pred_N, label_N, classes))
+        intervals = class_intervals(metrics.tally(pred_N, label_N, classes))
         again = class_intervals(metrics.tally(order[pred_N], order[label_N], classes))
         for key in KEYS:
-            assert again[key] == pytest.approx(found[key], abs=1e-9), key
-        assert again["intervals_note"] == found["intervals_note"]
+            assert again[key] == pytest.approx(intervals[key], abs=1e-9), key
+        assert again["intervals_note"] == intervals["intervals_note"]
 
 
 def test_intervals_shrink_with_more_images():
@@ -185,9 +185,9 @@ def test_intervals_shrink_with_more_images():
 
 def test_classes_without_support_count_in_macro_f1_if_they_are_predicted():
     """Class 2 is never shown: predicted, it is an F1 of 0; not predicted, it is left out."""
-    shown = np.array([[40, 10, 0, 0], [10, 40, 0, 0], [0, 0, 0, 0]])
+    unpredicted = np.array([[40, 10, 0, 0], [10, 40, 0, 0], [0, 0, 0, 0]])
     predicted = np.array([[40, 10, 0, 0], [5, 40, 5, 0], [0, 0, 0, 0]])
-    without, with_it = class_intervals(shown), class_intervals(predicted)
+    without, with_it = class_intervals(unpredicted), class_intervals(predicted)
     assert without["macro_f1_ci95"][1] > 0.85
     assert with_it["macro_f1_ci95"][1] < 0.62
     assert with_it["mean_per_class_ci95"] == without["mean_per_class_ci95"]

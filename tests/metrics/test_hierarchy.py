@@ -28,19 +28,19 @@ def logits_of(order_NC):
     return logits_NC
 
 
-def said(logits_NC, label_N):
+def hierarchy_metrics(logits_NC, label_N):
     top_NK = metrics.topk(logits_NC, min(5, logits_NC.shape[1]))
     return metrics.hierarchical_metrics(top_NK, label_N, BIRDS)
 
 
 def test_by_hand():
     order_NC = [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1]]
-    found = said(logits_of(order_NC), np.array([0, 0, 1, 2]))
+    distances = hierarchy_metrics(logits_of(order_NC), np.array([0, 0, 1, 2]))
     # first predictions: right, the other duck, a songbird for a duck, right
-    assert found["mistake_distance"] == pytest.approx((1 + 3) / 2)
-    assert found["top1_distance"] == pytest.approx((0 + 1 + 3 + 0) / 4)
-    assert found["top5_distance"] == pytest.approx((6 + 6 + 6 + (0 + 3 + 2 + 2)) / 16)
-    assert found["largest_distance"] == 3
+    assert distances["mistake_distance"] == pytest.approx((1 + 3) / 2)
+    assert distances["top1_distance"] == pytest.approx((0 + 1 + 3 + 0) / 4)
+    assert distances["top5_distance"] == pytest.approx((6 + 6 + 6 + (0 + 3 + 2 + 2)) / 16)
+    assert distances["largest_distance"] == 3
 
 
 def random_hierarchy(rng, classes):
@@ -55,8 +55,8 @@ def random_hierarchy(rng, classes):
     for label in range(classes):
         way = networkx.shortest_path(graph, "n0", label)[:-1]
         chains.append(tuple(reversed(way)))
-    bare = [n for n in graph if isinstance(n, str)]
-    for node in sorted(bare, key=lambda n: -len(networkx.ancestors(graph, n))):
+    leaf_names = [n for n in graph if isinstance(n, str)]
+    for node in sorted(leaf_names, key=lambda n: -len(networkx.ancestors(graph, n))):
         if graph.out_degree(node) == 0:  # no class below it: it is no part of anyone's chain
             graph.remove_node(node)
     return Hierarchy(tuple(chains), {}), graph
@@ -91,11 +91,11 @@ def test_classes_below_nothing_are_all_equally_far():
 def test_an_unreadable_image_is_as_wrong_as_can_be():
     logits_NC = logits_of([[0, 1, 2, 3], [0, 1, 2, 3]])
     logits_NC[1] = -np.inf
-    found = said(logits_NC, np.array([0, 0]))
-    assert found["mistake_distance"] == 3
-    assert found["top1_distance"] == pytest.approx(1.5)
+    distances = hierarchy_metrics(logits_NC, np.array([0, 0]))
+    assert distances["mistake_distance"] == 3
+    assert distances["top1_distance"] == pytest.approx(1.5)
 
 
 def test_without_a_mistake_there_is_no_distance_of_one():
-    found = said(logits_of([[2, 3, 0, 1]]), np.array([2]))
-    assert (found["mistake_distance"], found["top1_distance"]) == (None, 0.0)
+    distances = hierarchy_metrics(logits_of([[2, 3, 0, 1]]), np.array([2]))
+    assert (distances["mistake_distance"], distances["top1_distance"]) == (None, 0.0)

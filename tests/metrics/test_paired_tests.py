@@ -25,10 +25,10 @@ def cells(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray
     ("only_a", "only_b"), [(1, 0), (0, 5), (5, 5), (3, 12), (40, 22), (700, 610), (3000, 0)]
 )
 def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
-    found = metrics.mcnemar(*cells(50, only_a, only_b, 7))
-    assert (found.only_a, found.only_b) == (only_a, only_b)
+    result = metrics.mcnemar(*cells(50, only_a, only_b, 7))
+    assert (result.only_a, result.only_b) == (only_a, only_b)
     oracle = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
-    assert found.p == pytest.approx(oracle, rel=1e-9)
+    assert result.p == pytest.approx(oracle, rel=1e-9)
 
 
 def test_mcnemar_by_hand():
@@ -45,8 +45,8 @@ def test_mcnemar_takes_no_notice_of_ties_nor_of_who_comes_first():
 
 def test_bootstrap_of_top1_is_scipys():
     right_a_N, right_b_N = cells(300, 45, 25, 60)
-    mine = metrics.bootstrap_top1(right_a_N, right_b_N, draws=20_000, seed=0)
-    theirs = stats.bootstrap(
+    actual = metrics.bootstrap_top1(right_a_N, right_b_N, draws=20_000, seed=0)
+    expected = stats.bootstrap(
         (right_a_N.astype(float), right_b_N.astype(float)),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
         paired=True,
@@ -56,8 +56,8 @@ def test_bootstrap_of_top1_is_scipys():
         batch=1000,
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert mine.value == pytest.approx(20 / 430)
-    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=1.5 / 430)
+    assert actual.value == pytest.approx(20 / 430)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), abs=1.5 / 430)
 
 
 def test_pairing_narrows_the_interval():
@@ -72,15 +72,15 @@ def test_bootstrap_of_mean_per_class_resamples_within_classes():
     rng = np.random.default_rng(3)
     label_N = np.repeat(np.arange(5), [4, 60, 30, 7, 19])
     right_a_N, right_b_N = rng.random((2, len(label_N))) < [[0.8], [0.6]]
-    mine = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, label_N, 20_000, seed=0)
+    actual = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, label_N, 20_000, seed=0)
     surplus_N = right_a_N.astype(float) - right_b_N
     mean_B, value = np.zeros(20_000), 0.0
     for of_class in (surplus_N[label_N == c] for c in range(5)):
         index_BN = rng.integers(len(of_class), size=(20_000, len(of_class)))
         mean_B += of_class[index_BN].mean(axis=1) / 5
         value += of_class.mean() / 5
-    assert mine.value == pytest.approx(value)
-    assert (mine.low, mine.high) == pytest.approx(np.quantile(mean_B, [0.025, 0.975]), abs=0.01)
+    assert actual.value == pytest.approx(value)
+    assert (actual.low, actual.high) == pytest.approx(np.quantile(mean_B, [0.025, 0.975]), abs=0.01)
 
 
 def test_mean_per_class_follows_the_labels_in_any_order_and_ignores_gaps_between_them():
@@ -98,29 +98,29 @@ def test_mean_per_class_follows_the_labels_in_any_order_and_ignores_gaps_between
 
 def test_a_bootstrap_repeats_by_its_seed_and_has_the_sign_of_a_minus_b():
     right_a_N, right_b_N = cells(30, 40, 10, 9)
-    one = metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
-    assert one == metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
-    assert one.low != metrics.bootstrap_top1(right_a_N, right_b_N, draws=501, seed=8).low
-    assert 0 < one.low < one.value < one.high
+    interval = metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
+    assert interval == metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
+    assert interval.low != metrics.bootstrap_top1(right_a_N, right_b_N, draws=501, seed=8).low
+    assert 0 < interval.low < interval.value < interval.high
     other = metrics.bootstrap_top1(right_b_N, right_a_N, draws=500, seed=7)
-    assert other.low < other.value == -one.value < other.high < 0
+    assert other.low < other.value == -interval.value < other.high < 0
 
 
 def test_scores_of_several_seeds_are_shares():
     score_a_N = np.array([1.0, 2 / 3, 1 / 3, 0.0] * 25)
     score_b_N = np.array([1.0, 1.0, 0.0, 0.0] * 25)
-    found = metrics.bootstrap_top1(score_a_N, score_b_N, draws=4000, seed=0)
-    assert found.value == pytest.approx(0.0)
+    interval = metrics.bootstrap_top1(score_a_N, score_b_N, draws=4000, seed=0)
+    assert interval.value == pytest.approx(0.0)
     spread = np.std(score_a_N - score_b_N) / 10
-    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
 
 
 def test_the_interval_of_the_bootstrap_agrees_with_the_exact_p_but_for_the_border():
     for only_a in range(5, 60, 5):
         right_a_N, right_b_N = cells(200, only_a, 20, 50)
-        found = metrics.compare_top1(right_a_N[None], right_b_N[None], draws=4000, seed=0)
-        if not 0.03 < found.p < 0.08:
-            assert (found.p < 0.05) == (found.low > 0 or found.high < 0), only_a
+        comparison = metrics.compare_top1(right_a_N[None], right_b_N[None], draws=4000, seed=0)
+        if not 0.03 < comparison.p < 0.08:
+            assert (comparison.p < 0.05) == (comparison.low > 0 or comparison.high < 0), only_a
 
 
 def test_the_p_of_a_clear_difference_has_no_floor():

@@ -13,7 +13,7 @@ N, K, P = 40, 6, 9
 
 
 @pytest.fixture
-def found():
+def example():
     """Patches, indices, boxes (some missing) and parts (some invisible) of random images."""
     rng = np.random.default_rng(0)
     patch_NK4 = np.concatenate(
@@ -39,8 +39,8 @@ def mean(values):
     return sum(values) / len(values), len(values)
 
 
-def test_share_in_the_box(found):
-    patch_NK4, _, box_N4, _ = found
+def test_share_in_the_box(example):
+    patch_NK4, _, box_N4, _ = example
     shares = []
     for patches, (left, top, width, height) in zip(patch_NK4, box_N4, strict=True):
         if not math.isnan(left):
@@ -53,13 +53,15 @@ def test_share_in_the_box(found):
     assert mean(shares)[1] == N - 6
 
 
-def test_distance_to_the_nearest_visible_part(found):
-    patch_NK4, _, box_N4, part_NP2 = found
+def test_distance_to_the_nearest_visible_part(example):
+    patch_NK4, _, box_N4, part_NP2 = example
     pixels, diagonals = [], []
     for patches, box, of_image in zip(patch_NK4, box_N4, part_NP2, strict=True):
-        if not (seen := visible(of_image)):
+        if not (visible_parts := visible(of_image)):
             continue
-        nearest = [min(math.dist(centre, part) for part in seen) for centre in centres(patches)]
+        nearest = [
+            min(math.dist(centre, part) for part in visible_parts) for centre in centres(patches)
+        ]
         pixels.append(sum(nearest) / K)
         if not math.isnan(box[0]):
             diagonals.append(sum(nearest) / K / math.hypot(box[2], box[3]))
@@ -70,8 +72,8 @@ def test_distance_to_the_nearest_visible_part(found):
     assert len(diagonals) < len(pixels) < N
 
 
-def test_share_of_visible_parts_that_are_covered(found):
-    patch_NK4, _, _, part_NP2 = found
+def test_share_of_visible_parts_that_are_covered(example):
+    patch_NK4, _, _, part_NP2 = example
     shares = []
     for patches, of_image in zip(patch_NK4, part_NP2, strict=True):
         covered = []
@@ -87,8 +89,8 @@ def test_share_of_visible_parts_that_are_covered(found):
     assert part_localization.coverage(patch_NK4, part_NP2) == pytest.approx(mean(shares))
 
 
-def test_share_of_repeated_selections(found):
-    index_NK = found[1]
+def test_share_of_repeated_selections(example):
+    index_NK = example[1]
     shares = []
     for row in index_NK.tolist():
         repeated = sum(index in row[:head] for head, index in enumerate(row))
@@ -118,8 +120,8 @@ def test_one_image_counts_as_much_as_another_however_many_parts_it_shows():
     assert part_localization.coverage(patch_NK4, part_NP2) == (0.5, 2)
 
 
-def test_all_numbers_and_what_has_no_ground(found):
-    patch_NK4, index_NK, box_N4, part_NP2 = found
+def test_all_numbers_and_what_has_no_ground(example):
+    patch_NK4, index_NK, box_N4, part_NP2 = example
     numbers = part_localization.localization(patch_NK4, index_NK, box_N4, part_NP2)
     assert numbers == {
         "in_box": part_localization.in_box(patch_NK4, box_N4),
@@ -128,9 +130,9 @@ def test_all_numbers_and_what_has_no_ground(found):
         "part_coverage": part_localization.coverage(patch_NK4, part_NP2),
         "duplicates": part_localization.duplicates(index_NK),
     }
-    bare = part_localization.localization(patch_NK4, index_NK, None, None)
-    assert bare.pop("duplicates") == numbers["duplicates"]
-    assert set(bare.values()) == {(None, 0)}
+    without_annotations = part_localization.localization(patch_NK4, index_NK, None, None)
+    assert without_annotations.pop("duplicates") == numbers["duplicates"]
+    assert set(without_annotations.values()) == {(None, 0)}
     nothing = np.full((N, 4), np.nan)
     assert part_localization.in_box(patch_NK4, nothing) == (None, 0)
     assert part_localization.part_distance(patch_NK4, part_NP2, nothing) == (None, 0)

@@ -41,16 +41,18 @@ def same(curve, precision, recall):
 def test_each_class_agrees_with_torchmetrics(drawn, chunk, monkeypatch):
     monkeypatch.setattr(precision_recall, "CHUNK_IMAGES", chunk)
     logits_NC, label_N = drawn
-    found = precision_recall.count_by_threshold(logits_NC, label_N, T)
+    counts = precision_recall.count_by_threshold(logits_NC, label_N, T)
     precision, recall, threshold = multiclass_precision_recall_curve(
         probabilities(logits_NC), torch.from_numpy(label_N), C, thresholds=T
     )
     assert len(threshold) == T
     for label in range(C - 1):
         same(
-            precision_recall.of_class(found, label), precision[label].numpy(), recall[label].numpy()
+            precision_recall.of_class(counts, label),
+            precision[label].numpy(),
+            recall[label].numpy(),
         )
-    assert found.support_C.tolist() == np.bincount(label_N, minlength=C).tolist()
+    assert counts.support_C.tolist() == np.bincount(label_N, minlength=C).tolist()
 
 
 def test_micro_is_one_binary_question_for_each_image_and_class(drawn):
@@ -68,12 +70,12 @@ def test_micro_is_one_binary_question_for_each_image_and_class(drawn):
 
 def test_macro_is_the_mean_over_classes_with_images(drawn):
     logits_NC, label_N = drawn
-    found = precision_recall.count_by_threshold(logits_NC, label_N, T)
-    each = [precision_recall.of_class(found, label) for label in range(C - 1)]
-    mean = precision_recall.macro(found)
-    np.testing.assert_allclose(mean.recall_T, np.mean([one.recall_T for one in each], axis=0))
+    counts = precision_recall.count_by_threshold(logits_NC, label_N, T)
+    each = [precision_recall.of_class(counts, label) for label in range(C - 1)]
+    mean = precision_recall.macro(counts)
+    np.testing.assert_allclose(mean.recall_T, np.mean([curve.recall_T for curve in each], axis=0))
     for t in range(T):
-        finding = [one.precision_T[t] for one in each if one.hit_T[t] + one.false_T[t]]
+        finding = [curve.precision_T[t] for curve in each if curve.hit_T[t] + curve.false_T[t]]
         assert mean.precision_T[t] == pytest.approx(np.mean(finding) if finding else 1.0)
 
 

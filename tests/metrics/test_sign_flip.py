@@ -61,8 +61,8 @@ def test_the_p_is_that_of_all_flips(seeds):
     ],
 )
 def test_the_smallest_p_keeps_its_digits(counts, total):
-    found = paired_tests._tail(tuple(counts), tuple(counts.values()), total)
-    assert found == pytest.approx(float(convolved(counts, total)), rel=1e-11)
+    p = paired_tests._tail(tuple(counts), tuple(counts.values()), total)
+    assert p == pytest.approx(float(convolved(counts, total)), rel=1e-11)
 
 
 @pytest.mark.parametrize("repeats", [(1, 1), (3, 3), (1, 3), (4, 2)])
@@ -76,9 +76,9 @@ def test_it_is_mcnemar_where_the_seeds_agree(repeats, images):
     assert metrics.sign_flip(a_SN, b_SN) == exact.p
     oracle = stats.binomtest(exact.only_a, exact.only_a + exact.only_b).pvalue
     assert exact.p == pytest.approx(oracle, rel=1e-9)
-    once = metrics.compare_top1(a_SN[:1], b_SN[:1], 200, 0)
-    assert once.test == "mcnemar"
-    assert metrics.compare_top1(a_SN, b_SN, 200, 0) == once
+    single_seed = metrics.compare_top1(a_SN[:1], b_SN[:1], 200, 0)
+    assert single_seed.test == "mcnemar"
+    assert metrics.compare_top1(a_SN, b_SN, 200, 0) == single_seed
 
 
 def test_seeds_that_repeat_half_of_each_other_are_not_dropped():
@@ -96,10 +96,10 @@ def test_fewer_seeds_on_one_side_enter_as_the_geometric_mean_of_exact_tests():
     rng = np.random.default_rng(2)
     a_SN, b_SN = draw(1, 200, rng), draw(3, 200, rng, 0.5)
     exact = [metrics.mcnemar(a_SN[0], right_N).p for right_N in b_SN]
-    found = metrics.compare_top1(a_SN, b_SN, 200, 0)
-    assert found.test == "sign_flip_subsets"
-    assert found.p == pytest.approx(stats.gmean(exact), rel=1e-12)
-    assert found.value == pytest.approx(a_SN.mean() - b_SN.mean())
+    comparison = metrics.compare_top1(a_SN, b_SN, 200, 0)
+    assert comparison.test == "sign_flip_subsets"
+    assert comparison.p == pytest.approx(stats.gmean(exact), rel=1e-12)
+    assert comparison.value == pytest.approx(a_SN.mean() - b_SN.mean())
 
 
 @pytest.mark.parametrize("seeds", [(2, 5), (5, 2), (1, 3), (3, 6)])
@@ -146,18 +146,18 @@ def test_swapping_the_models_changes_the_sign_and_nothing_else(seeds):
 def test_a_difference_that_is_its_own_opposite_has_a_symmetric_interval():
     a_SN = np.array([[True, False, True, False, True, True]])
     b_SN = np.array([[False, True, False, True, True, True]])
-    found = metrics.compare_top1(a_SN, b_SN, 300, 1)
-    assert (found.value, found.p) == (0.0, 1.0)
-    assert found.low == -found.high < 0
+    comparison = metrics.compare_top1(a_SN, b_SN, 300, 1)
+    assert (comparison.value, comparison.p) == (0.0, 1.0)
+    assert comparison.low == -comparison.high < 0
     same = metrics.compare_top1(a_SN, a_SN, 300, 1)
     assert (same.value, same.low, same.high, same.p, same.same_right) == (0, 0, 0, 1, True)
-    assert not found.same_right
+    assert not comparison.same_right
 
 
 def test_holm_over_a_family_of_which_some_are_not_tested():
     p = [0.01, 0.04, 0.03, 0.005]
-    whole = metrics.holm([*p, *[1.0] * 6])
-    assert metrics.holm(p, 10) == whole[:4] == pytest.approx([0.09, 0.28, 0.24, 0.05])
+    adjusted = metrics.holm([*p, *[1.0] * 6])
+    assert metrics.holm(p, 10) == adjusted[:4] == pytest.approx([0.09, 0.28, 0.24, 0.05])
     assert [metrics.all_pairs(models) for models in (1, 2, 3, 50)] == [0, 1, 3, 1225]
     assert metrics.holm([], 0) == []
 

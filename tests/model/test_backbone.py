@@ -148,7 +148,7 @@ def test_loading_leaves_no_trace_either(conf, saved):
 
 @pytest.mark.fault(12)
 @pytest.mark.parametrize(
-    ("file", "family", "says"),
+    ("file", "family", "expected"),
     [
         ("dinov2", "vit", "patch_embed.proj.weight is (64, 3, 14, 14) in the file and (64, 3, 16"),
         ("vit", "dinov2", "1 of another shape, 4 missing, 0 unexpected"),
@@ -157,18 +157,18 @@ def test_loading_leaves_no_trace_either(conf, saved):
         ("registers", "dinov2", "1 of another shape, 0 missing, 1 unexpected"),
     ],
 )
-def test_weights_of_another_model_are_refused(conf, saved, file, family, says):
+def test_weights_of_another_model_are_refused(conf, saved, file, family, expected):
     backbone_conf = conf(family, weights=str(saved(file)))
     with pytest.raises(UserError, match="do not fit") as error:
         build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
     message = str(error.value)
     assert f"weights {saved(file)} do not fit {ROW_NAMES[family]}: " in message
-    assert says in message
+    assert expected in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         (lambda state: state.pop("blocks.1.mlp.fc1.bias"), "fc1.bias is absent in the file and"),
         (lambda state: state.update(extra=torch.zeros(2)), "extra is (2,) in the file and absent"),
@@ -187,14 +187,14 @@ def test_weights_of_another_model_are_refused(conf, saved, file, family, says):
     ],
     ids=["missing", "unexpected", "shape", "patch", "no square"],
 )
-def test_one_wrong_tensor_is_named(conf, saved, tmp_path, change, says):
+def test_one_wrong_tensor_is_named(conf, saved, tmp_path, change, expected):
     state = torch.load(saved("vit"), weights_only=True)
     change(state)
     torch.save(state, tmp_path / "wrong.pth")
     backbone_conf = conf("vit", weights=str(tmp_path / "wrong.pth"))
     with pytest.raises(UserError) as error:
         build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
-    assert says in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_a_row_that_belies_its_model_is_refused(conf):

@@ -199,10 +199,10 @@ def test_two_models_of_unknown_roles_are_refused(build_from, state):
 @pytest.mark.parametrize(
     "form",
     [
-        lambda one, two: {
-            "state_dict": {**_add_prefix("net_a.", one), **_add_prefix("net_b.", two)}
+        lambda first, second: {
+            "state_dict": {**_add_prefix("net_a.", first), **_add_prefix("net_b.", second)}
         },
-        lambda one, two: {"ema_0.999": one, "ema_0.9999": two},
+        lambda first, second: {"ema_0.999": first, "ema_0.9999": second},
     ],
 )
 def test_two_models_of_equal_roles_are_refused_at_any_depth(build_from, state, form):
@@ -393,8 +393,8 @@ def test_no_command_removes_what_another_architecture_needs(build_from, state, e
     assert "python -c" not in str(error.value)
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_matrices_of_an_adapter_are_named(build_from, state, whole):
+@pytest.mark.parametrize("with_base", [False, True])
+def test_the_matrices_of_an_adapter_are_named(build_from, state, with_base):
     lora = {"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.ones(2, 2)}
     with pytest.raises(UserError, match=r"a PEFT adapter: merge it .*merge_and_unload"):
-        build_from({**(state if whole else {}), **lora})
+        build_from({**(state if with_base else {}), **lora})

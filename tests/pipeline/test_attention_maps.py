@@ -47,20 +47,20 @@ def outcomes(monkeypatch) -> list:
 @pytest.fixture
 def forwards(monkeypatch) -> list[int]:
     """Images of each forward through a classifier in evaluation."""
-    seen, forward = [], Classifier.with_features
+    batch_sizes, forward = [], Classifier.with_features
 
     def counted(self, pixels_BCHW):
-        seen.extend([len(pixels_BCHW)] * (not self.training))
+        batch_sizes.extend([len(pixels_BCHW)] * (not self.training))
         return forward(self, pixels_BCHW)
 
     monkeypatch.setattr(Classifier, "with_features", counted)
-    return seen
+    return batch_sizes
 
 
-def same(one, other) -> None:
+def same(first, second) -> None:
     for name in ("row_N", "index_NK", "score_NG"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert one.grid == other.grid
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert first.grid == second.grid
 
 
 def parts_of(ran):
@@ -86,22 +86,22 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
     x_ND = rng.normal(size=(5, 192)).astype(np.float32)
     index_NK = rng.integers(0, 196, (5, 3))
     score = torch.from_numpy(rng.random((5, 3, 196) if choice == "transfg" else (5, 196)))
-    kept = score.float() if choice in SCORED else None
-    selection = None if choice == "off" else Selection(torch.from_numpy(index_NK), kept)
+    scores_kept = score.float() if choice in SCORED else None
+    selection = None if choice == "off" else Selection(torch.from_numpy(index_NK), scores_kept)
     columns_ND = append_columns(torch.from_numpy(x_ND), selection, scores).numpy()
     assert columns_ND.dtype == np.float32
-    features, looks = split_columns(Features(columns_ND, np.arange(5)), conf, scores)
+    features, maps = split_columns(Features(columns_ND, np.arange(5)), conf, scores)
     np.testing.assert_array_equal(features.x_ND, x_ND)
     if choice == "off":
-        assert looks is None
+        assert maps is None
         return
-    np.testing.assert_array_equal(looks.index_NK, index_NK)
-    assert (looks.index_NK.dtype, looks.grid) == (np.int64, 14)
+    np.testing.assert_array_equal(maps.index_NK, index_NK)
+    assert (maps.index_NK.dtype, maps.grid) == (np.int64, 14)
     if not (scores and choice in SCORED):
-        assert looks.score_NG is None
+        assert maps.score_NG is None
         return
     heads = score.numpy() if choice == "transfg" else score.numpy()[:, None]
-    np.testing.assert_allclose(looks.score_NG, heads.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(maps.score_NG, heads.mean(1), rtol=1e-6)
 
 
 def rank_results(row_N, columns=5, bad=()):
@@ -140,41 +140,48 @@ def test_a_probe_a_cached_one_and_its_evaluation_look_at_the_same_patches(run, o
     assert [ran.json("metrics.json")["test_reads"] for ran in (first, second, again)] == [1, 1, 1]
     forwarded = [ran.json("metrics.json")["cost"]["forwarded"] for ran in (first, second, again)]
     assert forwarded[1:] == [0, 0]
-    (job, one), *others = outcomes
-    np.testing.assert_array_equal(one.features.row_N, job.dataset.split.test_N)
-    assert (one.features.x_ND.shape, one.features.x_ND.dtype) == ((TEST, 64), np.float32)
+    (experiment, first_outcome), *others = outcomes
+    np.testing.assert_array_equal(first_outcome.features.row_N, experiment.dataset.split.test_N)
+    assert (first_outcome.features.x_ND.shape, first_outcome.features.x_ND.dtype) == (
+        (TEST, 64),
+        np.float32,
+    )
     for _, other in others:
-        np.testing.assert_array_equal(other.features.x_ND, one.features.x_ND)
+        np.testing.assert_array_equal(other.features.x_ND, first_outcome.features.x_ND)
     if choice == "off":
         assert [outcome.attention_maps for _, outcome in outcomes] == [None] * 3
         assert "parts" not in first.json("metrics.json")
         assert not (first.folder / "overlays").exists()
         return
-    np.testing.assert_array_equal(one.attention_maps.row_N, job.dataset.split.test_N)
-    assert one.attention_maps.grid == 4
+    np.testing.assert_array_equal(
+        first_outcome.attention_maps.row_N, experiment.dataset.split.test_N
+    )
+    assert first_outcome.attention_maps.grid == 4
     for _, other in others:
-        same(one.attention_maps, other.attention_maps)
-    score_NG, rows = one.attention_maps.score_NG, np.arange(TEST)[:, None]
+        same(first_outcome.attention_maps, other.attention_maps)
+    score_NG, rows = first_outcome.attention_maps.score_NG, np.arange(TEST)[:, None]
     assert score_NG.shape == (TEST, 16)
     assert (score_NG.sum(1) < 1).all()  # what the class token keeps to itself is the rest
-    if one.attention_maps.index_NK.shape[1] == 1:
-        np.testing.assert_array_equal(one.attention_maps.index_NK[:, 0], score_NG.argmax(1))
-    assert (score_NG[rows, one.attention_maps.index_NK].max(1) > score_NG.mean(1)).all()
+    if first_outcome.attention_maps.index_NK.shape[1] == 1:
+        np.testing.assert_array_equal(
+            first_outcome.attention_maps.index_NK[:, 0], score_NG.argmax(1)
+        )
+    assert (score_NG[rows, first_outcome.attention_maps.index_NK].max(1) > score_NG.mean(1)).all()
 
 
 def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcomes, forwards):
     ran = run(*TRAIN, "part_attention=transfg")
     assert ran.code == 0, ran.err
-    job, one = outcomes[0]
-    val = len(job.dataset.split.val_N)
+    experiment, outcome = outcomes[0]
+    val = len(experiment.dataset.split.val_N)
     assert sum(forwards) == 3 * val + TEST  # an epoch, the last, the chosen; test once
     assert ran.json("metrics.json")["test_reads"] == 1
     again = run("task=eval", f'checkpoint="{ran.folder}"', SMALL[-1], bare=True)
     assert again.code == 0, again.err
     assert sum(forwards) == 3 * val + 2 * TEST
-    same(one.attention_maps, outcomes[1][1].attention_maps)
-    np.testing.assert_array_equal(one.features.x_ND, outcomes[1][1].features.x_ND)
-    np.testing.assert_array_equal(one.features.row_N, job.dataset.split.test_N)
+    same(outcome.attention_maps, outcomes[1][1].attention_maps)
+    np.testing.assert_array_equal(outcome.features.x_ND, outcomes[1][1].features.x_ND)
+    np.testing.assert_array_equal(outcome.features.row_N, experiment.dataset.split.test_N)
     assert parts_of(ran) == parts_of(again)
     scalars, _, events = tags_of(ran)
     assert scalars <= {*TRAINING, *PARTS}
@@ -197,36 +204,37 @@ def test_zero_shot_tells_where_it_looked(run, outcomes):
 
 def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outcomes):
     ran = run(*PROBE, "part_attention=transfg", "part_attention.stride=12", "preprocess=transfg")
-    found = parts_of(ran)
+    parts = parts_of(ran)
     ((job, outcome),) = outcomes
-    manifest, looks = job.dataset.manifest, outcome.attention_maps
-    assert looks.grid == 5
+    manifest, maps = job.dataset.manifest, outcome.attention_maps
+    assert maps.grid == 5
     inside = []
-    for row, index_K in zip(looks.row_N.tolist(), looks.index_NK.tolist(), strict=True):
+    for row, index_K in zip(maps.row_N.tolist(), maps.index_NK.tolist(), strict=True):
         with Image.open(manifest.root / manifest.path[row]) as picture:
             width, height = picture.size
         x, y, w, h = manifest.box_N4[row].tolist()
         for index in index_K:  # squashed to 86 pixels a side, of which the middle 64 are seen
             across, down = ((11 + 12 * n + 8) / 86 for n in (index % 5, index // 5))
             inside.append(x <= across * width <= x + w and y <= down * height <= y + h)
-    assert found["transfg"]["in_box"] == {"value": pytest.approx(np.mean(inside)), "images": TEST}
-    assert found["tokens"] == looks.index_NK.shape[1]
-    assert set(found) == {"transfg", "random", "centre", "tokens"}
+    assert parts["transfg"]["in_box"] == {"value": pytest.approx(np.mean(inside)), "images": TEST}
+    assert parts["tokens"] == maps.index_NK.shape[1]
+    assert set(parts) == {"transfg", "random", "centre", "tokens"}
     for name in ("random", "centre"):
-        assert set(found[name]) == {tag.removeprefix("parts/") for tag in PARTS}
-        assert found[name]["in_box"]["images"] == TEST
+        assert set(parts[name]) == {tag.removeprefix("parts/") for tag in PARTS}
+        assert parts[name]["in_box"]["images"] == TEST
     scalars, _, events = tags_of(ran)
     assert scalars <= {*KEYS, *PARTS}
     assert scalars >= set(PARTS)
     (point,) = events.Scalars("parts/in_box")
     assert (point.step, point.value) == (0, pytest.approx(np.mean(inside)))
-    assert f"% of {found['tokens']} patches inside the box: transfg " in ran.out
+    assert f"% of {parts['tokens']} patches inside the box: transfg " in ran.out
 
 
 def test_the_controls_and_the_pictures_are_the_same_whatever_was_selected(run):
     fixed = ("part_attention.tokens=3", "seed=4")
     runs = [
-        run(*PROBE, f"part_attention={one}", *fixed) for one in ("cls_topk", "random", "centre")
+        run(*PROBE, f"part_attention={choice}", *fixed)
+        for choice in ("cls_topk", "random", "centre")
     ]
     scored, random, centre = map(parts_of, runs)
     assert random["random"] == scored["random"] == centre["random"]

@@ -28,8 +28,8 @@ head:
 @pytest.mark.parametrize(("field", "value"), [("width", 100), ("patch", 14), ("prefix", 2)])
 def test_a_row_that_belies_its_model_is_refused_with_a_warm_cache(run, finished, field, value):
     finished(*MINI)
-    given = (*MINI, f"backbone.checkpoints.mini.{field}={value}")
-    refused = run(*given)
+    overrides = (*MINI, f"backbone.checkpoints.mini.{field}={value}")
+    refused = run(*overrides)
     assert refused.code != 0
     assert f"{field}=" in refused.err
     assert len(refused.err.strip().splitlines()) == 1

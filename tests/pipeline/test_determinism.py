@@ -38,14 +38,14 @@ def test_every_process_sets_convolutions_with_products_and_resets_them(begin):
         warnings.simplefilter("error")
         for precision in ("highest", "high", "medium", "highest"):
             begin(conf_with(precision))
-            found = flags()
+            precisions = flags()
             assert torch.get_float32_matmul_precision() == precision
             if precision == "highest":
-                assert set(found.values()) == {"ieee"}
+                assert set(precisions.values()) == {"ieee"}
             else:
-                products = found.pop("mkldnn.matmul")  # oneDNN's medium products are bfloat16
+                products = precisions.pop("mkldnn.matmul")  # oneDNN's medium products are bfloat16
                 assert products == {"high": "tf32", "medium": "bf16"}[precision]
-                assert set(found.values()) == {"tf32"}
+                assert set(precisions.values()) == {"tf32"}
             # the old names can still be read: libraries do, and torch refuses a contradiction
             allowed = precision != "highest"
             assert torch.backends.cudnn.allow_tf32 == allowed

@@ -32,9 +32,9 @@ def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(image: object) -> tuple[str, tuple[str, ...]]:
-    found = list_images(image).manifest
-    assert all((found.root / path).exists() for path in found.path)
-    return str(found.root), found.path
+    manifest = list_images(image).manifest
+    assert all((manifest.root / path).exists() for path in manifest.path)
+    return str(manifest.root), manifest.path
 
 
 ALL = ("a.jpg", "b.JPG", "c.png", "deep/d.jpg", "deep/down/e.jpg")
@@ -60,8 +60,8 @@ ALL = ("a.jpg", "b.JPG", "c.png", "deep/d.jpg", "deep/down/e.jpg")
     ids=str,
 )
 def test_names_mean_what_a_shell_means(pics, image, root, expected):
-    found, path = paths(image)
-    assert (Path(found).resolve(), path) == (Path(root).resolve(), expected)
+    found_root, path = paths(image)
+    assert (Path(found_root).resolve(), path) == (Path(root).resolve(), expected)
 
 
 def test_home_is_the_users(pics, monkeypatch):
@@ -83,19 +83,19 @@ def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
-    said = list_images("pics").note
-    assert "skipped: 2 text (more.txt, …)" in said
+    note = list_images("pics").note
+    assert "skipped: 2 text (more.txt, …)" in note
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
-        assert words in said
-    assert ".DS_Store" not in said
+        assert words in note
+    assert ".DS_Store" not in note
 
 
 def test_linked_folders_are_searched_once(pics, tmp_path, jpeg):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "f.jpg").write_bytes(jpeg(7))
-    (pics / "linked").symlink_to(elsewhere)
-    (elsewhere / "ring").symlink_to(tmp_path / "pics")
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "f.jpg").write_bytes(jpeg(7))
+    (pics / "linked").symlink_to(outside)
+    (outside / "ring").symlink_to(tmp_path / "pics")
     assert paths("pics")[1] == (*ALL, "linked/f.jpg")
 
 
@@ -124,7 +124,7 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         ("https://example.org/bird.jpg", "an address.*curl -sSL -- https://example.org/bird.jpg"),
         ("s3://bucket/bird.jpg", "an address.*aws s3 cp s3://bucket/bird.jpg"),
@@ -144,8 +144,8 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
     ],
     ids=str,
 )
-def test_what_is_no_picture_on_this_machine_is_named(pics, image, said):
-    assert re.search(said, refused(image))
+def test_what_is_no_picture_on_this_machine_is_named(pics, image, message):
+    assert re.search(message, refused(image))
 
 
 @pytest.mark.fault(52)
@@ -174,6 +174,6 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
 
 
 def test_every_path_is_read_from_the_root(pics):
-    found = list_images(["pics/deep/**", "pics/a.jpg"]).manifest
-    for path in found.path:
-        assert decode((found.root / path).read_bytes(), path).shape == (3, 36, 48)
+    manifest = list_images(["pics/deep/**", "pics/a.jpg"]).manifest
+    for path in manifest.path:
+        assert decode((manifest.root / path).read_bytes(), path).shape == (3, 36, 48)

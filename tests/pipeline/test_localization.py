@@ -27,12 +27,14 @@ def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them
     chosen = [*MINI, f"backbone={family}", "head=knn", "head.k=3"]
     if family == "dinov2":  # its class token hardly looks at a patch before it is trained
         chosen.append("backbone.features=patch_mean")
-    off, kept = run(*chosen), run(*chosen, "part_attention=transfg")
-    assert kept.code == 0, kept.err
-    assert np.abs(logits_of(off) - logits_of(kept)).max() > 1e-6
-    again = run("task=eval", f'checkpoint="{kept.folder}"', "runtime.stack_check=false", bare=True)
+    unselected, selected = run(*chosen), run(*chosen, "part_attention=transfg")
+    assert selected.code == 0, selected.err
+    assert np.abs(logits_of(unselected) - logits_of(selected)).max() > 1e-6
+    again = run(
+        "task=eval", f'checkpoint="{selected.folder}"', "runtime.stack_check=false", bare=True
+    )
     assert again.code == 0, again.err
-    np.testing.assert_array_equal(logits_of(kept), logits_of(again))
+    np.testing.assert_array_equal(logits_of(selected), logits_of(again))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -118,12 +120,12 @@ def test_lots_belong_to_their_images_however_a_step_is_cut(run):
         "part_attention=random",
         "part_attention.contrastive=1",
     )
-    whole, cut = (run(*chosen, f"runtime.micro_batch={size}") for size in ("null", "5"))
-    np.testing.assert_allclose(logits_of(whole), logits_of(cut), atol=2e-5)
+    uncut, cut = (run(*chosen, f"runtime.micro_batch={size}") for size in ("null", "5"))
+    np.testing.assert_allclose(logits_of(uncut), logits_of(cut), atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (["part_attention.last_block=random"], "a frozen backbone"),
         (["part_attention.contrastive=1"], "it trains the features"),
@@ -132,10 +134,10 @@ def test_lots_belong_to_their_images_however_a_step_is_cut(run):
         (["task=train", "task.tune=head", "part_attention.last_block=random"], "tune=full"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(overrides, says):
+def test_what_cannot_be_is_refused_before_any_work(overrides, message):
     with pytest.raises(ConfigError) as caught:
         typed(composed(["backbone=vit", "part_attention=transfg", *overrides]))
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_contrastive_loss_is_hashed_in_training_only():

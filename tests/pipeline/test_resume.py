@@ -86,7 +86,7 @@ def swap(root):
     (root / "kept").rename(root / "test")
 
 
-def held(paths):
+def read_files(paths):
     return {path: path.read_bytes() for path in paths}
 
 
@@ -98,12 +98,12 @@ def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures
     assert train("runtime.stop_before_test=true").code == 0
     (validation,) = run_files("in-progress/validation.json")
     before = json.loads(validation.read_text())["identity"]["manifest_digest"]
-    states = held(run_files("in-progress/resume/*"))
+    states = read_files(run_files("in-progress/resume/*"))
     swap(pictures)
     refused(train("runtime.stop_before_test=true"), "manifest_digest", before[:16])
     assert validation.exists()  # nothing of the run was touched
     refused(train(), "manifest_digest", before[:16], "runtime.run_id")
-    assert held(run_files("in-progress/resume/*")) == states
+    assert read_files(run_files("in-progress/resume/*")) == states
     swap(pictures)
     ran = train()
     assert ran.code == 0, ran.err
@@ -116,14 +116,14 @@ def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures
 @pytest.mark.fault(43)
 def test_a_file_that_changed_is_other_data(train, stop_finetune, pictures, run_files, tmp_path):
     stop_finetune(1)
-    states = held(run_files("in-progress/resume/*"))
+    states = read_files(run_files("in-progress/resume/*"))
     pixels = np.asarray(Image.open(pictures / "train/a/train-0.png"))
     Image.fromarray(255 - pixels).save(pictures / "train/a/train-0.png")
     before = train()
     refused(before, "manifest_digest")
     assert "1 of 36 files changed since they were last hashed" in before.out
     refused(train(f"runtime.cache_root={tmp_path / 'empty'}"), "manifest_digest")
-    assert held(run_files("in-progress/resume/*")) == states
+    assert read_files(run_files("in-progress/resume/*")) == states
 
 
 OTHER = {
@@ -221,8 +221,10 @@ def test_a_hub_revision_that_moved_is_other_weights():
     same = {"weights_digest": "e" * 64}
     with pytest.raises(UserError, match="weights_revision: 1111 there, 2222 here"):
         check_data({**same, "weights_revision": "1111"}, {**same, "weights_revision": "2222"}, "x")
-    for given in (None, "1111"):  # a file has no revision: its digest decides
-        check_data({**same, "weights_revision": "1111"}, {**same, "weights_revision": given}, "x")
+    for revision in (None, "1111"):  # a file has no revision: its digest decides
+        check_data(
+            {**same, "weights_revision": "1111"}, {**same, "weights_revision": revision}, "x"
+        )
 
 
 # --- an answer that is there already ---
@@ -274,18 +276,18 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
     other = tmp_path / "other"
     shutil.copytree(pictures, other)
     swap(other)
-    one = probe("dataset=folder", f"dataset.root={pictures}")
-    two = probe("dataset=folder", f"dataset.root={other}", "runtime.run_id=q")
-    assert (one.code, two.code) == (0, 0), one.err + two.err
-    assert one.folder.parent.name == two.folder.parent.name
+    first = probe("dataset=folder", f"dataset.root={pictures}")
+    second = probe("dataset=folder", f"dataset.root={other}", "runtime.run_id=q")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert first.folder.parent.name == second.folder.parent.name
 
     def evaluate(made):
         at = (f"checkpoint={made.folder}", f"dataset.root={pictures}", "runtime.run_id=e")
         return run("task=eval", "runtime.stack_check=false", *at, bare=True)
 
-    assert evaluate(one).code == 0
-    assert "complete already" in evaluate(one).out
-    refused(evaluate(two), "another checkpoint", one.folder.name, two.folder.name)
+    assert evaluate(first).code == 0
+    assert "complete already" in evaluate(first).out
+    refused(evaluate(second), "another checkpoint", first.folder.name, second.folder.name)
 
 
 # --- another number of steps ---
@@ -297,18 +299,23 @@ def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(
     """The command that named it may be repeated; another place is refused, with both names."""
     for name, steps in (("one", 2), ("two", 1)):
         stop_finetune(steps, f"runtime.run_id={name}")
-    (one,), (two,) = (
+    (first,), (second,) = (
         sorted(tmp_path.glob(f"outputs/{name}/*/in-progress")) for name in ("one", "two")
     )
-    stop_finetune(3, f"runtime.resume={one}")
-    states = held(run_files("in-progress/resume/*"))
-    refused(train(f"runtime.resume={two}"), str(two), f"not one/{one.parent.name}", "after step 3")
+    stop_finetune(3, f"runtime.resume={first}")
+    states = read_files(run_files("in-progress/resume/*"))
+    refused(
+        train(f"runtime.resume={second}"),
+        str(second),
+        f"not one/{first.parent.name}",
+        "after step 3",
+    )
     refused(train(f"runtime.resume={tmp_path / 'gone'}"), "gone", "after step 3")
-    assert held(run_files("in-progress/resume/*")) == states
-    ran = train(f"runtime.resume={one}")
+    assert read_files(run_files("in-progress/resume/*")) == states
+    ran = train(f"runtime.resume={first}")
     assert ran.code == 0, ran.err
     assert "resumed after step 3" in ran.out
-    assert ran.json("metrics.json")["resumed"]["from"] == f"one/{one.parent.name}"
+    assert ran.json("metrics.json")["resumed"]["from"] == f"one/{first.parent.name}"
 
 
 def test_a_state_named_by_a_relative_path_keeps_its_origin(
@@ -331,10 +338,10 @@ def test_a_refused_run_leaves_the_states_of_a_stopped_training(
     aside = shutil.move(made.folder, tmp_path / "aside")
     swap(pictures)
     stop_finetune(2, "runtime.cache_root=" + str(tmp_path / "other"))
-    states = held(run_files("in-progress/resume/*"))
+    states = read_files(run_files("in-progress/resume/*"))
     shutil.move(aside, made.folder)
     refused(train("runtime.cache_root=" + str(tmp_path / "other")), "another manifest_digest")
-    assert held(run_files("in-progress/resume/*")) == states != {}
+    assert read_files(run_files("in-progress/resume/*")) == states != {}
 
 
 def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
@@ -343,7 +350,7 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     """Both have the config of the training, so its run_id gives them one folder."""
     made = train("runtime.run_id=made")
     stop_finetune(2)
-    states = held(run_files("in-progress/resume/*"))
+    states = read_files(run_files("in-progress/resume/*"))
     assert states
     places = (
         f"checkpoint={made.folder}",
@@ -352,7 +359,7 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     )
     again = run("task=eval", *places, "runtime.run_id=r", bare=True)
     refused(again, "runtime.run_id=r", "resume", "another runtime.run_id")
-    assert held(run_files("in-progress/resume/*")) == states
+    assert read_files(run_files("in-progress/resume/*")) == states
     assert train().code == 0
 
 
@@ -476,19 +483,19 @@ def test_damaged_states_that_are_named_do_not_announce_a_training(train, stop_fi
 
 
 def test_the_watchdog_knows_whether_a_state_was_saved(train, stop_finetune, monkeypatch):
-    watchdog, seen, step = Watchdog(60.0), [], Trainer.step
+    watchdog, saved_flags, step = Watchdog(60.0), [], Trainer.step
 
     def observed(self, micros):
-        seen.append(watchdog.state_saved)
+        saved_flags.append(watchdog.state_saved)
         return step(self, micros)
 
     monkeypatch.setattr(Trainer, "step", observed)
     world = ProcessGroup(0, 1, "one process", watchdog)
     monkeypatch.setattr("fgvc.task.train.join_group", lambda *_: nullcontext(world))
     stop_finetune(2)
-    assert seen == [False, True]
+    assert saved_flags == [False, True]
     train()
-    assert seen[2:] == [True, True]
+    assert saved_flags[2:] == [True, True]
 
 
 @pytest.mark.fault(7)
@@ -510,14 +517,14 @@ def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stop_fin
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ("task.epochs=1", "task.epochs=1: the resume state lies at step 3"),
         ("head=cosine", "head.log_scale is missing in the state"),
     ],
 )
 def test_two_ranks_refuse_a_state_in_one_line(
-    start_finetune, stop_finetune, pictures, run_files, change, says
+    start_finetune, stop_finetune, pictures, run_files, change, message
 ):
     stop_finetune(3)
     (folder,) = run_files("in-progress")
@@ -525,4 +532,4 @@ def test_two_ranks_refuse_a_state_in_one_line(
     options = (*SMALL, f"dataset.root={pictures}", *named, change, "runtime.nproc=2")
     job = start_finetune(*options)
     assert job.wait() == 1, job.output
-    assert says in job.line
+    assert message in job.line

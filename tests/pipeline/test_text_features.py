@@ -70,7 +70,7 @@ def test_zero_shot_matches_any_final_fit_and_a_probe_one(run):
         keys[fit] = zero.json("metrics.json"), probe.json("metrics.json")
     zeros = {pair[0]["comparability_key"] for pair in keys.values()}
     probes = {pair[1]["comparability_key"] for pair in keys.values()}
-    bases = {one["comparability_base"] for pair in keys.values() for one in pair}
+    bases = {metrics["comparability_base"] for pair in keys.values() for metrics in pair}
     assert (len(zeros), len(probes), len(bases)) == (1, 2, 1)
 
 
@@ -81,11 +81,11 @@ def test_a_tiny_c_leaves_the_text_classifier_and_a_large_one_forgets_it(run):
     weight = head_of(near)[0]["weight_CD"]
     text, scale = head_of(zero)[0]["weight_CD"], zero.json("metrics.json")["prompts"]["scale"]
     drawn = normalize(weight - weight.mean(0), dim=1)
-    wanted = normalize(text * scale - (text * scale).mean(0), dim=1)
-    torch.testing.assert_close(drawn, wanted, atol=1e-4, rtol=0)
+    expected = normalize(text * scale - (text * scale).mean(0), dim=1)
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
     far = run(*MINI, *both, "head=text_linear", "task.c_low=1e3", "task.c_high=1e3")
     moved = head_of(far)[0]["weight_CD"]
-    assert (normalize(moved - moved.mean(0), dim=1) * wanted).sum(1).mean() < 0.9
+    assert (normalize(moved - moved.mean(0), dim=1) * expected).sum(1).mean() < 0.9
 
 
 @pytest.mark.parametrize("head", ["cosine", "mlp", "text_linear", "text"])
@@ -101,8 +101,8 @@ def test_eval_repeats_the_numbers_of_every_head_and_both_pass_the_audit(
     assert again.code == 0, again.err
     np.testing.assert_array_equal(logits_of(ran)[0], logits_of(again)[0])
     assert ran.json("metrics.json")["test"] == again.json("metrics.json")["test"]
-    for one in (ran, again):  # both say runtime.stack_check=false
-        failed = [check.id for check in run_audit(one.folder)[1] if check.state == "FAIL"]
+    for each_run in (ran, again):  # both say runtime.stack_check=false
+        failed = [check.id for check in run_audit(each_run.folder)[1] if check.state == "FAIL"]
         assert failed == ["stack-validated"]
 
 

@@ -24,7 +24,7 @@ TRAINED = ("task=train", "task.epochs=1", "task.batch_size=4")
 def folder(tmp_path, jpeg) -> Callable[[int], str]:
     """`folder(n)`: dataset.root=... of 4 classes with n training images and 1 test image each."""
 
-    def made(images: int) -> str:
+    def make(images: int) -> str:
         for label in range(4):
             for place, number in [("train", n) for n in range(images)] + [("test", 9)]:
                 file = tmp_path / "birds" / place / f"class {label}" / f"{number}.jpg"
@@ -32,7 +32,7 @@ def folder(tmp_path, jpeg) -> Callable[[int], str]:
                 file.write_bytes(jpeg(100 * label + number))
         return f"dataset.root={tmp_path / 'birds'}"
 
-    return made
+    return make
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_without_validation_the_message_names_what_works(run, folder, images, ch
     assert refused.err.count("\n") == 1, refused.err
     assert "features" not in refused.out
     assert "epoch" not in refused.out
-    said = re.search(r"dataset\.val_fraction=[\d.]+: .* Set (\S+(?: head\.k=\d+)?)", refused.err)
-    assert said is not None, refused.err
-    assert said.group(1).rstrip(",") == advice
+    match = re.search(r"dataset\.val_fraction=[\d.]+: .* Set (\S+(?: head\.k=\d+)?)", refused.err)
+    assert match is not None, refused.err
+    assert match.group(1).rstrip(",") == advice
     keys = {item.partition("=")[0] for item in advice.split(" ")}
-    kept = [item for item in chosen if item.partition("=")[0] not in keys]
-    ran = run(*own, *kept, *advice.split(" "), birds=False)
+    other_overrides = [item for item in chosen if item.partition("=")[0] not in keys]
+    ran = run(*own, *other_overrides, *advice.split(" "), birds=False)
     assert ran.code == 0, ran.err
 
 

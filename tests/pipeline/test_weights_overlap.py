@@ -54,9 +54,9 @@ def probe_of(run, weights_path, *overrides):
 
 
 def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
-    kept = restore.read_checkpoint(finetuned.folder / "ckpt.bin")
-    conf = typed(composed([*USED[:-2], f"backbone.weights={kept.file}", *BIRDS]))
-    model = load_classifier(conf, kept.metadata, kept.tensors, torch.device("cpu"))
+    saved = restore.read_checkpoint(finetuned.folder / "ckpt.bin")
+    conf = typed(composed([*USED[:-2], f"backbone.weights={saved.file}", *BIRDS]))
+    model = load_classifier(conf, saved.metadata, saved.tensors, torch.device("cpu"))
     fresh, _ = build_model(conf, weights.find(conf.backbone))
     transform = evaluation_transform(conf)
     torch.manual_seed(0)
@@ -152,8 +152,8 @@ def test_test_images_that_fitted_the_backbone_count(run, album):
 def test_evaluation_keeps_the_images_and_the_chain(run, probed):
     again = run("task=eval", f"checkpoint={probed.folder}", bare=True)
     assert again.code == 0, again.err
-    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (probed, again))
-    assert kept == other
+    first, second = (ran.json("env_stamp.json")["weights"] for ran in (probed, again))
+    assert first == second
     assert probed.json("metrics.json")["test"] == again.json("metrics.json")["test"]
     assert probed.json("metrics.json")["overlap"] == again.json("metrics.json")["overlap"]
 
@@ -323,8 +323,8 @@ def test_a_projection_is_kept(tmp_path):
     made = conf_of("clip", "backbone.pretrained=false", "backbone.features=projected")
     state = stored_whole(tmp_path / "run", made)
     for features in ("cls", "projected"):
-        given = (f"backbone.weights={tmp_path / 'run'}", f"backbone.features={features}")
-        conf = conf_of("clip", *given)
+        overrides = (f"backbone.weights={tmp_path / 'run'}", f"backbone.features={features}")
+        conf = conf_of("clip", *overrides)
         backbone, _ = build_model(conf, weights.find(conf.backbone))
         assert torch.equal(backbone.trunk.conv1.weight, state["conv1.weight"])
 
@@ -335,7 +335,7 @@ def test_a_finetune_of_a_finetune_ignores_the_weights_root(run, refinetuned, tmp
     save_file({"x": torch.zeros(1)}, tmp_path / "weights" / "vit_small_patch16_224.safetensors")
     again = run("task=eval", f"checkpoint={refinetuned.folder}", bare=True)
     assert again.code == 0, again.err
-    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (refinetuned, again))
-    assert kept["made_by"] == other["made_by"]
-    kept, other = (ran.json("metrics.json")["test"]["top1"] for ran in (refinetuned, again))
-    assert kept == other
+    first, second = (ran.json("env_stamp.json")["weights"] for ran in (refinetuned, again))
+    assert first["made_by"] == second["made_by"]
+    first, second = (ran.json("metrics.json")["test"]["top1"] for ran in (refinetuned, again))
+    assert first == second

@@ -63,8 +63,8 @@ def test_it_tells_the_numbers_and_how_to_repeat_them(folder):
     for split in ("val", "test"):
         for key in ("top1", "mean_per_class", "macro_f1"):
             low, high = (f"{100 * bound:.1f}" for bound in numbers[split][f"{key}_ci95"])
-            shown = f'{100 * numbers[split][key]:.1f} <span class="range">[{low}, {high}]</span>'
-            assert shown in text, key
+            cell = f'{100 * numbers[split][key]:.1f} <span class="range">[{low}, {high}]</span>'
+            assert cell in text, key
     assert numbers["test"]["intervals_note"] is None
     assert "images per class" in numbers["val"]["intervals_note"]  # 4 images
     assert f"val: {numbers['val']['intervals_note']}." in text
@@ -94,28 +94,28 @@ def test_curves_and_pictures_are_inside(folder):
 
 @pytest.mark.fault(53)
 def test_in_a_browser_names_are_text_and_nothing_is_asked_for(folder, opened):
-    one = opened(folder / "report.html")
-    assert one.page.locator("section", has_text="Hardest classes").locator("b i").count() == 0
-    text = one.page.locator("main").inner_text()
+    browser = opened(folder / "report.html")
+    assert browser.page.locator("section", has_text="Hardest classes").locator("b i").count() == 0
+    text = browser.page.locator("main").inner_text()
     for name in NASTY:
         assert name in text
-    assert one.page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
-    assert one.console == []
-    assert [url for url in one.requests if not url.startswith("data:")] == [
+    assert browser.page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    assert browser.console == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [
         (folder / "report.html").as_uri()
     ]
 
 
 def test_it_fits_a_laptop_is_dark_at_night_and_prints(folder, opened):
-    one = opened(folder / "report.html", "dark")
-    paper, ink = one.colours()
+    browser = opened(folder / "report.html", "dark")
+    paper, ink = browser.colours()
     assert paper < 40 < 200 < ink
-    assert one.overflow() == 0
-    one.page.add_style_tag(content="html { font-size: 80% !important }")
-    assert one.overflow() == 0
-    one.page.emulate_media(media="print")
-    assert one.colours()[0] == 255
-    assert not one.page.locator(".files").is_visible()
+    assert browser.overflow() == 0
+    browser.page.add_style_tag(content="html { font-size: 80% !important }")
+    assert browser.overflow() == 0
+    browser.page.emulate_media(media="print")
+    assert browser.colours()[0] == 255
+    assert not browser.page.locator(".files").is_visible()
 
 
 def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
@@ -125,10 +125,10 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
     for number in range(12):
         noise_HWC = rng.integers(0, 256, (600, 500, 3), dtype=np.uint8)
         Image.fromarray(noise_HWC).save(copy / "overlays" / f"{number:02d}.png")
-    asked = []
+    requested = []
 
     def picture(path: str) -> np.ndarray:
-        asked.append(path)
+        requested.append(path)
         return rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
     run = RunFolder(copy, "r", "0" * 64, GitState(None, None, None), now())
@@ -138,15 +138,17 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
     assert "Part attention maps" in text
     assert text.count('alt="0') == 8  # of twelve
     assert len(text) < 1_500_000
-    shown = gallery.gallery(copy, Album(picture))
+    page_gallery = gallery.gallery(copy, Album(picture))
     wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
-    assert [1 - row.recall for row in shown.worst] == sorted(filter(None, wrong.values()))[::-1]
-    sure = [answer.confidence for answer, _ in shown.surest]
+    assert [1 - row.recall for row in page_gallery.worst] == sorted(filter(None, wrong.values()))[
+        ::-1
+    ]
+    sure = [answer.confidence for answer, _ in page_gallery.surest]
     assert sure == sorted(sure, reverse=True)
-    assert not any(answer.right for answer, _ in shown.surest)
-    for row in shown.worst:
+    assert not any(answer.right for answer, _ in page_gallery.surest)
+    for row in page_gallery.worst:
         assert {answer.label for answer, _ in row.examples} == {row.index}
-    assert set(asked) <= set((copy / "splits" / "test.txt").read_text().splitlines())
+    assert set(requested) <= set((copy / "splits" / "test.txt").read_text().splitlines())
 
 
 def per_class(folder: Path) -> list[dict[str, str]]:

@@ -80,10 +80,10 @@ def test_the_texts_are_those_of_the_record(events, folder, numbers):
         ("run/config", "config.yaml"),
         ("run/stamp", "env_stamp.json"),
     ):
-        shown = text(events, tag)
-        assert (folder / name).read_text().rstrip() in shown
-        assert shown.startswith("```")
-        assert shown.endswith("```")
+        logged = text(events, tag)
+        assert (folder / name).read_text().rstrip() in logged
+        assert logged.startswith("```")
+        assert logged.endswith("```")
     rows = dict(re.findall(r"^\| (\w+) \|.*\| ([^|]+) \|$", text(events, "run/numbers"), re.M))
     assert rows["top1"] == f"{numbers['test']['top1']:.4f}"
     low, high = numbers["test"]["mean_per_class_ci95"]
@@ -134,15 +134,15 @@ def test_the_choices_are_those_of_the_command(events):
 
 def test_the_numbers_of_the_classes_stand_in_the_record(numbers, test_predictions, folder):
     label_N, pred_N = test_predictions.label.to_numpy(), test_predictions.pred.to_numpy()
-    said = numbers["test"]
+    test_metrics = numbers["test"]
     for key, value in (("mean_per_class_ci95", "mean_per_class"), ("macro_f1_ci95", "macro_f1")):
-        low, high = said[key]
-        assert low < said[value] < high
+        low, high = test_metrics[key]
+        assert low < test_metrics[value] < high
     # genera of three: siblings are 1 apart, all others 2
     apart = (label_N != pred_N) + (label_N // 3 != pred_N // 3).astype(int)
-    assert said["top1_distance"] == pytest.approx(apart.mean())
-    assert said["mistake_distance"] == pytest.approx(apart[apart > 0].mean())
-    assert said["largest_distance"] == 2
+    assert test_metrics["top1_distance"] == pytest.approx(apart.mean())
+    assert test_metrics["mistake_distance"] == pytest.approx(apart[apart > 0].mean())
+    assert test_metrics["largest_distance"] == 2
     with (folder / "per_class.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:

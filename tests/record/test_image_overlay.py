@@ -54,9 +54,9 @@ def test_a_planted_bright_patch_is_found_where_it_is(policy, size):
     seen_CHW = preprocess(torch.from_numpy(picture_HWC).permute(2, 0, 1))
     heat_RR = torch.nn.functional.avg_pool2d(seen_CHW.float().mean(0)[None], 16)[0].numpy()
     patch_K4 = image_view.patches(np.array([[int(heat_RR.argmax())]]), 16)[0]
-    seen = tuple(image_view.seen[0].tolist())
-    drawn_HWC = below_title(png(Overlay(picture_HWC, "", patch_K4, seen, heat_RR)), picture_HWC)
-    bare_HWC = below_title(png(Overlay(picture_HWC, "", NONE, seen, heat_RR)), picture_HWC)
+    seen_box = tuple(image_view.seen[0].tolist())
+    drawn_HWC = below_title(png(Overlay(picture_HWC, "", patch_K4, seen_box, heat_RR)), picture_HWC)
+    bare_HWC = below_title(png(Overlay(picture_HWC, "", NONE, seen_box, heat_RR)), picture_HWC)
     moved_HW = np.abs(bare_HWC.astype(int) - picture_HWC).max(2)
     hot_HW = moved_HW > 0.8 * moved_HW.max()
     rows, columns = np.nonzero(hot_HW)
@@ -67,7 +67,7 @@ def test_a_planted_bright_patch_is_found_where_it_is(policy, size):
     for pixels, start, length in zip(framed, patch[[1, 0]], patch[[3, 2]], strict=True):
         assert abs(pixels.min() - start) <= 4
         assert abs(pixels.max() + 1 - start - length) <= 4
-    left, top, across, down = seen
+    left, top, across, down = seen_box
     outside_HW = np.ones((height, width), bool)
     outside_HW[
         max(0, round(top - 0.51)) : round(top + down + 0.51),
@@ -112,11 +112,11 @@ def test_frames_are_visible_on_any_background(level):
 def test_a_patch_selected_by_several_heads_shows_their_number():
     picture_HWC = np.zeros((300, 400, 3), np.uint8)
     patch_K4 = np.array([[100.0, 50, 60, 60]])
-    once, twice = (
+    selected_once, selected_twice = (
         below_title(png(Overlay(picture_HWC, "", patch_K4.repeat(times, 0))), picture_HWC)
         for times in (1, 2)
     )
-    rows, columns = np.nonzero((once != twice).any(2))
+    rows, columns = np.nonzero((selected_once != selected_twice).any(2))
     assert rows.min() >= 50
     assert rows.max() <= 110
     assert columns.min() >= 100

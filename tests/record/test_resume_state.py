@@ -283,17 +283,17 @@ def test_values_that_torch_would_not_load_are_refused_when_saving(states, odd):
 
 
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("what", ["state", "best"])
-def test_a_full_disk_keeps_the_previous_state(states, notes, forked, ended, what):
+@pytest.mark.parametrize("kind", ["state", "best"])
+def test_a_full_disk_keeps_the_previous_state(states, notes, forked, ended, kind):
     states.save_best(10, weights(10))
     states.save(10, {"at": 10})
 
     def overfill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         with pytest.raises(OSError) as caught:
-            states.save(20, weights(20)) if what == "state" else states.save_best(20, weights(20))
+            states.save(20, weights(20)) if kind == "state" else states.save_best(20, weights(20))
         assert caught.value.errno == errno.EFBIG
-        assert f"{what}-00000020" in str(caught.value.filename)
+        assert f"{kind}-00000020" in str(caught.value.filename)
         assert "bytes needed" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert states.best()[0] == 10

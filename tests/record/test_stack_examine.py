@@ -154,11 +154,14 @@ def test_stopping_half_way_leaves_nothing(stand_in, log, tmp_path, monkeypatch):
 def test_the_processes_have_settings_of_their_own(stand_in, log, tmp_path, monkeypatch):
     monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://elsewhere")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy")
-    seen = tmp_path / "seen"
+    environment_file = tmp_path / "seen"
     stand_in("torch", ABSENT.format("torch"))
-    stand_in("fiftyone", f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n1/0")
+    stand_in(
+        "fiftyone",
+        f"import os; open({str(environment_file)!r}, 'w').write(repr(dict(os.environ)))\n1/0",
+    )
     assert run_check(log)["database"].says.startswith("ZeroDivisionError")
-    outcomes = eval(seen.read_text())
+    outcomes = eval(environment_file.read_text())
     assert "FIFTYONE_DATABASE_URI" not in outcomes
     assert "HTTP_PROXY" not in outcomes
     assert outcomes["FIFTYONE_DO_NOT_TRACK"] == "1"

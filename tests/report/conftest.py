@@ -126,7 +126,7 @@ def forge(runs, tmp_path: Path) -> Forge:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def output_root(tmp_path: Path) -> Path:
     """The output root that `forge` writes into."""
     return tmp_path / "made"
 
@@ -143,11 +143,11 @@ def _change(file: Path, change: Mapping[str, Any] | None, canonical: bool = Fals
 
 
 def _merged(old: Any, new: Mapping[str, Any]) -> Any:
-    whole = dict(old)
+    merged = dict(old)
     for key, value in new.items():
-        nested = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
-        whole[key] = _merged(whole[key], value) if nested else value
-    return whole
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
 
 
 def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:

@@ -340,12 +340,12 @@ def test_validation_images_that_chose_the_head_are_recounted(runs, forge):
 
 
 def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(forge):
-    whole = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
+    full_copy = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
     more = {"dataset": {"official": {"classes": 6, "train": 37, "test": 30}}}
-    assert "counts" not in failures(forge("whole", config=whole))
+    assert "counts" not in failures(forge("whole", config=full_copy))
     assert "counts" not in failures(forge("part", config=more, stamp={"partial": True}))
     assert "train" in failures(forge("short", config=more))["counts"]
-    claimed = failures(forge("claimed", config=whole, stamp={"partial": True}))["counts"]
+    claimed = failures(forge("claimed", config=full_copy, stamp={"partial": True}))["counts"]
     assert "partial" in claimed
 
 

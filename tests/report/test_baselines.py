@@ -66,10 +66,10 @@ def read(target):
 def test_every_field_is_a_column_of_both(real, tmp_path):
     table = write_baselines(real, tmp_path)
     rows, plain = read(tmp_path)
-    wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
-    wanted |= {field.name for field in fields(Run)} - {"path", "comparability"}
-    assert len(wanted) == 25 + 28 + 8 + 81
-    assert set(rows[0]) == set(plain["rows"][0]) == wanted
+    expected = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
+    expected |= {field.name for field in fields(Run)} - {"path", "comparability"}
+    assert len(expected) == 25 + 28 + 8 + 81
+    assert set(rows[0]) == set(plain["rows"][0]) == expected
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))
     assert plain["damaged"] == []
@@ -128,23 +128,23 @@ def test_damaged_folders_are_in_json_and_in_no_row(outputs):
     assert all(name not in row["folder"] for row in rows)
 
 
-def test_a_tie_is_marked_and_a_lone_line_is_not(forge, made, tmp_path):
+def test_a_tie_is_marked_and_a_lone_line_is_not(forge, output_root, tmp_path):
     right_N = np.arange(300) < 200
     for head, answers in (("a", right_N), ("b", np.roll(right_N, 3)), ("c", ~right_N)):
         forge(head, config={"head": {"name": head}}, right=answers)
     forge("d", numbers={"comparability_key": "f" * 64})
-    write_baselines(made, tmp_path)
+    write_baselines(output_root, tmp_path)
     by_run = {row["run_id"]: row for row in read(tmp_path)[0]}
     assert [by_run[name]["tie_with_best"] for name in "abcd"] == ["", "true", "false", ""]
     assert [by_run[name]["best"] for name in "abcd"] == ["true", "false", "false", "true"]
 
 
-def test_identical_answers_have_columns_of_their_own(forge, made, tmp_path):
+def test_identical_answers_have_columns_of_their_own(forge, output_root, tmp_path):
     right_N = np.arange(300) < 200
     for head, answers in (("a", right_N), ("b", right_N), ("c", ~right_N), ("d", ~right_N)):
         forge(head, config={"head": {"name": head}}, right=answers)
     forge("e", config={"head": {"name": "e"}}, right=right_N, wrong=2)
-    write_baselines(made, tmp_path)
+    write_baselines(output_root, tmp_path)
     rows, plain = read(tmp_path)
     by_place = {row["place"]: row for row in plain["rows"]}
     others = [row for row in by_place.values() if row["identical_to_best"] is False]
@@ -178,10 +178,10 @@ def test_only_damaged_runs_are_one_line(outputs, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_one_cell_has_the_distinct_notes_of_all_seeds(forge, made, tmp_path):
+def test_one_cell_has_the_distinct_notes_of_all_seeds(forge, output_root, tmp_path):
     forge("a", numbers={"notes": ["shared", "of seed 0"]})
     forge("b", config={"seed": 1}, numbers={"notes": ["shared", "of seed 1"]})
-    write_baselines(made, tmp_path)
+    write_baselines(output_root, tmp_path)
     ((row,), plain) = read(tmp_path)
     assert row["notes"] == "shared; of seed 0; of seed 1"
     assert plain["rows"][0]["notes"] == ["shared", "of seed 0", "of seed 1"]

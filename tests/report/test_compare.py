@@ -53,8 +53,8 @@ def test_classes_are_sorted_by_the_size_of_their_change(pair):
     assert sum(row["images"] for row in rows) == 300
     label_N = np.arange(300) % 6
     differences = sorted(row["difference"] for row in rows)
-    wanted = [RIGHT_N[label_N == k].mean() - OTHER_N[label_N == k].mean() for k in range(6)]
-    assert differences == pytest.approx(sorted(wanted))
+    expected = [RIGHT_N[label_N == k].mean() - OTHER_N[label_N == k].mean() for k in range(6)]
+    assert differences == pytest.approx(sorted(expected))
 
 
 def test_other_differences_are_listed_by_key(forge, pair):
@@ -109,10 +109,10 @@ def test_another_fit_is_not_comparable(forge, pair, change, name):
 
 
 def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
-    seen = forge("seen", right=OTHER_N, numbers={"overlap": {"images": 12}})
-    assert compare_runs(pair[0], seen, force=False)["against"]["overlap"] == 12
+    contaminated = forge("seen", right=OTHER_N, numbers={"overlap": {"images": 12}})
+    assert compare_runs(pair[0], contaminated, force=False)["against"]["overlap"] == 12
     root = pair[0].parents[2]
-    paths = [f"run={pair[0]}", f"against={seen}", f"runtime.output_root={root}"]
+    paths = [f"run={pair[0]}", f"against={contaminated}", f"runtime.output_root={root}"]
     assert main(["task=compare", *paths]) == 0
     assert (
         "note: against: 12 of its test images fitted or chose its head" in capsys.readouterr().out

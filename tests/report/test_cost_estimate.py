@@ -12,7 +12,7 @@ TINY = Rate("vit_tiny", "", 224, 1.0e9, 100.0, 500)
 BASE = Rate("vit_base", "", 224, 16.0e9, 8.0, 500)
 
 
-def item(**given) -> JobCost:
+def item(**values) -> JobCost:
     usual = {
         "hash": "0123456789abcdef" * 4,
         "choices": "siglip2 large r448 transfg baseline_zero_shot seed=1",
@@ -27,11 +27,11 @@ def item(**given) -> JobCost:
         "done": False,
         "kept": (2_000_000, 3_000_000),
     }
-    return JobCost(**{**usual, **given})
+    return JobCost(**{**usual, **values})
 
 
 @pytest.mark.parametrize(
-    ("given", "rates", "takes"),
+    ("values", "rates", "takes"),
     [
         ({}, [BASE, TINY], 10.0),  # as measured: the macs of both are not compared
         ({"side": 448, "macs": 4.0e9}, [BASE, TINY], 40.0),  # the same model scales first
@@ -46,8 +46,8 @@ def item(**given) -> JobCost:
         ({}, [], None),
     ],
 )
-def test_time_is_scaled_from_the_nearest_measurement(given, rates, takes):
-    assert seconds(item(**given), rates) == takes
+def test_time_is_scaled_from_the_nearest_measurement(values, rates, takes):
+    assert seconds(item(**values), rates) == takes
 
 
 def test_a_vit_has_the_published_multiply_accumulates():

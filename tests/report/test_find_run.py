@@ -25,14 +25,14 @@ def alone(runs, tmp_path) -> Path:
 
 @pytest.mark.parametrize("up", range(4))
 def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
-    given = [alone, *alone.parents][up]
-    assert find_run(given, "run") == alone
-    assert checkpoint.locate(given) == alone / "ckpt.bin"
+    folder = [alone, *alone.parents][up]
+    assert find_run(folder, "run") == alone
+    assert checkpoint.locate(folder) == alone / "ckpt.bin"
     out = capfd.readouterr().out
     assert out == ("" if up == 0 else out)
     if up:
         assert out.count(f"{alone}, the only complete run there") == 2
-        assert out.startswith(f"note: run={given}: ")
+        assert out.startswith(f"note: run={folder}: ")
 
 
 def test_a_file_of_a_run_stands_for_its_folder(alone):
@@ -111,7 +111,7 @@ def test_an_export_below_is_a_checkpoint_and_no_run(alone):
     assert find_run(alone.parents[2], "run") == alone
 
 
-def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, made, tmp_path, capfd):
+def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, output_root, tmp_path, capfd):
     """audit, compare and prune, each with the folder two levels up, and with task.output."""
     other = forge("second", numbers={"notes": ["another"]})
     root = f"runtime.output_root={tmp_path / 'outputs'}"

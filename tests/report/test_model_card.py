@@ -78,24 +78,24 @@ def test_a_zero_shot_record_is_not_fitted_on_other_data(forge):
 
 def test_a_partial_copy_is_the_one_that_the_record_states(forge):
     declared = {"config": {"dataset": {"partial": True}}}
-    whole = card_of(forge("whole", facts=declared))
-    assert "partial" not in whole
+    card_of_whole = card_of(forge("whole", facts=declared))
+    assert "partial" not in card_of_whole
     card = card_of(forge("part", facts=declared, stamp={"partial": True}))
     assert "made with a *partial copy*" in card
     assert "computed on a *partial copy*" in numbers_in(card)
 
 
 def test_an_evaluation_on_a_partial_copy_does_not_make_the_checkpoint_partial(forge):
-    elsewhere = {"comparability": {"fitted_manifest": "f" * 64}}
-    card = card_of(forge("a", numbers=elsewhere, stamp={**EVALUATION, "partial": True}))
+    other_manifest = {"comparability": {"fitted_manifest": "f" * 64}}
+    card = card_of(forge("a", numbers=other_manifest, stamp={**EVALUATION, "partial": True}))
     assert "computed on a *partial copy*" in numbers_in(card)
     assert "made with a *partial copy*" not in card
 
 
 def test_an_evaluation_on_a_whole_copy_keeps_the_declaration_of_the_fit(forge):
-    elsewhere = {"comparability": {"fitted_manifest": "f" * 64}}
+    other_manifest = {"comparability": {"fitted_manifest": "f" * 64}}
     declared = {"config": {"dataset": {"partial": True}}}
-    card = card_of(forge("a", facts=declared, numbers=elsewhere, stamp=EVALUATION))
+    card = card_of(forge("a", facts=declared, numbers=other_manifest, stamp=EVALUATION))
     assert "declares `dataset.partial=true`" in card
     assert "partial copy" not in numbers_in(card)
 

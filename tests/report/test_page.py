@@ -60,19 +60,19 @@ def test_every_line_links_to_its_runs_from_wherever_the_page_lies(outputs, tmp_p
             assert (target / link.replace("%20", " ")).resolve().is_file(), link
 
 
-def test_a_run_without_a_page_is_linked_as_a_folder(forge, made, seal, tmp_path):
+def test_a_run_without_a_page_is_linked_as_a_folder(forge, output_root, seal, tmp_path):
     folder = forge("old")
     (folder / "report.html").unlink()
     seal(folder)
-    write_baselines(made, made)
-    assert f'href="{"/".join(folder.parts[-3:])}"' in text_of(made)
+    write_baselines(output_root, output_root)
+    assert f'href="{"/".join(folder.parts[-3:])}"' in text_of(output_root)
 
 
-def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
+def test_ties_are_marked_and_groups_are_not_mixed(forge, output_root):
     three(forge)
     other = forge("other", numbers={"comparability_key": "f" * 64})
-    write_baselines(made, made)
-    first, tie, worse, lone = (unescape(row) for row in rows_of(text_of(made)))
+    write_baselines(output_root, output_root)
+    first, tie, worse, lone = (unescape(row) for row in rows_of(text_of(output_root)))
     assert ">best<" in first
     assert ">tie<" in tie
     assert ">tie<" not in worse
@@ -82,17 +82,17 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert f'id="{run.comparability_key[:8]}-1"' in lone
 
 
-def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
+def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, output_root):
     three(forge)
-    write_baselines(made, made)
-    before = rows_of(text_of(made))
+    write_baselines(output_root, output_root)
+    before = rows_of(text_of(output_root))
     head = {"config": {"head": {"name": "best"}}}
     forge("seen", **head, right=np.arange(300) < 299, numbers={"overlap": {"images": 12}})
     alone = {"labelmap_digest": "f" * 64}
     forge("alone", right=RIGHT_N, stamp=alone, numbers={"overlap": {"images": 300}})
     forge("forced", right=RIGHT_N, numbers={"resumed": {"forced": True}})
-    write_baselines(made, made)
-    text = text_of(made)
+    write_baselines(output_root, output_root)
+    text = text_of(output_root)
     assert rows_of(text)[:3] == before[:3]
     assert text.count("<h3>Outside the ranking</h3>") == 2
     assert "12 of the 300 test images fitted or chose the head" in text
@@ -102,14 +102,14 @@ def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
     assert "seen/" not in main
 
 
-def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
+def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, output_root):
     for head in ("a", "b"):
         forge(head, config={"head": {"name": head}}, right=RIGHT_N)
     for seed in (0, 1):
         other_N = np.roll(RIGHT_N, 3)
         forge(f"c{seed}", config={"head": {"name": "c"}, "seed": seed}, right=other_N)
-    write_baselines(made, made)
-    rows = [unescape(row) for row in rows_of(text_of(made))]
+    write_baselines(output_root, output_root)
+    rows = [unescape(row) for row in rows_of(text_of(output_root))]
     assert ">tie<" not in rows[1] + rows[0]
     (best,) = (row for row in rows if ">best<" in row)
     (twin,) = (row for row in rows if ">identical<" in row)
@@ -118,24 +118,24 @@ def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
     (seeds,) = (row for row in rows if ">seeds identical</span>" in row)
     assert ">tie<" in seeds
     assert "after Holm over 3 pairs" in twin
-    assert metrics.NULL_HYPOTHESIS in unescape(text_of(made))
+    assert metrics.NULL_HYPOTHESIS in unescape(text_of(output_root))
 
 
-def test_warnings_are_badges_of_the_row(forge, made):
+def test_warnings_are_badges_of_the_row(forge, output_root):
     forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
     forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
-    write_baselines(made, made)
-    both = " ".join(rows_of(text_of(made)))
+    write_baselines(output_root, output_root)
+    both = " ".join(rows_of(text_of(output_root)))
     for badge in ("partial", "random weights", "label noise", "licence", "uncommitted code"):
         assert f">{badge}</span>" in both
     assert "own terms" in both
-    assert "<known>" not in text_of(made)
+    assert "<known>" not in text_of(output_root)
 
 
 def test_damage_is_listed_and_never_fatal(outputs):
-    gone, other = sorted(file.parent for file in outputs.glob("*/*/*/ckpt.bin"))[:2]
-    (gone / "metrics.json").unlink()
+    damaged, other = sorted(file.parent for file in outputs.glob("*/*/*/ckpt.bin"))[:2]
+    (damaged / "metrics.json").unlink()
     (other / "per_class.csv").write_text("index,name\n")
     write_baselines(outputs, outputs)
     text = text_of(outputs)
@@ -174,15 +174,15 @@ def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
     assert class_heatmap(lines[:1]) is None
 
 
-def test_without_a_cost_there_is_no_plot(forge, made):
+def test_without_a_cost_there_is_no_plot(forge, output_root):
     for head in ("linear", "knn"):
         forge(head, config={"head": {"name": head}}, numbers={"cost": {"macs": None}})
-    write_baselines(made, made)
-    assert "<svg" not in text_of(made)
-    assert len(rows_of(text_of(made))) == 2
+    write_baselines(output_root, output_root)
+    assert "<svg" not in text_of(output_root)
+    assert len(rows_of(text_of(output_root))) == 2
 
 
-def test_how_many_files_a_table_reads(forge, made, monkeypatch):
+def test_how_many_files_a_table_reads(forge, output_root, monkeypatch):
     for number in range(14):
         right_N = np.arange(300) < 200 + number
         forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
@@ -193,21 +193,21 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
         return real(path, file)
 
     monkeypatch.setattr(verify, "_read_bytes", counted)
-    write_baselines(made, made)
-    once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
-    assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)
+    write_baselines(output_root, output_root)
+    read_once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
+    assert {file: read.pop(file) for file in read_once} == dict.fromkeys(read_once, 14)
     # status.json and artifacts.json before every read; per_class.csv of the best lines only
     assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
-    assert "12 best lines of 14" in text_of(made)
+    assert "12 best lines of 14" in text_of(output_root)
 
 
-def test_notes_are_in_the_row_and_below_the_table(forge, made):
+def test_notes_are_in_the_row_and_below_the_table(forge, output_root):
     note = "C = 1e5 is the last of its range <raise task.c_high>"
     forge("a", config={"head": {"name": "a"}}, numbers={"notes": [note]})
     forge("b", config={"head": {"name": "b"}}, numbers={"notes": [note]})
     forge("c", config={"head": {"name": "c"}})
-    write_baselines(made, made)
-    text = text_of(made)
+    write_baselines(output_root, output_root)
+    text = text_of(output_root)
     assert sorted(row.count(">note 1</span>") for row in rows_of(text)) == [0, 1, 1]
     below = unescape(text.split("</table>", 1)[1])
     assert below.count(note) == 1

@@ -14,7 +14,7 @@ HITS = {"linear": 270, "knn": 260, "mlp": 200}
 
 
 @pytest.fixture
-def file(forge, made) -> Path:
+def file(forge, output_root) -> Path:
     """Three lines of one group, one of another, and a damaged run; names that need escaping."""
     for head, hits in HITS.items():
         right_N = np.random.default_rng(hits).permutation(np.arange(300) < hits)
@@ -23,11 +23,11 @@ def file(forge, made) -> Path:
         forge(head, config={"head": {"name": head}, **more}, numbers=cost, right=right_N)
     forge("alone", numbers={"comparability_key": "f" * 64})
     (forge("torn") / "metrics.json").unlink()
-    write_baselines(made, made)
-    return made / "baselines.html"
+    write_baselines(output_root, output_root)
+    return output_root / "baselines.html"
 
 
-def shown(page) -> list[str]:
+def visible_names(page) -> list[str]:
     """The heads of the visible rows of the first table, in order."""
     names = page.locator(".lines").first.locator("tbody tr:visible .name").all_inner_texts()
     return [name.split(" · ")[1] for name in names]
@@ -36,19 +36,19 @@ def shown(page) -> list[str]:
 def test_the_table_sorts_by_mouse_and_by_keyboard(file, opened):
     browser = opened(file)
     page, first = browser.page, browser.page.locator(".lines").first
-    assert shown(page) == ["linear", "knn", "mlp"]
+    assert visible_names(page) == ["linear", "knn", "mlp"]
     rate = first.locator("thead th", has_text="images/s")
     rate.locator("button").click()
     assert rate.get_attribute("aria-sort") == "ascending"
-    assert shown(page) == ["linear", "knn", "mlp"]
+    assert visible_names(page) == ["linear", "knn", "mlp"]
     rate.locator("button").press("Enter")
     assert rate.get_attribute("aria-sort") == "descending"
-    assert shown(page) == ["mlp", "knn", "linear"]
+    assert visible_names(page) == ["mlp", "knn", "linear"]
     first.locator("thead th", has_text="run").locator("button").press("Space")
     assert rate.get_attribute("aria-sort") is None
-    assert shown(page) == ["mlp", "knn", "linear"]
+    assert visible_names(page) == ["mlp", "knn", "linear"]
     first.locator("thead th", has_text="#").locator("button").click()
-    assert shown(page) == ["linear", "knn", "mlp"]
+    assert visible_names(page) == ["linear", "knn", "mlp"]
     classes = page.locator(".heat table").first
     before = classes.locator("tbody th").all_inner_texts()
     classes.locator("thead button").first.click()
@@ -60,7 +60,7 @@ def test_the_filter_hides_rows_points_and_whole_groups(file, opened):
     page = opened(file).page
     assert page.locator("output").inner_text() == "4 of 4 lines"
     page.get_by_label("head").select_option("knn")
-    assert shown(page) == ["knn"]
+    assert visible_names(page) == ["knn"]
     assert page.locator("section.group:visible").count() == 1
     assert page.locator("g.point:visible").count() == 1
     page.get_by_label("head").select_option("")
@@ -74,7 +74,7 @@ def test_names_are_shown_as_text(file, opened):
     page = opened(file).page
     assert page.locator(".lines .name", has_text=NASTY).count() == 1
     page.get_by_label("backbone").select_option(NASTY)
-    assert shown(page) == ["mlp"]
+    assert visible_names(page) == ["mlp"]
     assert page.locator("#damaged").inner_text().count("metrics.json: missing") == 1
 
 

@@ -44,7 +44,7 @@ def run(root: Path, run_id: str, created: datetime = OLD, days: int = 90, files:
     return folder
 
 
-def stopped(root: Path, run_id: str, at: datetime, state: str = "preempted") -> Path:
+def write_stopped_run(root: Path, run_id: str, at: datetime, state: str = "preempted") -> Path:
     folder = root / run_id / HEX / "in-progress"
     (folder / "resume").mkdir(parents=True)
     (folder / "resume" / "state").touch()
@@ -87,19 +87,19 @@ def name(run_id: str, last: str = HEX[::-1]) -> str:
 
 
 def test_only_expired_runs_are_removed(root):
-    gone, kept, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
+    expired, young, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
     verdict = verdicts(root)
     assert verdict[name("gone")] == (True, "expired on 2026-05-02")
     assert verdict[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
     assert not verdict[name("l")][0]
     assert pruned(root) == [name("gone")]
-    assert [path.exists() for path in (gone, kept, longer)] == [False, True, True]
+    assert [path.exists() for path in (expired, young, longer)] == [False, True, True]
     assert list((root / TRASH).iterdir()) == [root / TRASH / ".lock"]
 
 
 def test_a_survey_touches_nothing(root):
     run(root, "gone")
-    stopped(root, "stopped", OLD)
+    write_stopped_run(root, "stopped", OLD)
     before = sorted(root.rglob("*"))
     verdicts(root)
     assert sorted(root.rglob("*")) == before
@@ -161,8 +161,11 @@ def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
 
 
 def test_a_stopped_run_stays_resumable_for_the_same_time(root):
-    stopped(root, "young", YOUNG)
-    old, killed = stopped(root, "old", OLD), stopped(root, "killed", OLD, "running")
+    write_stopped_run(root, "young", YOUNG)
+    old, killed = (
+        write_stopped_run(root, "old", OLD),
+        write_stopped_run(root, "killed", OLD, "running"),
+    )
     (killed / "resume" / "newer").touch()  # written long after its status
     os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
     verdict = verdicts(root)
@@ -253,7 +256,7 @@ def test_two_prunes_do_not_run_at_once(root):
         pruned(root)
 
 
-def whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     return len(list((folder / "tb").iterdir())) == 60 and (folder / retention.FILE).exists()
 
 
@@ -283,7 +286,7 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
         made = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
         items = OutputRoot(root, NOW, 90).survey()
         ended(forked(lambda items=items, at=at: remove_and_die(root, items, at)))
-        assert all(whole(folder) for folder in made if folder.exists())
+        assert all(is_whole(folder) for folder in made if folder.exists())
         left = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
         assert left or any(folder.exists() for folder in made), "it was not cut"
         leftover = [item for item in OutputRoot(root, NOW, 90).survey() if item.home is None]

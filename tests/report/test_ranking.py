@@ -38,7 +38,7 @@ def head(name: str, **more: object) -> dict[str, object]:
 
 
 @pytest.fixture
-def five(forge, made):
+def five(forge, output_root):
     """Five heads of one key with known predictions."""
     answers = {f"h{count}": hits(count, count) for count in (270, 262, 250, 235, 200)}
     for name, right_N in answers.items():
@@ -62,8 +62,8 @@ def test_real_runs_are_never_ranked_across_keys(real):
         assert tops == sorted(tops, reverse=True)
 
 
-def test_ties_are_those_of_scipy_and_holm(five, made):
-    ((group,), _) = ranked(made)
+def test_ties_are_those_of_scipy_and_holm(five, output_root):
+    ((group,), _) = ranked(output_root)
     names = [entry.line.first.head for entry in group.entries]
     assert names == ["h270", "h262", "h250", "h235", "h200"]
     p = []
@@ -83,26 +83,26 @@ def test_ties_are_those_of_scipy_and_holm(five, made):
         assert test.low < test.difference < test.high
 
 
-def test_predictions_are_joined_on_path_in_any_order(five, made, seal):
-    ((before,), _) = ranked(made)
-    folder = next(made.glob("h262/*/*"))
+def test_predictions_are_joined_on_path_in_any_order(five, output_root, seal):
+    ((before,), _) = ranked(output_root)
+    folder = next(output_root.glob("h262/*/*"))
     table = pq.read_table(folder / "predictions.parquet")
     order_N = np.random.default_rng(0).permutation(len(table))
     pq.write_table(table.take(order_N), folder / "predictions.parquet")
     seal(folder)
-    ((after,), damaged) = ranked(made)
+    ((after,), damaged) = ranked(output_root)
     assert damaged == []
     versus = [[entry.versus for entry in group.entries] for group in (before, after)]
     assert versus[0] == versus[1]
 
 
-def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, made):
+def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, output_root):
     answers = {("cosine", s): hits(280 + s, s) for s in (0, 1)}
     answers |= {("mlp", s): hits(240 + s, 10 + s) for s in (0, 1, 2)}
     answers |= {("linear", 0): hits(275, 20)}
     for (name, seed), right_N in answers.items():
         forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
-    ((group,), _) = ranked(made)
+    ((group,), _) = ranked(output_root)
     assert [len(entry.line.runs) for entry in group.entries] == [2, 1, 3]
     _, linear, mlp = group.entries
     assert (linear.versus.test, mlp.versus.test) == ("sign_flip_subsets", "sign_flip_subsets")
@@ -112,60 +112,60 @@ def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, 
     assert mlp.versus.high < 0
 
 
-def test_changed_predictions_exclude_only_that_run(five, made):
-    victim = next(made.glob("h270/*/*"))
+def test_changed_predictions_exclude_only_that_run(five, output_root):
+    victim = next(output_root.glob("h270/*/*"))
     data = bytearray((victim / "predictions.parquet").read_bytes())
     data[len(data) // 2] ^= 1
     (victim / "predictions.parquet").write_bytes(data)
-    ((group,), (damaged,)) = ranked(made)
+    ((group,), (damaged,)) = ranked(output_root)
     assert damaged.folder.startswith("h270/")
     assert damaged.why.startswith("predictions.parquet: sha256 mismatch")
     assert [entry.line.first.head for entry in group.entries] == ["h262", "h250", "h235", "h200"]
     assert group.entries[0].versus is None
 
 
-def test_an_older_repeat_replaces_a_damaged_run(forge, made):
+def test_an_older_repeat_replaces_a_damaged_run(forge, output_root):
     forge("other", config=head("mlp"), right=hits(200, 1))
     for day in (1, 2):
         time = {"started": f"2026-11-0{day}T00:00:00+00:00"}
         folder = forge(f"day{day}", right=hits(250, 2), stamp=time)
     (folder / "predictions.parquet").unlink()
-    ((group,), (damaged,)) = ranked(made)
+    ((group,), (damaged,)) = ranked(output_root)
     assert damaged.why == "predictions.parquet: missing"
     assert [entry.line.first.run_id for entry in group.entries] == ["day1", "other"]
 
 
-def test_other_images_under_the_same_key_are_not_paired(five, forge, made):
+def test_other_images_under_the_same_key_are_not_paired(five, forge, output_root):
     forge("fewer", config=head("fewer"), right=hits(200, 0, n=240))
-    ((group,), (damaged,)) = ranked(made)
+    ((group,), (damaged,)) = ranked(output_root)
     assert damaged.folder.startswith("fewer/")
     assert "other test images" in damaged.why
     assert len(group.entries) == 5
 
 
-def test_predictions_that_contradict_the_metrics_are_damaged(five, forge, made):
+def test_predictions_that_contradict_the_metrics_are_damaged(five, forge, output_root):
     forge("boast", config=head("boast"), right=hits(200, 0), numbers={"test": {"top1": 0.99}})
-    (_, (damaged,)) = ranked(made)
+    (_, (damaged,)) = ranked(output_root)
     assert damaged.why == "predictions.parquet: contradicts metrics.json"
 
 
-def test_a_file_that_is_not_parquet_is_damaged(five, forge, made, seal):
+def test_a_file_that_is_not_parquet_is_damaged(five, forge, output_root, seal):
     folder = forge("text", config=head("text2"), right=hits(200, 0))
     (folder / "predictions.parquet").write_text("path,split,label,pred\n")
     seal(folder)
-    (_, (damaged,)) = ranked(made)
+    (_, (damaged,)) = ranked(output_root)
     assert damaged.why == "predictions.parquet: not readable by this version"
 
 
-def test_predictions_are_read_only_where_there_is_something_to_compare(forge, made):
+def test_predictions_are_read_only_where_there_is_something_to_compare(forge, output_root):
     folder = forge("lonely")
     (folder / "predictions.parquet").unlink()
-    ((group,), damaged) = ranked(made)
+    ((group,), damaged) = ranked(output_root)
     assert damaged == []
     assert [entry.versus for entry in group.entries] == [None]
 
 
-def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
+def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, output_root):
     for name in ("train", "both"):
         forge(name, config={"final_fit": name}, right=hits(250, 1))
     forge("other fit", facts={"answer": {"manifest_digest": "a" * 64}}, right=hits(250, 1))
@@ -173,7 +173,7 @@ def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
     forge("forced", numbers={"resumed": {"forced": True}}, right=hits(250, 1))
     forge("debug", config={"task": {"debug": "overfit"}}, right=hits(250, 1))
     forge("words", config=ZERO_SHOT, stamp={"task": "zero_shot"}, right=hits(9, 2))
-    groups, _ = ranked(made)
+    groups, _ = ranked(output_root)
     joined = {(name, "words") for name in ("train", "both", "other fit")}
     assert {tuple(members(group)[0]) for group in groups} == {
         *joined,
@@ -184,17 +184,17 @@ def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
     assert {group.fitted.fitted for group in groups} == {True}
 
 
-def test_zero_shot_alone_is_a_group_of_its_base(forge, made):
+def test_zero_shot_alone_is_a_group_of_its_base(forge, output_root):
     for size in ("small", "base"):
         config = {**ZERO_SHOT, "backbone": {"checkpoint": {"size": size}}}
         forge(size, config=config, right=hits(99, 3))
-    ((group,), _) = ranked(made)
+    ((group,), _) = ranked(output_root)
     assert group.key == group.fitted.first.comparability_base
     assert [entry.versus and entry.versus.p for entry in group.entries] == [None, 1.0]
     assert not group.fitted.fitted
 
 
-def test_a_finetune_is_compared_with_the_probe_of_its_weights(forge, made):
+def test_a_finetune_is_compared_with_the_probe_of_its_weights(forge, output_root):
     """Neither a better kNN nor a better probe of other weights is chosen."""
     answers = {"knn": hits(280, 1), "linear": hits(230, 2), "other": hits(275, 3)}
     forge("knn", config=head("knn"), right=answers["knn"])
@@ -210,7 +210,7 @@ def test_a_finetune_is_compared_with_the_probe_of_its_weights(forge, made):
         right=tuned_N,
         stamp={"task": "train"},
     )
-    (group,), damaged = ranked(made)
+    (group,), damaged = ranked(output_root)
     assert damaged == []
     over_probes = {
         entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe
@@ -243,49 +243,49 @@ def members(group) -> tuple[list[str], list[str]]:
     ],
     ids=["forced", "debug", "other images", "other split"],
 )
-def test_unusual_runs_are_in_no_group_of_plain_runs(five, forge, made, change):
+def test_unusual_runs_are_in_no_group_of_plain_runs(five, forge, output_root, change):
     forge("odd", config=head("h270", **change.pop("config", {})), right=hits(299, 9), **change)
-    groups, _ = ranked(made)
+    groups, _ = ranked(output_root)
     assert sorted(members(group)[0] for group in groups) == [
         ["h270", "h262", "h250", "h235", "h200"],
         ["odd"],
     ]
 
 
-def test_a_forced_resume_never_replaces_the_run_of_its_seed(forge, made):
+def test_a_forced_resume_never_replaces_the_run_of_its_seed(forge, output_root):
     late = {"started": "2099-01-01T00:00:00+00:00"}
     forge("plain", right=hits(125, 1))
     for name in ("forced", "again"):
         forge(name, right=hits(275, 1), stamp=late, numbers={"resumed": {"forced": True}})
-    groups, _ = ranked(made)
+    groups, _ = ranked(output_root)
     assert sorted(members(group)[0] for group in groups) == [["again", "forced"], ["plain"]]
 
 
-def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, forge, made):
-    ((before,), _) = ranked(made)
+def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, forge, output_root):
+    ((before,), _) = ranked(output_root)
     forge("seen", config=head("best"), right=hits(299, 9), numbers={"overlap": {"images": 12}})
-    ((after,), _) = ranked(made)
+    ((after,), _) = ranked(output_root)
     assert after.entries == before.entries
     assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
     assert f"12 of the {N} test images" in after.outside[0].outside
 
 
-def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
+def test_a_group_of_nothing_but_overlap_is_shown(forge, output_root):
     forge("seen", right=hits(299, 9), numbers={"overlap": {"images": 12}})
-    ((group,), damaged) = ranked(made)
+    ((group,), damaged) = ranked(output_root)
     assert (members(group), damaged) == (([], ["seen"]), [])
     assert group.fitted is group.outside[0]
 
 
 @pytest.fixture
-def join(forge, made):
+def join(forge, output_root):
     """join(**config) -> run_id of the probe that a finetune with this config is compared with."""
 
     def joined(**config: object) -> str | None:
         tuned = head("linear", task={"name": "train"}, **config)
-        if not (made / "tuned").exists():
+        if not (output_root / "tuned").exists():
             forge("tuned", config=tuned, right=hits(260, 4), stamp={"task": "train"})
-        ((group,), _) = ranked(made)
+        ((group,), _) = ranked(output_root)
         lines = [entry.line for entry in group.entries]
         (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
         probe = ranking._find_probe(finetune, lines)
@@ -346,15 +346,15 @@ def test_random_weights_need_a_probe_of_the_same_seeds(forge, join):
     assert join() is None
 
 
-def notes_of_the_finetune(made) -> tuple[str, ...]:
-    ((group,), _) = ranked(made)
+def notes_of_the_finetune(output_root) -> tuple[str, ...]:
+    ((group,), _) = ranked(output_root)
     (entry,) = [item for item in group.entries if item.line.first.task == "train"]
     assert entry.over_probe is None
     return entry.line.notes
 
 
 @pytest.mark.parametrize(
-    ("tuned", "probed", "says"),
+    ("tuned", "probed", "expected"),
     [
         ((1, 2), (0, 1), "and the probe lacks seed=2. Run the probe with seed=2"),
         ((1,), (0,), "and the probe lacks seed=1. Run the probe with seed=1"),
@@ -362,7 +362,7 @@ def notes_of_the_finetune(made) -> tuple[str, ...]:
     ],
 )
 def test_a_note_names_the_seeds_that_keep_random_weights_from_their_probe(
-    forge, made, tuned, probed, says
+    forge, output_root, tuned, probed, expected
 ):
     for seed in probed:
         forge(f"probe {seed}", config={"seed": seed}, right=hits(280, seed), numbers={"notes": []})
@@ -370,30 +370,30 @@ def test_a_note_names_the_seeds_that_keep_random_weights_from_their_probe(
         config = head("linear", seed=seed, task={"name": "train"})
         numbers, stamp = {"notes": []}, {"task": "train"}
         forge(f"tuned {seed}", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
-    (note,) = notes_of_the_finetune(made)
+    (note,) = notes_of_the_finetune(output_root)
     assert note.startswith("vit tiny random · linear finetuned · 64 px: not compared with")
-    assert note.endswith(says)
+    assert note.endswith(expected)
 
 
-def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, made):
+def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, output_root):
     config = head("linear", seed=1, task={"name": "train"})
     numbers, stamp = {"notes": []}, {"task": "train"}
     forge("tuned", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
     other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
     forge("dinov2", config={"backbone": other}, right=hits(280, 1))
-    assert notes_of_the_finetune(made) == ()
+    assert notes_of_the_finetune(output_root) == ()
 
 
-def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, made):
+def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, output_root):
     """Identical seeds do not change the test."""
     answers = {"a": hits(270, 1), "b": hits(258, 2)}
     for name, right_N in answers.items():
         forge(name, config=head(name), right=right_N)
-    ((before,), _) = ranked(made)
+    ((before,), _) = ranked(output_root)
     for seed in (1, 2):
         for name, right_N in answers.items():
             forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
-    ((after,), _) = ranked(made)
+    ((after,), _) = ranked(output_root)
     assert [len(entry.line.runs) for entry in after.entries] == [3, 3]
     assert after.entries[1].versus == before.entries[1].versus
     assert after.entries[1].versus.test == "mcnemar"
@@ -426,7 +426,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
     assert versus[-1].p_holm < 1e-6
 
 
-def test_lines_and_seeds_with_identical_predictions_are_marked(forge, made):
+def test_lines_and_seeds_with_identical_predictions_are_marked(forge, output_root):
     right_N = hits(250, 1)
     forge("best", config=head("best"), right=hits(290, 2))
     forge("twin", config=head("twin"), right=hits(290, 2))
@@ -437,7 +437,7 @@ def test_lines_and_seeds_with_identical_predictions_are_marked(forge, made):
     for seed in (0, 1, 2):
         answers = hits(200, 5 + seed // 2)
         forge(f"mixed{seed}", config=head("mixed", seed=seed), right=answers)
-    ((group,), _) = ranked(made)
+    ((group,), _) = ranked(output_root)
     by_head = {entry.line.first.head: entry for entry in group.entries}
     places = {name: place for place, name in enumerate(by_head, 1)}
     first, second = (name for name in by_head if name in ("best", "twin"))
@@ -453,18 +453,18 @@ def test_lines_and_seeds_with_identical_predictions_are_marked(forge, made):
     assert not by_head["x"].seeds_identical
 
 
-def test_the_same_images_right_are_not_the_same_predictions(forge, made):
+def test_the_same_images_right_are_not_the_same_predictions(forge, output_root):
     right_N = hits(250, 1)
     forge("x", config=head("x"), right=right_N)
     forge("y", config=head("y"), right=right_N, wrong=2)
-    ((group,), _) = ranked(made)
+    ((group,), _) = ranked(output_root)
     versus = group.entries[1].versus
     assert (versus.verdict, versus.identical, versus.same_right) == ("tie", False, True)
     assert (versus.difference, versus.low, versus.high, versus.p) == (0, 0, 0, 1)
 
 
-def test_report_and_compare_give_the_same_numbers_either_way(five, made):
-    ((group,), _) = ranked(made)
+def test_report_and_compare_give_the_same_numbers_either_way(five, output_root):
+    ((group,), _) = ranked(output_root)
     best, *others = group.entries
     for entry in others:
         pair = entry.line.first.path, best.line.first.path

@@ -133,7 +133,7 @@ def no_test(text: str) -> str:
     return json.dumps({**json.loads(text), "test": None})
 
 
-def another(text: str) -> str:
+def other_document(text: str) -> str:
     return json.dumps({"top1": 1})
 
 
@@ -143,7 +143,7 @@ def notes_of_a_letter_each(text: str) -> str:
 
 @pytest.mark.parametrize(
     "wrong",
-    [nan, word, no_test, another, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
+    [nan, word, no_test, other_document, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
 )
 def test_a_record_with_wrong_types_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent

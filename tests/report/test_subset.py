@@ -55,18 +55,18 @@ def test_a_run_on_the_whole_dataset_has_no_mark(runs, real, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_group_of_a_subset_states_it_beside_a_partial_copy(forge, made, capsys, partial):
+def test_a_group_of_a_subset_states_it_beside_a_partial_copy(forge, output_root, capsys, partial):
     forge("a", config=TINY, stamp={"partial": partial})
-    print_table(build_table(made.glob("*/*/*")))
+    print_table(build_table(output_root.glob("*/*/*")))
     marks = "PARTIAL COPY, SUBSET tiny" if partial else "SUBSET tiny"
     assert f"synthetic, {marks} · " in capsys.readouterr().out
 
 
-def test_one_run_on_a_subset_is_marked_in_its_own_row(forge, made, capsys):
+def test_one_run_on_a_subset_is_marked_in_its_own_row(forge, output_root, capsys):
     """A dataset as small as its tiny subset has the same manifest as the subset."""
     forge("a", config={**TINY, "head": {"name": "a"}})
     forge("b", config={"head": {"name": "b"}})
-    print_table(build_table(made.glob("*/*/*")))
+    print_table(build_table(output_root.glob("*/*/*")))
     out = capsys.readouterr().out
     assert "SUBSET" not in out
     assert out.count("· subset tiny") == 1

@@ -33,7 +33,7 @@ FOLDERS = {"val": ("train", "val"), "carved": (".",), "test": ("train", "val", "
 def moths(tmp_path, jpeg):
     """`moths("train", "val")` -> the overrides that read four images of two classes in each."""
 
-    def made(*splits: str) -> list[str]:
+    def make(*splits: str) -> list[str]:
         for place, split in enumerate(splits):
             for label, name in enumerate(("gull", "wren")):
                 folder = tmp_path / "moths" / split / name
@@ -44,7 +44,7 @@ def moths(tmp_path, jpeg):
         roots = [f"runtime.{name}_root={tmp_path / name}" for name in ("output", "cache", "data")]
         return [*RUN, *roots, f"dataset.root={tmp_path / 'moths'}"]
 
-    return made
+    return make
 
 
 def squeezed(capsys) -> str:
@@ -101,10 +101,10 @@ def test_runs_with_other_test_sources_never_rank_together(moths, tmp_path):
     assert sorted(group.lines[0].first.test_source for group in groups) == ["test", "val"]
 
 
-def test_one_run_of_a_group_is_marked_in_its_own_row(forge, made, capsys):
+def test_one_run_of_a_group_is_marked_in_its_own_row(forge, output_root, capsys):
     forge("a", config={"head": {"name": "a"}}, stamp={"test_source": "val"})
     forge("b", config={"head": {"name": "b"}})
-    print_table(build_table(made.glob("*/*/*")))
+    print_table(build_table(output_root.glob("*/*/*")))
     out = squeezed(capsys)
     assert "TEST = VAL" not in out
     assert out.count("· test = val") == 1

@@ -76,8 +76,8 @@ def test_a_file_where_a_folder_should_be(tmp_path):
 
 
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("known", [True, False])
-def test_a_disk_that_takes_no_more(tmp_path, forked, ended, known):
+@pytest.mark.parametrize("size_known", [True, False])
+def test_a_disk_that_takes_no_more(tmp_path, forked, ended, size_known):
     """The kernel's limit on file size refuses a write half way, as a full disk does."""
     target = tmp_path / "file"
     atomic.write_bytes(target, b"old")
@@ -89,8 +89,8 @@ def test_a_disk_that_takes_no_more(tmp_path, forked, ended, known):
     def overfill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         with pytest.raises(OSError) as caught:
-            write(10_000 if known else None)
-        needed = "10000 bytes needed" if known else "more than 4096 bytes needed"
+            write(10_000 if size_known else None)
+        needed = "10000 bytes needed" if size_known else "more than 4096 bytes needed"
         assert caught.value.errno == errno.EFBIG
         assert caught.value.filename == str(target)
         assert needed in str(caught.value)
@@ -133,12 +133,12 @@ def test_only_temporaries_of_the_dead_are_removed(tmp_path, forked, ended):
     pid = forked(die_while_writing)
     assert ended(pid) == -signal.SIGKILL
     (dead,) = tmp_path.iterdir()
-    elsewhere = tmp_path / f".x.another-host.{pid}.00.tmp"
-    elsewhere.touch()
+    of_other_host = tmp_path / f".x.another-host.{pid}.00.tmp"
+    of_other_host.touch()
     with atomic.open_atomic(tmp_path / "mine") as file:
         assert temporary_files.remove_stale(tmp_path) == [dead]
         file.write(b"whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", elsewhere.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", of_other_host.name}
 
 
 def test_digests_are_those_of_sha256sum(tmp_path):
@@ -148,8 +148,11 @@ def test_digests_are_those_of_sha256sum(tmp_path):
 
 
 def test_canonical_json_depends_on_the_data_alone():
-    one, other = {"b": (1, 2), "a": {"y": 0.5, "x": "é"}}, {"a": {"x": "é", "y": 0.5}, "b": [1, 2]}
-    assert hashing.canonical_json(one) == hashing.canonical_json(other)
-    assert hashing.canonical_json(other) == '{"a":{"x":"é","y":0.5},"b":[1,2]}'.encode()
+    first, second = (
+        {"b": (1, 2), "a": {"y": 0.5, "x": "é"}},
+        {"a": {"x": "é", "y": 0.5}, "b": [1, 2]},
+    )
+    assert hashing.canonical_json(first) == hashing.canonical_json(second)
+    assert hashing.canonical_json(second) == '{"a":{"x":"é","y":0.5},"b":[1,2]}'.encode()
     with pytest.raises(ValueError):
         hashing.canonical_json({"a": float("inf")})

@@ -34,11 +34,11 @@ def test_editing_the_source_leaves_the_kept_file_alone(tmp_path, source):
 @pytest.mark.fault(50)
 def test_a_flipped_byte_is_refused_and_put_mends_it(tmp_path, source):
     sha256 = ContentStore(tmp_path / "store").put(source)
-    kept = ContentStore(tmp_path / "store").path(sha256)
-    data = bytearray(kept.read_bytes())
+    stored = ContentStore(tmp_path / "store").path(sha256)
+    data = bytearray(stored.read_bytes())
     data[1000] ^= 1
-    kept.unlink()
-    kept.write_bytes(data)
+    stored.unlink()
+    stored.write_bytes(data)
     with pytest.raises(UserError, match=f"damaged.*{sha256}"):
         ContentStore(tmp_path / "store").path(sha256)
     ContentStore(tmp_path / "store").put(source)

@@ -103,8 +103,8 @@ def test_a_run_without_a_home_ends_in_one_line(
         os.setreuid(54321, 0)  # a user without an account, who may still read the tests' folders
         del os.environ["HOME"]
         cfg = composed([*small_probe, "runtime.run_id=a"])
-        found = run_job(cfg, small_probe, "python")
-        assert found.line.startswith("runtime.cache_root=~/.cache/fgvc: no home folder"), found
-        assert found.code == 1
+        outcome = run_job(cfg, small_probe, "python")
+        assert outcome.line.startswith("runtime.cache_root=~/.cache/fgvc: no home folder"), outcome
+        assert outcome.code == 1
 
     assert ended(forked(work)) == 0, capfd.readouterr()

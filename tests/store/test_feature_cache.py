@@ -76,11 +76,13 @@ def test_a_shard_without_a_lost_image_is_not_kept(tmp_path, counted):
     """Its file was there when the run began: it is no fact about the images of this key."""
 
     def losing(row_n):
-        found = counted(row_n)
+        features = counted(row_n)
         if 5 not in row_n:
-            return found
-        good = found.row_N != 5
-        return Features(found.x_ND[good], found.row_N[good], (BadImage(5, "gone", lost=True),))
+            return features
+        good = features.row_N != 5
+        return Features(
+            features.x_ND[good], features.row_N[good], (BadImage(5, "gone", lost=True),)
+        )
 
     first, _ = _get(tmp_path, losing)
     assert [bad.row for bad in first.bad] == [5]
@@ -111,13 +113,13 @@ def test_other_keys_have_other_folders(tmp_path, counted):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-@pytest.mark.parametrize("what", ["rows", "key"])
-def test_a_folder_of_something_else_is_refused(tmp_path, counted, what):
+@pytest.mark.parametrize("difference", ["rows", "key"])
+def test_a_folder_of_something_else_is_refused(tmp_path, counted, difference):
     _get(tmp_path, counted)
-    if what == "key":
+    if difference == "key":
         json_cache.write(_folder(tmp_path) / "key.json", {})
     with pytest.raises(UserError, match=f"delete {_folder(tmp_path)}"):
-        _get(tmp_path, counted, rows=ROWS[:-1] if what == "rows" else ROWS)
+        _get(tmp_path, counted, rows=ROWS[:-1] if difference == "rows" else ROWS)
 
 
 @pytest.mark.fault(1, 51)
@@ -231,27 +233,27 @@ def test_a_failing_compute_keeps_the_shards_before_it(tmp_path, counted):
 
 def test_missing_shards_can_be_computed_at_once_in_any_order(tmp_path, counted):
     """The bytes of one after the other; a shard that is there is asked of nobody."""
-    asked = []
+    requested = []
 
     def many(shards):
-        asked.append([tuple(row_n) for row_n in shards])
+        requested.append([tuple(row_n) for row_n in shards])
         for place in reversed(range(len(shards))):
             yield place, counted(shards[place])
 
     _get(tmp_path / "one", counted)
     _get(tmp_path / "many", counted, compute_many=many)
-    one, there = _folder(tmp_path / "one"), _folder(tmp_path / "many")
-    same = sorted(path.name for path in one.iterdir() if path.name != "lock")
+    first, there = _folder(tmp_path / "one"), _folder(tmp_path / "many")
+    same = sorted(path.name for path in first.iterdir() if path.name != "lock")
     assert len(same) == 5 * 2 + 2
-    assert all((there / name).read_bytes() == (one / name).read_bytes() for name in same)
+    assert all((there / name).read_bytes() == (first / name).read_bytes() for name in same)
     (there / "00001.safetensors").unlink()
     _flip(there / "00003.safetensors", 5)
     features, notes = _get(tmp_path / "many", counted, compute_many=many)
     assert _is_right(features)
-    assert asked[1:] == [[tuple(ROWS[10:20]), tuple(ROWS[30:40])]]
+    assert requested[1:] == [[tuple(ROWS[10:20]), tuple(ROWS[30:40])]]
     assert len(notes) == 1
     _get(tmp_path / "many", counted, compute_many=many)
-    assert len(asked) == 2
+    assert len(requested) == 2
 
 
 def test_no_rows_no_features(tmp_path, counted):

@@ -43,13 +43,13 @@ def holder(tmp_path, forked):
 def test_a_second_holder_is_told_who_holds_it(tmp_path, holder):
     with pytest.raises(LockHeld) as caught, lock(tmp_path / "lock"):
         pytest.fail("two holders")
-    said = str(caught.value)
-    told = json.loads((tmp_path / "lock").read_text())
-    assert told["pid"] == holder
-    for part in (str(holder), told["host"], told["since"], str(tmp_path / "lock")):
-        assert part in said
+    message = str(caught.value)
+    lock_record = json.loads((tmp_path / "lock").read_text())
+    assert lock_record["pid"] == holder
+    for part in (str(holder), lock_record["host"], lock_record["since"], str(tmp_path / "lock")):
+        assert part in message
     assert isinstance(caught.value, UserError)
-    assert "\n" not in said
+    assert "\n" not in message
 
 
 @pytest.mark.fault(15)
@@ -78,11 +78,11 @@ def test_a_signature_that_cannot_be_read_still_gives_a_line(tmp_path, text):
 def test_waiting_ends_with_the_holder(tmp_path, holder):
     lines = []
 
-    def tell(line):
+    def write_line(line):
         lines.append(line)
         os.kill(holder, signal.SIGKILL)
 
-    with lock(tmp_path / "lock", wait=True, on_wait=tell):
+    with lock(tmp_path / "lock", wait=True, on_wait=write_line):
         assert len(lines) == 1
         assert f"pid {holder} " in lines[0]
 

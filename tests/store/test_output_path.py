@@ -11,7 +11,7 @@ FILES = ("baselines.csv", "baselines.json", "baselines.html")
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("text", "expected"),
     [
         ("new/plan.md", "new/plan.md"),
         ("plan.md", "plan.md"),
@@ -26,10 +26,10 @@ FILES = ("baselines.csv", "baselines.json", "baselines.html")
         ("v1.0", "v1.0/plan.md"),
     ],
 )
-def test_a_suffix_makes_a_file_and_all_else_a_folder(given, meant, tmp_path):
+def test_a_suffix_makes_a_file_and_all_else_a_folder(text, expected, tmp_path):
     for name in ("there", "there.md", "there.txt"):
         (tmp_path / name).mkdir()
-    assert output_file(f"{tmp_path}/{given}", "plan.md", (".md",)) == tmp_path / meant
+    assert output_file(f"{tmp_path}/{text}", "plan.md", (".md",)) == tmp_path / expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "there.md", "there.txt"]
 
 
@@ -39,17 +39,17 @@ def test_a_home_is_understood(monkeypatch, tmp_path):
     assert output_folder("~/out", FILES) == tmp_path / "out"
 
 
-@pytest.mark.parametrize("given", ["plan.txt", "plan.json", "x/plan.pdf"])
-def test_another_kind_of_file_is_refused_with_the_name_that_works(given, tmp_path):
+@pytest.mark.parametrize("path", ["plan.txt", "plan.json", "x/plan.pdf"])
+def test_another_kind_of_file_is_refused_with_the_name_that_works(path, tmp_path):
     with pytest.raises(UserError, match="task.output=.*: what is written there is .md") as caught:
-        output_file(f"{tmp_path}/{given}", "plan.md", (".md",))
+        output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     named = str(caught.value).partition("name ")[2].partition(",")[0]
-    assert output_file(named, "plan.md", (".md",)) == (tmp_path / given).with_suffix(".md")
+    assert output_file(named, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")
 
 
-@pytest.mark.parametrize("given", ["new", "new/", "new/baselines.csv", "new/baselines.html"])
-def test_a_folder_of_several_files_is_meant_by_each_of_them(given, tmp_path):
-    assert output_folder(f"{tmp_path}/{given}", FILES) == tmp_path / "new"
+@pytest.mark.parametrize("path", ["new", "new/", "new/baselines.csv", "new/baselines.html"])
+def test_a_folder_of_several_files_is_meant_by_each_of_them(path, tmp_path):
+    assert output_folder(f"{tmp_path}/{path}", FILES) == tmp_path / "new"
 
 
 @pytest.mark.fault(14)
@@ -58,14 +58,14 @@ def test_what_cannot_be_written_to_is_refused(tmp_path):
     run = tmp_path / "run"
     (run / "splits").mkdir(parents=True)
     (run / "status.json").touch()
-    for given in ("file/x.md", "file/x"):
+    for path in ("file/x.md", "file/x"):
         with pytest.raises(UserError, match=r"task.output=.*file is a file"):
-            output_file(f"{tmp_path}/{given}", "plan.md", (".md",))
-    for given in ("run", "run/x.md", "run/splits/x"):
+            output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
+    for path in ("run", "run/x.md", "run/splits/x"):
         with pytest.raises(UserError, match="is a run, which nothing is added to"):
-            output_file(f"{tmp_path}/{given}", "plan.md", (".md",))
-    for given in ("run", "run/export", "run/baselines.csv"):
+            output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
+    for path in ("run", "run/export", "run/baselines.csv"):
         with pytest.raises(UserError, match="is a run, which nothing is added to"):
-            output_folder(f"{tmp_path}/{given}", FILES)
+            output_folder(f"{tmp_path}/{path}", FILES)
     with pytest.raises(UserError, match="a folder of baselines.csv"):
         output_folder(f"{tmp_path}/mine.csv", FILES)

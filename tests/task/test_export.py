@@ -24,15 +24,15 @@ RUN = (
 )
 HEAD = ("head=knn", "head.k=3")  # the one head that keeps a bank of features
 REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
-MADE = {}  # one run of a head, and one export of it, for all that only read them
+RUN_CACHE = {}  # one run of a head, and one export of it, for all that only read them
 
 
 @pytest.fixture
-def made(run):
-    if "run" not in MADE:
-        MADE["run"] = run(*RUN, *HEAD)
-    assert MADE["run"].code == 0, MADE["run"].err
-    return MADE["run"]
+def probe_run(run):
+    if "run" not in RUN_CACHE:
+        RUN_CACHE["run"] = run(*RUN, *HEAD)
+    assert RUN_CACHE["run"].code == 0, RUN_CACHE["run"].err
+    return RUN_CACHE["run"]
 
 
 def export(run, source, target, *more):
@@ -40,15 +40,15 @@ def export(run, source, target, *more):
 
 
 @pytest.fixture
-def exported(run, made, tmp_path_factory) -> Path:
-    if "folder" not in MADE:
+def exported(run, probe_run, tmp_path_factory) -> Path:
+    if "folder" not in RUN_CACHE:
         folder = tmp_path_factory.mktemp("export") / "größe = 1"
-        ran = export(run, made.folder, folder)
+        ran = export(run, probe_run.folder, folder)
         assert ran.code == 0, ran.err
         assert "model.onnx" in ran.out
         assert max(map(len, ran.out.splitlines()[:-1])) <= 80
-        MADE["folder"] = folder
-    return MADE["folder"]
+        RUN_CACHE["folder"] = folder
+    return RUN_CACHE["folder"]
 
 
 def pictures(ran, target: Path) -> Path:
@@ -72,7 +72,7 @@ def predicted(run, source, image):
     return {entry["path"]: entry["predictions"] for entry in json.loads(ran.out)["images"]}
 
 
-def same(first, second):
+def assert_same_predictions(first, second):
     assert set(first) == set(second)
     assert len(first) >= 10
     for path, classes in first.items():
@@ -86,22 +86,22 @@ def sha256(file: Path) -> str:
 
 
 def test_the_exported_checkpoint_alone_gives_the_original_predictions(
-    run, made, exported, tmp_path
+    run, probe_run, exported, tmp_path
 ):
-    images = pictures(made, tmp_path / "pictures")
+    images = pictures(probe_run, tmp_path / "pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(exported / "ckpt.bin", alone)
-    same(predicted(run, alone, images), predicted(run, made.folder, images))
-    assert checkpoint.read(alone)[1]["exported_from"] == sha256(made.folder / "ckpt.bin")
+    assert_same_predictions(predicted(run, alone, images), predicted(run, probe_run.folder, images))
+    assert checkpoint.read(alone)[1]["exported_from"] == sha256(probe_run.folder / "ckpt.bin")
 
 
-def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, made, exported):
+def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, probe_run, exported):
     again = run("task=eval", f'checkpoint="{exported}"', bare=True)
     assert again.code == 0, again.err
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.json("metrics.json")["test"] == probe_run.json("metrics.json")["test"]
 
 
-def test_the_folder_holds_its_digests_and_the_graph_its_labels(made, exported):
+def test_the_folder_holds_its_digests_and_the_graph_its_labels(probe_run, exported):
     artifacts = json.loads((exported / "artifacts.json").read_text())
     assert set(artifacts) == {"ckpt.bin", "model.onnx", "README.md"}
     assert {name: entry["sha256"] for name, entry in artifacts.items()} == {
@@ -111,26 +111,26 @@ def test_the_folder_holds_its_digests_and_the_graph_its_labels(made, exported):
     assert all(artifacts[name]["sha256"] in card for name in ("ckpt.bin", "model.onnx"))
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     props = session.get_modelmeta().custom_metadata_map
-    names = [row["name"] for row in made.json("labelmap.json")["classes"]]
+    names = [row["name"] for row in probe_run.json("labelmap.json")["classes"]]
     assert [row["name"] for row in json.loads(props["fgvc.labels"])] == names
     assert json.loads(props["fgvc.preprocess"])["side"] == 64
     assert props["fgvc.checkpoint"] == artifacts["ckpt.bin"]["sha256"]
-    assert props["fgvc.exported_from"] == sha256(made.folder / "ckpt.bin")
+    assert props["fgvc.exported_from"] == sha256(probe_run.folder / "ckpt.bin")
 
 
 def test_the_card_states_metrics_and_terms_and_its_code_runs(
-    run, made, exported, tmp_path, monkeypatch, capfd
+    run, probe_run, exported, tmp_path, monkeypatch, capfd
 ):
     card = (exported / "README.md").read_text()
-    test = made.json("metrics.json")["test"]
+    test = probe_run.json("metrics.json")["test"]
     low, high = (100 * bound for bound in test["top1_ci95"])
     assert f"| test | {test['n']} | {100 * test['top1']:.1f} [{low:.1f}, {high:.1f}] %" in card
-    assert made.json("env_stamp.json")["config_hash"] in card
+    assert probe_run.json("env_stamp.json")["config_hash"] in card
     for must in ("CC0-1.0", "RANDOM WEIGHTS", "Intended use", "nothing: the training began"):
         assert must in card
     (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(block.splitlines()) == 5
-    images = pictures(made, tmp_path / "pictures")
+    images = pictures(probe_run, tmp_path / "pictures")
     answers = predicted(run, exported, images)
     path = sorted(answers)[0]
     shutil.copy(exported / "model.onnx", tmp_path)
@@ -141,17 +141,17 @@ def test_the_card_states_metrics_and_terms_and_its_code_runs(
     assert capfd.readouterr().out.strip() == answers[path][0]["class"]
 
 
-def test_an_export_that_fails_verification_leaves_no_folder(run, made, tmp_path):
+def test_an_export_that_fails_verification_leaves_no_folder(run, probe_run, tmp_path):
     target = tmp_path / "exports" / "one"
-    ran = export(run, made.folder, target, "task.tolerance=0")
+    ran = export(run, probe_run.folder, target, "task.tolerance=0")
     assert ran.code == 1
     assert "model.onnx: " in ran.err
     assert "0 of 12 images" in ran.err
     assert list(target.parent.iterdir()) == []
 
 
-def test_an_export_of_an_export_has_the_same_bytes(run, made, exported, tmp_path):
-    images, again = pictures(made, tmp_path / "pictures"), tmp_path / "again"
+def test_an_export_of_an_export_has_the_same_bytes(run, probe_run, exported, tmp_path):
+    images, again = pictures(probe_run, tmp_path / "pictures"), tmp_path / "again"
     done = export(run, exported / "ckpt.bin", again, f"image={images}")  # whole already
     assert done.code == 0, done.err
     for name in ("ckpt.bin", "model.onnx"):
@@ -159,14 +159,14 @@ def test_an_export_of_an_export_has_the_same_bytes(run, made, exported, tmp_path
     assert "None: the checkpoint was exported without" in (again / "README.md").read_text()
 
 
-def test_what_cannot_be_exported_is_refused_in_one_line(run, made, exported, tmp_path):
-    inside = made.folder / "export"
+def test_what_cannot_be_exported_is_refused_in_one_line(run, probe_run, exported, tmp_path):
+    inside = probe_run.folder / "export"
     for target, more, why in (
         (exported, (), "exists already"),
         (inside, (), "is a run, which nothing is added to"),
         (tmp_path / "x", (f"dataset.root={tmp_path / 'none'}",), "give image=FILE"),
     ):
-        ran = export(run, made.folder, target, *more)
+        ran = export(run, probe_run.folder, target, *more)
         assert ran.code == 1
         (line,) = [message for message in ran.err.splitlines() if message.startswith("fgvc: ")]
         assert why in line
@@ -205,29 +205,31 @@ def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     images = pictures(ran, tmp_path / "pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(target / "ckpt.bin", alone)
-    same(predicted(run, alone, images), predicted(run, ran.folder, images))
+    assert_same_predictions(predicted(run, alone, images), predicted(run, ran.folder, images))
     card = (target / "README.md").read_text()
     assert "licence of the pretrained weights: Apache-2.0" in card
     assert "partial copy" in card
     assert str(REAL) not in card
 
 
-def test_where_an_export_goes_is_checked_before_any_work(run, made, tmp_path):
+def test_where_an_export_goes_is_checked_before_any_work(run, probe_run, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").touch()
-    ran = export(run, made.folder, full)
+    ran = export(run, probe_run.folder, full)
     assert (ran.code, "exists already" in ran.err) == (1, True)
     assert [path.name for path in full.iterdir()] == ["mine.txt"]
-    ran = export(run, made.folder, tmp_path / "model.pt")
+    ran = export(run, probe_run.folder, tmp_path / "model.pt")
     assert (ran.code, "a folder of ckpt.bin, model.onnx, README.md" in ran.err) == (1, True)
-    ran = export(run, made.folder, made.folder / "export")
+    ran = export(run, probe_run.folder, probe_run.folder / "export")
     assert (ran.code, "is a run, which nothing is added to" in ran.err) == (1, True)
 
 
-def test_an_empty_folder_takes_an_export_and_a_run_id_names_the_checkpoint(run, made, tmp_path):
+def test_an_empty_folder_takes_an_export_and_a_run_id_names_the_checkpoint(
+    run, probe_run, tmp_path
+):
     empty = tmp_path / "empty"
     empty.mkdir()
-    ran = export(run, made.folder.parents[1], empty / "model.onnx")
+    ran = export(run, probe_run.folder.parents[1], empty / "model.onnx")
     assert ran.code == 0, ran.err
     assert {"ckpt.bin", "model.onnx", "README.md"} < {path.name for path in empty.iterdir()}

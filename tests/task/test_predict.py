@@ -100,7 +100,7 @@ RUNS = {}  # one probe for all that only read it
 
 
 @pytest.fixture
-def made(run):
+def probe_run(run):
     if not RUNS:
         RUNS["probe"] = run(*SMALL, *ONE_C)
     assert RUNS["probe"].code == 0, RUNS["probe"].err
@@ -108,9 +108,9 @@ def made(run):
 
 
 @pytest.fixture
-def mixed(made, tmp_path) -> Path:
+def mixed(probe_run, tmp_path) -> Path:
     """Good, bad, turned, hidden and alien files at several depths."""
-    source = next(pictures_of(made, tmp_path / "all").rglob("*.jpg"))
+    source = next(pictures_of(probe_run, tmp_path / "all").rglob("*.jpg"))
     root = tmp_path / "mixed = 1"
     for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/no suffix"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -132,8 +132,8 @@ def mixed(made, tmp_path) -> Path:
 
 
 @pytest.mark.fault(21)
-def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, made, mixed):
-    ran = predict(run, made.folder, mixed, "task.format=json", "runtime.eval_batch_size=2")
+def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, probe_run, mixed):
+    ran = predict(run, probe_run.folder, mixed, "task.format=json", "runtime.eval_batch_size=2")
     images = {image["path"]: image for image in as_json(ran)["images"]}
     assert list(images) == [
         "a/deep/c.JPEG",
@@ -166,12 +166,14 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, made, mixed
     )
 
 
-def test_patterns_lists_and_standard_input(run, made, mixed, monkeypatch):
+def test_patterns_lists_and_standard_input(run, probe_run, mixed, monkeypatch):
     """The same numbers as for the folder, whatever names the picture."""
-    ran = predict(run, made.folder, mixed, "task.format=json")
+    ran = predict(run, probe_run.folder, mixed, "task.format=json")
     folder_predictions = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
     as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
-    ran = run("task=predict", f"checkpoint={made.folder}", as_list, "task.format=json", bare=True)
+    ran = run(
+        "task=predict", f"checkpoint={probe_run.folder}", as_list, "task.format=json", bare=True
+    )
     answer = as_json(ran)
     assert answer["root"] == str(mixed)
     assert [image["path"] for image in answer["images"]] == ["b.jpg", "a/deep/c.JPEG"]
@@ -179,13 +181,13 @@ def test_patterns_lists_and_standard_input(run, made, mixed, monkeypatch):
         assert_same(image["predictions"], folder_predictions[image["path"]])
     with (mixed / "b.jpg").open(encoding="latin-1") as file:
         monkeypatch.setattr("sys.stdin", file)
-        answer = as_json(predict(run, made.folder, "-", "task.format=json"))
+        answer = as_json(predict(run, probe_run.folder, "-", "task.format=json"))
     assert (answer["root"], answer["images"][0]["path"]) == ("-", "-")
     assert_same(answer["images"][0]["predictions"], folder_predictions["b.jpg"])
     with Path(os.devnull).open() as file:
         monkeypatch.setattr("sys.stdin", file)
-        one_line(predict(run, made.folder, "-"), 1, "image=-", "standard input is empty")
-    one_line(predict(run, made.folder, "https://a.org/b.jpg"), 2, "an address", "curl")
+        one_line(predict(run, probe_run.folder, "-"), 1, "image=-", "standard input is empty")
+    one_line(predict(run, probe_run.folder, "https://a.org/b.jpg"), 2, "an address", "curl")
 
 
 def assert_same(first, second):
@@ -195,9 +197,9 @@ def assert_same(first, second):
     )
 
 
-def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
-    answer = as_json(predict(run, made.folder, mixed, "task.format=json", "task.top_k=2"))
-    ran = predict(run, made.folder, mixed, "task.format=csv", "task.top_k=2")
+def test_csv_and_table_hold_the_same_as_json(run, probe_run, mixed):
+    answer = as_json(predict(run, probe_run.folder, mixed, "task.format=json", "task.top_k=2"))
+    ran = predict(run, probe_run.folder, mixed, "task.format=csv", "task.top_k=2")
     rows = list(csv.DictReader(io.StringIO(ran.out)))
     expected = []
     for image in answer["images"]:
@@ -213,7 +215,7 @@ def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
             )
             expected.append((image["path"], *map(str, cells), ""))
     assert [tuple(row.values()) for row in rows] == expected
-    table = predict(run, made.folder, mixed, "task.top_k=2").out
+    table = predict(run, probe_run.folder, mixed, "task.top_k=2").out
     first = answer["images"][0]["predictions"]
     lines = [line for line in table.splitlines() if f"{100 * first[0]['probability']:.1f}" in line]
     assert any(first[0]["class"] in line and "a/deep/c.JPEG" in line for line in lines)
@@ -221,11 +223,11 @@ def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
     assert "vit tiny · linear · 64 px" in table
 
 
-def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
+def test_one_image_by_any_path_into_a_file(run, probe_run, mixed, tmp_path):
     target = tmp_path / "new" / "answer.json"
     odd = tmp_path / "picture without ending"
     shutil.copy(mixed / "b.jpg", odd)
-    ran = predict(run, made.folder, odd, "task.format=json", f"task.output={target}", ALL)
+    ran = predict(run, probe_run.folder, odd, "task.format=json", f"task.output={target}", ALL)
     assert (ran.code, ran.out) == (0, "")
     (image,) = json.loads(target.read_text())["images"]
     assert image["path"] == odd.name
@@ -236,17 +238,17 @@ def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
 
 
 @pytest.mark.fault(39)
-def test_an_image_whose_name_is_not_utf8_is_classified(run, made, mixed):
+def test_an_image_whose_name_is_not_utf8_is_classified(run, probe_run, mixed):
     os.rename(mixed / "b.jpg", os.fsencode(mixed) + b"/b\xff.jpg")  # noqa: PTH104 - bytes
     for shape in ("json", "csv", "table"):
-        ran = predict(run, made.folder, mixed, f"task.format={shape}")
+        ran = predict(run, probe_run.folder, mixed, f"task.format={shape}")
         assert ran.code == 0, ran.err
         assert "b\\udcff.jpg" in ran.out.replace("\\\\", "\\")
 
 
-def test_if_no_image_is_classified_the_exit_code_is_1_with_output(run, made, tmp_path):
+def test_if_no_image_is_classified_the_exit_code_is_1_with_output(run, probe_run, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    ran = predict(run, made.folder, tmp_path / "torn.jpg", "task.format=json")
+    ran = predict(run, probe_run.folder, tmp_path / "torn.jpg", "task.format=json")
     assert ran.code == 1
     assert json.loads(ran.out)["images"][0]["error"].startswith("torn.jpg: ")
 
@@ -261,27 +263,27 @@ def one_line(ran, code, *words):
         assert word in ran.err
 
 
-def test_missing_files_are_named(run, made, tmp_path):
+def test_missing_files_are_named(run, probe_run, tmp_path):
     empty, picture = tmp_path / "empty", tmp_path / "a.jpg"
     empty.mkdir()
     (empty / "notes.txt").write_text("no picture")
     picture.write_bytes(b"never looked at")
-    one_line(predict(run, made.folder, tmp_path / "no.jpg"), 2, "no.jpg", "no such file")
+    one_line(predict(run, probe_run.folder, tmp_path / "no.jpg"), 2, "no.jpg", "no such file")
     one_line(predict(run, tmp_path / "no.bin", picture), 2, "no.bin", "no such file")
     one_line(predict(run, empty, picture), 1, f"checkpoint={empty}", "ckpt.bin")
     one_line(predict(run, picture, picture), 1, "not a checkpoint")
-    one_line(predict(run, made.folder, empty), 1, f"image={empty}", "no image", ".jpg")
+    one_line(predict(run, probe_run.folder, empty), 1, f"image={empty}", "no image", ".jpg")
     one_line(run("task=predict", f"image={tmp_path}", bare=True), 2, "checkpoint=PATH")
     one_line(run("task=predict", f"checkpoint={tmp_path}", bare=True), 2, "image=PATH")
 
 
-def test_keys_of_the_checkpoint_cannot_be_overridden(run, made, tmp_path):
-    ran = predict(run, made.folder, tmp_path, "backbone=vit_small")
+def test_keys_of_the_checkpoint_cannot_be_overridden(run, probe_run, tmp_path):
+    ran = predict(run, probe_run.folder, tmp_path, "backbone=vit_small")
     one_line(ran, 2, "backbone=vit_small", "task=predict takes its config from the checkpoint")
 
 
-def test_an_overlay_needs_part_attention(run, made, mixed, tmp_path):
-    ran = predict(run, made.folder, mixed, f"task.overlay={tmp_path / 'seen'}")
+def test_an_overlay_needs_part_attention(run, probe_run, mixed, tmp_path):
+    ran = predict(run, probe_run.folder, mixed, f"task.overlay={tmp_path / 'seen'}")
     one_line(ran, 1, "task.overlay", "part_attention=off")
     assert not (tmp_path / "seen").exists()
 
@@ -378,22 +380,24 @@ def test_selected_patches_and_heat_are_drawn_on_the_image(size, policy, stride):
     np.testing.assert_allclose(corner, [left + width * reached / 224, top + height * reached / 224])
 
 
-def test_the_folder_of_a_sole_run_and_a_file_named_by_its_format(run, made, mixed, tmp_path):
+def test_the_folder_of_a_sole_run_and_a_file_named_by_its_format(run, probe_run, mixed, tmp_path):
     """checkpoint=outputs/RUN, and task.output=FILE.csv without task.format."""
     picture, table = mixed / "b.jpg", tmp_path / "new" / "answer.csv"
-    ran = predict(run, made.folder.parents[1], picture, f"task.output={table}")
+    ran = predict(run, probe_run.folder.parents[1], picture, f"task.output={table}")
     assert ran.code == 0, ran.err
-    assert f"{made.folder}, the only complete run there" in ran.err
-    direct = predict(run, made.folder, picture, "task.format=csv")
+    assert f"{probe_run.folder}, the only complete run there" in ran.err
+    direct = predict(run, probe_run.folder, picture, "task.format=csv")
     assert table.read_text() == direct.out
-    ran = predict(run, made.folder, picture, "task.format=json", f"task.output={tmp_path}/there/")
+    ran = predict(
+        run, probe_run.folder, picture, "task.format=json", f"task.output={tmp_path}/there/"
+    )
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "there" / "predictions.json").read_text())["images"]
 
 
-def test_a_file_of_another_format_is_refused_before_any_work(run, made, mixed, tmp_path):
+def test_a_file_of_another_format_is_refused_before_any_work(run, probe_run, mixed, tmp_path):
     target = tmp_path / "answer.csv"
-    ran = predict(run, made.folder, mixed, "task.format=json", f"task.output={target}")
+    ran = predict(run, probe_run.folder, mixed, "task.format=json", f"task.output={target}")
     assert ran.code == 1
     assert ran.err.startswith(f"fgvc: task.output={target}: what is written there is .json; name")
     assert not target.exists()

@@ -78,7 +78,7 @@ def stepping(job, run_files):
     job.until(lambda: run_files("in-progress/resume/state-*.pt"))
 
 
-def agree(first, second):
+def assert_agree(first, second):
     assert curve(second, "val/loss") == [
         (step, pytest.approx(value, abs=1e-4)) for step, value in curve(first, "val/loss")
     ]
@@ -131,7 +131,7 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
         of_seed[stamp["seed"]] = path.parent
     assert sorted(of_seed) == [0, 1]
     two = of_seed[0]
-    agree(single.folder, two)
+    assert_agree(single.folder, two)
     assert len(logits(two)[0]) == 11
     numbers, expected = json.loads((two / "metrics.json").read_text()), single.json("metrics.json")
     assert numbers["test_reads"] == 1
@@ -181,7 +181,7 @@ def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, wa
     assert json.loads(stamp.read_text())["launch"] == "torchrun, 2 processes on 2 nodes"
     single = finetune(*RANKS, "runtime.run_id=one")
     assert single.code == 0, single.err
-    agree(single.folder, stamp.parent)
+    assert_agree(single.folder, stamp.parent)
     wait_for_processes()
 
 

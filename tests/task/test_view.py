@@ -237,7 +237,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def started(runs, places, cwd, *overrides, **env):
+def start_view(runs, places, cwd, *overrides, **env):
     """task=view in a process group of its own; yields the lines that it prints."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
     chosen = {item.partition("=")[0]: item for item in (*places, *overrides)}
@@ -254,7 +254,7 @@ def started(runs, places, cwd, *overrides, **env):
 
 
 def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
-    with started(runs, places, tmp_path, f'against="{runs["knn"].parent}"') as process:
+    with start_view(runs, places, tmp_path, f'against="{runs["knn"].parent}"') as process:
         assert "the only complete run there" in process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
@@ -267,7 +267,7 @@ def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
 def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
     """By its variable, without the password, and long before FiftyOne's half minute."""
     uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
-    with started(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
+    with start_view(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
         printed = process.stdout.read()
         assert process.wait(60) == 1, printed
     line = printed.strip().splitlines()[-1]
@@ -284,7 +284,7 @@ def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
     database = tmp_path / "cache" / "fiftyone"
     database.mkdir(parents=True)
     (database / "storage.bson").write_text("junk")
-    with started(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
+    with start_view(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
         printed = process.stdout.read()
         assert process.wait(60) == 1, printed
     line = printed.strip().splitlines()[-1]
