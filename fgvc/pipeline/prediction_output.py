@@ -45,7 +45,7 @@ def as_table(
         percents = (console.percent(probability) for _, probability in prediction.best)
         rows.append((visible(prediction.path), text, "\n".join(f"{p:>5}" for p in percents)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
+        console.table(about["title"], ("image", "class", "%"), rows, numbers=False)
     return out.getvalue()
 
 

@@ -23,7 +23,7 @@ from fgvc.config.overrides import RUN_ID_KEY, Job, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, page
-from fgvc.record.page.pictures import RecordedAlbum
+from fgvc.record.page.images import RecordedAlbum
 from fgvc.record.run_dir import SHORT, read_json
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute

@@ -153,7 +153,7 @@ def _draw(
     """Write an overlay of each image of a batch, under the path and name of the image."""
     for position, prediction in enumerate(predictions):
         index, probability = prediction.best[0]
-        data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.PICTURE)
+        data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.IMAGE)
         image_CHW = decode(data, prediction.path, manifest.max_pixels)
         score_BN = selection.patch_scores
         overlay = draw_overlay(

@@ -20,7 +20,7 @@ from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
-from fgvc.record.page.pictures import Album, ReadImage
+from fgvc.record.page.images import Album, ReadImage
 from fgvc.record.page.render import HOME, render
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.tensorboard import Point
