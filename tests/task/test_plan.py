@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from fgvc.report.plan.document import CLOSES, OPENS
 
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
@@ -17,6 +16,7 @@ from fgvc.record import stack_check
 from fgvc.record.stack_check import published
 from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.report.plan import ITEMS
+from fgvc.report.plan.document import CLOSES, OPENS
 from fgvc.task.plan import next_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,8 @@ def plan(run, tmp_path):
 
 def answer(text: str, key: str) -> str:
     """What stands under one item."""
-    (found,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
-    return found
+    (section,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
+    return section
 
 
 def hash_of(command: str, **places: object) -> str:
