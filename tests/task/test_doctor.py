@@ -48,8 +48,8 @@ def test_a_sound_copy_exits_with_0(birds, run, tmp_path):
     assert "cub: SOUND" in ran.out
     assert "[red]birds[/red]" in ran.out.replace("\n", "")
     assert table_width(ran.out) == 80
-    found = examination(tmp_path)
-    assert (found["verdict"], found["findings"]) == ("sound", [])
+    report = examination(tmp_path)
+    assert (report["verdict"], report["findings"]) == ("sound", [])
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["doctor"]
 
 
@@ -65,10 +65,10 @@ def test_a_wrong_copy_exits_with_1_and_reports_the_fix(birds, run, tmp_path):
     assert verdict.strip() == "cub: WRONG: 2 errors"
     assert "unpack the images again" in ran.out
     assert table_width(ran.out) == 80
-    found = examination(tmp_path)
-    assert found["verdict"] == "wrong"
-    assert [finding["check"] for finding in found["findings"]] == ["files", "pictures"]
-    assert all(finding["count"] == 1 and finding["mend"] for finding in found["findings"])
+    report = examination(tmp_path)
+    assert report["verdict"] == "wrong"
+    assert [finding["check"] for finding in report["findings"]] == ["files", "pictures"]
+    assert all(finding["count"] == 1 and finding["mend"] for finding in report["findings"])
 
 
 def test_task_output_sets_the_file(birds, run, tmp_path):
@@ -134,12 +134,12 @@ def test_the_real_partial_copy_is_partial_and_nothing_else_is_wrong(run, tmp_pat
     )
     assert ran.code == 0
     assert "PARTIAL COPY, as declared; nothing else wrong" in ran.out
-    found = examination(tmp_path)
-    assert [(f["severity"], f["check"]) for f in found["findings"]] == [
+    report = examination(tmp_path)
+    assert [(f["severity"], f["check"]) for f in report["findings"]] == [
         ("note", "counts"),
         ("note", "boxes"),
     ]
-    assert found["pictures"]["read"] == 1115
+    assert report["pictures"]["read"] == 1115
 
 
 PARTIAL = {
@@ -158,9 +158,9 @@ def test_a_declared_partial_copy_of_every_layout(run, copies, tmp_path, layout):
     ran = run("task=doctor", *places, "dataset.partial=true", bare=True)
     assert ran.code == 0, ran.out
     assert f"{name}: PARTIAL COPY, as declared; nothing else wrong" in ran.out
-    found = examination(tmp_path, name)
-    assert {f["severity"] for f in found["findings"]} == {"note"}
-    assert found["pictures"]["read"] == 18
+    report = examination(tmp_path, name)
+    assert {f["severity"] for f in report["findings"]} == {"note"}
+    assert report["pictures"]["read"] == 18
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -193,11 +193,11 @@ def test_cars_without_test_classes_are_refused_by_name(run, copies, tmp_path):
     root = copies.cars("devkit", labels=None)
     ran = run("task=doctor", "dataset=cars", f'dataset.root="{root}"', bare=True)
     assert ran.code == 1
-    found = examination(tmp_path, "cars")
-    (finding,) = found["findings"]
+    report = examination(tmp_path, "cars")
+    (finding,) = report["findings"]
     assert finding["check"] == "layout"
     assert "cars_test_annos_withlabels.mat" in finding["says"] + finding["mend"]
-    assert found["pictures"]["read"] == 18
+    assert report["pictures"]["read"] == 18
 
 
 def test_inaturalist_in_one_file_is_refused_by_name(run, copies, tmp_path):

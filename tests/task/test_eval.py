@@ -124,7 +124,7 @@ def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds
     gone = next(line.split()[0] for line in split.read_text().splitlines() if line.endswith(" 0"))
     for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         lines = (root / file).read_text().splitlines(keepends=True)
-        (root / file).write_text("".join(one for one in lines if one.split()[0] != gone))
+        (root / file).write_text("".join(line for line in lines if line.split()[0] != gone))
     refused = repeat(run, made.folder, f"dataset.root={root}")
     assert refused.code == 1
     assert "29 of 30 test" in refused.err
@@ -150,7 +150,7 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
     ran = repeat(run, made.folder, "dataset.accept_altered=true")
     assert ran.code == 0, ran.err
     assert "1 of 90 files changed since they were last hashed" in ran.out
-    stamps = [one.json("env_stamp.json") for one in (made, ran)]
+    stamps = [result.json("env_stamp.json") for result in (made, ran)]
     assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
     assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
 
@@ -244,9 +244,11 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     assert f"{n} of its {n} test images" in unranked["outside"]
     assert f"{n} of its {n} test images" in " ".join(out.split())
 
-    found = {one.id: one for one in run_audit(again.folder)[1] if one.state == "FAIL"}
-    assert found.keys() == {"no-test-image-fitted"}
-    assert f"{n} of {n} test images" in found["no-test-image-fitted"].evidence
+    failed_checks = {
+        check.id: check for check in run_audit(again.folder)[1] if check.state == "FAIL"
+    }
+    assert failed_checks.keys() == {"no-test-image-fitted"}
+    assert f"{n} of {n} test images" in failed_checks["no-test-image-fitted"].evidence
 
 
 def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path):
@@ -270,7 +272,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
     assert rows["eval"]["group"] != rows["rival"]["group"]
     assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
-    assert [one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"] == []
+    assert [check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"] == []
 
 
 def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
@@ -307,7 +309,7 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
     made = run(*fixed, f"dataset.root={one}", "final_fit=train", "runtime.run_id=made", birds=False)
     assert made.code == 0, made.err
     assert made.json("metrics.json")["overlap"] == {"images": 0}
-    assert [one.id for one in run_audit(made.folder)[1] if one.state == "FAIL"] == []
+    assert [check.id for check in run_audit(made.folder)[1] if check.state == "FAIL"] == []
     two = shutil.copytree(one, tmp_path / "two")
     chosen = (made.folder / "splits/val.txt").read_text().split()
     path = dict(line.split() for line in (two / "images.txt").read_text().splitlines())
@@ -322,8 +324,8 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
     assert again.json("metrics.json")["overlap"] == {"images": n if chooses else 0}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["eval"]["place"] is None) is chooses
-    found = {one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"}
-    assert found == ({"no-test-image-fitted"} if chooses else set())
+    failed_checks = {check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"}
+    assert failed_checks == ({"no-test-image-fitted"} if chooses else set())
 
 
 # --- the same answer again ---

@@ -69,16 +69,16 @@ def predicted(run, source, image):
         bare=True,
     )
     assert ran.code == 0, ran.err
-    return {one["path"]: one["predictions"] for one in json.loads(ran.out)["images"]}
+    return {image["path"]: image["predictions"] for image in json.loads(ran.out)["images"]}
 
 
-def same(one, other):
-    assert set(one) == set(other)
-    assert len(one) >= 10
-    for path, classes in one.items():
-        for mine, theirs in zip(classes, other[path], strict=True):
-            assert mine["class"] == theirs["class"]
-            assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+def same(answers, other):
+    assert set(answers) == set(other)
+    assert len(answers) >= 10
+    for path, classes in answers.items():
+        for class_a, class_b in zip(classes, other[path], strict=True):
+            assert class_a["class"] == class_b["class"]
+            assert class_a["probability"] == pytest.approx(class_b["probability"], abs=1e-5)
 
 
 def sha256(file: Path) -> str:
@@ -102,19 +102,19 @@ def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, made, expor
 
 
 def test_the_folder_holds_its_digests_and_the_graph_its_labels(made, exported):
-    told = json.loads((exported / "artifacts.json").read_text())
-    assert set(told) == {"ckpt.bin", "model.onnx", "README.md"}
-    assert {name: one["sha256"] for name, one in told.items()} == {
-        name: sha256(exported / name) for name in told
+    artifacts = json.loads((exported / "artifacts.json").read_text())
+    assert set(artifacts) == {"ckpt.bin", "model.onnx", "README.md"}
+    assert {name: entry["sha256"] for name, entry in artifacts.items()} == {
+        name: sha256(exported / name) for name in artifacts
     }
     card = (exported / "README.md").read_text()
-    assert all(told[name]["sha256"] in card for name in ("ckpt.bin", "model.onnx"))
+    assert all(artifacts[name]["sha256"] in card for name in ("ckpt.bin", "model.onnx"))
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     props = session.get_modelmeta().custom_metadata_map
-    names = [one["name"] for one in made.json("labelmap.json")["classes"]]
-    assert [one["name"] for one in json.loads(props["fgvc.labels"])] == names
+    names = [label["name"] for label in made.json("labelmap.json")["classes"]]
+    assert [label["name"] for label in json.loads(props["fgvc.labels"])] == names
     assert json.loads(props["fgvc.preprocess"])["side"] == 64
-    assert props["fgvc.checkpoint"] == told["ckpt.bin"]["sha256"]
+    assert props["fgvc.checkpoint"] == artifacts["ckpt.bin"]["sha256"]
     assert props["fgvc.exported_from"] == sha256(made.folder / "ckpt.bin")
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, made, exported, tmp
     ):
         ran = export(run, made.folder, target, *more)
         assert ran.code == 1
-        (line,) = [one for one in ran.err.splitlines() if one.startswith("fgvc: ")]
+        (line,) = [line for line in ran.err.splitlines() if line.startswith("fgvc: ")]
         assert why in line
     assert not inside.exists()
     assert not (tmp_path / "x").exists()

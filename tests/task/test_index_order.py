@@ -38,7 +38,7 @@ def both(copies, run):
             runner("dataset=cub", "dataset.partial=true", root, *SMALL, *overrides, **more)
             for root in copies
         ]
-        assert [one.code for one in made] == [0, 0], made[1].err
+        assert [result.code for result in made] == [0, 0], made[1].err
         return made
 
     return start
@@ -46,15 +46,15 @@ def both(copies, run):
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_probe_with_random_patches(both, head):
-    one, other = both(f"head={head}", "task.c_count=3", *RANDOM, birds=False)
-    assert checkpoint.read(one.folder)[2] == checkpoint.read(other.folder)[2]
+    first, second = both(f"head={head}", "task.c_count=3", *RANDOM, birds=False)
+    assert checkpoint.read(first.folder)[2] == checkpoint.read(second.folder)[2]
     for name in ("predictions.parquet", "splits/val.txt", "splits/train.txt", "per_class.csv"):
-        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
-    numbers, others = one.json("metrics.json"), other.json("metrics.json")
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+    numbers, others = first.json("metrics.json"), second.json("metrics.json")
     for key in ("test", "val", "parts", "selection", "worst_pairs", "comparability_key"):
         assert numbers[key] == others[key]
     pictures = [
-        sorted(path.name for path in made.folder.glob("overlays/*")) for made in (one, other)
+        sorted(path.name for path in made.folder.glob("overlays/*")) for made in (first, second)
     ]
     assert pictures[0] == pictures[1] != []
 
@@ -64,8 +64,8 @@ def test_a_probe_with_random_patches(both, head):
 )
 def test_a_finetune(both, finetune, told, extra):
     """The losses of every step, the weights and the answers."""
-    one, other = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
-    assert told(one.folder) == told(other.folder)
+    first, second = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
+    assert told(first.folder) == told(second.folder)
 
 
 def test_rows_of_the_record_follow_the_paths(both):

@@ -104,9 +104,9 @@ def test_equal_hashes_give_equal_predictions(run, monkeypatch, name):
     plain, other = run(*shared, "runtime.threads=1"), run(*shared, *inert, "runtime.threads=1")
     assert plain.code == other.code == 0, (plain.err, other.err)
     assert plain.folder.parts[-2] == other.folder.parts[-2]  # the config hash
-    one, two = (checkpoint.read(ran.folder)[0] for ran in (plain, other))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    tensors_a, tensors_b = (checkpoint.read(ran.folder)[0] for ran in (plain, other))
+    assert tensors_a.keys() == tensors_b.keys()
+    assert all(torch.equal(tensors_a[key], tensors_b[key]) for key in tensors_a)
     assert plain.json("metrics.json")["test"] == other.json("metrics.json")["test"]
 
 

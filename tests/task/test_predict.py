@@ -56,12 +56,12 @@ def assert_as_evaluated(ran, answer):
     for image in answer["images"]:
         row = recorded[image["path"]]
         expected = log_probabilities(np.array([row["logits"]], np.float32))[0]
-        assert [one["index"] for one in image["predictions"]] == np.argsort(
+        assert [row["index"] for row in image["predictions"]] == np.argsort(
             -np.array(row["logits"]), kind="stable"
         ).tolist()
-        for one in image["predictions"]:
-            assert one["class"] == names[one["index"]]
-            assert np.log(one["probability"]) == pytest.approx(expected[one["index"]], abs=1e-5)
+        for row in image["predictions"]:
+            assert row["class"] == names[row["index"]]
+            assert np.log(row["probability"]) == pytest.approx(expected[row["index"]], abs=1e-5)
 
 
 ONE_C = ("task.c_count=1", "task.c_low=1", "task.c_high=1")  # nothing here is about choosing it
@@ -156,9 +156,9 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, made, mixed
     assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
-    assert [one["index"] for one in turned] == [one["index"] for one in upright]
-    assert [one["probability"] for one in turned] == pytest.approx(
-        [one["probability"] for one in upright], abs=1e-6
+    assert [row["index"] for row in turned] == [row["index"] for row in upright]
+    assert [row["probability"] for row in turned] == pytest.approx(
+        [row["probability"] for row in upright], abs=1e-6
     )
 
 
@@ -199,8 +199,8 @@ def test_csv_and_table_hold_the_same_as_json(run, made, mixed):
     for image in answer["images"]:
         if image["error"]:
             expected.append((image["path"], "", "", "", "", "", image["error"]))
-        for rank, one in enumerate(image["predictions"], 1):
-            told = (rank, one["index"], one["id"], one["class"], one["probability"])
+        for rank, row in enumerate(image["predictions"], 1):
+            told = (rank, row["index"], row["id"], row["class"], row["probability"])
             expected.append((image["path"], *map(str, told), ""))
     assert [tuple(row.values()) for row in rows] == expected
     shown = predict(run, made.folder, mixed, "task.top_k=2").out
@@ -220,7 +220,7 @@ def test_one_image_by_any_path_into_a_file(run, made, mixed, tmp_path):
     (image,) = json.loads(target.read_text())["images"]
     assert image["path"] == odd.name
     assert len(image["predictions"]) == 6
-    assert sum(one["probability"] for one in image["predictions"]) == pytest.approx(1)
+    assert sum(row["probability"] for row in image["predictions"]) == pytest.approx(1)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert ran.folder is None
 
@@ -289,13 +289,13 @@ def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path
     pictures = pictures_of(made, tmp_path / "pictures")
     kept = tmp_path / "kept.pth"
     (tmp_path / "vit.pth").rename(kept)
-    asked = (made.folder, pictures, ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *asked, cache)))
+    arguments = (made.folder, pictures, ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *arguments, cache)))
     shutil.rmtree(own / "weights")
     digest = made.json("env_stamp.json")["weights_digest"]
-    one_line(predict(run, *asked, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
-    assert_as_evaluated(made, as_json(predict(run, *asked, cache, f"backbone.weights={kept}")))
-    other = predict(run, *asked, cache, f"backbone.weights={tmp_path / 'other.pth'}")
+    one_line(predict(run, *arguments, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
+    assert_as_evaluated(made, as_json(predict(run, *arguments, cache, f"backbone.weights={kept}")))
+    other = predict(run, *arguments, cache, f"backbone.weights={tmp_path / 'other.pth'}")
     one_line(other, 2, digest, "other.pth")
 
 
@@ -313,13 +313,13 @@ def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     made = run("backbone.pretrained=true", *SMALL, *ONE_C)
     assert made.json("env_stamp.json")["weights"]["kind"] == "hub"
-    asked = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *asked)))
+    arguments = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *arguments)))
     moved = (snapshot / "model.safetensors").rename(tmp_path / "moved.safetensors")
-    assert_as_evaluated(made, as_json(predict(run, *asked, f"backbone.weights={moved}")))
+    assert_as_evaluated(made, as_json(predict(run, *arguments, f"backbone.weights={moved}")))
     altered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     save_file(altered, tmp_path / "other.safetensors")
-    other = predict(run, *asked, f"backbone.weights={tmp_path / 'other.safetensors'}")
+    other = predict(run, *arguments, f"backbone.weights={tmp_path / 'other.safetensors'}")
     assert other.code == 1
     assert "belongs to weights with sha256" in other.err
 

@@ -92,27 +92,27 @@ def test_every_number_follows_from_the_predictions(finished):
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     numbers = ran.json("metrics.json")
     for split in ("val", "test"):
-        rows, said = table[table.split == split], numbers[split]
+        rows, recorded = table[table.split == split], numbers[split]
         classes = list(range(6))
-        assert said["n"] == len(rows)
-        assert said["top1"] == pytest.approx(oracle.accuracy_score(rows.label, rows.pred))
+        assert recorded["n"] == len(rows)
+        assert recorded["top1"] == pytest.approx(oracle.accuracy_score(rows.label, rows.pred))
         in_top = [label in top for label, top in zip(rows.label, rows.topk_labels, strict=True)]
-        assert said["top5"] == pytest.approx(np.mean(in_top))
-        assert said["loss"] == pytest.approx(-rows.label_logprob.mean())
-        assert said["macro_f1"] == pytest.approx(
+        assert recorded["top5"] == pytest.approx(np.mean(in_top))
+        assert recorded["loss"] == pytest.approx(-rows.label_logprob.mean())
+        assert recorded["macro_f1"] == pytest.approx(
             oracle.f1_score(rows.label, rows.pred, average="macro", zero_division=0)
         )
         recall = oracle.recall_score(
             rows.label, rows.pred, average=None, labels=classes, zero_division=0
         )
         held = [c for c in classes if (rows.label == c).any()]
-        assert said["mean_per_class"] == pytest.approx(recall[held].mean())
-        low, high = said["top1_ci95"]
-        assert 0 <= low <= said["top1"] <= high <= 1
+        assert recorded["mean_per_class"] == pytest.approx(recall[held].mean())
+        low, high = recorded["top1_ci95"]
+        assert 0 <= low <= recorded["top1"] <= high <= 1
         for key in ("top1", "mean_per_class", "macro_f1"):
-            value, low, high = (f"{100 * v:.1f}" for v in (said[key], *said[f"{key}_ci95"]))
+            value, low, high = (f"{100 * v:.1f}" for v in (recorded[key], *recorded[f"{key}_ci95"]))
             assert f"{value} [{low}, {high}]" in ran.out, key
-        note = said["intervals_note"]
+        note = recorded["intervals_note"]
         assert (f"note: {split}: " in ran.out) == (note is not None)
     test = table[table.split == "test"]
     matrix = np.array(
@@ -133,8 +133,8 @@ def test_every_number_follows_from_the_predictions(finished):
         test.label, test.pred, labels=classes, zero_division=0
     )
     for i, row in enumerate(per_class):
-        said = [float(row[k]) for k in ("precision", "recall", "f1", "support")]
-        assert said == pytest.approx([precision[i], recall[i], f1[i], support[i]])
+        recorded = [float(row[k]) for k in ("precision", "recall", "f1", "support")]
+        assert recorded == pytest.approx([precision[i], recall[i], f1[i], support[i]])
 
 
 def test_test_is_read_once_and_last(finished):
@@ -219,8 +219,8 @@ def test_the_reported_solution_is_solved_to_the_final_gap_when_nothing_is_refitt
     model = LogisticRegression(C=1, tol=1e-12, max_iter=10_000).fit(x, y)
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     for split, rows in (("test", features["test"][0]), ("val", features["train"][0][~kept_N])):
-        theirs = model.predict(rows.astype(np.float64))
-        np.testing.assert_array_equal(table[table.split == split].pred.to_numpy(), theirs, split)
+        oracle_N = model.predict(rows.astype(np.float64))
+        np.testing.assert_array_equal(table[table.split == split].pred.to_numpy(), oracle_N, split)
 
 
 @pytest.mark.parametrize("final_fit", ["train", "trainval"])
@@ -243,13 +243,13 @@ def own_cache(tmp_path):
 
 def cached_features(tmp_path):
     """Train and test features with labels, read from the files of a cache that one run filled."""
-    found = {}
+    features = {}
     for folder in (tmp_path / "cache" / "features").iterdir():
         role = json.loads((folder / "key.json").read_text())["value"]["key"]["role"]
         with safe_open(folder / "00000.safetensors", "np") as file:
-            found[role] = file.get_tensor("x")
+            features[role] = file.get_tensor("x")
     each = {"train": 10, "test": 5}
-    return {role: (x, np.repeat(np.arange(6), each[role])) for role, x in found.items()}
+    return {role: (x, np.repeat(np.arange(6), each[role])) for role, x in features.items()}
 
 
 def test_tensorboard_holds_exactly_the_listed_keys(finished):
@@ -264,20 +264,20 @@ def test_tensorboard_holds_exactly_the_listed_keys(finished):
     assert events.Scalars("test/top1")[0].value == pytest.approx(numbers["test"]["top1"])
     losses = [point.value for point in events.Scalars("select/val_loss")]
     assert losses == pytest.approx(
-        [one["val_loss"] for one in numbers["selection"]["path"]], rel=1e-6
+        [point["val_loss"] for point in numbers["selection"]["path"]], rel=1e-6
     )
 
 
 def test_c_is_the_smallest_within_a_tolerance_of_the_lowest_validation_loss(finished):
     selection = finished().json("metrics.json")["selection"]
-    lowest = min(one["val_loss"] for one in selection["path"])
+    lowest = min(point["val_loss"] for point in selection["path"])
     assert selection["c"] == min(
-        one["c"] for one in selection["path"] if one["val_loss"] <= lowest + 1e-4
+        point["c"] for point in selection["path"] if point["val_loss"] <= lowest + 1e-4
     )
     assert len(selection["path"]) == 45
-    solved = [one for one in selection["path"] if one["c"] <= 10.0]
-    assert max(one["gap"] for one in solved) <= 1e-4
-    assert all(one["converged"] for one in solved)
+    solved = [point for point in selection["path"] if point["c"] <= 10.0]
+    assert max(point["gap"] for point in solved) <= 1e-4
+    assert all(point["converged"] for point in solved)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_checkpoint_is_plain_and_deterministic_and_names_no_place(finished, shel
         assert list(file.metadata()) == ["fgvc"]
     assert str(shelf.root.parent) not in json.dumps(facts)
     assert facts["labelmap"]["names"] == [
-        one["name"] for one in ran.json("labelmap.json")["classes"]
+        label["name"] for label in ran.json("labelmap.json")["classes"]
     ]
     assert facts["backbone"]["weights"]["kind"] == "random"
 

@@ -53,7 +53,7 @@ def again(run, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
 
     def start(*overrides):
-        birds = not any(one.startswith("dataset=") for one in overrides)
+        birds = not any(item.startswith("dataset=") for item in overrides)
         return run(*TINY, "runtime.threads=1", *overrides, birds=birds)
 
     return start
@@ -64,7 +64,7 @@ def reads_of(ran):
 
 
 def check_of_reads(ran):
-    (result,) = [one for one in run_audit(ran.folder)[1] if one.id == "test-read-once"]
+    (result,) = [check for check in run_audit(ran.folder)[1] if check.id == "test-read-once"]
     return result
 
 

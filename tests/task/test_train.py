@@ -176,8 +176,8 @@ def test_test_labels_decide_nothing(finetune, listed):
     assert one["test"] != two["test"]
     assert rows(honest)["label"] != rows(turned)["label"]
     assert rows(honest)["logits"] == rows(turned)["logits"]
-    mine, theirs = tensors(honest), tensors(turned)
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    tensors_a, tensors_b = tensors(honest), tensors(turned)
+    assert all(torch.equal(tensors_a[name], tensors_b[name]) for name in tensors_a)
 
 
 def test_trainval_learns_from_validation_and_reports_the_last(finetune):
@@ -235,14 +235,14 @@ def test_one_batch_is_overfitted(finetune):
     assert made.json("metrics.json")["fitted_on"] == 8
 
 
-def same_answer(one, other, atol=1e-4):
-    assert other.folder.parent.name == one.folder.parent.name  # the same question
-    assert losses(other) == pytest.approx(losses(one), abs=1e-5)
-    for name, value in tensors(one).items():
-        torch.testing.assert_close(tensors(other)[name], value, atol=atol, rtol=0)
+def same_results(first, second, atol=1e-4):
+    assert second.folder.parent.name == first.folder.parent.name  # the same question
+    assert losses(second) == pytest.approx(losses(first), abs=1e-5)
+    for name, value in tensors(first).items():
+        torch.testing.assert_close(tensors(second)[name], value, atol=atol, rtol=0)
     np.testing.assert_allclose(
-        np.array(rows(other)["logits"].to_pylist()),
-        np.array(rows(one)["logits"].to_pylist()),
+        np.array(rows(second)["logits"].to_pylist()),
+        np.array(rows(first)["logits"].to_pylist()),
         atol=atol,
     )
 
@@ -273,7 +273,7 @@ def test_micro_batches_change_no_prediction(finetune, size, more):
         finetune(*CUT, *more, f"runtime.micro_batch={number}") for number in ("null", size)
     )
     assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
-    same_answer(whole, cut)
+    same_results(whole, cut)
 
 
 def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune):
@@ -282,7 +282,7 @@ def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune)
     usual += ("task.optimiser=sgd", "task.drop_path=0.4", "task.mixup=0.8")
     whole, cut = (finetune(*usual, f"runtime.micro_batch={size}") for size in ("null", 2))
     assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
-    same_answer(whole, cut)
+    same_results(whole, cut)
 
 
 def test_options_of_memory_and_speed_change_no_loss(finetune):
@@ -291,7 +291,7 @@ def test_options_of_memory_and_speed_change_no_loss(finetune):
     kept = finetune(*usual)
     again = finetune(*usual, "runtime.grad_checkpointing=true", "runtime.micro_batch=2")
     assert (kept.code, again.code) == (0, 0), kept.err + again.err
-    same_answer(kept, again)
+    same_results(kept, again)
 
 
 def test_half_precision_learns_and_keeps_weights_whole(finetune, run):

@@ -82,17 +82,17 @@ def stepping(job, here):
     job.until(lambda: here("in-progress/resume/state-*.pt"))
 
 
-def agree(one, two):
-    assert curve(two, "val/loss") == [
-        (step, pytest.approx(value, abs=1e-4)) for step, value in curve(one, "val/loss")
+def agree(first, second):
+    assert curve(second, "val/loss") == [
+        (step, pytest.approx(value, abs=1e-4)) for step, value in curve(first, "val/loss")
     ]
-    assert curve(two) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(one)]
-    assert len(curve(one)) > 1
-    paths, expected = logits(one)
-    found_paths, found = logits(two)
+    assert curve(second) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(first)]
+    assert len(curve(first)) > 1
+    paths, expected_NC = logits(first)
+    found_paths, logits_NC = logits(second)
     assert found_paths == paths
     assert len(set(paths)) == len(paths)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-3)
 
 
 def odd(root, tmp_path):
@@ -172,7 +172,7 @@ def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, go
     assert "fgvc: one of the 2 ranks" in first.said
     gone()
     first, second = nodes(*RANKS, "runtime.run_id=n")
-    assert [one.process.wait(120) for one in (first, second)] == [0, 0], first.said + second.said
+    assert [node.process.wait(120) for node in (first, second)] == [0, 0], first.said + second.said
     assert "resumed after step" in first.said
     assert "validation" not in second.said
     (stamp,) = tmp_path.glob("outputs/n/*/*/env_stamp.json")
@@ -216,7 +216,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
     if moment == "training":
         (path,) = here("in-progress/status.json")
         assert json.loads(path.read_text())["state"] == "failed"
-        steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+        steps = max(int(file.name[6:14]) for file in here("in-progress/resume/state-*.pt"))
         last = pair(*LONG)
         wait_until(lambda: f"resumed after step {steps}" in last.said)
 
@@ -274,7 +274,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, 
     status = json.loads(path.read_text())
     assert status["state"] == "preempted"
     assert "no answer" in status["error"]
-    steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+    steps = max(int(file.name[6:14]) for file in here("in-progress/resume/state-*.pt"))
     last = pair(*LONG)
     wait_until(lambda: f"resumed after step {steps}" in last.said or last.ended)
     assert not last.ended, last.said
@@ -359,7 +359,7 @@ def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, gone):
     done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
-    (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("fgvc: "))
     assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
     gone()

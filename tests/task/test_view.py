@@ -92,7 +92,7 @@ def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
         right = sum(sample["eval"] for sample in tested)
         assert right / len(tested) == pytest.approx(numbers["test"]["top1"])
         (birds,) = (root / "data").glob("synthetic*")
-        assert all((birds / one["filepath"]).is_file() for one in found)
+        assert all((birds / sample["filepath"]).is_file() for sample in found)
         assert "embedding" in tested[0]
         index = json.loads((folder / "artifacts.json").read_text())
         assert {"fiftyone/metadata.json", "fiftyone/samples.json"} <= set(index)
@@ -214,7 +214,9 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
             args=["--no-sandbox", "--disable-gpu"],
         )
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        with page.expect_response(lambda one: "/media?" in one.url and one.ok, timeout=180_000):
+        with page.expect_response(
+            lambda response: "/media?" in response.url and response.ok, timeout=180_000
+        ):
             page.goto(f"{page_url}?view=misclassified-{names[0]}", wait_until="domcontentloaded")
         count = page.get_by_text(f"{wrong} samples", exact=True).first
         expect(count).to_be_visible(timeout=180_000)
