@@ -42,7 +42,7 @@ from fgvc.pipeline import input_images, restore
 from fgvc.pipeline import input_images as given
 from fgvc.record import checkpoint, resume_state, retention, verify
 from fgvc.record.page import gallery
-from fgvc.record.retention import UnreadableError
+from fgvc.record.retention import RetentionError
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
 from fgvc.run import main
@@ -52,7 +52,7 @@ from fgvc.types import UserError
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
 
-REFUSALS = (UserError, ConfigError, DamageError, UnreadableError, OSError)
+REFUSALS = (UserError, ConfigError, DamageError, RetentionError, OSError)
 
 
 def no_progress(n: int, note: str = "") -> None:

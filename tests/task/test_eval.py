@@ -241,8 +241,8 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     unranked = rows["eval"]
     assert (unranked["place"], unranked["best"], unranked["tie_with_best"]) == (None, False, None)
     assert (unranked["overlap"], unranked["p_holm"]) == (n, None)
-    assert f"{n} of its {n} test images" in unranked["outside"]
-    assert f"{n} of its {n} test images" in " ".join(out.split())
+    assert f"{n} of the {n} test images" in unranked["outside"]
+    assert f"{n} of the {n} test images" in " ".join(out.split())
 
     failed_checks = {
         check.id: check for check in run_audit(again.folder)[1] if check.state == "FAIL"
