@@ -21,8 +21,8 @@ from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone, autocast
-from fgvc.parallel.device import peak_memory_mib
+from fgvc.model.backbone import Backbone
+from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
