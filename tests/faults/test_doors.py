@@ -114,7 +114,7 @@ def refusal(read: Callable[[], object]) -> str | None:
 
 # name of the file -> reader of it
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "index of CUB": ("images.txt", lambda path: cub_files.read_table(path, 2)),
+    "index of CUB": ("images.txt", lambda path: cub_files.read_rows(path, 2)),
     "index of iNaturalist": ("train2017.json", lambda path: list(json_stream.members(path))),
     "MATLAB file": ("train_list.mat", matlab.load),
     "CSV": ("t.csv", lambda path: table.read(path, None, 0.5, 0)),
