@@ -39,7 +39,7 @@ from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import (
     RUN_ID_KEY,
-    Job,
+    JobConfig,
     choices,
     expand_jobs,
     normalized,
@@ -72,7 +72,7 @@ class Command:
     overrides: Sequence[str]
     multirun: bool
     search: Search | None
-    jobs: Sequence[Job]
+    jobs: Sequence[JobConfig]
     exclusions: Sequence[Exclusion]
     run_id: str
 
@@ -240,7 +240,7 @@ def _refuse_secrets(arguments: Sequence[str]) -> None:
             raise ConfigError(privacy.refusal(masked))
 
 
-def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
+def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:
     """Refuse torchrun for anything but one training: its other ranks would wait for ever."""
     world_size = os.environ.get("WORLD_SIZE", "1")
     if world_size == "1":

@@ -52,7 +52,7 @@ AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *
 
 
 @dataclass(frozen=True)
-class Job:
+class JobConfig:
     """One run of a command: its overrides and the config that they compose to.
 
     plain: the hashed part; empty for an operation.
@@ -78,7 +78,7 @@ def choices(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(item for item in overrides if not item.startswith(excluded))
 
 
-def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
+def jobs_of(arguments: Sequence[str], multirun: bool) -> list[JobConfig]:
     """The jobs of a command, composed and checked.
 
     Raises:
@@ -89,7 +89,7 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
 
 def expand_jobs(
     arguments: Sequence[str], multirun: bool, named: bool
-) -> tuple[list[Job], list[Exclusion]]:
+) -> tuple[list[JobConfig], list[Exclusion]]:
     """The jobs of a command, and the combinations that a named sweep leaves out.
 
     Args:
@@ -133,9 +133,9 @@ def expand_jobs(
 
 def _named_sweep_jobs(
     combinations: Sequence[Combination], nodes: NodeCache
-) -> tuple[list[Job], list[Exclusion]]:
+) -> tuple[list[JobConfig], list[Exclusion]]:
     """The jobs of a named sweep: each override where its key exists, each config once."""
-    jobs: dict[str, Job] = {}  # by config hash
+    jobs: dict[str, JobConfig] = {}  # by config hash
     first: dict[Combination, Combination] = {}  # by the overrides whose keys exist
     impossible: dict[Combination, str] = {}
     combinations, exclusions = keep_stated_sizes(combinations)
@@ -168,14 +168,14 @@ def _has_key(combination: Combination, key: str) -> bool:
     return task == "train" if key == "recipe" else key in legal
 
 
-def _drop_duplicates(jobs: Sequence[Job]) -> tuple[list[Job], list[Exclusion]]:
+def _drop_duplicates(jobs: Sequence[JobConfig]) -> tuple[list[JobConfig], list[Exclusion]]:
     """Keep one job per config hash; duplicates may differ only in keys that change no number.
 
     Raises:
         ConfigError: two jobs of one hash differ in other keys, so both would write into the same
             folder.
     """
-    first: dict[str, Job] = {}
+    first: dict[str, JobConfig] = {}
     unique, exclusions = [], []
     for job in jobs:
         other = first.setdefault(config_hash(job.plain), job) if job.is_experiment else job
@@ -188,10 +188,10 @@ def _drop_duplicates(jobs: Sequence[Job]) -> tuple[list[Job], list[Exclusion]]:
     return unique, exclusions
 
 
-def _refuse_shared_files(jobs: Sequence[Job]) -> None:
+def _refuse_shared_files(jobs: Sequence[JobConfig]) -> None:
     """Refuse one weights file for several models, and one dataset root for several datasets."""
 
-    def check(key: str, root: str, name_of: Callable[[Job], str]) -> None:
+    def check(key: str, root: str, name_of: Callable[[JobConfig], str]) -> None:
         users: dict[str, set[str]] = {}
         for job in jobs:
             for override in job.overrides:
@@ -210,7 +210,7 @@ def _refuse_shared_files(jobs: Sequence[Job]) -> None:
     check("dataset.root", "data_root", lambda job: job.conf.dataset.name)
 
 
-def shared_arguments(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+def shared_arguments(arguments: Sequence[str], jobs: Sequence[JobConfig]) -> list[str]:
     """The arguments whose key is in the overrides of every job."""
     keys = [{key_of(item) for item in job.overrides} for job in jobs]
     return [item for item in arguments if all(key_of(item) in job_keys for job_keys in keys)]
@@ -248,7 +248,7 @@ def _check_option(override: Override) -> None:
             raise ConfigError(f"{group}={name}: no such option{close} ({', '.join(legal)})")
 
 
-def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> Job:
+def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> JobConfig:
     overrides = [_parse(argument) for argument in arguments]
     command = parse_command(overrides)
     for override in overrides:
@@ -261,9 +261,9 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> Job:
         raise ConfigError(_root_cause(error)) from error
     check_inputs(conf)
     if is_operation(conf):
-        return Job(arguments, conf, {})
+        return JobConfig(arguments, conf, {})
     _check_position_resize(conf, overrides)
-    return Job(arguments, conf, hashed(conf))
+    return JobConfig(arguments, conf, hashed(conf))
 
 
 def parse_command(overrides: Sequence[Override]) -> Command:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc import untrusted
 from fgvc.config.compose import composed, config_hash
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import Job, jobs_of
+from fgvc.config.overrides import JobConfig, jobs_of
 from fgvc.config.schema import Config
 
 NAME = "tune"
@@ -57,7 +57,7 @@ class Search:
         return "maximize" if self.select == "top1" else "minimize"
 
 
-def parse_search(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
+def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | None:
     """The search of a command, with the corners of its space as jobs; None without sweep=tune.
 
     Raises:
@@ -165,7 +165,7 @@ def _check_ends(override: Override, low: float, high: float, log: bool) -> None:
         raise ConfigError(f"{override.input_line}: on a log scale it must begin above 0")
 
 
-def _corner(fixed: Sequence[str], searched: dict[str, list[str]], index: int) -> Job:
+def _corner(fixed: Sequence[str], searched: dict[str, list[str]], index: int) -> JobConfig:
     values = [f"{key}={ends[index % len(ends)]}" for key, ends in searched.items()]
     try:
         (job,) = jobs_of([*fixed, *values], multirun=False)

@@ -27,7 +27,7 @@ def load(
     cache_root: Path,
     progress: Progress | None = None,
     remember: bool = True,
-    may_skip: bool = True,
+    suggest_skip: bool = True,
 ) -> Dataset:
     """Read a dataset and verify it against its definition.
 
@@ -37,7 +37,7 @@ def load(
             (tables/).
         progress: advanced by images generated and by images hashed.
         remember: whether to store new digests; otherwise the next call reports changed files again.
-        may_skip: whether messages may suggest dataset.on_bad_image=skip.
+        suggest_skip: whether messages may suggest dataset.on_bad_image=skip.
 
     Raises:
         UserError: the files contradict each other, the official counts or the stored digests.
@@ -52,7 +52,7 @@ def load(
     crop_notes = check_boxes(index) if conf.box_crop else ()
     coverage_notes = check_coverage(index)
     file_notes: list[str] = []
-    policy = replace(files_policy(conf), may_skip=may_skip)
+    policy = replace(files_policy(conf), suggest_skip=suggest_skip)
     build = partial_of(manifest.build, index, cache_root, progress, remember=remember)
     if conf.reader == "synthetic" and remember and not conf.accept_altered:
         images = _synthetic_manifest(conf, build, policy, file_notes.append, progress)

@@ -177,7 +177,7 @@ def image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of the image that `decode` returns, without decoding its pixels."""
     with (
         warnings.catch_warnings(),
-        open_image(untrusted.read_bytes(file, untrusted.PICTURE), file.name, max_pixels) as image,
+        open_image(untrusted.read_bytes(file, untrusted.IMAGE), file.name, max_pixels) as image,
     ):
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)

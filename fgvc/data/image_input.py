@@ -40,7 +40,7 @@ def pixels_of(image: ImageInput) -> Tensor:
     if isinstance(image, Tensor):
         return _tensor_pixels(image)
     if isinstance(image, str | Path):
-        data = untrusted.read_bytes(Path(image).expanduser(), untrusted.PICTURE)
+        data = untrusted.read_bytes(Path(image).expanduser(), untrusted.IMAGE)
         return decode.decode(data, str(image))
     if isinstance(image, np.ndarray):
         return _image_pixels(_array_image(image))

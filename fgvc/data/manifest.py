@@ -41,9 +41,9 @@ SKIP_HINT = (
 NO_SKIP_HINT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 
 
-def skip_hint(may_skip: bool) -> str:
+def skip_hint(suggest_skip: bool) -> str:
     """The end of a message on an unreadable image: suggests skipping where the task allows it."""
-    return f", or {SKIP_HINT}" if may_skip else f" ({NO_SKIP_HINT})"
+    return f", or {SKIP_HINT}" if suggest_skip else f" ({NO_SKIP_HINT})"
 
 
 class FilesError(UserError):
@@ -56,14 +56,14 @@ class Policy:
 
     rehash: accept files that changed since they were hashed. skip: keep files that cannot be read
     in the manifest, as ABSENT. restore, accept: advice for messages on files that cannot be read,
-    and on files that changed. may_skip: whether this task accepts dataset.on_bad_image.
+    and on files that changed. suggest_skip: whether messages may suggest dataset.on_bad_image=skip.
     """
 
     rehash: bool = False
     skip: bool = False
     restore: str = "restore it"
     accept: str = "restore it"
-    may_skip: bool = True
+    suggest_skip: bool = True
 
 
 def build(
@@ -233,7 +233,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
     if not policy.skip:
         raise FilesError(
             f"{message} ({len(rows)} of {len(index)} images cannot be read); {policy.restore}"
-            f"{skip_hint(policy.may_skip)}"
+            f"{skip_hint(policy.suggest_skip)}"
         )
     remaining = np.delete(index.split_N, rows)
     for name, split in (("training", TRAIN), ("test", TEST)):

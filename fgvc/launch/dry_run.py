@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, is_operation
-from fgvc.config.overrides import AXES, Job, choices
+from fgvc.config.overrides import AXES, JobConfig, choices
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
 from fgvc.config.search_space import Search
 from fgvc.config.sweep_exclusions import Exclusion
@@ -46,7 +46,7 @@ class ImageCounts:
 
 
 def describe(
-    run_id: str, jobs: Sequence[Job], exclusions: Sequence[Exclusion], search: Search | None
+    run_id: str, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion], search: Search | None
 ) -> Iterator[str]:
     """The lines of the dry run."""
     if search is not None:
@@ -62,7 +62,9 @@ def describe(
         yield from _estimate(run_id, jobs, exclusions)
 
 
-def _estimate(run_id: str, jobs: Sequence[Job], exclusions: Sequence[Exclusion]) -> Iterator[str]:
+def _estimate(
+    run_id: str, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]
+) -> Iterator[str]:
     varying = varying_keys([job.overrides for job in jobs])
     shown = [_shown(job.overrides) for job in jobs]
     common = " ".join(item for item in shown[0] if key_of(item) not in varying)
@@ -89,7 +91,7 @@ def _shown(overrides: Sequence[str]) -> list[str]:
 
 
 def _job_cost(
-    job: Job, run_id: str, name: str, planned: set[str], notes: dict[str, None]
+    job: JobConfig, run_id: str, name: str, planned: set[str], notes: dict[str, None]
 ) -> JobCost:
     """The cost of one job.
 
@@ -236,7 +238,7 @@ def _source(conf: Config) -> WeightsSource | None:
     return None
 
 
-def _assumptions(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Assumptions:
+def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]) -> Assumptions:
     """Measured rates, free disk space, and the notes of all jobs."""
     folder, device = _cache_root(conf), None
     rates: dict[tuple[str, str, int], Rate] = {}

@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch.job import JobResult, run_job
+from fgvc.launch.run_job import JobResult, run_job
 from fgvc.parallel import signals
 from fgvc.types import Preempted
 

@@ -37,7 +37,7 @@ from fgvc.config.overrides import choices
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch import slurm_queue
 from fgvc.launch.job_process import KILLED, stop_signals
-from fgvc.launch.launched_job import CUDA, STOP, LaunchedJob
+from fgvc.launch.launcher_job import CUDA, STOP, LauncherJob
 from fgvc.parallel.signals import STOP_SIGNALS
 from fgvc.record.run_dir import now
 from fgvc.report.sweep_table import Row, read_row, write_row
@@ -56,7 +56,7 @@ class SupervisedJoblibLauncher(JoblibLauncher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        job = LaunchedJob(task_function, _folder(config), multiprocessing.get_start_method())
+        job = LauncherJob(task_function, _folder(config), multiprocessing.get_start_method())
         super().setup(hydra_context=hydra_context, task_function=job, config=config)
 
     def launch(
@@ -89,7 +89,7 @@ class SupervisedLocalLauncher(LocalLauncher):
     ) -> None:
         devices = os.environ.get(CUDA, "") if self.params["gpus_per_node"] is None else None
         start_method = multiprocessing.get_start_method()
-        job = LaunchedJob(task_function, _folder(config), start_method, devices)
+        job = LauncherJob(task_function, _folder(config), start_method, devices)
         super().setup(hydra_context=hydra_context, task_function=job, config=config)
 
     def launch(
@@ -132,7 +132,7 @@ class SupervisedSlurmLauncher(SlurmLauncher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        job = LaunchedJob(task_function, _folder(config), multiprocessing.get_start_method())
+        job = LauncherJob(task_function, _folder(config), multiprocessing.get_start_method())
         super().setup(hydra_context=hydra_context, task_function=job, config=config)
 
     def launch(

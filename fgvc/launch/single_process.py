@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from fgvc.config.overrides import Job
+from fgvc.config.overrides import JobConfig
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch import hydra_app
-from fgvc.launch.job import run_job
+from fgvc.launch.run_job import run_job
 
 
-def run_single(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int:
+def run_single(job: JobConfig, run_id: str, overrides: Sequence[str], command: str) -> int:
     """Run the only job of a command, which is composed already, without Hydra."""
     cfg = job.compose()
     cfg.runtime.run_id = run_id

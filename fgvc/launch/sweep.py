@@ -1,7 +1,7 @@
 """The jobs of a sweep -> a row on disk per job, whatever its end, and one table.
 
-A launcher calls `Sweep.run_job`, in this process or on another machine. It needs nothing but
-itself, and leaves its result on disk. The same sweep again skips complete jobs, resumes stopped
+A launcher calls `Sweep.run_job`, here or in a worker on another machine; it starts a process for
+the job and leaves the result on disk. The same sweep again skips complete jobs, resumes stopped
 jobs and retries failed jobs.
 """
 
@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import Job, choices
+from fgvc.config.overrides import JobConfig, choices
 from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import hydra_app
-from fgvc.launch.job import JobResult
 from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
+from fgvc.launch.run_job import JobResult
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
 from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
@@ -66,7 +66,7 @@ def run(
     run_id: str,
     arguments: Sequence[str],
     command: str,
-    jobs: Sequence[Job],
+    jobs: Sequence[JobConfig],
     exclusions: Sequence[Exclusion],
 ) -> int:
     """Run a sweep to its table; returns its exit code.
@@ -98,7 +98,7 @@ def run(
     return FAILED
 
 
-def _finish(sweep: Sweep, jobs: Sequence[Job], exclusions: Sequence[Exclusion]) -> int:
+def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]) -> int:
     """Print and write the sweep's tables; returns its exit code."""
     runtime = jobs[0].conf.runtime
     root = Path(runtime.output_root).expanduser()
@@ -120,7 +120,7 @@ def _finish(sweep: Sweep, jobs: Sequence[Job], exclusions: Sequence[Exclusion]) 
     return PREEMPTED if stopped else max(FAILED, *(row.code or 0 for row in rows))
 
 
-def _final_row(root: Path, sweep: Sweep, job: Job) -> Row:
+def _final_row(root: Path, sweep: Sweep, job: JobConfig) -> Row:
     """The row of a job, with its run folder relative to the output root."""
     row = report.read_row(sweep.folder, choices(job.overrides))
     if row.state == "running":

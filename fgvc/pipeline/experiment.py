@@ -145,7 +145,9 @@ def open_experiment(
         eps_notes = hf_config.assumed_eps_note(conf.backbone, source)
         dataset = _load_dataset(task, conf, (*eps_notes, *run.code.notes))
         pool = None if task == "train" else start_pool(conf, dataset, source)
-        extractor = FeatureExtractor(conf, dataset, source, device, pool, can_skip=task != "eval")
+        extractor = FeatureExtractor(
+            conf, dataset, source, device, pool, suggest_skip=task != "eval"
+        )
         with contextlib.closing(extractor), Board(run.path) as board:
             if pool is not None:
                 group = ProcessGroup(0, pool.size, f"runtime.nproc={pool.size}")
@@ -174,7 +176,7 @@ def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
     """
     cache_root = Path(conf.runtime.cache_root).expanduser()
     with console.progress(conf.dataset.name, None, "files") as advance:
-        dataset = datasets.load(conf.dataset, cache_root, advance, may_skip=task != "eval")
+        dataset = datasets.load(conf.dataset, cache_root, advance, suggest_skip=task != "eval")
     validation.check(task, conf, dataset)
     for note in (*notes, *dataset.notes, *validation.notes(task, conf, dataset)):
         console.say(f"note: {note}")

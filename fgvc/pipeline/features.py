@@ -21,8 +21,8 @@ from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone, autocast
-from fgvc.parallel.device import peak_memory_mib
+from fgvc.model.backbone import Backbone
+from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
@@ -73,7 +73,7 @@ class FeatureExtractor:
     """Extracts the features of one dataset with one backbone, which is built when first needed.
 
     pool: workers that compute the features; None: this process does. before_test: called each time
-    before test features are read. can_skip: whether error messages may offer
+    before test features are read. suggest_skip: whether error messages may offer
     dataset.on_bad_image=skip. attention_maps: of the test images, once they are extracted.
     """
 
@@ -83,7 +83,7 @@ class FeatureExtractor:
     device: torch.device
     pool: WorkerPool | None = None
     before_test: Callable[[], None] = lambda: None
-    can_skip: bool = True
+    suggest_skip: bool = True
     counters: Counters = field(default_factory=Counters)
     attention_maps: AttentionMaps | None = None
     _backbone: Backbone | None = None
@@ -203,7 +203,7 @@ class FeatureExtractor:
     def check_readable(self, bad: tuple[BadImage, ...]) -> None:
         """Raise UserError for the first unreadable image unless dataset.on_bad_image=skip."""
         if bad and self.conf.dataset.on_bad_image == "error":
-            raise UserError(f"{bad[0].message}; repair it{skip_hint(self.can_skip)}")
+            raise UserError(f"{bad[0].message}; repair it{skip_hint(self.suggest_skip)}")
 
     def close(self) -> None:
         """Stop the workers."""

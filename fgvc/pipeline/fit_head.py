@@ -1,4 +1,4 @@
-"""Cached features -> a fitted head, one function per head= of a probe.
+"""Cached features -> a fitted head; `FITS` names the function that fits each head= of a probe.
 
 N images, D feature width, C classes.
 """

@@ -64,12 +64,12 @@ def _copy_stdin(copy: IO[bytes]) -> None:
     Raises:
         UserError: more bytes than an image may have.
     """
-    left = untrusted.PICTURE
+    left = untrusted.IMAGE
     while chunk := sys.stdin.buffer.read(untrusted.MIB):
         left -= len(chunk)
         if left < 0:
             raise UserError(
-                f"image=-: standard input holds more than the {untrusted.PICTURE} bytes that an "
+                f"image=-: standard input holds more than the {untrusted.IMAGE} bytes that an "
                 "image may have; pipe one image in: … < bird.jpg"
             )
         copy.write(chunk)

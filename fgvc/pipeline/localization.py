@@ -119,7 +119,7 @@ def _overlays(experiment: Experiment, results: Results) -> Iterator[tuple[str, b
     for number, index in enumerate(even_M.round().astype(int).tolist()):
         row = int(maps.row_N[index])
         path = manifest.path[row]
-        data = untrusted.read_bytes(manifest.root / path, untrusted.PICTURE)
+        data = untrusted.read_bytes(manifest.root / path, untrusted.IMAGE)
         overlay = draw_overlay(
             decode(data, path, manifest.max_pixels),
             experiment.conf,

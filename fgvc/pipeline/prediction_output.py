@@ -16,7 +16,7 @@ COLUMNS: tuple[str, ...] = ("path", "rank", "index", "id", "class", "probability
 
 
 @dataclass(frozen=True)
-class ImagePrediction:
+class PredictionRow:
     """The prediction for one image.
 
     path: relative to the folder. best: class index and probability, most probable first. error: why
@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 
 
 def as_table(
-    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
+    predictions: Sequence[PredictionRow], classes: Classes, about: Mapping[str, str]
 ) -> str:
     """One row per image, its classes below each other."""
     rows = []
@@ -45,12 +45,12 @@ def as_table(
         percents = (console.percent(probability) for _, probability in prediction.best)
         rows.append((visible(prediction.path), text, "\n".join(f"{p:>5}" for p in percents)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
+        console.table(about["title"], ("image", "class", "%"), rows, numbers=False)
     return out.getvalue()
 
 
 def as_json(
-    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
+    predictions: Sequence[PredictionRow], classes: Classes, about: Mapping[str, str]
 ) -> str:
     """The checkpoint, and under `images` every image with its predictions or its error."""
     images = [
@@ -68,9 +68,7 @@ def as_json(
     return atomic.json_bytes({**header, "images": images}).decode()
 
 
-def as_csv(
-    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
-) -> str:
+def as_csv(predictions: Sequence[PredictionRow], classes: Classes, about: Mapping[str, str]) -> str:
     """One line per predicted class of an image, or one line with its error.
 
     Names that a spreadsheet would take for formulas are escaped; `fgvc.untrusted.escape.uncell`
@@ -91,7 +89,7 @@ def _named(id_and_name: tuple[str, str]) -> dict[str, str]:
     return {"id": id_and_name[0], "class": id_and_name[1]}
 
 
-FORMATS: dict[str, Callable[[Sequence[ImagePrediction], Classes, Mapping[str, str]], str]] = {
+FORMATS: dict[str, Callable[[Sequence[PredictionRow], Classes, Mapping[str, str]], str]] = {
     "table": as_table,
     "json": as_json,
     "csv": as_csv,

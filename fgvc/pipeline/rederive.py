@@ -19,11 +19,11 @@ from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.flags import parse_flags
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
-from fgvc.config.overrides import RUN_ID_KEY, Job, expand_jobs, normalized
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, page
-from fgvc.record.page.pictures import RecordedAlbum
+from fgvc.record.page.images import RecordedAlbum
 from fgvc.record.run_dir import SHORT, read_json
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute
@@ -53,7 +53,7 @@ def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
         raise CannotComposeError(str(error)) from error
 
 
-def _jobs(words: Sequence[str]) -> list[Job]:
+def _jobs(words: Sequence[str]) -> list[JobConfig]:
     """The jobs of a command, parsed in the same way as by the entry point."""
     words = [as_list(word) for word in expand_experiment([normalized(word) for word in words])]
     flags = parse_flags(sorted(words, key=lambda word: word not in FLAGS))
@@ -74,7 +74,7 @@ def _count_values(override: Any) -> int:
     return sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
 
 
-def _compose(job: Job, run_id: str) -> Composed:
+def _compose(job: JobConfig, run_id: str) -> Composed:
     cfg = job.compose()
     cfg.runtime.run_id = run_id
     text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))

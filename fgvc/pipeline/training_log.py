@@ -56,7 +56,7 @@ class TrainingLog:
         dataset = self.experiment.dataset
         label_B = dataset.manifest.label_N[batch.row_B]
         captions = [dataset.labelmap.names[label] for label in label_B.tolist()]
-        self.experiment.board.pictures("train/pictures", batch.pixels_BCHW, captions)
+        self.experiment.board.images("train/pictures", batch.pixels_BCHW, captions)
 
     def log_step(self, report: StepReport) -> None:
         now = time.monotonic()

@@ -39,7 +39,7 @@ class _TestImages:
     def __call__(self, path: str) -> np.ndarray | None:
         """pixels_HWC: uint8 RGB; None for an unreadable image, which the page leaves out."""
         try:
-            data = untrusted.read_bytes(self._manifest.root / path, untrusted.PICTURE)
+            data = untrusted.read_bytes(self._manifest.root / path, untrusted.IMAGE)
             pixels_CHW = decode(data, path, self._manifest.max_pixels)
         except (OSError, ImageError):
             return None

@@ -37,7 +37,7 @@ def write(
     _texts(experiment, numbers)
     experiment.board.image(
         "confusion/test",
-        untrusted.read_bytes(experiment.run.path / "confusion.png", untrusted.PICTURE),
+        untrusted.read_bytes(experiment.run.path / "confusion.png", untrusted.IMAGE),
     )
     test = results.predictions["test"]
     _mistakes(experiment, test)
@@ -110,7 +110,7 @@ def _mistakes(experiment: Experiment, test: Predictions) -> None:
     manifest, preprocess = experiment.dataset.manifest, experiment.extractor.preprocess
     for batch in loader.batches(manifest, rows, preprocess, MAX_IMAGES, num_workers=0):
         batch_captions = [captions[row] for row in batch.row_B.tolist()]
-        experiment.board.pictures("mistakes/test", batch.pixels_BCHW, batch_captions)
+        experiment.board.images("mistakes/test", batch.pixels_BCHW, batch_captions)
 
 
 def _curves(experiment: Experiment, test: Predictions) -> None:

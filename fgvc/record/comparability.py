@@ -1,6 +1,7 @@
 """A run -> the properties that runs ranked together must share, and their digests.
 
-Only this module defines the rule; the writer of a record, report, compare and audit call it.
+Only this module defines the key; the writer of a record, report, compare and audit call it. Which
+lines of one key are not ranked is decided by `report.aggregate_seeds.Line.why_unranked`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Reasons why a report does not rank a run beside plain runs: one wording for every output."""
+"""Reasons why a report does not rank a run beside plain runs, in the words of every output.
+
+The decision is made by `comparability` (which runs share a key) and by
+`report.aggregate_seeds.Line.why_unranked` (which lines of a key are not ranked).
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SHORTEST = 90  # days; the recorded time may be longer, never shorter
 FIRST = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)  # an earlier clock was wrong
 
 
-class UnreadableError(ValueError):
+class RetentionError(ValueError):
     """A retention file cannot be read; the message is one line and begins with the file's name."""
 
 
@@ -88,14 +88,14 @@ def read(file: Path) -> Retention:
         if data != atomic.json_bytes({**plain, "checksum": checksum}):
             raise ValueError("not as it was written")
     except FileNotFoundError as error:
-        raise UnreadableError(f"{file.name}: missing") from error
+        raise RetentionError(f"{file.name}: missing") from error
     except OSError as error:
-        raise UnreadableError(f"{file.name}: unreadable ({error.strerror})") from error
+        raise RetentionError(f"{file.name}: unreadable ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         description = (
             f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         )
-        raise UnreadableError(f"{file.name}: damaged ({description[:80]})") from error
+        raise RetentionError(f"{file.name}: damaged ({description[:80]})") from error
     return retention
 
 
@@ -111,10 +111,10 @@ def read_for(file: Path, of: str, created: str | None = None) -> Retention:
     """
     retention = read(file)
     if retention.of != of:
-        raise UnreadableError(f"{file.name}: of another run or table ({retention.of}, not {of})")
+        raise RetentionError(f"{file.name}: of another run or table ({retention.of}, not {of})")
     if created is not None and retention.created.isoformat() != created:
         recorded = retention.created.isoformat()
-        raise UnreadableError(f"{file.name}: created {recorded}, but status.json says {created}")
+        raise RetentionError(f"{file.name}: created {recorded}, but status.json says {created}")
     return retention
 
 

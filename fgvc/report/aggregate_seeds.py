@@ -46,7 +46,7 @@ class Line:
         return self.runs[0]
 
     @property
-    def outside(self) -> str | None:
+    def why_unranked(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
         if overlap := max(run.overlap or 0 for run in self.runs):
             return not_ranked.OVERLAP.format(images=overlap, n=self.first.n)

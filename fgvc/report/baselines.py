@@ -84,7 +84,7 @@ def _rows(group: Group) -> Iterator[dict[str, Any]]:
     """The ranked lines, then the unranked lines, which have no place and no comparisons."""
     for place, entry in enumerate(group.entries, 1):
         yield _row(group, place, entry)
-    for line in group.outside:
+    for line in group.unranked:
         yield _row(group, None, Entry(line))
 
 
@@ -93,7 +93,7 @@ def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
     return {
         "group": group.key,
         "place": place,
-        "outside": entry.line.outside,
+        "outside": entry.line.why_unranked,
         "best": place is not None and versus is None,
         "tie_with_best": versus.verdict == "tie" if versus else None,
         "identical_to_best": versus.identical if versus else None,

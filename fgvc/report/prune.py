@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record.retention import Retention, UnreadableError
+from fgvc.record.retention import Retention, RetentionError
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
 from fgvc.record.verify import DamageError, read_retention, read_status
 from fgvc.report import table_archive
@@ -160,7 +160,7 @@ class OutputRoot:
         """The verdict on a complete run, by its retention and by the tables that list it."""
         try:
             retention = read_retention(folder)
-        except (UnreadableError, DamageError) as error:
+        except (RetentionError, DamageError) as error:
             return Verdict(False, str(error))
         verdict = self._by_retention(retention)
         table = self._listed_in.get(run_path(folder)) if verdict.goes else None

@@ -56,16 +56,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Lines of one comparability key, best first. outside: lines that are not ranked."""
+    """Lines of one comparability key, best first. unranked: lines that are not ranked."""
 
     key: str
     entries: tuple[Entry, ...]
-    outside: tuple[Line, ...] = ()
+    unranked: tuple[Line, ...] = ()
 
     @property
     def lines(self) -> tuple[Line, ...]:
         """All lines: first the ranked lines, then the others."""
-        return (*(entry.line for entry in self.entries), *self.outside)
+        return (*(entry.line for entry in self.entries), *self.unranked)
 
     @property
     def partial(self) -> bool:
@@ -102,7 +102,7 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
         Group(
             key,
             _compare_ranked(_ranked(lines), predictions),
-            tuple(line for line in lines if line.outside is not None),
+            tuple(line for line in lines if line.why_unranked is not None),
         )
         for key, lines in groups.items()
     ]
@@ -111,7 +111,7 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
     """The lines that are ranked."""
-    return [line for line in lines if line.outside is None]
+    return [line for line in lines if line.why_unranked is None]
 
 
 def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -120,7 +120,7 @@ def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
     keys_of: dict[str, set[str]] = defaultdict(set)
     for line in (line for line in lines if line.fitted):
         groups[line.first.comparability_key].append(line)
-        if line.outside is None:
+        if line.why_unranked is None:
             keys_of[line.first.comparability_base].add(line.first.comparability_key)
     for line in (line for line in lines if not line.fitted):
         base = line.first.comparability_base

@@ -14,7 +14,7 @@ from typing import Any
 
 from fgvc.record import comparability, retention, verify
 from fgvc.record.comparability import Comparability
-from fgvc.record.retention import UnreadableError
+from fgvc.record.retention import RetentionError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
 from fgvc.report import typed_fields
@@ -321,7 +321,7 @@ def _retention_notes(path: Path) -> tuple[str, ...]:
     """A note that task=prune never removes the run, if its retention.json is not its own."""
     try:
         retention.read_for(path / retention.FILE, run_path(path.resolve()))
-    except UnreadableError as error:
+    except RetentionError as error:
         return (f"{one_line(error)}; task=prune keeps the run, task=audit lists what differs",)
     return ()
 

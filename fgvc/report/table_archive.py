@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fgvc import untrusted
 from fgvc.record import retention
-from fgvc.record.retention import Retention, UnreadableError
+from fgvc.record.retention import Retention, RetentionError
 from fgvc.record.run_dir import now
 from fgvc.store import atomic, hashing
 from fgvc.store.file_lock import lock
@@ -69,9 +69,9 @@ def _table(folder: Path, stem: str) -> TableFiles:
         file = folder / f"{stem}{RETENTION_SUFFIX}"
         stored = retention.read_for(file, _digest(folder / f"{stem}.json"))
         if stem not in (STEM, _dated_stem(stored.created)):
-            raise UnreadableError(f"{file.name}: created {stored.created.isoformat()}, not {stem}")
+            raise RetentionError(f"{file.name}: created {stored.created.isoformat()}, not {stem}")
         return TableFiles(stem, files, stored)
-    except UnreadableError as error:
+    except RetentionError as error:
         return TableFiles(stem, files, None, str(error))
 
 
@@ -98,7 +98,7 @@ def _time_written(retention_file: Path, days: int) -> datetime.datetime:
     """When the current table was written; now, if its retention is unreadable."""
     try:
         return retention.read(retention_file).created.astimezone(datetime.UTC)
-    except UnreadableError:
+    except RetentionError:
         return _write_retention(retention_file.parent, days).created
 
 

@@ -29,14 +29,14 @@ def print_table(table: Table) -> None:
         ranked, all_names = len(group.entries), unique_names(group.lines)
         names = all_names[:ranked]
         rows = [_cells(*pair, ranked) for pair in zip(group.entries, names, strict=True)]
-        outside = list(zip(group.outside, all_names[ranked:], strict=True))
-        rows += [_cells(Entry(line), name, None) for line, name in outside]
+        unranked = list(zip(group.unranked, all_names[ranked:], strict=True))
+        rows += [_cells(Entry(line), name, None) for line, name in unranked]
         for row, line in zip(rows, group.lines, strict=True):
             row[0] += _marks(line, group)
             row[0] += "".join(f" [{note_numbers[note]}]" for note in line.notes)
         console.table(_title(group), COLUMNS, rows)
-        for line, name in outside:
-            reason = f"{NOT_RANKED}  not ranked: {name}: {line.outside}"
+        for line, name in unranked:
+            reason = f"{NOT_RANKED}  not ranked: {name}: {line.why_unranked}"
             for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
                 console.say(part)
         for lines in (_identical_lines, _control_lines, _probe_lines):

@@ -28,7 +28,7 @@ from fgvc.pipeline.inference import stream_batches
 from fgvc.pipeline.input_images import find_images
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.localization import draw_overlay
-from fgvc.pipeline.prediction_output import ImagePrediction
+from fgvc.pipeline.prediction_output import PredictionRow
 from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import console, image_overlay
 from fgvc.store import atomic
@@ -38,7 +38,7 @@ from fgvc.untrusted.escape import visible
 
 
 def run(job: Job) -> int:
-    """Classify every image of image=; unreadable images are reported and skipped.
+    """Classify every image of image=; unreadable images are listed with its error.
 
     Returns:
         The exit code: FAILED when no image could be classified.
@@ -107,22 +107,22 @@ def _load_config(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSou
 
 def _predict(
     stored: StoredCheckpoint, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
-) -> list[ImagePrediction]:
+) -> list[PredictionRow]:
     """A prediction per image, in order, computed batch by batch."""
     device = set_up_process(conf)
     model = stored.classifier(conf, source, device)
     row_N = np.arange(len(manifest))
-    predictions: dict[int, ImagePrediction] = {}
+    predictions: dict[int, PredictionRow] = {}
     with console.progress("predict", len(manifest), "images") as advance:
         for result in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = result.batch, result.logits_BK.cpu().numpy()
             for bad in batch.bad:
                 console.say(prediction_output.printable(bad.message))
-                predictions[bad.row] = ImagePrediction(manifest.path[bad.row], error=bad.message)
+                predictions[bad.row] = PredictionRow(manifest.path[bad.row], error=bad.message)
             rows = batch.row_B.tolist()
             top = _top_classes(logits_BC, job.conf.task.top_k) if rows else []
             readable = [
-                ImagePrediction(manifest.path[row], classes)
+                PredictionRow(manifest.path[row], classes)
                 for row, classes in zip(rows, top, strict=True)
             ]
             predictions |= zip(rows, readable, strict=True)
@@ -148,12 +148,12 @@ def _draw(
     conf: Config,
     manifest: Manifest,
     selection: Selection,
-    predictions: Sequence[ImagePrediction],
+    predictions: Sequence[PredictionRow],
 ) -> None:
     """Write an overlay of each image of a batch, under the path and name of the image."""
     for position, prediction in enumerate(predictions):
         index, probability = prediction.best[0]
-        data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.PICTURE)
+        data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.IMAGE)
         image_CHW = decode(data, prediction.path, manifest.max_pixels)
         score_BN = selection.patch_scores
         overlay = draw_overlay(

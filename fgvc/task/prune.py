@@ -65,7 +65,7 @@ def _pin(folder: Path, task: PruneTask) -> None:
             if task.unpin is not None:
                 retention.unpin(file, task.unpin)
             pins = ", ".join(retention.read(file).pinned_by)
-    except (retention.UnreadableError, DamageError) as error:
+    except (retention.RetentionError, DamageError) as error:
         raise UserError(f"run={folder}: {error}; only a complete run can be pinned") from error
     console.say(f"{folder}: {f'pinned by {one_line(pins)}' if pins else 'not pinned'}")
 

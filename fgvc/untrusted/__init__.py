@@ -6,9 +6,9 @@ tables, Markdown, messages and terminals. Standard library only, so that every r
 
 from fgvc.untrusted.files import (
     ARRAYS,
+    IMAGE,
     LIST,
     MIB,
-    PICTURE,
     TEXT,
     NotRegularError,
     TooLargeError,
@@ -30,9 +30,9 @@ from fgvc.untrusted.files import (
 
 __all__ = [
     "ARRAYS",
+    "IMAGE",
     "LIST",
     "MIB",
-    "PICTURE",
     "TEXT",
     "NotRegularError",
     "TooLargeError",

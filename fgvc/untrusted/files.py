@@ -39,7 +39,7 @@ MIB = 1 << 20
 # largest size of a file that is read whole, by kind; bytes
 TEXT = 64 * MIB  # settings and records of a run
 LIST = 1024 * MIB  # a line or a document per image or class
-PICTURE = 1024 * MIB
+IMAGE = 1024 * MIB
 ARRAYS = 16 * 1024 * MIB  # tensors and columns of numbers
 
 

@@ -47,7 +47,7 @@ OTHER = (
     *("config.yaml", "command.txt", "per_class.csv", "confusion.csv", "predictions.parquet"),
     *("splits/train.txt", "splits/test.txt", "fiftyone/samples.json", "report.html"),
 )
-REFUSALS = (UserError, DamageError, retention.UnreadableError)
+REFUSALS = (UserError, DamageError, retention.RetentionError)
 
 
 def fuzz(run: Path, home: Path, seed: int) -> str:

@@ -42,7 +42,7 @@ from fgvc.pipeline import input_images, restore
 from fgvc.pipeline import input_images as given
 from fgvc.record import checkpoint, resume_state, retention, verify
 from fgvc.record.page import gallery
-from fgvc.record.retention import UnreadableError
+from fgvc.record.retention import RetentionError
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
 from fgvc.run import main
@@ -52,7 +52,7 @@ from fgvc.types import UserError
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
 
-REFUSALS = (UserError, ConfigError, DamageError, UnreadableError, OSError)
+REFUSALS = (UserError, ConfigError, DamageError, RetentionError, OSError)
 
 
 def no_progress(n: int, note: str = "") -> None:
@@ -114,7 +114,7 @@ def refusal(read: Callable[[], object]) -> str | None:
 
 # name of the file -> reader of it
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "index of CUB": ("images.txt", lambda path: cub_files.read_table(path, 2)),
+    "index of CUB": ("images.txt", lambda path: cub_files.read_rows(path, 2)),
     "index of iNaturalist": ("train2017.json", lambda path: list(json_stream.members(path))),
     "MATLAB file": ("train_list.mat", matlab.load),
     "CSV": ("t.csv", lambda path: table.read(path, None, 0.5, 0)),

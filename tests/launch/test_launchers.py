@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fgvc.launch.launched_job import STOP
+from fgvc.launch.launcher_job import STOP
 from fgvc.run import main
 
 SERIAL = "serial"

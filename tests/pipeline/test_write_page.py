@@ -19,7 +19,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.record import page
 from fgvc.record.env_stamp import GitState
 from fgvc.record.page import gallery
-from fgvc.record.page.pictures import Album
+from fgvc.record.page.images import Album
 from fgvc.record.run_dir import RunFolder, now
 from fgvc.run import main
 

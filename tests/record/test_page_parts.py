@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fgvc.record.page import chart, render
-from fgvc.record.page.pictures import Album
+from fgvc.record.page.images import Album
 
 
 @pytest.mark.parametrize(

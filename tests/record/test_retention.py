@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fgvc.record import retention
-from fgvc.record.retention import UnreadableError
+from fgvc.record.retention import RetentionError
 
 CREATED = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 RETENTION = retention.new_retention(CREATED, 120, "a/b/c")
@@ -58,7 +58,7 @@ def test_any_flipped_byte_is_noticed(file):
             changed = bytearray(data)
             changed[place] ^= bit
             file.write_bytes(bytes(changed))
-            with pytest.raises(UnreadableError, match=r"^retention\.json: "):
+            with pytest.raises(RetentionError, match=r"^retention\.json: "):
                 retention.read(file)
 
 
@@ -73,5 +73,5 @@ def test_pins_come_and_go_and_the_times_stay(file):
 
 
 def test_a_missing_file_is_reported(tmp_path):
-    with pytest.raises(UnreadableError, match=r"retention\.json: missing"):
+    with pytest.raises(RetentionError, match=r"retention\.json: missing"):
         retention.read(tmp_path / retention.FILE)

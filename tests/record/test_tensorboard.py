@@ -175,7 +175,7 @@ def test_images_are_arranged_in_a_grid_with_captions(tmp_path, count, shape, col
     captions = ["Möwe, 鳥\t(juvenile) and a name far too long for its cell"] * count
     for name in ("one", "other"):
         board = Board(tmp_path / name)
-        board.pictures("train/first batch", pixels_BCHW, captions)
+        board.images("train/first batch", pixels_BCHW, captions)
         board.close()
     png = read_image(tmp_path / "one", "train/first batch")
     assert png == read_image(tmp_path / "other", "train/first batch")
@@ -192,7 +192,7 @@ def test_images_are_arranged_in_a_grid_with_captions(tmp_path, count, shape, col
 
 def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
     board = Board(tmp_path)
-    board.pictures("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
+    board.images("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
     board.close()
     width, height = Image.open(io.BytesIO(read_image(tmp_path, "big"))).size
     assert width == 4 * 224
@@ -202,8 +202,8 @@ def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
 def test_a_caption_may_have_several_lines(tmp_path):
     pixels_BCHW = torch.zeros(2, 3, 40, 60, dtype=torch.uint8)
     board = Board(tmp_path)
-    board.pictures("one", pixels_BCHW, ["a", "b"])
-    board.pictures("two", pixels_BCHW, ["a", "b\nc"])
+    board.images("one", pixels_BCHW, ["a", "b"])
+    board.images("two", pixels_BCHW, ["a", "b\nc"])
     board.close()
     one_line, two_lines = (
         Image.open(io.BytesIO(read_image(tmp_path, tag))) for tag in ("one", "two")

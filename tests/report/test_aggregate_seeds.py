@@ -111,7 +111,7 @@ def test_seeds_share_a_line_if_only_their_fit_counts_differ(forge, output_root, 
     forge("seed", config={"seed": 1}, numbers=change)
     (line,) = lines(output_root)
     assert [run.seed for run in line.runs] == [0, 1]
-    assert (line.outside is not None) == ("overlap" in change)
+    assert (line.why_unranked is not None) == ("overlap" in change)
 
 
 @pytest.mark.parametrize("mark", [{"resumed": {"forced": True}}, {"fitted_on": 7}])
@@ -201,7 +201,7 @@ def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge
         (["d"], 0, place),
         (["run"], 1, None),
     ]
-    outside = {line.first.run_id: line.outside for line in lines(output_root)}
+    outside = {line.first.run_id: line.why_unranked for line in lines(output_root)}
     assert outside["run"] is None
     assert place in outside["c"]
 

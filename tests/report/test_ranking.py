@@ -229,7 +229,7 @@ def members(group) -> tuple[list[str], list[str]]:
     """run_ids of the entries and of the lines outside the ranking."""
     return (
         [entry.line.first.run_id for entry in group.entries],
-        [line.first.run_id for line in group.outside],
+        [line.first.run_id for line in group.unranked],
     )
 
 
@@ -267,14 +267,14 @@ def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, for
     ((after,), _) = ranked(output_root)
     assert after.entries == before.entries
     assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
-    assert f"12 of the {N} test images" in after.outside[0].outside
+    assert f"12 of the {N} test images" in after.unranked[0].why_unranked
 
 
 def test_a_group_of_nothing_but_overlap_is_shown(forge, output_root):
     forge("seen", right=hits(299, 9), numbers={"overlap": {"images": 12}})
     ((group,), damaged) = ranked(output_root)
     assert (members(group), damaged) == (([], ["seen"]), [])
-    assert group.fitted is group.outside[0]
+    assert group.fitted is group.unranked[0]
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_run_without_a_home_ends_in_one_line(
     runtime, forked, ended, tmp_path, capfd, small_probe
 ):
     def work() -> None:
-        from fgvc.launch.job import run_job
+        from fgvc.launch.run_job import run_job
 
         os.setreuid(54321, 0)  # a user without an account, who may still read the tests' folders
         del os.environ["HOME"]

@@ -94,10 +94,10 @@ def test_without_fiftyone_the_check_fails_and_the_other_steps_run(
 ):
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 1
-    printed = " ".join(ran.out.split())
-    assert "tensorboard passed" in printed
-    assert "FiftyOne is not installed: pip install 'fiftyone" in printed
-    assert "check: FAILED: database, dataset, evaluation, export, app" in printed
+    output = " ".join(ran.out.split())
+    assert "tensorboard passed" in output
+    assert "FiftyOne is not installed: pip install 'fiftyone" in output
+    assert "check: FAILED: database, dataset, evaluation, export, app" in output
     assert str(next((cache / "stack").glob("*.log"))) in ran.out
     assert stack_check.passed_check(cache) is None
     assert not (checkout / "specs").exists()
@@ -121,7 +121,7 @@ def test_nothing_else_needs_fiftyone(places):
         "backbone=vit_tiny",
         "backbone.pretrained=false",
         "runtime.num_workers=0",
-        *(f"dataset.generator.{setting}" for setting in birds),
+        *(f"dataset.generator.{item}" for item in birds),
         *places,
     ]
     program = (

@@ -152,7 +152,7 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
     ran = repeat(run, made.folder, "dataset.accept_altered=true")
     assert ran.code == 0, ran.err
     assert "1 of 90 files changed since they were last hashed" in ran.out
-    stamps = [each_run.json("env_stamp.json") for each_run in (made, ran)]
+    stamps = [result.json("env_stamp.json") for result in (made, ran)]
     assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
     assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
 
@@ -243,12 +243,14 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     unranked = rows["eval"]
     assert (unranked["place"], unranked["best"], unranked["tie_with_best"]) == (None, False, None)
     assert (unranked["overlap"], unranked["p_holm"]) == (n, None)
-    assert f"{n} of its {n} test images" in unranked["outside"]
-    assert f"{n} of its {n} test images" in " ".join(out.split())
+    assert f"{n} of the {n} test images" in unranked["outside"]
+    assert f"{n} of the {n} test images" in " ".join(out.split())
 
-    failed = {result.id: result for result in run_audit(again.folder)[1] if result.state == "FAIL"}
-    assert failed.keys() == {"no-test-image-fitted"}
-    assert f"{n} of {n} test images" in failed["no-test-image-fitted"].evidence
+    failed_checks = {
+        check.id: check for check in run_audit(again.folder)[1] if check.state == "FAIL"
+    }
+    assert failed_checks.keys() == {"no-test-image-fitted"}
+    assert f"{n} of {n} test images" in failed_checks["no-test-image-fitted"].evidence
 
 
 def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path):
@@ -272,7 +274,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
     assert rows["eval"]["group"] != rows["rival"]["group"]
     assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
-    assert [result.id for result in run_audit(again.folder)[1] if result.state == "FAIL"] == []
+    assert [check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"] == []
 
 
 def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
@@ -304,30 +306,30 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
 ):
     """final_fit=train: C is chosen on images that are the test of the second run; k is given."""
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
-    copy_root = shutil.copytree(birds, tmp_path / "one")
+    first_root = shutil.copytree(birds, tmp_path / "one")
     fixed = ("dataset=cub", "dataset.partial=true", "dataset.val_fraction=0.3", *SMALL, *head)
     made = run(
-        *fixed, f"dataset.root={copy_root}", "final_fit=train", "runtime.run_id=made", birds=False
+        *fixed, f"dataset.root={first_root}", "final_fit=train", "runtime.run_id=made", birds=False
     )
     assert made.code == 0, made.err
     assert made.json("metrics.json")["overlap"] == {"images": 0}
-    assert [result.id for result in run_audit(made.folder)[1] if result.state == "FAIL"] == []
-    two = shutil.copytree(copy_root, tmp_path / "two")
+    assert [check.id for check in run_audit(made.folder)[1] if check.state == "FAIL"] == []
+    second_root = shutil.copytree(first_root, tmp_path / "two")
     chosen = (made.folder / "splits/val.txt").read_text().split()
-    path = dict(line.split() for line in (two / "images.txt").read_text().splitlines())
-    index = two / "train_test_split.txt"
+    path = dict(line.split() for line in (second_root / "images.txt").read_text().splitlines())
+    index = second_root / "train_test_split.txt"
     rows = [line.split() for line in index.read_text().splitlines()]
     is_train = {key: int(f"images/{path[key]}" not in chosen) for key, _ in rows}
     index.write_text("".join(f"{key} {flag}\n" for key, flag in is_train.items()))
-    again = repeat(run, made.folder, f"dataset.root={two}", "runtime.run_id=eval")
+    again = repeat(run, made.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
     assert again.code == 0, again.err
     n = again.json("metrics.json")["test"]["n"]
     assert n == len(chosen) > 0
     assert again.json("metrics.json")["overlap"] == {"images": n if chooses else 0}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["eval"]["place"] is None) is chooses
-    failed_ids = {result.id for result in run_audit(again.folder)[1] if result.state == "FAIL"}
-    assert failed_ids == ({"no-test-image-fitted"} if chooses else set())
+    failed_checks = {check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"}
+    assert failed_checks == ({"no-test-image-fitted"} if chooses else set())
 
 
 # --- the same answer again ---

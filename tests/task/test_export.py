@@ -69,16 +69,16 @@ def predicted(run, source, image):
         bare=True,
     )
     assert ran.code == 0, ran.err
-    return {entry["path"]: entry["predictions"] for entry in json.loads(ran.out)["images"]}
+    return {image["path"]: image["predictions"] for image in json.loads(ran.out)["images"]}
 
 
-def assert_same_predictions(first, second):
-    assert set(first) == set(second)
-    assert len(first) >= 10
-    for path, classes in first.items():
-        for row, other_row in zip(classes, second[path], strict=True):
-            assert row["class"] == other_row["class"]
-            assert row["probability"] == pytest.approx(other_row["probability"], abs=1e-5)
+def assert_same_predictions(answers, second):
+    assert set(answers) == set(second)
+    assert len(answers) >= 10
+    for path, classes in answers.items():
+        for class_a, class_b in zip(classes, second[path], strict=True):
+            assert class_a["class"] == class_b["class"]
+            assert class_a["probability"] == pytest.approx(class_b["probability"], abs=1e-5)
 
 
 def sha256(file: Path) -> str:
@@ -111,8 +111,8 @@ def test_the_folder_holds_its_digests_and_the_graph_its_labels(probe_run, export
     assert all(artifacts[name]["sha256"] in card for name in ("ckpt.bin", "model.onnx"))
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     props = session.get_modelmeta().custom_metadata_map
-    names = [row["name"] for row in probe_run.json("labelmap.json")["classes"]]
-    assert [row["name"] for row in json.loads(props["fgvc.labels"])] == names
+    names = [label["name"] for label in probe_run.json("labelmap.json")["classes"]]
+    assert [label["name"] for label in json.loads(props["fgvc.labels"])] == names
     assert json.loads(props["fgvc.preprocess"])["side"] == 64
     assert props["fgvc.checkpoint"] == artifacts["ckpt.bin"]["sha256"]
     assert props["fgvc.exported_from"] == sha256(probe_run.folder / "ckpt.bin")
@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, probe_run, exported
     ):
         ran = export(run, probe_run.folder, target, *more)
         assert ran.code == 1
-        (line,) = [message for message in ran.err.splitlines() if message.startswith("fgvc: ")]
+        (line,) = [line for line in ran.err.splitlines() if line.startswith("fgvc: ")]
         assert why in line
     assert not inside.exists()
     assert not (tmp_path / "x").exists()

@@ -38,7 +38,7 @@ def both(copies, run):
             runner("dataset=cub", "dataset.partial=true", root, *SMALL, *overrides, **more)
             for root in copies
         ]
-        assert [each_run.code for each_run in runs] == [0, 0], runs[1].err
+        assert [result.code for result in runs] == [0, 0], runs[1].err
         return runs
 
     return start

@@ -104,9 +104,9 @@ def test_equal_hashes_give_equal_predictions(run, monkeypatch, name):
     plain, other = run(*shared, "runtime.threads=1"), run(*shared, *inert, "runtime.threads=1")
     assert plain.code == other.code == 0, (plain.err, other.err)
     assert plain.folder.parts[-2] == other.folder.parts[-2]  # the config hash
-    plain_tensors, other_tensors = (checkpoint.read(ran.folder)[0] for ran in (plain, other))
-    assert plain_tensors.keys() == other_tensors.keys()
-    assert all(torch.equal(plain_tensors[key], other_tensors[key]) for key in plain_tensors)
+    tensors_a, tensors_b = (checkpoint.read(ran.folder)[0] for ran in (plain, other))
+    assert tensors_a.keys() == tensors_b.keys()
+    assert all(torch.equal(tensors_a[key], tensors_b[key]) for key in tensors_a)
     assert plain.json("metrics.json")["test"] == other.json("metrics.json")["test"]
 
 

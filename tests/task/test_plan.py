@@ -37,8 +37,8 @@ def plan(run, tmp_path):
 
 def answer(text: str, key: str) -> str:
     """What stands under one item."""
-    (content,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
-    return content
+    (section,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
+    return section
 
 
 def hash_of(command: str, **places: object) -> str:

@@ -56,14 +56,12 @@ def assert_as_evaluated(ran, answer):
     for image in answer["images"]:
         row = recorded[image["path"]]
         expected = log_probabilities(np.array([row["logits"]], np.float32))[0]
-        assert [prediction["index"] for prediction in image["predictions"]] == np.argsort(
+        assert [row["index"] for row in image["predictions"]] == np.argsort(
             -np.array(row["logits"]), kind="stable"
         ).tolist()
-        for prediction in image["predictions"]:
-            assert prediction["class"] == names[prediction["index"]]
-            assert np.log(prediction["probability"]) == pytest.approx(
-                expected[prediction["index"]], abs=1e-5
-            )
+        for row in image["predictions"]:
+            assert row["class"] == names[row["index"]]
+            assert np.log(row["probability"]) == pytest.approx(expected[row["index"]], abs=1e-5)
 
 
 ONE_C = ("task.c_count=1", "task.c_low=1", "task.c_high=1")  # nothing here is about choosing it
@@ -158,11 +156,9 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, probe_run, 
     assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
-    assert [prediction["index"] for prediction in turned] == [
-        prediction["index"] for prediction in upright
-    ]
-    assert [prediction["probability"] for prediction in turned] == pytest.approx(
-        [prediction["probability"] for prediction in upright], abs=1e-6
+    assert [row["index"] for row in turned] == [row["index"] for row in upright]
+    assert [row["probability"] for row in turned] == pytest.approx(
+        [row["probability"] for row in upright], abs=1e-6
     )
 
 
@@ -205,14 +201,8 @@ def test_csv_and_table_hold_the_same_as_json(run, probe_run, mixed):
     for image in answer["images"]:
         if image["error"]:
             expected.append((image["path"], "", "", "", "", "", image["error"]))
-        for rank, prediction in enumerate(image["predictions"], 1):
-            cells = (
-                rank,
-                prediction["index"],
-                prediction["id"],
-                prediction["class"],
-                prediction["probability"],
-            )
+        for rank, row in enumerate(image["predictions"], 1):
+            cells = (rank, row["index"], row["id"], row["class"], row["probability"])
             expected.append((image["path"], *map(str, cells), ""))
     assert [tuple(row.values()) for row in rows] == expected
     table = predict(run, probe_run.folder, mixed, "task.top_k=2").out
@@ -232,7 +222,7 @@ def test_one_image_by_any_path_into_a_file(run, probe_run, mixed, tmp_path):
     (image,) = json.loads(target.read_text())["images"]
     assert image["path"] == odd.name
     assert len(image["predictions"]) == 6
-    assert sum(prediction["probability"] for prediction in image["predictions"]) == pytest.approx(1)
+    assert sum(row["probability"] for row in image["predictions"]) == pytest.approx(1)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert ran.folder is None
 

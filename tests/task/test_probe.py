@@ -92,27 +92,27 @@ def test_every_number_follows_from_the_predictions(finished):
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     numbers = ran.json("metrics.json")
     for split in ("val", "test"):
-        rows, metrics = table[table.split == split], numbers[split]
+        rows, recorded = table[table.split == split], numbers[split]
         classes = list(range(6))
-        assert metrics["n"] == len(rows)
-        assert metrics["top1"] == pytest.approx(oracle.accuracy_score(rows.label, rows.pred))
+        assert recorded["n"] == len(rows)
+        assert recorded["top1"] == pytest.approx(oracle.accuracy_score(rows.label, rows.pred))
         in_top = [label in top for label, top in zip(rows.label, rows.topk_labels, strict=True)]
-        assert metrics["top5"] == pytest.approx(np.mean(in_top))
-        assert metrics["loss"] == pytest.approx(-rows.label_logprob.mean())
-        assert metrics["macro_f1"] == pytest.approx(
+        assert recorded["top5"] == pytest.approx(np.mean(in_top))
+        assert recorded["loss"] == pytest.approx(-rows.label_logprob.mean())
+        assert recorded["macro_f1"] == pytest.approx(
             oracle.f1_score(rows.label, rows.pred, average="macro", zero_division=0)
         )
         recall = oracle.recall_score(
             rows.label, rows.pred, average=None, labels=classes, zero_division=0
         )
         present = [c for c in classes if (rows.label == c).any()]
-        assert metrics["mean_per_class"] == pytest.approx(recall[present].mean())
-        low, high = metrics["top1_ci95"]
-        assert 0 <= low <= metrics["top1"] <= high <= 1
+        assert recorded["mean_per_class"] == pytest.approx(recall[present].mean())
+        low, high = recorded["top1_ci95"]
+        assert 0 <= low <= recorded["top1"] <= high <= 1
         for key in ("top1", "mean_per_class", "macro_f1"):
-            value, low, high = (f"{100 * v:.1f}" for v in (metrics[key], *metrics[f"{key}_ci95"]))
+            value, low, high = (f"{100 * v:.1f}" for v in (recorded[key], *recorded[f"{key}_ci95"]))
             assert f"{value} [{low}, {high}]" in ran.out, key
-        note = metrics["intervals_note"]
+        note = recorded["intervals_note"]
         assert (f"note: {split}: " in ran.out) == (note is not None)
     test = table[table.split == "test"]
     matrix = np.array(
@@ -133,8 +133,8 @@ def test_every_number_follows_from_the_predictions(finished):
         test.label, test.pred, labels=classes, zero_division=0
     )
     for i, row in enumerate(per_class):
-        metrics = [float(row[k]) for k in ("precision", "recall", "f1", "support")]
-        assert metrics == pytest.approx([precision[i], recall[i], f1[i], support[i]])
+        recorded = [float(row[k]) for k in ("precision", "recall", "f1", "support")]
+        assert recorded == pytest.approx([precision[i], recall[i], f1[i], support[i]])
 
 
 def test_test_is_read_once_and_last(finished):
@@ -219,8 +219,8 @@ def test_the_reported_solution_is_solved_to_the_final_gap_when_nothing_is_refitt
     model = LogisticRegression(C=1, tol=1e-12, max_iter=10_000).fit(x, y)
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     for split, rows in (("test", features["test"][0]), ("val", features["train"][0][~kept_N])):
-        expected = model.predict(rows.astype(np.float64))
-        np.testing.assert_array_equal(table[table.split == split].pred.to_numpy(), expected, split)
+        oracle_N = model.predict(rows.astype(np.float64))
+        np.testing.assert_array_equal(table[table.split == split].pred.to_numpy(), oracle_N, split)
 
 
 @pytest.mark.parametrize("final_fit", ["train", "trainval"])
@@ -276,8 +276,8 @@ def test_c_is_the_smallest_within_a_tolerance_of_the_lowest_validation_loss(fini
     )
     assert len(selection["path"]) == 45
     solved = [point for point in selection["path"] if point["c"] <= 10.0]
-    assert max(one["gap"] for one in solved) <= 1e-4
-    assert all(one["converged"] for one in solved)
+    assert max(point["gap"] for point in solved) <= 1e-4
+    assert all(point["converged"] for point in solved)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_checkpoint_is_plain_and_deterministic_and_names_no_place(finished, shel
         assert list(file.metadata()) == ["fgvc"]
     assert str(shelf.root.parent) not in json.dumps(facts)
     assert facts["labelmap"]["names"] == [
-        row["name"] for row in ran.json("labelmap.json")["classes"]
+        label["name"] for label in ran.json("labelmap.json")["classes"]
     ]
     assert facts["backbone"]["weights"]["kind"] == "random"
 

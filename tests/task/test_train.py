@@ -176,8 +176,8 @@ def test_test_labels_decide_nothing(finetune, listed):
     assert honest_metrics["test"] != turned_metrics["test"]
     assert rows(honest)["label"] != rows(turned)["label"]
     assert rows(honest)["logits"] == rows(turned)["logits"]
-    honest_tensors, turned_tensors = tensors(honest), tensors(turned)
-    assert all(torch.equal(honest_tensors[name], turned_tensors[name]) for name in honest_tensors)
+    tensors_a, tensors_b = tensors(honest), tensors(turned)
+    assert all(torch.equal(tensors_a[name], tensors_b[name]) for name in tensors_a)
 
 
 def test_trainval_learns_from_validation_and_reports_the_last(finetune):
@@ -235,7 +235,7 @@ def test_one_batch_is_overfitted(finetune):
     assert made.json("metrics.json")["fitted_on"] == 8
 
 
-def assert_same_predictions(first, second, atol=1e-4):
+def same_results(first, second, atol=1e-4):
     assert second.folder.parent.name == first.folder.parent.name  # the same question
     assert losses(second) == pytest.approx(losses(first), abs=1e-5)
     for name, value in tensors(first).items():
@@ -273,7 +273,7 @@ def test_micro_batches_change_no_prediction(finetune, size, more):
         finetune(*CUT, *more, f"runtime.micro_batch={number}") for number in ("null", size)
     )
     assert (uncut.code, cut.code) == (0, 0), uncut.err + cut.err
-    assert_same_predictions(uncut, cut)
+    same_results(uncut, cut)
 
 
 def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune):
@@ -282,7 +282,7 @@ def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune)
     usual += ("task.optimiser=sgd", "task.drop_path=0.4", "task.mixup=0.8")
     uncut, cut = (finetune(*usual, f"runtime.micro_batch={size}") for size in ("null", 2))
     assert (uncut.code, cut.code) == (0, 0), uncut.err + cut.err
-    assert_same_predictions(uncut, cut)
+    same_results(uncut, cut)
 
 
 def test_options_of_memory_and_speed_change_no_loss(finetune):
@@ -291,7 +291,7 @@ def test_options_of_memory_and_speed_change_no_loss(finetune):
     plain = finetune(*usual)
     again = finetune(*usual, "runtime.grad_checkpointing=true", "runtime.micro_batch=2")
     assert (plain.code, again.code) == (0, 0), plain.err + again.err
-    assert_same_predictions(plain, again)
+    same_results(plain, again)
 
 
 def test_half_precision_learns_and_keeps_weights_whole(finetune, run):

@@ -84,11 +84,11 @@ def assert_agree(first, second):
     ]
     assert curve(second) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(first)]
     assert len(curve(first)) > 1
-    paths, expected = logits(first)
-    found_paths, actual = logits(second)
+    paths, expected_NC = logits(first)
+    found_paths, logits_NC = logits(second)
     assert found_paths == paths
     assert len(set(paths)) == len(paths)
-    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-3)
 
 
 def odd(root, tmp_path):
@@ -218,7 +218,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
     if moment == "training":
         (path,) = run_files("in-progress/status.json")
         assert json.loads(path.read_text())["state"] == "failed"
-        steps = max(int(path.name[6:14]) for path in run_files("in-progress/resume/state-*.pt"))
+        steps = max(int(file.name[6:14]) for file in run_files("in-progress/resume/state-*.pt"))
         last = pair(*LONG)
         wait_until(lambda: f"resumed after step {steps}" in last.output)
 
@@ -280,7 +280,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(
     status = json.loads(path.read_text())
     assert status["state"] == "preempted"
     assert "no answer" in status["error"]
-    steps = max(int(path.name[6:14]) for path in run_files("in-progress/resume/state-*.pt"))
+    steps = max(int(file.name[6:14]) for file in run_files("in-progress/resume/state-*.pt"))
     last = pair(*LONG)
     wait_until(lambda: f"resumed after step {steps}" in last.output or last.ended)
     assert not last.ended, last.output
@@ -365,7 +365,7 @@ def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, wait_fo
     done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
-    (line,) = (text for text in done.stderr.splitlines() if text.startswith("fgvc: "))
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("fgvc: "))
     assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
     wait_for_processes()

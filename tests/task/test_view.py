@@ -92,7 +92,7 @@ def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
         right = sum(sample["eval"] for sample in tested)
         assert right / len(tested) == pytest.approx(numbers["test"]["top1"])
         (birds,) = (root / "data").glob("synthetic*")
-        assert all((birds / row["filepath"]).is_file() for row in samples)
+        assert all((birds / sample["filepath"]).is_file() for sample in samples)
         assert "embedding" in tested[0]
         index = json.loads((folder / "artifacts.json").read_text())
         assert {"fiftyone/metadata.json", "fiftyone/samples.json"} <= set(index)

@@ -39,7 +39,7 @@ class ImageList:
         return len(self.path)
 
 
-def read_table(file: Path, columns: int) -> list[list[str]]:
+def read_rows(file: Path, columns: int) -> list[list[str]]:
     """Rows of a space-separated file, each led by its line number; blank lines are skipped.
 
     The last column keeps its spaces, so it can hold any file name.
@@ -75,7 +75,7 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
         UserError: a duplicate id or path, a path outside images/, or no image at all.
     """
     file = root / "images.txt"
-    rows = read_table(file, 2)
+    rows = read_rows(file, 2)
     for line, _, path in rows:
         if safe_relative(path) is None:
             raise _malformed(file, line, path, "a path inside images/")
@@ -95,7 +95,7 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
 def read_classes(root: Path) -> tuple[list[int], list[str]]:
     """Ids and names of classes.txt, in the order of its lines."""
     file = root / "classes.txt"
-    rows = read_table(file, 2)
+    rows = read_rows(file, 2)
     return [parse(parse_integer, raw, file, line) for line, raw, _ in rows], [
         name for _, _, name in rows
     ]
@@ -126,7 +126,7 @@ def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | Non
         return None
     value_NC = np.full((len(images), columns), np.nan, dtype=np.float32)
     seen_ids = set()
-    for line, raw_image, *values in read_table(file, columns + 1):
+    for line, raw_image, *values in read_rows(file, columns + 1):
         image_id = parse(images.key, raw_image, file, line)
         if image_id in seen_ids:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
@@ -144,12 +144,12 @@ def read_parts(images: ImageList) -> Parts | None:
         return None
     names = [
         (parse(parse_integer, number, names_file, line), name)
-        for line, number, name in read_table(names_file, 2)
+        for line, number, name in read_rows(names_file, 2)
     ]
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
     seen_ids = set()
-    for line, raw_image, raw_part, x, y, visible in read_table(file, 5):
+    for line, raw_image, raw_part, x, y, visible in read_rows(file, 5):
         image_id = parse(images.key, raw_image, file, line)
         row = images.row.get(image_id)
         part = part_of.get(parse(parse_integer, raw_part, file, line))
@@ -213,7 +213,7 @@ def _read_column(file: Path, images: ImageList) -> np.ndarray:
     """
     value: dict[Hashable, int] = {}
     unknown = []
-    for line, raw_image, raw in read_table(file, 2):
+    for line, raw_image, raw in read_rows(file, 2):
         image_id = parse(images.key, raw_image, file, line)
         if image_id in value:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")

@@ -114,7 +114,7 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
     """
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
-    for line, *texts in cub_files.read_table(file, 2):
+    for line, *texts in cub_files.read_rows(file, 2):
         child, parent_node = (
             cub_files.parse(cub_files.parse_integer, text, file, line) for text in texts
         )

@@ -29,8 +29,8 @@ from fgvc.types import Progress
 
 CHUNK = 16  # images per task of a thread
 THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest n/8 of its size not below this
-MISSING = ("missing", "a broken link")  # texts of file_state.AbsentError
-SKIP_HINT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
+MISSING = ("missing", "a broken link")  # texts of file_state.UnreadableError
+SKIP_EFFECT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
                 "files",
                 f"{len(missing)} of the {len(path)} images are missing, or links to nothing: "
                 f"{list_first(missing, 2)}",
-                f"{restore}; {SKIP_HINT}",
+                f"{restore}; {SKIP_EFFECT}",
                 tuple(missing),
             )
         )
@@ -159,7 +159,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
                 ERROR,
                 "pictures",
                 f"{len(damaged)} cannot be read: {list_first(damaged, 2)}",
-                f"copy or download them again; {SKIP_HINT}",
+                f"copy or download them again; {SKIP_EFFECT}",
                 tuple(damaged),
             )
         )

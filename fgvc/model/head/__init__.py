@@ -17,9 +17,9 @@ from fgvc.model.head.knn import KnnHead
 from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.model.head.linear import LinearHead
 from fgvc.model.head.mlp import MlpHead
-from fgvc.model.head.stored_head import check_stored_head
 from fgvc.model.head.text import TextHead
 from fgvc.model.head.text_linear import TextLinearHead
+from fgvc.model.head.validate import check_stored_head
 from fgvc.types import UserError
 
 __all__ = [
@@ -57,7 +57,9 @@ def new_head(conf: object, features: int, classes: int, seed: int) -> nn.Module:
         case schema.MlpHead():
             return MlpHead(features, conf.hidden, classes, conf.dropout, generator)
     name = getattr(conf, "name", conf)
-    raise UserError(f"head={name} is not trained by gradients: use head=linear, cosine or mlp")
+    raise UserError(
+        f"head={name} is not trained by gradients: use head=linear, cosine, mlp or text_linear"
+    )
 
 
 def load_head(
@@ -66,8 +68,9 @@ def load_head(
     """The head of a checkpoint, bit for bit.
 
     Args:
-        choice: the `head` node of its config.
+        head_config: the `head` node of its config.
         tensors: the head's state dict.
+        classes: number of classes.
         features: width of its input features.
 
     Raises:

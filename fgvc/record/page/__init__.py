@@ -1,6 +1,6 @@
 """The files of one run -> report.html: a self-contained page to read, print and share.
 
-run: run folder -> facts; gallery: which classes and errors to show; pictures: images within a
+run: run folder -> facts; gallery: which classes and errors to show; images: images within a
 budget of bytes; chart: curves; render: facts and a template -> HTML, used by report/ as well.
 """
 

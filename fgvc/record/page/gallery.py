@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.page.pictures import Album, PageImage
+from fgvc.record.page.images import Album, PageImage
 from fgvc.record.prediction_tables import read_predictions
 
 CONFIDENT = 12  # errors with the highest confidence

@@ -15,12 +15,12 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
-from fgvc.record import privacy, retention
+from fgvc.record import not_ranked, privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
-from fgvc.record.page.pictures import Album, ReadImage
+from fgvc.record.page.images import Album, ReadImage
 from fgvc.record.page.render import HOME, render
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.tensorboard import Point
@@ -166,9 +166,9 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
             "warn",
         )
     if parts.forced:
-        yield Badge("forced resume", "from a state of another config", "warn")
+        yield Badge("forced resume", not_ranked.FORCED, "warn")
     if parts.debug is not None:
-        yield Badge(f"debug: {parts.debug}", "task.debug: a debugging run", "warn")
+        yield Badge(f"debug: {parts.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
     if parts.fitted_elsewhere:
         data = f"manifest {parts.fitted_manifest}, split {parts.fitted_split}"
         yield Badge("fitted on other data", data)

@@ -136,9 +136,7 @@ class Board:
         pixels_HWC = np.asarray(Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB"))
         self._writer.add_image(tag, pixels_HWC, dataformats="HWC")
 
-    def pictures(
-        self, tag: str, pixels_BCHW: Tensor, captions: Sequence[str], step: int = 0
-    ) -> None:
+    def images(self, tag: str, pixels_BCHW: Tensor, captions: Sequence[str], step: int = 0) -> None:
         """Write a sheet of at most 16 images, as the network receives them before normalisation.
 
         Images are not in the history: a resumed run draws them again.

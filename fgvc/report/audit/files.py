@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fgvc.record import verify
-from fgvc.record.retention import FILE, SHORTEST, UnreadableError
+from fgvc.record.retention import FILE, SHORTEST, RetentionError
 from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
@@ -62,7 +62,7 @@ def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep the run for at least 90 days?"""
     try:
         stored = verify.read_retention(record.path)
-    except UnreadableError as error:
+    except RetentionError as error:
         raise DamageError(str(error)) from error
     days = (stored.expires - stored.created).total_seconds() / 86400
     if days < SHORTEST:

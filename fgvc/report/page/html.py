@@ -57,14 +57,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. representative: a line for the title. rows: ranked lines. outside: lines that are
+    """A group. representative: a line for the title. rows: ranked lines. unranked: lines that are
     not ranked. against, controls: names of the comparisons that any row has."""
 
     key: str
     partial: bool
     representative: Line
     rows: tuple[Row, ...]
-    outside: tuple[Row, ...]
+    unranked: tuple[Row, ...]
     against: tuple[str, ...]
     controls: tuple[str, ...]
     plot: Plot | None
@@ -73,7 +73,7 @@ class Section:
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
         """Number and text of each distinct note of all rows."""
-        rows = (*self.rows, *self.outside)
+        rows = (*self.rows, *self.unranked)
         return tuple(sorted({note for row in rows for note in row.notes}))
 
 
@@ -84,7 +84,7 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         target: the folder that the page will be written to.
     """
     sections = [_section(group, target) for group in groups]
-    rows = [row for section in sections for row in (*section.rows, *section.outside)]
+    rows = [row for section in sections for row in (*section.rows, *section.unranked)]
     runs = [row.run for row in rows]
     facts = {
         "sections": sections,
@@ -113,9 +113,9 @@ def _section(group: Group, target: Path) -> Section:
         _row(place, name, entry, note_numbers, target)
         for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
     )
-    outside = tuple(
+    unranked = tuple(
         _row(None, name, Entry(line), note_numbers, target)
-        for line, name in zip(group.outside, names[number:], strict=True)
+        for line, name in zip(group.unranked, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
     return Section(
@@ -123,7 +123,7 @@ def _section(group: Group, target: Path) -> Section:
         group.partial,
         group.fitted,
         rows,
-        outside,
+        unranked,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
         tuple(dict.fromkeys(name for row in rows for name in row.controls)),
         plot_accuracy(lines),

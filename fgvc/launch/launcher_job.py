@@ -1,4 +1,4 @@
-"""A job of a sweep, in a worker that a launcher started -> run in a process of its own.
+"""What a launcher calls in its worker: a job of a sweep -> run in a process of its own.
 
 Stop signals come from the terminal, from submitit and from SLURM, and the same one may arrive
 twice. Only the first is passed on to the job, which saves and stops. A sweep that is stopping tells
@@ -30,7 +30,7 @@ CUDA = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
-class LaunchedJob:
+class LauncherJob:
     """The function that a launcher calls in a worker.
 
     Attributes:
