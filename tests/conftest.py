@@ -1,7 +1,7 @@
-"""Small copies of the published datasets, in the file formats and shapes they are handed out in,
-children to be killed, and a browser.
+"""Fixtures: small copies of the published datasets in their original file formats, child processes
+that tests may kill, and a browser.
 
-Three classes that differ in brightness, four train and two test pictures of each.
+Each copy has three classes that differ in brightness, with four train and two test images each.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ DOGS = ("n02085620-Chihuahua", "n02085936-Maltese_dog", "n02113799-standard_pood
 SPECIES = ("Abies alba", "Zosterops lateralis", "Aglais io")
 BRANCHES = ("Plantae", "Aves", "Insecta")
 LABELS = ("Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1")
-Rows = list[tuple[int, bool]]  # class from 0, whether it is a train picture
+Rows = list[tuple[int, bool]]  # label, whether it is a train image
 
 
 def rows() -> Rows:
-    """Every picture once, classes interleaved, so that order says nothing of the label."""
+    """Every image once, with interleaved classes, so that the order does not reveal the label."""
     pairs = [(label, number < TRAIN) for number in range(TRAIN + TEST) for label in range(CLASSES)]
     return sorted(pairs, key=lambda pair: not pair[1])
 
 
 @pytest.fixture
 def jpeg() -> Callable[..., bytes]:
-    """`jpeg(seed, size=(48, 36), **save)` -> bytes of a smooth random picture."""
+    """`jpeg(seed, size=(48, 36), **save)` -> bytes of a smooth random image."""
 
     def make(
         seed: int, size: tuple[int, int] = (48, 36), mode: str = "RGB", **save: object
@@ -61,7 +61,7 @@ def jpeg() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def small_probe() -> tuple[str, ...]:
-    """Overrides of the smallest probe: kNN of a made-up model on twelve synthetic birds."""
+    """Overrides of the smallest probe: kNN on a random model and twelve synthetic birds."""
     return (
         "backbone=vit",
         "backbone.size=mini",
@@ -78,20 +78,20 @@ def small_probe() -> tuple[str, ...]:
 
 @pytest.fixture
 def copies(tmp_path: Path) -> Copies:
-    """Makers of copies below a folder of their own, with a space, `=` and an umlaut."""
+    """Writes dataset copies below a folder whose name has a space, `=` and an umlaut."""
     return Copies(tmp_path / "größe = 3")
 
 
 class Copies:
-    """Each method writes one dataset in one layout and returns the root to give."""
+    """Each method writes one dataset in one layout and returns its dataset root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def cars(self, layout: str = "devkit", labels: str | None = "devkit", nested: str = "") -> Path:
-        """layout: "whole" or "devkit"; labels: folder of the test labels, None for none at all.
+        """layout: "whole" or "devkit"; labels: folder of the test labels, or None.
 
-        nested: what stands before each folder of pictures, "{}" being its own name ("{}/").
+        nested: prefix of each image folder; "{}" stands for the name of that folder ("{}/").
         """
         if layout == "whole":
             return self._cars_whole(nested)
@@ -144,7 +144,7 @@ class Copies:
         return self.root
 
     def nabirds(self, below: str = "nabirds") -> Path:
-        """Numbers with gaps; classes.txt names inner nodes too, one of them as its child."""
+        """Class numbers have gaps; classes.txt also names inner nodes, one like its own child."""
         tree = {0: "Birds", 22: "Perching Birds", 81: "Wood Duck", 314: "Wood Duck (Breeding male)"}
         tree |= {613: "Wood Duck (Female/Eclipse male)", 817: "Black-capped Chickadee"}
         tree |= {900: "Black-capped Chickadee"}
@@ -173,7 +173,7 @@ class Copies:
         return self.root
 
     def inat2017(self, below: str = ".", annotations: str = ".", boxes: bool = False) -> Path:
-        """Annotations in another order than the images, whose ids begin anywhere."""
+        """Annotations are in another order than the images; image ids do not start at 0."""
         for part, train in (("train", True), ("val", False)):
             images, marks, drawn = [], [], []
             for place, (label, is_train) in enumerate(rows()):
@@ -198,7 +198,7 @@ class Copies:
         return self.root
 
     def table(self, kind: str = "csv", split: bool = True) -> Path:
-        """The table itself; paths are relative to its folder."""
+        """Returns the table file; its paths are relative to its folder."""
         lines = []
         for place, (label, train) in enumerate(rows()):
             name = f"bilder/é {place}=.jpg"
@@ -215,8 +215,8 @@ class Copies:
         return file
 
     def picture(self, path: str, label: int) -> None:
-        """A picture of a class, told by its brightness."""
-        rng = np.random.default_rng(list(path.encode()))  # no two pictures alike
+        """Write an image whose brightness encodes its class."""
+        rng = np.random.default_rng(list(path.encode()))  # no two images are equal
         noise = rng.integers(0, 60, (HEIGHT, WIDTH, 3)) + 80 * label
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ ANNOTATION = f"""<annotation>
 
 
 def cell(texts: Sequence[str], row: bool = False) -> np.ndarray:
-    """A MATLAB cell of texts: a column, or a row."""
+    """A MATLAB cell array of texts, as a column or a row."""
     cells = np.empty(len(texts), dtype=object)
     cells[:] = texts
     return cells[None, :] if row else cells[:, None]
@@ -262,12 +262,12 @@ def _corners() -> tuple[np.uint8, np.uint8, np.uint16, np.uint8]:
     return np.uint8(5), np.uint8(6), np.uint16(25), np.uint8(36)
 
 
-# --- real processes, forked so that twenty of them cost less than one start of Python ---
+# --- child processes; twenty forks cost less than one start of Python ---
 
 
 @pytest.fixture
 def forked() -> Iterator[Callable[[Callable[[], object]], int]]:
-    """Run a function in a child of its own; returns the pid. Children left over are killed."""
+    """Run a function in a forked child -> its pid. Remaining children are killed at teardown."""
     pids: list[int] = []
 
     def start(work: Callable[[], object]) -> int:
@@ -293,11 +293,11 @@ def forked() -> Iterator[Callable[[Callable[[], object]], int]]:
 
 @pytest.fixture
 def ended() -> Callable[[int], int]:
-    """Wait for a child; returns its exit code, negative where a signal ended it."""
+    """Wait for a child -> its exit code; negative if a signal ended it."""
     return lambda pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-# --- a real browser, for the pages ---
+# --- a browser for the HTML pages ---
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -311,13 +311,13 @@ class Opened:
     requests: list[str]
 
     def colours(self) -> tuple[int, int]:
-        """Brightness of paper and ink, 0..255."""
+        """Brightness of background and text, 0..255."""
         script = "name => getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3)"
         paper, ink = (self.page.evaluate(script, name) for name in ("backgroundColor", "color"))
         return tuple(sum(map(int, rgb)) // 3 for rgb in (paper, ink))
 
     def overflow(self) -> int:
-        """Pixels by which it is wider than its window."""
+        """Pixels by which the page is wider than its window."""
         script = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
         return self.page.evaluate(script)
 
@@ -338,7 +338,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(chromium: Any) -> Iterator[Callable[..., Opened]]:
-    """opened(file, scheme="light") -> the page at laptop width."""
+    """opened(file, scheme="light") -> the file in a browser window of laptop size."""
     pages = []
 
     def start(file: Path, scheme: str = "light") -> Opened:

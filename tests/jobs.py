@@ -1,4 +1,4 @@
-"""Fixtures: a small dataset of synthetic birds, and runs in this process or in one of their own."""
+"""Fixtures: a small dataset of synthetic birds, and runs in this process or in a child process."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class RunResult:
 
 @pytest.fixture(scope="session")
 def shared_tmp_path(tmp_path_factory) -> Path:
-    """A folder that pytest-xdist's workers share; who writes there holds a lock of fgvc's."""
+    """A folder shared by the workers of pytest-xdist; writers must hold an fgvc file lock."""
     here = tmp_path_factory.getbasetemp()
     return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
 
 
 @pytest.fixture(scope="session")
 def shared_places(tmp_path_factory, shared_tmp_path) -> dict[str, Path]:
-    """Data and cache are shared by the tests of this folder: content is addressed by digest."""
+    """Data and cache roots shared by all tests: their content is addressed by digest."""
     data = shared_tmp_path / "data-of-all"
     data.mkdir(exist_ok=True)
     return {"data": data, "cache": tmp_path_factory.mktemp("cache")}
@@ -64,7 +64,7 @@ def shared_places(tmp_path_factory, shared_tmp_path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def birds(shared_places) -> Path:
-    """The folder of synthetic birds that most runs of this folder look at."""
+    """The folder of synthetic birds that most runs use."""
     places = [f"runtime.{name}_root={place}" for name, place in shared_places.items()]
     conf = typed(composed([*BASE, *BIRDS, *places]))
     return synthetic.write(Path(conf.dataset.root), conf.dataset.generator)
@@ -72,7 +72,7 @@ def birds(shared_places) -> Path:
 
 @pytest.fixture(scope="session")
 def real_cache(shared_tmp_path) -> Path:
-    """One cache for the default probe of real photographs: they are forwarded once."""
+    """One cache for the default probe of real photographs: their features are extracted once."""
     return shared_tmp_path / "real-cache"
 
 
@@ -89,7 +89,10 @@ def places(shared_places, tmp_path) -> list[str]:
 
 @pytest.fixture
 def run(places, tmp_path, capfd) -> Callable[..., RunResult]:
-    """Run fgvc in this process with the given overrides; later ones win."""
+    """Run fgvc in this process with the given overrides; later overrides win.
+
+    birds=False: without the small synthetic dataset. bare=True: without any default override.
+    """
 
     def start(*overrides: str, birds: bool = True, bare: bool = False) -> RunResult:
         defaults = () if bare else (*BASE, *(BIRDS if birds else ()))
@@ -109,7 +112,7 @@ def run(places, tmp_path, capfd) -> Callable[..., RunResult]:
 
 @dataclass
 class FinishedRuns:
-    """Finished runs that many tests read: the run of each list of overrides, and its files."""
+    """Finished runs that many tests read: the run per tuple of overrides, and all their files."""
 
     root: Path
     ran: dict[tuple[str, ...], RunResult]
@@ -133,12 +136,12 @@ def shelf(tmp_path_factory) -> Iterator[FinishedRuns]:
     files: dict[Path, tuple[int, int]] = {}
     for ran in shelf.ran.values():
         files |= _seen(ran.folder) if ran.folder is not None else {}
-    assert files == shelf.files, "a test changed a run that others read: it wants `copied`"
+    assert files == shelf.files, "a test changed a shared run; use the fixture `copied`"
 
 
 @pytest.fixture
 def finished(run, shelf) -> Callable[..., RunResult]:
-    """`run`, made once for all tests that give the same overrides and only read the folder."""
+    """Like `run`, but tests with equal overrides share one run; they may only read its folder."""
 
     def get(*overrides: str, birds: bool = True) -> RunResult:
         key = (*overrides, *(() if birds else ("no birds",)))
@@ -154,7 +157,7 @@ def finished(run, shelf) -> Callable[..., RunResult]:
 
 @pytest.fixture
 def copied(finished, tmp_path) -> Callable[..., RunResult]:
-    """A finished run in a folder of one's own, to be damaged or moved."""
+    """A copy of a finished run, which the test may damage or move."""
 
     def get(*overrides: str) -> RunResult:
         ran = finished(*overrides)
@@ -167,7 +170,7 @@ def copied(finished, tmp_path) -> Callable[..., RunResult]:
 
 @pytest.fixture
 def sweep(places, capfd) -> Callable[..., tuple[int, str]]:
-    """Run a sweep; its exit code and what it printed."""
+    """Run a sweep -> its exit code and its standard output."""
 
     def start(*overrides: str) -> tuple[int, str]:
         capfd.readouterr()
@@ -178,7 +181,7 @@ def sweep(places, capfd) -> Callable[..., tuple[int, str]]:
 
 
 def last_of_each(*overrides: str) -> dict[str, str]:
-    """An override given twice is an error to Hydra: here the last one stands."""
+    """Keep the last override of each key: Hydra refuses a key that is given twice."""
     return {item.partition("=")[0]: item for item in overrides}
 
 
@@ -198,8 +201,8 @@ FINETUNE = (
     "task.epochs=3",
     "task.batch_size=4",
     "runtime.stack_check=false",
-    "runtime.device=cpu",  # bit-equal resumes and two ranks, whatever GPUs there are
-    # whatever a recipe takes today
+    "runtime.device=cpu",  # for bit-equal resumes and two ranks on any machine
+    # fixed here, so that a change of the recipe does not reach these tests
     "task.learning_rate=5e-4",
     "task.warmup_steps=2",
     "task.final_rate=0.01",
@@ -213,13 +216,13 @@ FINETUNE = (
     "task.ema=null",
     "task.select=top1",
 )
-# a job that other tests do not disturb: no commit and no patch is part of what it answers
+# environment of a job that does not depend on the git checkout or on other tests
 ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 JOB = """
 import multiprocessing, os, resource, signal, sys
 for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, signal.SIG_DFL)  # what the server is deaf to
-multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
+    signal.signal(number, signal.SIG_DFL)  # the server ignores them
+multiprocessing.set_start_method("fork", force=True)  # as in a process started by the user
 os.environ.update(environment)
 said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(said, 1), os.dup2(said, 2)
@@ -236,7 +239,7 @@ script()
 
 @pytest.fixture
 def finetune(run, monkeypatch) -> Callable[..., RunResult]:
-    """`run` with the options of a small finetune, outside any git checkout, on one thread."""
+    """Run a small finetune in this process, outside any git checkout, on one thread."""
     for name, value in ALONE.items():
         monkeypatch.setenv(name, value)
 
@@ -249,13 +252,13 @@ def finetune(run, monkeypatch) -> Callable[..., RunResult]:
 
 @pytest.fixture
 def run_files(tmp_path) -> Callable[[str], list[Path]]:
-    """here(pattern) -> matching paths in the folders of the run r."""
+    """run_files(pattern) -> sorted matching paths below the folder of the run r."""
     return lambda pattern: sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
 
 
 @pytest.fixture
 def stop_after(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
-    """stopping(steps): a finetune in the block is sent SIGTERM after so many steps."""
+    """stop_after(steps): within the block, a finetune receives SIGTERM after that step."""
 
     @contextmanager
     def start(steps: int) -> Iterator[None]:
@@ -278,7 +281,7 @@ def stop_after(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
 
 @dataclass
 class StartedJob:
-    """A job in a process of its own."""
+    """A job in a child process."""
 
     process: Any
     log: Path
@@ -289,7 +292,7 @@ class StartedJob:
 
     @property
     def line(self) -> str:
-        """The one line that told the failure."""
+        """The single error line of a failed job."""
         (line,) = [text for text in self.output.splitlines() if text.startswith("fgvc: ")]
         return line
 
@@ -298,7 +301,7 @@ class StartedJob:
         return not self.process.is_alive()
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for something that comes true while it runs."""
+        """Wait until a condition holds while the job runs."""
         until(lambda: condition() or self.ended)
         assert condition(), self.output
 
@@ -306,7 +309,7 @@ class StartedJob:
         os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = 240.0) -> int:
-        """Its exit code; negative: the signal that ended it."""
+        """Wait for the exit code; a negative code is the signal that ended the job."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running: {self.output}"
         return self.process.exitcode
@@ -314,13 +317,13 @@ class StartedJob:
 
 @pytest.fixture
 def start_job(places, tmp_path) -> Iterator[Callable[..., StartedJob]]:
-    """Start a job in a process forked from a server that has torch loaded already.
+    """Start a job in a process forked from a server that has already loaded torch.
 
-    most: bytes that a file of its can hold, as on a full disk. setup: code that is run first.
-    bare: only the options that are given.
+    most: limit of a file in bytes, as on a full disk. setup: code to execute before the job.
+    bare=True: without any default override.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fgvc.launch.fork_server"])  # as a sweep of this process does
+    context.set_forkserver_preload(["fgvc.launch.fork_server"])  # as a sweep in this process does
     jobs: list[StartedJob] = []
 
     def start(
@@ -354,7 +357,7 @@ def start_job(places, tmp_path) -> Iterator[Callable[..., StartedJob]]:
 
 @pytest.fixture
 def start_finetune(start_job) -> Callable[..., StartedJob]:
-    """Start a small finetune, or with other options another job, in a process of its own."""
+    """Start a small finetune, or another job with other `options`, in a child process."""
 
     def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> StartedJob:
         return start_job(*options, *overrides, **environment)
@@ -364,7 +367,7 @@ def start_finetune(start_job) -> Callable[..., StartedJob]:
 
 @dataclass
 class Node:
-    """A torchrun that stands for a machine."""
+    """A torchrun process that stands for one machine."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -387,7 +390,7 @@ class Node:
 
 @pytest.fixture
 def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
-    """Start a finetune on two machines of one process each, both of them this one."""
+    """Start a finetune on two nodes of one process each, both on this machine."""
     started: list[Node] = []
 
     def start(*overrides: str) -> list[Node]:
@@ -420,10 +423,10 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for something that must come true."""
+    """Wait until a condition holds; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
         time.sleep(0.005)
 
 
@@ -434,7 +437,7 @@ def wait_until() -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a finetune left that another one, which took the same course, must have left too."""
+    """The part of a finetune's record that an identical finetune must reproduce exactly."""
 
     checkpoint: bytes
     predictions: bytes
@@ -444,7 +447,7 @@ class RunOutcome:
 
 @pytest.fixture
 def read_outcome() -> Callable[[Path], RunOutcome]:
-    """told(folder) -> what does not depend on how often a run was interrupted, nor on the clock."""
+    """read_outcome(folder) -> the part of a record that does not depend on interruptions or time."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read(folder: Path) -> RunOutcome:

@@ -1,4 +1,4 @@
-"""Fixtures: a folder of awkward names, a finetune that is stopped, and its undisturbed twin."""
+"""Fixtures: a folder with awkward names, a stopped finetune, and its undisturbed outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.steps import EVERYTHING
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """A folder of one's own: awkward names, three classes that differ in brightness."""
+    """A folder dataset with awkward names: three classes that differ in brightness."""
     root = tmp_path / "my birds = 2024 é"
     rng = np.random.default_rng(0)
     for level, name in enumerate(("Pie grièche", "a=b, c", "Ram C∕V 'x'")):
@@ -28,13 +28,13 @@ def pictures(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def outcome_cache():
-    """What `whole` found, for all tests."""
+    """The outcome of `undisturbed_outcome`, shared by all tests."""
     return []
 
 
 @pytest.fixture
 def undisturbed_outcome(finetune, tmp_path, read_outcome, outcome_cache):
-    """What a finetune with everything leaves when nobody disturbs it."""
+    """undisturbed_outcome() -> the outcome of an uninterrupted finetune with EVERYTHING."""
 
     def run_once():
         if not outcome_cache:
@@ -48,7 +48,7 @@ def undisturbed_outcome(finetune, tmp_path, read_outcome, outcome_cache):
 
 @pytest.fixture
 def stop_finetune(finetune, stop_after):
-    """Stop a finetune after so many steps, as a signal does, but in this process."""
+    """stop_finetune(steps) stops a finetune in this process by SIGTERM after that step."""
 
     def start(steps, *more):
         with stop_after(steps):

@@ -1,7 +1,7 @@
-"""A finished run -> the same run with a lie in it, every digest recomputed: a consistent forgery.
+"""A finished run -> a consistent forgery: one changed value, with every digest recomputed.
 
-The forger knows the code and owns the folder. What the audit still finds, it finds because two
-files contradict each other, or because the code says otherwise.
+The forger knows the code and owns the folder. The audit can only find the forgery if two files
+contradict each other, or if the code contradicts them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Leaf = tuple[str | int, ...]  # keys from the root of a JSON document to one val
 
 
 def reseal(folder: Path) -> None:
-    """artifacts.json, retention.json and status.json of what lies there now, as of its run."""
+    """Rewrite artifacts.json, retention.json and status.json to match the current files."""
     (folder / "artifacts.json").write_text(json.dumps(folders.index_files(folder)))
     stamp, sealed_at = json.loads((folder / "env_stamp.json").read_text()), folders.now()
     own = "/".join(str(part) for part in (stamp["run_id"], *names(folder)))
@@ -35,7 +35,7 @@ def reseal(folder: Path) -> None:
 
 
 def names(folder: Path) -> tuple[str, str]:
-    """The names of the folders of a run: of its config and of its checkpoint."""
+    """Folder names of a run: short hashes of its config and of its checkpoint."""
     config, ckpt = (
         hashing.sha256_file(folder / name)[: folders.SHORT]
         for name in ("config.canonical.json", checkpoint.FILE)
@@ -56,17 +56,17 @@ def rewrite_checkpoint(
     change: Callable[[Plain], object] = lambda facts: None,
     tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> None:
-    """Write ckpt.bin again with other facts or tensors, its content digest recomputed."""
-    (folder / "artifacts.json").unlink(missing_ok=True)  # it holds the digest of the old one
+    """Rewrite ckpt.bin with other facts or tensors and a new content digest."""
+    (folder / "artifacts.json").unlink(missing_ok=True)  # it holds the digest of the old checkpoint
     old_tensors, facts, _ = checkpoint.read(folder / checkpoint.FILE)
     change(facts)
     checkpoint.write(folder, tensors(old_tensors), facts)
 
 
 def seal(folder: Path) -> Path:
-    """Make the forgery consistent, give the folder its new names, and return it.
+    """Make the forgery consistent, rename the folder to match its new hashes, and return it.
 
-    The config's hash goes into the stamp, the checkpoint, the reads of test and the retention.
+    The hash of the config is written to the stamp, the checkpoint, the metrics and the retention.
     """
     config = hashing.sha256_file(folder / "config.canonical.json")
     stamp = json.loads((folder / "env_stamp.json").read_text())
@@ -86,7 +86,7 @@ def seal(folder: Path) -> Path:
 
 
 def leaves(plain: Plain, path: Leaf = ()) -> Iterator[tuple[Leaf, Plain]]:
-    """Every value of a JSON document that is no mapping and no list, with its path."""
+    """Every value of a JSON document that is neither a mapping nor a list, with its path."""
     if isinstance(plain, dict | list) and plain:
         pairs = plain.items() if isinstance(plain, dict) else enumerate(plain)
         for key, value in pairs:
@@ -103,7 +103,7 @@ def put(plain: Plain, path: Leaf, value: Plain) -> None:
 
 
 def forge_value(value: Plain) -> Plain:
-    """Another value of the same kind, as a forger would choose it."""
+    """Another plausible value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

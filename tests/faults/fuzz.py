@@ -1,8 +1,8 @@
-"""A door and its sound files -> what it makes of damaged ones, in a child that may die.
+"""A door (a reader) and its valid files -> its behaviour on damaged files, in a child that may die.
 
-A door reads one file. It returns, or raises UserError, ConfigError or OSError with a file name, in
-one line; it stays within a bound of memory, ends, and leaves no temporary and nothing outside its
-folder. Anything else is a finding, with the number that makes the input again.
+A door reads one file. It must return or raise UserError, ConfigError or OSError with a file name,
+in one line. It must stay within a memory limit, end, and leave no temporary file and nothing
+outside its folder. Any other behaviour is a finding, stored with the number of its input.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from fgvc.types import UserError
 from tests.faults.mutate import mutated
 
 Read = Callable[[Path], object]
-MEMORY = 1 << 30  # bytes that a door may take beyond what the process has
-PATIENCE = 30.0  # seconds until an input counts as a hang
-ENOUGH = 3  # findings of one door, after which it is left
+MEMORY = 1 << 30  # bytes that a door may allocate
+PATIENCE = 30.0  # seconds after which an input counts as a hang
+ENOUGH = 3  # number of findings after which a door is skipped
 
 
 @dataclass(frozen=True)
 class Door:
-    """seeds: sound files; none: it makes its inputs itself, from the number that the file holds.
+    """A reader under test.
 
-    read: what opens one. suffix: of its name.
+    seeds: valid files; if empty, `read` generates its input from the number in the file.
+    read: opens a file. suffix: ending of the file name.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Door:
 
 @dataclass
 class Finding:
-    number: int  # of the input; -1 for one of the corpus
+    number: int  # number of the input; -1 for a file of the corpus
     what: str
     trace: str = ""
     data: bytes = b""
@@ -59,7 +60,7 @@ class Finding:
 
 @dataclass
 class Count:
-    """What a door did with its inputs."""
+    """Number of inputs of a door, refusals and findings."""
 
     inputs: int = 0
     refused: int = 0
@@ -67,7 +68,7 @@ class Count:
 
 
 def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> Count:
-    """Give it the damaged files of these numbers for so many seconds, and at least one."""
+    """Read the damaged files of these numbers for `seconds`, and at least one of them."""
     end, count, waiting = time.monotonic() + seconds, Count(), iter(numbers)
     while len(count.findings) < ENOUGH:
         try:
@@ -83,7 +84,7 @@ def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> C
 
 
 def replay(door: Door, scratch: Path, inputs: Sequence[bytes]) -> Count:
-    """Give it these files."""
+    """Read these files."""
     count, remaining = Count(), [(-1, data) for data in inputs]
     while remaining:
         before = count.inputs
@@ -93,7 +94,7 @@ def replay(door: Door, scratch: Path, inputs: Sequence[bytes]) -> Count:
 
 
 def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: Count) -> int:
-    """Read inputs in one child until one is a finding or time is over; returns the last number."""
+    """Read inputs in one child until a finding or until `end`; returns the last number."""
     folder = scratch / "box" / "inside"
     shutil.rmtree(scratch, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -108,7 +109,7 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
         while not finished:
             ready, _, _ = select.select([stream], [], [], PATIENCE)
             line = stream.readline() if ready else b""
-            if not line:  # silent: it hangs; closed: it died
+            if not line:  # no line: the child hangs; closed pipe: it died
                 break
             message = json.loads(line)
             number = message.get("number", number)
@@ -132,8 +133,8 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
 
 
 def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) -> None:
-    """Never returns."""
-    faulthandler.disable()  # a crash is a finding, and its dump would go to the terminal
+    """Read the inputs and report to the pipe; never returns."""
+    faulthandler.disable()  # a crash is a finding; its dump must not reach the terminal
     try:
         silence = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -150,7 +151,7 @@ def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) 
             if end is not None and time.monotonic() >= end:
                 break
         _say(pipe, over=True)
-    except BaseException:  # of this harness, as when a door has left no memory
+    except BaseException:  # in this harness, for example because the door left no memory
         _say(pipe, finding=("the harness failed", traceback.format_exc()))
     finally:
         os._exit(0)
@@ -174,7 +175,7 @@ def _say(pipe: int, **message: object) -> None:
 
 
 def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
-    """ "" where it was read, "refused", or what is wrong, with the trace."""
+    """("", "refused" or the problem, the traceback of the problem)."""
     file = folder / f"input{door.suffix}"
     file.write_bytes(data)
     refused = ""
@@ -182,7 +183,7 @@ def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
         door.read(file)
     except (UserError, ConfigError) as error:
         refused = "refused"
-        if "\n" in str(error).strip("\n"):  # other control characters are spelt out in print
+        if "\n" in str(error).strip("\n"):  # other control characters are escaped when printed
             return f"a message of several lines: {str(error)[:300]!r}", traceback.format_exc()
     except OSError as error:
         refused = "refused"
@@ -195,7 +196,7 @@ def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
 
 
 def _left(folder: Path, file: Path) -> list[str]:
-    """Temporaries beside the input, and anything outside its folder; all of it is removed."""
+    """Remove and return temporary files beside the input, and files outside its folder."""
     inside = [path for path in folder.iterdir() if path != file]
     outside = [path for path in folder.parent.iterdir() if path != folder]
     temporary = sorted(folder.rglob("*.tmp"))
@@ -206,7 +207,7 @@ def _left(folder: Path, file: Path) -> list[str]:
 
 
 def summary(door: Door, count: Count, seconds: float) -> str:
-    """One line: the door, its inputs, how many were refused, what was found."""
+    """One line: the door, its number of inputs, refusals and findings, and the rate."""
     rate = count.inputs / seconds if seconds else 0.0
     return (
         f"{door.name:<24}{count.inputs:>8} inputs {count.refused:>8} refused "

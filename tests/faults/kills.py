@@ -1,7 +1,7 @@
-"""Jobs that are killed at random moments -> what they left, and what the same command makes of it.
+"""Kill jobs at random moments -> the files they leave, and the result of the same command again.
 
-A kill is determined by its seed: the job, the kind of moment (time or write), the moment as a share
-of the undisturbed run, and whether the whole process group dies or its leader alone.
+The seed of a kill determines the job, the kind of moment (time or write), the moment as a fraction
+of the undisturbed run, and whether the whole process group or only its leader is killed.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from fgvc.report.audit import FAIL, run_audit
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("cache", "data", "output", "multirun", "weights")
-PATIENCE = 120.0  # seconds until a job counts as hanging
+PATIENCE = 120.0  # seconds after which a job counts as hanging
 ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What a seed means."""
+    """One kill, as determined by its seed."""
 
     seed: int
     job: str
     by: str  # "time" or "write"
     share: float  # of the duration or of the number of writes
-    group: bool  # every process of the job, not only the first
+    group: bool  # kill every process of the job, not only the first
 
     @staticmethod
     def of(seed: int, jobs: Sequence[str]) -> Kill:
@@ -49,7 +49,7 @@ class Kill:
 
 @dataclass
 class Outcome:
-    """How one kill ended. state: "killed", "ended" (before the moment) or "wrong"."""
+    """Result of one kill. state: "killed", "ended" (before that moment) or "wrong"."""
 
     kill: Kill
     state: str
@@ -68,13 +68,13 @@ class Outcome:
 
 
 class Log:
-    """One JSON line per kill; a second run continues after the seeds that it holds."""
+    """One JSON line per kill; a second run skips the seeds that are in the log."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self.outcomes: list[Outcome] = []
         if file is not None and file.exists():
-            # a line that a killed run left unfinished is repeated
+            # the seed of an incomplete last line is repeated
             lines = file.read_text().splitlines(keepends=True)
             complete_lines = [line for line in lines if line.endswith("\n")]
             self.outcomes = [Outcome.parse(line) for line in complete_lines]
@@ -91,7 +91,7 @@ class Log:
                 file.write(outcome.line() + "\n")
 
     def summary(self) -> list[str]:
-        """A table: kills of each job by kind of moment and by outcome."""
+        """A table: number of kills per job, by kind of moment and by outcome."""
         head = ("time", "write", "killed", "ended", "wrong")
         lines = [f"{'job':<10}" + "".join(f"{name:>8}" for name in head)]
         jobs = dict.fromkeys(outcome.kill.job for outcome in self.outcomes)
@@ -107,7 +107,7 @@ class Log:
 
 @dataclass
 class RunResult:
-    """A job that ended: exit code (negative: a signal), seconds, writes, and what it printed."""
+    """A job that ended: exit code (negative: a signal), seconds, writes and output."""
 
     code: int
     seconds: float
@@ -143,7 +143,7 @@ class Zygote:
         at: int | None = None,
         group: bool = True,
     ) -> RunResult:
-        """Run a job to its end, or kill it after some seconds or at one of its writes."""
+        """Run a job to its end, or kill it after `after` seconds or at its write number `at`."""
         self.number += 1
         log, counter = (self.scratch / f"{name}-{self.number}" for name in ("log", "writes"))
         strike = {"root": str(root), "counter": str(counter), "at": at}
@@ -171,7 +171,7 @@ class Zygote:
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
 
     def _line(self, seconds: float, late_is_fine: bool = False) -> Any:
-        """The next line of the server; None if it is late."""
+        """The next line of the server; None after `seconds` without a line."""
         stream = self.process.stdout
         assert stream is not None
         ready, _, _ = select.select([stream], [], [], seconds)
@@ -182,7 +182,7 @@ class Zygote:
 
 
 def _wait_for_group(group: int) -> None:
-    """Until no process of the group runs: a job notices that its sweep is gone, and ends."""
+    """Wait until no process of the group runs: a job ends once its sweep has died."""
     end = time.monotonic() + PATIENCE
     while _runs(group):
         assert time.monotonic() < end, f"a process of group {group} still runs"
@@ -198,20 +198,20 @@ def _runs(group: int) -> bool:
     return False
 
 
-# --- a job, and what must hold ---
+# --- a job, and the checks after its kill ---
 
 
 @dataclass
 class Subject:
-    """A job that is killed: its overrides, what stands there before, and what it must end with."""
+    """A job to kill: its overrides, the files before its start, and its expected result."""
 
     name: str
     overrides: Callable[[Path], Sequence[str]]
     result: Callable[[Path], Any]
-    template: Path | None = None  # what lies in the root before it starts
+    template: Path | None = None  # content of the root before the start
     setup: str = ""
-    find_torn: Callable[[Path], Iterable[str]] = lambda root: ()  # what is torn, in one line each
-    refusal: str = ""  # of the same command once the result lies there whole
+    find_torn: Callable[[Path], Iterable[str]] = lambda root: ()  # torn files, one line each
+    refusal: str = ""  # message of the same command if the result is already complete
     expected: Any = None
     seconds: float = 0.0
     writes: int = 0
@@ -225,8 +225,8 @@ class Subject:
             shutil.copytree(self.template, root)
 
     def measure(self, zygote: Zygote, root: Path) -> None:
-        """The undisturbed run: its result, duration and number of writes."""
-        for _ in range(2):  # the first one loads what the server could not
+        """Run the job undisturbed and store its result, duration and number of writes."""
+        for _ in range(2):  # the first run loads modules that the server lacks
             self.begin(root)
             self.command = [*places(root), *self.overrides(root)]
             ran = zygote.run(root, self.command, self.setup)
@@ -235,7 +235,7 @@ class Subject:
         assert self.writes > 0
 
     def survive(self, kill: Kill, zygote: Zygote, root: Path) -> Outcome:
-        """Kill the job, check what lies there, run it again, compare."""
+        """Kill the job, check its files, run it again and compare the result."""
         start = time.monotonic()
         self.begin(root)
         moment = (
@@ -263,13 +263,13 @@ def places(root: Path) -> list[str]:
 
 
 def records(root: Path) -> list[Path]:
-    """Every folder that says that it is a complete run."""
+    """Every folder whose status says that it is a complete run."""
     folders = (path.parent for path in (root / "output").glob("*/*/*/status.json"))
     return [folder for folder in folders if folder.name != "in-progress"]
 
 
 def torn_records(root: Path) -> list[str]:
-    """What an audit finds wrong in folders that look complete."""
+    """Failed audit checks of the folders that look complete."""
     return [
         f"{folder.name}: {result.id}: {result.evidence}"
         for folder in records(root)
@@ -279,7 +279,7 @@ def torn_records(root: Path) -> list[str]:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Temporaries, unfinished runs and trash: nothing that stays after a whole run."""
+    """Temporary files, unfinished runs and trash: a complete run leaves none of them."""
     return sorted(
         path
         for path in root.rglob("*")

@@ -1,7 +1,7 @@
-"""Bytes of a sound file and a number -> bytes of a damaged one, the same for the same number.
+"""Bytes of a valid file and a number -> bytes of a damaged file, a function of the number.
 
-Plain damage: flipped bits, cuts, splices, repeated blocks, extreme lengths. Damage that keeps the
-frame of a format sound, so that the reader behind the frame is reached: a leaf of JSON, the header
+Plain damage: flipped bits, cuts, splices, repeated blocks, extreme lengths. Framed damage keeps the
+frame of a format valid, so that it reaches the reader behind the frame: a leaf of JSON, the header
 of safetensors, a member of a zip archive, a chunk of PNG, a header of tar.
 """
 
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MOST = 1 << 16  # bytes of a mutated input
+MOST = 1 << 16  # maximum bytes of a mutated input
 ODD = (
     None,
     True,
@@ -74,7 +74,7 @@ TOKENS = (
 
 
 def mutated(seeds: Sequence[bytes], number: int) -> bytes:
-    """The input of this number: one of the seeds, damaged one to four times."""
+    """Input number `number`: a random seed, damaged one to four times."""
     rng = random.Random(number)
     data = rng.choice(seeds)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
@@ -125,7 +125,7 @@ def noise(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def length(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """An extreme number where a length may stand."""
+    """Write an extreme number at a random place, which may be a length field."""
     size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
     at = rng.randrange(max(len(data) - size, 0) + 1)
     if rng.random() < 0.5:
@@ -135,7 +135,7 @@ def length(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def token(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """Another word or number in the place of one of a text."""
+    """Replace a word of a text by another word or number."""
     words = list(re.finditer(rb"[\w.+-]+", data[:MOST]))
     if not words:
         return data + rng.choice(TOKENS)
@@ -144,7 +144,7 @@ def token(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def line(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """A line repeated, dropped or moved."""
+    """Repeat, drop or move a line."""
     lines = data.splitlines(keepends=True) or [b""]
     at = rng.randrange(len(lines))
     chosen = lines.pop(at)
@@ -161,7 +161,7 @@ def _range(data: bytes, rng: random.Random) -> tuple[int, int]:
     return start, min(len(data), start + rng.choice((1, 4, 16, 64, 1024, MOST)))
 
 
-# --- damage within a sound frame ---
+# --- damage within a valid frame ---
 
 
 def _framed(data: bytes) -> list[Mutation]:
@@ -180,7 +180,7 @@ def _framed(data: bytes) -> list[Mutation]:
 
 
 def leaf(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """A value of a JSON document replaced, dropped or renamed; of JSON lines, in one line."""
+    """Replace, drop or rename a value of a JSON document, or of the first of several JSON lines."""
     head, _, rest = data.partition(b"\n")
     for text, after in ((data, b""), (head, b"\n" + rest)):
         try:
@@ -213,7 +213,7 @@ def _leaf(document: Any, rng: random.Random) -> bytes:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) of a document."""
+    """Every (container, key) pair of a JSON document."""
     places: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
@@ -226,7 +226,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def tensor_header(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """The JSON header of safetensors, with its length made right again."""
+    """Damage the JSON header of safetensors and correct its length."""
     size = int.from_bytes(data[:8], "little")
     if size > len(data) - 8:
         return length(data, rng, seeds)
@@ -235,7 +235,7 @@ def tensor_header(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> by
 
 
 def member(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """A member of a zip archive damaged, renamed, dropped or repeated; the archive stays sound."""
+    """Damage, rename, drop or repeat a member of a zip archive; the archive stays valid."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
@@ -259,14 +259,14 @@ def member(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
             members[at] = (name, rng.choice(_framed(content) or PLAIN)(content, rng, seeds))
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as archive:
-        warnings.simplefilter("ignore")  # of a name that comes twice
+        warnings.simplefilter("ignore")  # about duplicate names
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
     return out.getvalue()
 
 
 def chunk(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """A chunk of a PNG damaged, dropped or repeated, with its checksum made right again."""
+    """Damage, drop or repeat a chunk of a PNG and correct its checksum."""
     chunks, at = [], 8
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -293,7 +293,7 @@ def chunk(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def tar_header(data: bytes, rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """A field of the first header of a tar, with its checksum made right again."""
+    """Replace a field of the first header of a tar and correct its checksum."""
     header = bytearray(data[:512])
     start, size, values = rng.choice(
         (

@@ -1,9 +1,9 @@
 """Run the tests that inject faults, and print the fault table with their results.
 
 `pytest -p tests.faults.plugin -m fault` runs them all; `--fault-group=disk` and
-`--fault-row=20,21` run a part. The exit code is 1 if a row failed or no test of it ran. A row that
-the table calls open is red in print and leaves the exit code alone, as long as its tests are
-strict expected failures and do fail; once none fails, the entry must go.
+`--fault-row=20,21` run some of them. The exit code is 1 if a row failed or no test of it ran. A
+row that the table marks as open is printed red and does not change the exit code, while its tests
+are strict expected failures and do fail. Once none of them fails, remove its `open` entry.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import pytest
 
 from tests.faults.table import GROUPS, ROWS, Row
 
-PROPERTY = "fault"  # of a test's report, which reaches the controller of pytest-xdist
+PROPERTY = "fault"  # property of a test report; reaches the controller of pytest-xdist
 WIDTH = 96
 COLOURS = {"passed": "green", "FAILED": "red", "no test": "red", "open": "red"}
 
 
 @dataclass
 class Outcomes:
-    """How the tests of one row ended, by their node ids."""
+    """Node ids of the tests of one row, by outcome."""
 
     passed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    expected: set[str] = field(default_factory=set)  # failed, as their xfail mark says
+    expected: set[str] = field(default_factory=set)  # failed as their xfail mark expects
 
     def add(self, report: pytest.TestReport) -> None:
         expected = hasattr(report, "wasxfail")
-        if report.failed or (expected and report.passed):  # an unexpected pass too
+        if report.failed or (expected and report.passed):  # including an unexpected pass
             self.failed.add(report.nodeid)
         elif expected:
             self.expected.add(report.nodeid)
@@ -43,15 +43,15 @@ class Outcomes:
         return self.passed | self.failed | self.expected
 
     def result(self, row: Row) -> tuple[str, str]:
-        """passed, FAILED, open or no test; and what else there is to say."""
+        """("passed", "FAILED", "open" or "no test", an explanation or "")."""
         if not self.tests:
-            return "no test", "no test that bears its mark ran"
+            return "no test", "no test with its mark ran"
         if self.failed:
             return "FAILED", "failed: " + ", ".join(sorted(map(_short_node, self.failed)))
         if row.open and not self.expected:
             return "FAILED", "none of its tests fails as expected: remove `open` from its entry"
         if self.expected and not row.open:
-            return "FAILED", "an expected failure of a row that the table does not call open"
+            return "FAILED", "an expected failure, but the table does not mark the row as open"
         return ("open", row.open) if row.open else ("passed", "")
 
 
@@ -76,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def select_rows(groups: str, numbers: str) -> list[Row]:
-    """The rows of these groups and numbers; all of them if neither is given."""
+    """Rows of these groups and numbers; all rows if neither is given."""
     names, row_numbers = _words(groups), _words(numbers)
     if unknown := [name for name in names if name not in GROUPS]:
         raise pytest.UsageError(f"--fault-group={unknown[0]}: the groups are {', '.join(GROUPS)}")
@@ -101,7 +101,7 @@ def rows_of(item: pytest.Item) -> list[int]:
 
 
 class FaultTable:
-    """Selects the tests of the chosen rows, gathers their reports and prints the table."""
+    """Selects the tests of the chosen rows, collects their reports and prints the table."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.outcomes: dict[Row, Outcomes] = {row: Outcomes() for row in rows}
@@ -148,7 +148,7 @@ class FaultTable:
         return self.outcomes[row].result(row)
 
     def lines(self, row: Row) -> Iterator[str]:
-        """The row of the table: its number, result, count, fault; then the names of its tests."""
+        """Lines of one row: number, result, number of tests and fault, then the test names."""
         result, remark = self._result(row)
         tests = self.outcomes[row].tests
         head = f"{row.number:>3} {result:<8}{len(tests):>4} test{'s' if len(tests) != 1 else ' '}  "

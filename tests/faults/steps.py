@@ -1,4 +1,4 @@
-"""Steps that the injected tests share."""
+"""Steps and options that the fault tests share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# 16 patches and the smallest backbone: for what is not about pixels
+# 16 patches and the smallest backbone, for tests that do not depend on the pixels
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
 
 
@@ -26,11 +26,11 @@ def assert_one_line(ran, *words):
 
 
 def listed_images(ran, part):
-    """The images of a part of the split, as the record lists them."""
+    """Paths of a split, as listed in the record."""
     return (ran.folder / f"splits/{part}.txt").read_text(encoding="utf-8").splitlines()
 
 
-EVERYTHING = (  # that is drawn at random, averaged or counted, with a state after every step
+EVERYTHING = (  # every random, averaged or counted option, with a state after every step
     "task.drop_path=0.3",
     "task.mixup=0.8",
     "task.cutmix=1.0",
@@ -66,7 +66,7 @@ def set_key(facts: dict[str, Any], key: str, value: object) -> None:
 
 
 def call_with_limited_memory(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with 3 GiB of address space beyond what is mapped now."""
+    """Call with at most 3 GiB of address space beyond the currently mapped memory."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))

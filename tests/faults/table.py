@@ -1,9 +1,9 @@
-"""The fault table: what is injected, what must then happen, and the group that runs it alone.
+"""The fault table: the injected fault, the required behaviour and the group of each row.
 
-A test that injects a row bears `@pytest.mark.fault(ROW)`, wherever it stands. `make faults` runs
-these tests and prints every row with its tests and its result (`tests/faults/plugin.py`). A group
-has the name of its file: `make faults GROUP=disk` runs the rows of `tests/faults/test_disk*.py`,
-with their tests in other folders.
+A test that injects a fault is marked `@pytest.mark.fault(ROW)`, in any test file. `make faults`
+runs these tests and prints every row with its tests and result (`tests/faults/plugin.py`). A group
+is named after its file: `make faults GROUP=disk` runs the rows of `tests/faults/test_disk*.py`,
+including their tests in other folders.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. open: why its strictest test is still expected to fail; empty: it must pass."""
+    """One fault. open: why its strictest test still fails; empty: all its tests must pass."""
 
     number: int
     group: str
@@ -32,17 +32,17 @@ _ROWS = [
         (
             1,
             "SIGKILL at random moments while a checkpoint or state is written",
-            "the state before it loads, no file is torn, the next start sweeps temporaries",
+            "the previous state loads, no file is torn, the next start removes temporary files",
         ),
         (
             2,
             "SIGKILL between the checkpoint and the metrics or status",
-            "the resumed run ends with the bits of an undisturbed run",
+            "the resumed run is bit-equal to an undisturbed run",
         ),
         (
             3,
             "SIGTERM or SIGUSR1 within an epoch",
-            "the step ends, a state is saved, status preempted, exit 75, bit-equal resume",
+            "the step finishes, a state is saved, status preempted, exit 75, bit-equal resume",
         ),
         (4, "a second SIGTERM or Ctrl-C", "the process ends at once; its files stay consistent"),
     ),
@@ -75,14 +75,14 @@ _ROWS = [
         (
             8,
             "the newest training state is cut short",
-            "its path is printed and the previous whole state is used",
+            "its path is printed and the previous complete state is used",
         ),
         (9, "one flipped byte in a checkpoint", "the digest differs; nothing is loaded"),
         (10, "a checkpoint that holds a malicious pickle", "refused; no code is executed"),
         (
             11,
             "an HTML page, LFS pointer or empty file as a checkpoint",
-            "one line that names what the file is",
+            "one line that names the kind of the file",
         ),
         (
             12,
@@ -106,17 +106,17 @@ _ROWS = [
         (
             14,
             "an output folder that cannot be written",
-            "refused before any work, by its name",
+            "refused before any work; the message names it",
         ),
         (
             50,
             "a flipped bit in a cache of features, manifests, memo, weights or costs",
-            "computed anew with a note; never used, never fatal",
+            "recomputed with a note; never used, never fatal",
         ),
         (
             51,
-            "SIGKILL at a rename in any folder that is written",
-            "the next start leaves no temporary there",
+            "SIGKILL at a rename in any output folder",
+            "the next start leaves no temporary file there",
         ),
         (
             58,
@@ -129,11 +129,11 @@ _ROWS = [
         (
             15,
             "two processes for one run folder",
-            "the second is refused with the holder; a dead holder's lock is free",
+            "the second is refused and the holder named; the lock of a dead process is free",
         ),
         (
             16,
-            "the output folder is complete already",
+            "the output folder is already complete",
             "skipped, or a new run_id; never mixed, never overwritten",
         ),
         (
@@ -153,41 +153,41 @@ _ROWS = [
         (
             20,
             "a training image that is cut short, empty or HTML",
-            "named, or left out and counted by policy; never another image in its place",
+            "reported, or skipped and counted, by policy; never replaced by another image",
         ),
         (
             21,
             "an evaluation image that cannot be read",
-            "counted as wrong; the number of images stays",
+            "counted as wrong; the number of images does not change",
         ),
         (
             22,
             "CMYK, grey, alpha, palette, 1-bit, 16-bit and EXIF-turned images",
-            "one defined RGB result each",
+            "one defined RGB result per kind",
         ),
-        (23, "a bomb of pixels", "refused with its path"),
+        (23, "a decompression bomb", "refused with its path"),
         (
             46,
             "EPS, PDF, MP4 or a script named .jpg",
-            "refused by kind; no other program is started",
+            "refused by kind; no external program is started",
         ),
         (
             47,
-            "pictures and archives that expand to gigabytes",
+            "images and archives that expand to gigabytes",
             "refused below a stated limit of pixels and bytes",
         ),
-        (48, "a damaged .mat file", "one line with the path; the process lives on"),
+        (48, "a damaged .mat file", "one line with the path; the process survives"),
     ),
     *_group(
         "data",
         (
             24,
             "a file of an official dataset is missing or altered",
-            "an error with the first file; one's own data get a new digest and a note",
+            "an error that names the first file; user data get a new digest and a note",
         ),
         (
             25,
-            "label maps with double names, gaps, another order or another size",
+            "label maps with duplicate names, gaps, another order or another size",
             "refused with the offending entries",
         ),
         (26, "identical images in train and test", "a warning; they are counted and listed"),
@@ -199,7 +199,7 @@ _ROWS = [
         (
             28,
             "a download that is cut short, altered or an error page",
-            "retried, then an error with address and digest; no temporary stays",
+            "retried, then an error with URL and digest; no temporary file remains",
         ),
     ),
     *_group(
@@ -207,12 +207,12 @@ _ROWS = [
         (
             29,
             "no network and nothing cached",
-            "an error within 5 s with model, revision, the command and the local way",
+            "an error within 5 s with model, revision, command and the local alternative",
         ),
         (
             34,
             "FiftyOne or its database is missing",
-            "training and evaluation finish, the export is written, the view says the fix",
+            "training and evaluation finish, the export is written, task=view names the fix",
         ),
         (
             41,
@@ -225,7 +225,7 @@ _ROWS = [
         (
             31,
             "a loss that is NaN or infinite",
-            "training stops, the good state stays, the images are named",
+            "training stops, the last good state is kept, the images are named",
         ),
         (
             32,
@@ -235,17 +235,17 @@ _ROWS = [
         (
             35,
             "TensorBoard events are cut short",
-            "the resumed run logs anew: one monotonic curve",
+            "the resumed run rewrites the events: one monotonic curve",
         ),
         (
             40,
             "a rank dies, or two ranks want one folder",
-            "the others end in bounded time, rank 0 alone writes, each image counts once",
+            "the others end in bounded time, only rank 0 writes, each image counts once",
         ),
         (
             45,
-            "uneven micro-batches over ranks with the contrastive loss; SIGTERM in a wait",
-            "the run ends in bounded time and obeys the signal",
+            "uneven micro-batches per rank with the contrastive loss; SIGTERM during a wait",
+            "the run ends in bounded time and handles the signal",
         ),
     ),
     *_group(
@@ -261,12 +261,12 @@ _ROWS = [
         (
             36,
             "no git checkout, a dirty tree, no conda, no nvidia-smi",
-            "null or dirty in the stamp; the run goes on",
+            "null or dirty in the stamp; the run continues",
         ),
         (
             54,
             "untracked secrets in the checkout",
-            "no record holds a copy of them",
+            "no record contains a copy of them",
         ),
     ),
     *_group(
@@ -274,20 +274,20 @@ _ROWS = [
         (
             37,
             "prune with a wrong clock, pins, running runs and links outside",
-            "nothing before 90 recorded days, pinned or locked goes; dry by default",
+            "no run younger than 90 recorded days, pinned or locked is deleted; dry run by default",
         ),
         (
             38,
             "SIGKILL during prune",
-            "a run is whole or absent",
+            "a run is complete or absent",
         ),
     ),
     *_group(
         "names",
         (
             39,
-            "paths and classes with spaces, `=`, `/`, either Unicode form, equal but for case",
-            "they work from end to end, and messages print the quoted form",
+            "paths and classes with spaces, `=`, `/`, either Unicode form, differing in case only",
+            "they work end to end, and messages print the quoted form",
         ),
         (
             53,
@@ -304,26 +304,26 @@ _ROWS = [
         ),
         (
             52,
-            "a pipe, a device or an endless link in the place of a file",
+            "a pipe, a device or a circular link in place of a file",
             "refused by kind, without waiting",
         ),
         (
             57,
-            "a folder or file of a dataset that may not be read",
-            "an error with its name; never taken for empty",
+            "a folder or file of a dataset without read permission",
+            "an error that names it; never treated as empty",
         ),
     ),
     *_group(
         "records",
         (
             55,
-            "a forged record whose digests are all computed anew",
-            "the audit says what it does not prove; a replay finds the forgery",
-            "stays red until replay lands",
+            "a forged record with all digests recomputed",
+            "the audit reports what it cannot prove; a replay finds the forgery",
+            "open until replay is implemented",
         ),
         (
             56,
-            "the retention or another side file of another run",
+            "the retention file or another side file comes from another run",
             "the audit finds it",
         ),
     ),

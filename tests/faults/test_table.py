@@ -123,7 +123,7 @@ def test_an_open_row_is_red_in_print_alone_while_its_test_fails(report):
     code, text = report(OPEN.format(row=55, strict=True, passes=False), "--fault-row=55")
     assert code == 0, text
     assert " 55 open       2 tests" in text
-    assert "stays red until replay lands" in text
+    assert "open until replay is implemented" in text
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -1,10 +1,10 @@
-"""A process with every library loaded that forks jobs on request, so that a job costs no imports.
+"""A process that has loaded every library and forks jobs on request: jobs need no imports.
 
     python -m tests.faults.zygote
 
 Reads one JSON object per line: the overrides of a job, its log file, environment and counter of
-writes. Answers with the pid of the child, and with its exit code once it ended. The child leads a
-session of its own: its pid is the process group of everything that it starts.
+writes. Prints the pid of the child, then its exit code once it has ended. The child leads a new
+session: its pid is the process group of every process that it starts.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def load() -> None:
     for name in (*LIBRARIES, *(name for name in modules if name.startswith(rooms))):
         importlib.import_module(name)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)  # which the server of a sweep ignores
+        signal.signal(number, signal.SIG_DFL)  # the server of a sweep ignores them
 
 
 def begin(request: dict[str, Any]) -> None:
-    """In the child: run the job as the command line does; never returns."""
+    """In the child: run the job like the command line; never returns."""
     code = 1
     try:
         os.setsid()
@@ -80,8 +80,8 @@ class Strike:
     """Counts the writes of this process below a folder, and kills it at one of them.
 
     A write is a file opened for writing, a rename, a removal, a new folder, a change of
-    permissions or an fsync. The count is that of the process or of a process forked from it,
-    whichever is larger.
+    permissions or an fsync. The counter file holds the larger count of the process and of the
+    processes forked from it.
     """
 
     def __init__(self, root: str, counter: str, at: int | None) -> None:
