@@ -447,7 +447,7 @@ class RunOutcome:
 
 @pytest.fixture
 def read_outcome() -> Callable[[Path], RunOutcome]:
-    """read_outcome(folder) -> the part of a record that does not depend on interruptions or time."""
+    """read_outcome(folder) -> the part of a record that no interruption may change."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read(folder: Path) -> RunOutcome:

@@ -143,7 +143,7 @@ def test_an_open_row_whose_tests_all_pass_is_no_longer_open(report):
 def test_an_expected_failure_hides_no_other_row(report):
     code, text = report(OPEN.format(row=5, strict=True, passes=False), "--fault-row=5")
     assert code == 1
-    assert "the table does not call open" in text
+    assert "the table does not mark the row as open" in text
 
 
 def test_wrong_choices_are_a_line(report):
