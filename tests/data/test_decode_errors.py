@@ -131,11 +131,11 @@ def test_every_format_is_read_whatever_its_suffix(tmp_path):
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that a Ghostscript on PATH would leave behind."""
     (tmp_path / "bin").mkdir()
-    program, left = tmp_path / "bin/gs", tmp_path / "mark"
-    program.write_text(f"#!/bin/sh\n: > '{left}'\n")
+    program, marker = tmp_path / "bin/gs", tmp_path / "mark"
+    program.write_text(f"#!/bin/sh\n: > '{marker}'\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    return left
+    return marker
 
 
 def read_all(file: Path) -> None:

@@ -19,10 +19,10 @@ def order():
     label_N = np.repeat(np.arange(len(COUNTS)) * 5, COUNTS)
     row_N = np.random.default_rng(1).permutation(200)[: len(label_N)]
 
-    def made(sampling: str = "uniform", batch_size: int = 8, seed: int = 3) -> Order:
+    def make(sampling: str = "uniform", batch_size: int = 8, seed: int = 3) -> Order:
         return Order(row_N, label_N, KEYS[row_N], seed, sampling, batch_size)
 
-    return made
+    return make
 
 
 def label_of(sampler: Order) -> dict[int, int]:
@@ -171,12 +171,12 @@ def test_balanced_draws_of_a_large_class_reach_all_of_it(order):
 def test_undrawn_rows_are_those_in_no_batch_of_the_steps_so_far(order, sampling):
     """At any step of any epoch, as after a resume; the parts of all ranks together."""
     sampler = order(sampling)
-    left, undrawn = set(sampler.row_N.tolist()), []
+    remaining, undrawn = set(sampler.row_N.tolist()), []
     for step in range(4 * sampler.steps_per_epoch):
-        undrawn.append(sorted(left))
+        undrawn.append(sorted(remaining))
         epoch, start = divmod(step, sampler.steps_per_epoch)
         for rank in range(3):
-            left -= set(sampler.epoch(epoch).part(start, rank, 3).row_N.tolist())
+            remaining -= set(sampler.epoch(epoch).part(start, rank, 3).row_N.tolist())
     assert [sampler.undrawn(step).tolist() for step in range(len(undrawn))] == undrawn
     assert undrawn[0] == sorted(sampler.row_N.tolist())
     assert undrawn[sampler.steps_per_epoch]  # 53 rows are no multiple of the batch

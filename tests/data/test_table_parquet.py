@@ -138,14 +138,14 @@ def test_what_a_dead_process_left_is_swept_up(images, load, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     root = load(file).manifest.root
     owner = f"{temporary_files.this_host()}.999999999"
-    left = root.parent.with_name(f".{root.parent.name}.{owner}.00000000.tmp")
-    (root.parent).rename(left)
-    (left / "images" / "foreign.jpg").touch()
+    temporary = root.parent.with_name(f".{root.parent.name}.{owner}.00000000.tmp")
+    (root.parent).rename(temporary)
+    (temporary / "images" / "foreign.jpg").touch()
     assert load(file).manifest.root == root
     assert sorted(path.name for path in root.iterdir()) == sorted(
         path.name for path in root.iterdir() if path.name != "foreign.jpg"
     )
-    assert not left.exists()
+    assert not temporary.exists()
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])

@@ -163,13 +163,13 @@ def _read_facts(path: Path) -> None:
 
 def _read_state(path: Path) -> None:
     """A resume state under the name of its bytes."""
-    named = path.with_name(f"state-00000001.{hashing.sha256_file(path)}.pt")
-    path.rename(named)
+    state_file = path.with_name(f"state-00000001.{hashing.sha256_file(path)}.pt")
+    path.rename(state_file)
     try:
-        _, state = States(path.parent, 1).load(named)
-        check_content(state, named)
+        _, state = States(path.parent, 1).load(state_file)
+        check_content(state, state_file)
     finally:
-        named.unlink()
+        state_file.unlink()
 
 
 def _read_inside(name: str, others: dict[str, bytes], read: Read) -> Read:

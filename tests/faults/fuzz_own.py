@@ -81,7 +81,7 @@ def read_picture(file: Path) -> None:
 
 
 def tars() -> Seeds:
-    made = []
+    archives = []
     for mode in ("w", "w:gz", "w:xz", "w:bz2"):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode=mode) as archive:
@@ -89,19 +89,19 @@ def tars() -> Seeds:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-        made.append(out.getvalue())
-    return made
+        archives.append(out.getvalue())
+    return archives
 
 
 def zips() -> Seeds:
-    made = []
+    archives = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", method) as archive:
             for name, data in (("a/b.txt", b"bird" * 20), ("a/é.txt", b""), ("c/", b"")):
                 archive.writestr(name, data)
-        made.append(out.getvalue())
-    return made
+        archives.append(out.getvalue())
+    return archives
 
 
 def read_archive(file: Path) -> None:
@@ -193,14 +193,14 @@ def _same(first: object, second: object) -> bool:
 def _seed_of(pattern: str, read: Callable[[Path], object]) -> Callable[[], Seeds]:
     """The bytes of the cache as `read` writes it."""
 
-    def made() -> Seeds:
+    def make() -> Seeds:
         import tempfile
 
         with tempfile.TemporaryDirectory() as name:
             read(Path(name) / "input")
             return [path.read_bytes() for path in sorted(Path(name).glob(pattern))]
 
-    return made
+    return make
 
 
 def read_lock(file: Path) -> object:

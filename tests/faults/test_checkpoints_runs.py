@@ -88,15 +88,15 @@ def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
     good = tmp_path / "good.pth"
     shutil.copy(weights, good)
     pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")
-    made = run(*pretrained, "dataset.subset=tiny", "head=knn", "head.k=3")
-    assert made.code == 0, made.err
-    digest = made.json("env_stamp.json")["weights_digest"]
+    fitted = run(*pretrained, "dataset.subset=tiny", "head=knn", "head.k=3")
+    assert fitted.code == 0, fitted.err
+    digest = fitted.json("env_stamp.json")["weights_digest"]
     data = bytearray(good.read_bytes())
     data[len(data) // 2] ^= 1
     good.write_bytes(data)
     ran = run(*pretrained, f"backbone.weights_sha256={digest}")
     assert ran.code == 2
     assert digest in ran.err
-    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    again = run("task=eval", f"checkpoint={fitted.folder}", bare=True)
     assert again.code != 0
     assert digest in again.err

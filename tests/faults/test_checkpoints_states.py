@@ -128,8 +128,8 @@ def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune
     flip_byte(best)
     before = contents(folder)
     next_run = "runtime.run_id=next"
-    named = [(f"runtime.resume='{place}'", next_run) for place in (newest, folder)]
-    for more in ((), *named):
+    resumes = [(f"runtime.resume='{place}'", next_run) for place in (newest, folder)]
+    for more in ((), *resumes):
         ran = run(*AVERAGED, *more)
         assert (ran.code, ran.folder) == (1, None)
         assert ran.err.startswith(f"fgvc: {best} (")

@@ -52,9 +52,9 @@ def left_by(target: Path, host: str | None = None, pid: int = DEAD) -> Path:
     target = Path(str(target).replace(f".{os.getpid()}.", f".{DEAD}."))  # a folder of ours
     target.parent.mkdir(parents=True, exist_ok=True)
     host = temporary_files.this_host() if host is None else host
-    left = target.with_name(f".{target.name}.{host}.{pid}.0a1b2c3d.tmp")
-    left.write_bytes(b"half")
-    return left
+    temporary = target.with_name(f".{target.name}.{host}.{pid}.0a1b2c3d.tmp")
+    temporary.write_bytes(b"half")
+    return temporary
 
 
 def temporaries(root: Path) -> list[Path]:
@@ -697,13 +697,13 @@ def test_every_other_writer_names_its_file(tmp_path, no_room, writer):
         else:
             ContentStore(target.parent).put(source)
 
-    def named() -> None:
+    def assert_named() -> None:
         with pytest.raises(OSError) as caught:
             check()
         assert caught.value.filename.startswith(str(tmp_path / "out")), caught.value
         assert "bytes needed)" in str(caught.value)
 
-    no_room(named)
+    no_room(assert_named)
 
 
 @pytest.mark.fault(13)

@@ -169,11 +169,11 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.fault(52)
-@pytest.mark.parametrize("made", [pipe, endless, linked_pipe, stub])
+@pytest.mark.parametrize("make_file", [pipe, endless, linked_pipe, stub])
 @pytest.mark.parametrize("door", READERS)
-def test_a_file_that_is_none_is_refused_by_its_kind(door, made, tmp_path, alarm):
+def test_a_file_that_is_none_is_refused_by_its_kind(door, make_file, tmp_path, alarm):
     name, read = READERS[door]
-    made(tmp_path / name)
+    make_file(tmp_path / name)
     line = refusal(lambda: read(tmp_path / name))
     # the readers of a record name its file; their callers name the folder
     assert line is None or str(tmp_path) in line or line.startswith(f"{name}: "), line

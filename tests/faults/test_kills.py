@@ -66,7 +66,7 @@ def zygote(tmp_path) -> Iterator[Zygote]:
 @pytest.fixture
 def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subject]:
     """subject(name) -> a job, measured once."""
-    root, made = tmp_path / "root", {}
+    root, subjects = tmp_path / "root", {}
     common = (*small_probe, "runtime.threads=1")
     small = (*common, "runtime.run_id=r")
     trained = (*(item for item in small if not item.startswith("head")), *TRAIN)
@@ -130,10 +130,10 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
         return weights_folder.parent
 
     def get(name: str) -> Subject:
-        if name not in made:
-            made[name] = built(name)
-            made[name].measure(zygote, root)
-        return made[name]
+        if name not in subjects:
+            subjects[name] = built(name)
+            subjects[name].measure(zygote, root)
+        return subjects[name]
 
     return get
 

@@ -85,7 +85,7 @@ def encoded(picture: Image.Image, kind: str, **save: object) -> bytes:
 @pytest.fixture
 def started_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that any of the programs which libraries start would leave behind."""
-    folder, left = tmp_path / "bin", tmp_path / "started"
+    folder, marker = tmp_path / "bin", tmp_path / "started"
     folder.mkdir()
     for name in (
         "gs",
@@ -97,13 +97,13 @@ def started_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "convert",
         "rsvg-convert",
     ):
-        (folder / name).write_text(f"#!/bin/sh\n: > '{left}'\n")
+        (folder / name).write_text(f"#!/bin/sh\n: > '{marker}'\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for it once
-    return left
+    return marker
 
 
 def doors(file: Path) -> dict[str, Callable[[], object]]:

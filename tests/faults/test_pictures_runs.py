@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 torn", None])
 def test_eval_offers_no_setting_that_it_refuses(run, pictures, content):
     """content: of the file; None: a broken link."""
-    made = folder_run(run, pictures)
+    fitted = folder_run(run, pictures)
     victim = pictures / "test/a=b, c/é 1=.jpg"
     sound = victim.read_bytes()
     victim.unlink()
@@ -31,7 +31,7 @@ def test_eval_offers_no_setting_that_it_refuses(run, pictures, content):
         victim.symlink_to("nowhere.jpg")
     else:
         victim.write_bytes(content)
-    again = ("task=eval", f"checkpoint={made.folder}", "runtime.run_id=again")
+    again = ("task=eval", f"checkpoint={fitted.folder}", "runtime.run_id=again")
     refused = run(*again, bare=True)
     assert refused.code == 1
     assert "é 1=.jpg" in refused.err

@@ -64,8 +64,8 @@ def test_a_loss_that_is_no_number_ends_it_and_the_good_state_stays(finetune, run
     usual = (*EVERYTHING, "task.mixup=0", "task.cutmix=0")
     ran = finetune(*usual)
     failed(ran, run_files, "failed", "loss is nan at step 5", "manifest row", "task.learning_rate")
-    named = ran.err.split("manifest rows ")[1].split(":")[0]
-    assert named.isdigit()  # the one image, not its batch
+    rows_named = ran.err.split("manifest rows ")[1].split(":")[0]
+    assert rows_named.isdigit()  # the one image, not its batch
     undo()
     again = finetune(*usual)
     assert again.code == 0, again.err

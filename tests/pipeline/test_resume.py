@@ -155,9 +155,12 @@ def test_each_identity_is_checked_wherever_a_state_is_taken_from(
         shutil.copytree(own, other)
         path = rewritten(other, lambda state, new={name: value}: state["identity"].update(new))
         for place in (path, other):
-            named = ("runtime.run_id=second", f'runtime.resume="{place}"')
-            refused(train(*named), f"{name}: {value[:16]} there, ")
-            refused(train(*named, "runtime.resume_force=true", "task.learning_rate=1e-3"), name)
+            resume_overrides = ("runtime.run_id=second", f'runtime.resume="{place}"')
+            refused(train(*resume_overrides), f"{name}: {value[:16]} there, ")
+            refused(
+                train(*resume_overrides, "runtime.resume_force=true", "task.learning_rate=1e-3"),
+                name,
+            )
     rewritten(own, lambda state: state["identity"].update(OTHER))
     ran = train("runtime.resume_force=true")
     refused(ran, *(f"{name}: {value[:16]} there" for name, value in OTHER.items()))
@@ -196,8 +199,8 @@ def files(tmp_path):
 
     conf = typed(composed(["backbone=vit", "backbone.size=mini", "backbone.pretrained=false"]))
     for seed in (1, 2):
-        made = build(conf.backbone, 64, WeightsSource("random", "x"), seed=seed)
-        torch.save(made.trunk.state_dict(), tmp_path / f"{seed}.pth")
+        model = build(conf.backbone, 64, WeightsSource("random", "x"), seed=seed)
+        torch.save(model.trunk.state_dict(), tmp_path / f"{seed}.pth")
     return [
         ("backbone.pretrained=true", f"backbone.weights={tmp_path / f'{seed}.pth'}")
         for seed in (1, 2)
@@ -208,9 +211,13 @@ def files(tmp_path):
 def test_force_forgives_no_other_weights(train, stop_finetune, run_files, files):
     stop_finetune(1, *files[0])
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    refused(train(*named, *files[1]), "weights_digest")
-    refused(train(*named), "weights_digest", "None here")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    refused(train(*resume_overrides, *files[1]), "weights_digest")
+    refused(train(*resume_overrides), "weights_digest", "None here")
 
 
 @pytest.mark.fault(43)
@@ -281,8 +288,8 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert first.folder.parent.name == second.folder.parent.name
 
-    def evaluate(made):
-        at = (f"checkpoint={made.folder}", f"dataset.root={pictures}", "runtime.run_id=e")
+    def evaluate(fitted):
+        at = (f"checkpoint={fitted.folder}", f"dataset.root={pictures}", "runtime.run_id=e")
         return run("task=eval", "runtime.stack_check=false", *at, bare=True)
 
     assert evaluate(first).code == 0
@@ -333,13 +340,13 @@ def test_a_refused_run_leaves_the_states_of_a_stopped_training(
     train, stop_finetune, pictures, run_files, tmp_path
 ):
     """A complete run of other data lies beside them, as when outputs of two machines are merged."""
-    made = train()
+    trained = train()
     (tmp_path / "aside").mkdir()
-    aside = shutil.move(made.folder, tmp_path / "aside")
+    aside = shutil.move(trained.folder, tmp_path / "aside")
     swap(pictures)
     stop_finetune(2, "runtime.cache_root=" + str(tmp_path / "other"))
     states = read_files(run_files("in-progress/resume/*"))
-    shutil.move(aside, made.folder)
+    shutil.move(aside, trained.folder)
     refused(train("runtime.cache_root=" + str(tmp_path / "other")), "another manifest_digest")
     assert read_files(run_files("in-progress/resume/*")) == states != {}
 
@@ -348,12 +355,12 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     train, stop_finetune, run, pictures, run_files
 ):
     """Both have the config of the training, so its run_id gives them one folder."""
-    made = train("runtime.run_id=made")
+    trained = train("runtime.run_id=made")
     stop_finetune(2)
     states = read_files(run_files("in-progress/resume/*"))
     assert states
     places = (
-        f"checkpoint={made.folder}",
+        f"checkpoint={trained.folder}",
         f'dataset.root="{pictures}"',
         "runtime.stack_check=false",
     )
@@ -369,13 +376,17 @@ def test_a_state_past_the_end_is_refused_before_anything_is_trained(
 ):
     stop_finetune(3)
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    ran = train(*named, "task.epochs=1")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    ran = train(*resume_overrides, "task.epochs=1")
     refused(
         ran, "task.epochs=1", "step 3", "steps per epoch: 2; in all: 2", "task.epochs=2 or more"
     )
     assert "resumed after" not in ran.out
-    ran = train(*named, "task.batch_size=16")  # 1 step per epoch, 2 in all
+    ran = train(*resume_overrides, "task.batch_size=16")  # 1 step per epoch, 2 in all
     refused(
         ran, "task.epochs=2", "step 3", "steps per epoch: 1; in all: 2", "task.epochs=3 or more"
     )
@@ -385,8 +396,12 @@ def test_a_state_past_the_end_is_refused_before_anything_is_trained(
 def test_a_state_at_the_very_end_is_evaluated(train, stop_finetune, run_files):
     stop_finetune(2)
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    ran = train(*named, "task.epochs=1")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    ran = train(*resume_overrides, "task.epochs=1")
     assert ran.code == 0, ran.err
     selection = ran.json("metrics.json")["selection"]
     assert (selection["steps"], selection["epochs"], selection["best_step"]) == (2, 1, 2)
@@ -406,8 +421,12 @@ def test_under_another_batch_size_each_epoch_is_judged_once(
 ):
     stop_finetune(5, "task.epochs=6")
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    ran = train(*named, "task.epochs=6", f"task.batch_size={size}")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    ran = train(*resume_overrides, "task.epochs=6", f"task.batch_size={size}")
     assert ran.code == 0, ran.err
     selection = ran.json("metrics.json")["selection"]
     assert judged_at(ran) == steps
@@ -420,8 +439,12 @@ def test_under_another_batch_size_each_epoch_is_judged_once(
 def test_under_trainval_no_epoch_of_a_state_is_the_best(train, stop_finetune, run_files):
     stop_finetune(3)
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    ran = train(*named, "final_fit=trainval")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    ran = train(*resume_overrides, "final_fit=trainval")
     assert ran.code == 0, ran.err
     selection = ran.json("metrics.json")["selection"]
     assert (selection["select"], selection["best_epoch"]) == (None, None)
@@ -502,14 +525,18 @@ def test_the_watchdog_knows_whether_a_state_was_saved(train, stop_finetune, monk
 def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stop_finetune, run_files):
     stop_finetune(1)
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
     resized = ("resolution.name=r80", "resolution.side=80")
     for options, tensor in (
         (resized, "pos_embed has shape (1, 17, 64) in the state and (1, 26, 64) here"),
         (("backbone=dinov2", "resolution.name=r56", "resolution.side=56"), "in the state and"),
         (("task.tune=head",), "the optimiser's state of "),
     ):
-        ran = train(*named, *options)
+        ran = train(*resume_overrides, *options)
         refused(ran, f"runtime.resume={folder}: ", tensor, "without runtime.resume")
         assert "state_dict" not in ran.err
         assert len(ran.err) < 700
@@ -528,8 +555,12 @@ def test_two_ranks_refuse_a_state_in_one_line(
 ):
     stop_finetune(3)
     (folder,) = run_files("in-progress")
-    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    options = (*SMALL, f"dataset.root={pictures}", *named, change, "runtime.nproc=2")
+    resume_overrides = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        "runtime.resume_force=true",
+    )
+    options = (*SMALL, f"dataset.root={pictures}", *resume_overrides, change, "runtime.nproc=2")
     job = start_finetune(*options)
     assert job.wait() == 1, job.output
     assert message in job.line

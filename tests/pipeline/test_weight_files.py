@@ -61,13 +61,13 @@ def test_a_checkpoint_finds_sharded_weights_again_by_their_digest(run, state, tm
         torch.save({key: state[key] for key in keys}, folder / name)
     index = {"weight_map": {key: name for name, keys in parts.items() for key in keys}}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    made = run(*SMALL, f"backbone.weights={folder}")
-    assert made.code == 0, made.err
+    fitted = run(*SMALL, f"backbone.weights={folder}")
+    assert fitted.code == 0, fitted.err
     shutil.rmtree(folder)
-    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    again = run("task=eval", f"checkpoint={fitted.folder}", bare=True)
     assert again.code == 0, again.err
     for name in ("metrics.json", "env_stamp.json"):
-        first, second = made.json(name), again.json(name)
+        first, second = fitted.json(name), again.json(name)
         key = "test" if name == "metrics.json" else "weights_digest"
         assert first[key] == second[key]
 

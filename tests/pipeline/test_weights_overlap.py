@@ -279,8 +279,8 @@ def stored_whole(folder: Path, conf: schema.Config) -> dict[str, torch.Tensor]:
 def test_every_family_reads_its_own_checkpoint_as_a_file_of_its_library(family, where, tmp_path):
     """The oracle is the same tensors in a file as the library saves one."""
     transfg = ("part_attention=transfg", "part_attention.stride=12")
-    made = conf_of(family, "backbone.pretrained=false", *transfg * (where == "overlapping"))
-    state = stored_whole(tmp_path / "run", made)
+    written_conf = conf_of(family, "backbone.pretrained=false", *transfg * (where == "overlapping"))
+    state = stored_whole(tmp_path / "run", written_conf)
     plain = tmp_path / "plain.safetensors"
     save_file({FAMILIES[family] + name: value for name, value in state.items()}, plain)
     size = ("resolution=r448",) if where == "larger" else ()
@@ -300,7 +300,7 @@ def test_every_family_reads_its_own_checkpoint_as_a_file_of_its_library(family, 
 
 
 @pytest.mark.parametrize(
-    ("family", "made", "used", "words"),
+    ("family", "written", "used", "words"),
     [
         ("clip", (), ("task=zero_shot", "head=text", "backbone.features=projected"), "text tower"),
         ("clip", (), ("backbone.features=projected",), "Set backbone.features=cls"),
@@ -312,16 +312,16 @@ def test_every_family_reads_its_own_checkpoint_as_a_file_of_its_library(family, 
         ),
     ],
 )
-def test_what_the_checkpoint_lacks_is_refused(family, made, used, words, tmp_path):
-    stored_whole(tmp_path / "run", conf_of(family, "backbone.pretrained=false", *made))
+def test_what_the_checkpoint_lacks_is_refused(family, written, used, words, tmp_path):
+    stored_whole(tmp_path / "run", conf_of(family, "backbone.pretrained=false", *written))
     with pytest.raises(ConfigError, match=words):
         conf_of(family, f"backbone.weights={tmp_path / 'run' / 'ckpt.bin'}", *used)
 
 
 def test_a_projection_is_kept(tmp_path):
     """Of a finetune with backbone.features=projected, for a probe of either feature."""
-    made = conf_of("clip", "backbone.pretrained=false", "backbone.features=projected")
-    state = stored_whole(tmp_path / "run", made)
+    written_conf = conf_of("clip", "backbone.pretrained=false", "backbone.features=projected")
+    state = stored_whole(tmp_path / "run", written_conf)
     for features in ("cls", "projected"):
         overrides = (f"backbone.weights={tmp_path / 'run'}", f"backbone.features={features}")
         conf = conf_of("clip", *overrides)

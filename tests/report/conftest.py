@@ -94,7 +94,7 @@ def forge(runs, tmp_path: Path) -> Forge:
     other files, so a given key is written as the digest of the label map.
     """
 
-    def made(
+    def make(
         run_id: str,
         source: Path | None = None,
         config: Mapping[str, Any] | None = None,
@@ -122,7 +122,7 @@ def forge(runs, tmp_path: Path) -> Forge:
         target.parent.mkdir()
         return work.rename(target)
 
-    return made
+    return make
 
 
 @pytest.fixture

@@ -294,9 +294,9 @@ def test_a_contradiction_between_files_is_found(forge, check, change):
 def test_an_evaluation_keeps_the_notes_of_its_fit(forge):
     facts = {"fit": {"notes": ["a note", "2 images cannot be read (2 of train): a, b"]}}
     notes = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
-    made = {"facts": facts, "stamp": {"task": "eval"}}
-    assert "notes" not in failures(forge("honest", **made, numbers={"notes": notes}))
-    assert "notes" in failures(forge("lost", **made, numbers={"notes": notes[:1]}))
+    fields = {"facts": facts, "stamp": {"task": "eval"}}
+    assert "notes" not in failures(forge("honest", **fields, numbers={"notes": notes}))
+    assert "notes" in failures(forge("lost", **fields, numbers={"notes": notes[:1]}))
     plain = forge("run", facts=facts, numbers={"notes": ["a note", "3 images cannot be read (…)"]})
     assert "notes" not in failures(plain)
 

@@ -200,8 +200,8 @@ def test_an_expired_dated_table_is_removed_whole(root):
     for stem, created in (("20260201T000000000000Z", OLD), ("20260301T000000000000Z", YOUNG)):
         table(root, created, stem=f"baselines-{stem}")
     assert pruned(root) == ["baselines-20260201T000000000000Z.*"]
-    left = sorted(path.suffix for path in root.glob("baselines-*"))
-    assert left == [".html", ".json", ".json"]
+    remaining = sorted(path.suffix for path in root.glob("baselines-*"))
+    assert remaining == [".html", ".json", ".json"]
 
 
 def test_an_unreadable_table_stops_the_prune(root):
@@ -283,17 +283,17 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
     runs, files = 3, 60
     drawn = random.Random(0).sample(range(runs, runs * files), 7)
     for attempt, at in enumerate([0, 1, runs, *drawn]):  # before, between and after the renames
-        made = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
+        folders = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
         items = OutputRoot(root, NOW, 90).survey()
         ended(forked(lambda items=items, at=at: remove_and_die(root, items, at)))
-        assert all(is_whole(folder) for folder in made if folder.exists())
-        left = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
-        assert left or any(folder.exists() for folder in made), "it was not cut"
+        assert all(is_whole(folder) for folder in folders if folder.exists())
+        remaining = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
+        assert remaining or any(folder.exists() for folder in folders), "it was not cut"
         leftover = [item for item in OutputRoot(root, NOW, 90).survey() if item.home is None]
-        assert [item.verdict.goes for item in leftover] == [True] * len(left)
+        assert [item.verdict.goes for item in leftover] == [True] * len(remaining)
         pruned(root)
         assert [path for path in (root / TRASH).iterdir() if path.name != ".lock"] == []
-        assert not any(folder.exists() for folder in made)
+        assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.fault(37)

@@ -25,17 +25,17 @@ def stems(folder):
 
 def test_the_replaced_table_stays_under_its_date(write, tmp_path):
     write("one", html=b"<p>one")
-    made = retention.read(tmp_path / "baselines.retention.json").created
+    created = retention.read(tmp_path / "baselines.retention.json").created
     write("two")
     old, new = sorted(table_archive.list_tables(tmp_path), key=lambda table: table.current)
-    assert old.stem == f"baselines-{made:%Y%m%dT%H%M%S%fZ}"
+    assert old.stem == f"baselines-{created:%Y%m%dT%H%M%S%fZ}"
     assert {path.name.removeprefix(old.stem) for path in old.files} == {
         ".csv",
         ".html",
         ".json",
         ".retention.json",
     }
-    assert old.retention.created == made < new.retention.created
+    assert old.retention.created == created < new.retention.created
     assert (tmp_path / f"{old.stem}.csv").read_text() == "one"
     assert (tmp_path / "baselines.csv").read_text() == "two"
 
@@ -51,7 +51,7 @@ def test_the_same_table_again_leaves_no_older_one(write, tmp_path):
 @pytest.mark.parametrize("moves", range(3))
 def test_an_interrupted_move_is_completed_by_the_next_table(write, tmp_path, monkeypatch, moves):
     write("one")
-    made = retention.read(tmp_path / "baselines.retention.json").created
+    created = retention.read(tmp_path / "baselines.retention.json").created
     done, real = [], Path.rename
 
     def rename(self, target):
@@ -65,11 +65,11 @@ def test_an_interrupted_move_is_completed_by_the_next_table(write, tmp_path, mon
         write("two")
     monkeypatch.undo()
     write("two")
-    moved = f"baselines-{made:%Y%m%dT%H%M%S%fZ}"
+    moved = f"baselines-{created:%Y%m%dT%H%M%S%fZ}"
     assert stems(tmp_path) == ["baselines", moved]
     assert (tmp_path / f"{moved}.csv").read_text() == "one"
     assert (tmp_path / f"{moved}.json").read_text() == '["one"]'
-    assert retention.read(tmp_path / f"{moved}.retention.json").created == made
+    assert retention.read(tmp_path / f"{moved}.retention.json").created == created
 
 
 def test_a_table_from_before_retention_counts_from_now(write, tmp_path):

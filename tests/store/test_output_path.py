@@ -43,8 +43,8 @@ def test_a_home_is_understood(monkeypatch, tmp_path):
 def test_another_kind_of_file_is_refused_with_the_name_that_works(path, tmp_path):
     with pytest.raises(UserError, match="task.output=.*: what is written there is .md") as caught:
         output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
-    named = str(caught.value).partition("name ")[2].partition(",")[0]
-    assert output_file(named, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")
+    suggestion = str(caught.value).partition("name ")[2].partition(",")[0]
+    assert output_file(suggestion, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")
 
 
 @pytest.mark.parametrize("path", ["new", "new/", "new/baselines.csv", "new/baselines.html"])

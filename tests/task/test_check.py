@@ -81,8 +81,8 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
     assert f"| {record['platform']} |" in (checkout / "README.md").read_text()
     assert a_users_database.is_running()  # FiftyOne alone would have joined it
     assert not [p for p in psutil.process_iter(["cmdline"]) if _of_a_check(p.info["cmdline"])]
-    left = {path.name for path in (cache / "stack").iterdir()}
-    assert left == {f"{record['env_hash']}.json", f"{record['env_hash']}.log"}
+    remaining = {path.name for path in (cache / "stack").iterdir()}
+    assert remaining == {f"{record['env_hash']}.json", f"{record['env_hash']}.log"}
 
 
 def _of_a_check(command: list[str] | None) -> bool:

@@ -21,21 +21,23 @@ SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution
 
 @pytest.mark.parametrize("head", ["linear", "knn"])
 def test_eval_reproduces_the_recorded_numbers_exactly(run, finished, head):
-    made = finished(f"head={head}")
-    again = repeat(run, made.folder)
+    fitted = finished(f"head={head}")
+    again = repeat(run, fitted.folder)
     assert again.code == 0, again.err
-    assert again.folder != made.folder
-    assert again.folder.parts[-2:] == made.folder.parts[-2:]
-    assert again.folder.parts[-3] != made.folder.parts[-3]
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.folder != fitted.folder
+    assert again.folder.parts[-2:] == fitted.folder.parts[-2:]
+    assert again.folder.parts[-3] != fitted.folder.parts[-3]
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
     both = []
-    for ran in (made, again):
+    for ran in (fitted, again):
         table = pq.read_table(ran.folder / "predictions.parquet")
         both.append(table.filter(table["split"].to_numpy() == "test"))
     assert both[0].equals(both[1])
     assert again.json("env_stamp.json")["task"] == "eval"
-    assert again.json("env_stamp.json")["run_id"] != made.json("env_stamp.json")["run_id"]
-    assert again.json("env_stamp.json")["config_hash"] == made.json("env_stamp.json")["config_hash"]
+    assert again.json("env_stamp.json")["run_id"] != fitted.json("env_stamp.json")["run_id"]
+    assert (
+        again.json("env_stamp.json")["config_hash"] == fitted.json("env_stamp.json")["config_hash"]
+    )
 
 
 def repeat(run, path, *more):
@@ -44,14 +46,14 @@ def repeat(run, path, *more):
 
 
 def test_eval_needs_no_folder_around_the_checkpoint(run, finished, tmp_path):
-    made = finished("head=linear")
+    fitted = finished("head=linear")
     alone = tmp_path / "alone" / "my checkpoint.bin"
     alone.parent.mkdir()
-    shutil.copy(made.folder / "ckpt.bin", alone)
-    root = OmegaConf.load(made.folder / "config.yaml").dataset.root
+    shutil.copy(fitted.folder / "ckpt.bin", alone)
+    root = OmegaConf.load(fitted.folder / "config.yaml").dataset.root
     again = repeat(run, f'"{alone}"', f"dataset.root={root}")
     assert again.code == 0, again.err
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
 
 
 FAULTS = {
@@ -68,10 +70,10 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("inside", [True, False], ids=["in its folder", "copied away"])
 def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
-    made = copied("head=linear")
+    fitted = copied("head=linear")
     damage, message = FAULTS[fault]
-    data = damage((made.folder / "ckpt.bin").read_bytes())
-    file = made.folder / "ckpt.bin" if inside else tmp_path / "ckpt.bin"
+    data = damage((fitted.folder / "ckpt.bin").read_bytes())
+    file = fitted.folder / "ckpt.bin" if inside else tmp_path / "ckpt.bin"
     file.write_bytes(data)
     ran = repeat(run, file)
     assert ran.code == 1
@@ -107,17 +109,17 @@ def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, birds, tmp_
         file.write_text(file.read_text().replace(last, "006.Another_Bird"))
     (tmp_path / "two/images" / last).rename(tmp_path / "two/images/006.Another_Bird")
     cub = ("dataset=cub", "dataset.partial=true")
-    made = run(*cub, *SMALL, f"dataset.root={tmp_path / 'one'}", birds=False)
-    assert made.code == 0, made.err
-    ran = repeat(run, made.folder, f"dataset.root={tmp_path / 'two'}")
+    fitted = run(*cub, *SMALL, f"dataset.root={tmp_path / 'one'}", birds=False)
+    assert fitted.code == 0, fitted.err
+    ran = repeat(run, fitted.folder, f"dataset.root={tmp_path / 'two'}")
     assert ran.code == 1
     assert "another label map" in ran.err
 
 
 def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds, tmp_path):
     official = [f"dataset.official.{count}" for count in ("classes=6", "train=60", "test=30")]
-    made = run("dataset=cub", *official, *SMALL, f"dataset.root={birds}", birds=False)
-    assert made.code == 0, made.err
+    fitted = run("dataset=cub", *official, *SMALL, f"dataset.root={birds}", birds=False)
+    assert fitted.code == 0, fitted.err
     root = tmp_path / "part"
     shutil.copytree(birds, root)
     split = root / "train_test_split.txt"
@@ -127,10 +129,10 @@ def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds
     for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         lines = (root / file).read_text().splitlines(keepends=True)
         (root / file).write_text("".join(line for line in lines if line.split()[0] != missing_id))
-    refused = repeat(run, made.folder, f"dataset.root={root}")
+    refused = repeat(run, fitted.folder, f"dataset.root={root}")
     assert refused.code == 1
     assert "29 of 30 test" in refused.err
-    ran = repeat(run, made.folder, f"dataset.root={root}", "dataset.partial=true")
+    ran = repeat(run, fitted.folder, f"dataset.root={root}", "dataset.partial=true")
     assert ran.code == 0, ran.err
     assert ran.json("env_stamp.json")["partial"] is True
     assert ran.json("metrics.json")["test"]["n"] == 29
@@ -142,17 +144,17 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
     cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", *SMALL)
-    made = run(*cub, "dataset.accept_altered=true", birds=False)
-    assert made.code == 0, made.err
+    fitted = run(*cub, "dataset.accept_altered=true", birds=False)
+    assert fitted.code == 0, fitted.err
     with next(iter(sorted(root.rglob("*.jpg")))).open("ab") as file:
         file.write(b"more")
-    refused = repeat(run, made.folder)
+    refused = repeat(run, fitted.folder)
     assert refused.code == 1
     assert "add dataset.accept_altered=true to accept the files as they are now" in refused.err
-    ran = repeat(run, made.folder, "dataset.accept_altered=true")
+    ran = repeat(run, fitted.folder, "dataset.accept_altered=true")
     assert ran.code == 0, ran.err
     assert "1 of 90 files changed since they were last hashed" in ran.out
-    stamps = [result.json("env_stamp.json") for result in (made, ran)]
+    stamps = [result.json("env_stamp.json") for result in (fitted, ran)]
     assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
     assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
 
@@ -164,18 +166,18 @@ def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     file = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10).state_dict(), file)
     small = ("dataset.subset=tiny", "head=knn", "head.k=3")
-    made = run(f"backbone.weights={file}", "backbone.pretrained=true", *small)
-    assert made.code == 0, made.err
+    fitted = run(f"backbone.weights={file}", "backbone.pretrained=true", *small)
+    assert fitted.code == 0, fitted.err
     file.unlink()
-    again = repeat(run, made.folder)
+    again = repeat(run, fitted.folder)
     assert again.code == 0, again.err
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
 
 
 def test_the_same_eval_twice_is_skipped(run, finished):
-    made = finished("head=linear")
-    first = repeat(run, made.folder, "runtime.run_id=twice")
-    again = repeat(run, made.folder, "runtime.run_id=twice")
+    fitted = finished("head=linear")
+    first = repeat(run, fitted.folder, "runtime.run_id=twice")
+    again = repeat(run, fitted.folder, "runtime.run_id=twice")
     assert (first.code, again.code) == (0, 0)
     assert again.folder is None
     assert "complete already" in again.out
@@ -184,9 +186,9 @@ def test_the_same_eval_twice_is_skipped(run, finished):
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("name", ["artifacts.json", "config.yaml"])
 def test_a_damaged_file_beside_the_checkpoint_is_named(run, copied, name):
-    made = copied("head=linear")
-    (made.folder / name).write_text("a: [")
-    ran = repeat(run, made.folder)
+    fitted = copied("head=linear")
+    (fitted.folder / name).write_text("a: [")
+    ran = repeat(run, fitted.folder)
     assert ran.code == 1
     assert name in ran.err
     assert ran.err.count("\n") == 1
@@ -225,20 +227,20 @@ def report(run, root):
 
 def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, tmp_path):
     first_root, second_root = (f"dataset.root={root}" for root in roots)
-    made = {}
+    fitted = {}
     for root, name in ((second_root, "rival"), (first_root, "fitted")):
-        made[name] = run(*CUB, root, f"runtime.run_id={name}", birds=False)
-        assert made[name].code == 0, made[name].err
-    again = repeat(run, made["fitted"].folder, second_root, "runtime.run_id=eval")
+        fitted[name] = run(*CUB, root, f"runtime.run_id={name}", birds=False)
+        assert fitted[name].code == 0, fitted[name].err
+    again = repeat(run, fitted["fitted"].folder, second_root, "runtime.run_id=eval")
     assert again.code == 0, again.err
     n = again.json("metrics.json")["test"]["n"]
     assert again.json("metrics.json")["overlap"] == {"images": n}
     assert f"{n} of the {n} test images fitted or chose the head" in again.out
-    assert made["rival"].json("metrics.json")["overlap"] == {"images": 0}
-    assert made["fitted"].json("metrics.json")["overlap"] == {"images": 0}
+    assert fitted["rival"].json("metrics.json")["overlap"] == {"images": 0}
+    assert fitted["fitted"].json("metrics.json")["overlap"] == {"images": 0}
 
     rows, out = report(run, tmp_path / "outputs")
-    assert rows["eval"]["group"] not in {rows[name]["group"] for name in made}
+    assert rows["eval"]["group"] not in {rows[name]["group"] for name in fitted}
     assert rows["rival"]["place"] == rows["fitted"]["place"] == 1
     unranked = rows["eval"]
     assert (unranked["place"], unranked["best"], unranked["tie_with_best"]) == (None, False, None)
@@ -258,11 +260,11 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     first_root, second_root = roots
     for file in sorted((second_root / "images").rglob("*.jpg")):
         file.write_bytes(file.read_bytes() + b"\0")  # a decoder stops before it
-    made = run(*CUB, f"dataset.root={first_root}", "runtime.run_id=fitted", birds=False)
+    fitted = run(*CUB, f"dataset.root={first_root}", "runtime.run_id=fitted", birds=False)
     rival = run(*CUB, f"dataset.root={second_root}", "runtime.run_id=rival", birds=False)
-    again = repeat(run, made.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
-    assert (made.code, rival.code, again.code) == (0, 0, 0), again.err
-    fit, here = made.json("metrics.json"), again.json("metrics.json")
+    again = repeat(run, fitted.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
+    assert (fitted.code, rival.code, again.code) == (0, 0, 0), again.err
+    fit, here = fitted.json("metrics.json"), again.json("metrics.json")
     parts = here["comparability"]
     assert parts["fitted_manifest"] == fit["comparability"]["manifest"]
     assert parts["fitted_split"] == fit["comparability"]["split"]
@@ -286,9 +288,9 @@ def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, 
     train, test = ([path[key] for key in path if is_train[key] == flag] for flag in "10")
     for name in range(2):
         shutil.copy(root / "images" / train[name], root / "images" / test[name])
-    made = run(*CUB, f"dataset.root={root}", "runtime.run_id=a", birds=False)
-    assert made.code == 0, made.err
-    assert made.json("metrics.json")["overlap"] == {"images": 2}
+    fitted = run(*CUB, f"dataset.root={root}", "runtime.run_id=a", birds=False)
+    assert fitted.code == 0, fitted.err
+    assert fitted.json("metrics.json")["overlap"] == {"images": 2}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["a"]["place"], rows["a"]["overlap"]) == (None, 2)
 
@@ -308,20 +310,20 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
     first_root = shutil.copytree(birds, tmp_path / "one")
     fixed = ("dataset=cub", "dataset.partial=true", "dataset.val_fraction=0.3", *SMALL, *head)
-    made = run(
+    fitted = run(
         *fixed, f"dataset.root={first_root}", "final_fit=train", "runtime.run_id=made", birds=False
     )
-    assert made.code == 0, made.err
-    assert made.json("metrics.json")["overlap"] == {"images": 0}
-    assert [check.id for check in run_audit(made.folder)[1] if check.state == "FAIL"] == []
+    assert fitted.code == 0, fitted.err
+    assert fitted.json("metrics.json")["overlap"] == {"images": 0}
+    assert [check.id for check in run_audit(fitted.folder)[1] if check.state == "FAIL"] == []
     second_root = shutil.copytree(first_root, tmp_path / "two")
-    chosen = (made.folder / "splits/val.txt").read_text().split()
+    chosen = (fitted.folder / "splits/val.txt").read_text().split()
     path = dict(line.split() for line in (second_root / "images.txt").read_text().splitlines())
     index = second_root / "train_test_split.txt"
     rows = [line.split() for line in index.read_text().splitlines()]
     is_train = {key: int(f"images/{path[key]}" not in chosen) for key, _ in rows}
     index.write_text("".join(f"{key} {flag}\n" for key, flag in is_train.items()))
-    again = repeat(run, made.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
+    again = repeat(run, fitted.folder, f"dataset.root={second_root}", "runtime.run_id=eval")
     assert again.code == 0, again.err
     n = again.json("metrics.json")["test"]["n"]
     assert n == len(chosen) > 0
@@ -336,10 +338,10 @@ def test_validation_images_that_selected_the_head_count_as_overlap(
 
 
 def test_evaluations_with_equal_predictions_are_repeats_of_their_run(run, roots, tmp_path):
-    made = run(*CUB, f"dataset.root={roots[0]}", "runtime.run_id=made", birds=False)
+    fitted = run(*CUB, f"dataset.root={roots[0]}", "runtime.run_id=made", birds=False)
     for name, size in (("a", 64), ("b", 7)):
         again = repeat(
-            run, made.folder, f"runtime.run_id={name}", f"runtime.eval_batch_size={size}"
+            run, fitted.folder, f"runtime.run_id={name}", f"runtime.eval_batch_size={size}"
         )
         assert again.code == 0, again.err
     rows, _ = report(run, tmp_path / "outputs")

@@ -53,22 +53,22 @@ def cached(vit_folder, tmp_path, monkeypatch):
 
 def test_a_hub_repository_gives_the_same_probe_as_its_folder(run, cached, vit_folder):
     probe = (*MINI, "head=knn", "head.k=3")
-    named = run(*probe, "backbone.weights=hf-hub:org/tiny")
-    assert named.code == 0, named.err
-    recorded = named.json("env_stamp.json")["weights"]
+    from_hub = run(*probe, "backbone.weights=hf-hub:org/tiny")
+    assert from_hub.code == 0, from_hub.err
+    recorded = from_hub.json("env_stamp.json")["weights"]
     sha256 = hashlib.sha256((vit_folder / "model.safetensors").read_bytes()).hexdigest()
     assert (recorded["kind"], recorded["name"]) == ("hub", "org/tiny")
     assert (recorded["revision"], recorded["sha256"]) == (COMMIT, sha256)
     folder = run(*probe, f"backbone.weights=local-dir:{vit_folder}")
     assert folder.code == 0, folder.err
-    assert named.json("metrics.json")["test"] == folder.json("metrics.json")["test"]
-    assert named.folder.name != folder.folder.name
+    assert from_hub.json("metrics.json")["test"] == folder.json("metrics.json")["test"]
+    assert from_hub.folder.name != folder.folder.name
 
 
 @pytest.mark.parametrize("where", ["hub", "folder"])
 def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, where):
     source = "hf-hub:org/tiny" if where == "hub" else str(vit_folder)
-    made = run(
+    fitted = run(
         *MINI,
         f"backbone.weights={source}",
         "task=train",
@@ -77,22 +77,22 @@ def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, wh
         "task.warmup_steps=0",
         "task.learning_rate=1e-6",
     )
-    assert made.code == 0, made.err
-    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert fitted.code == 0, fitted.err
+    again = run("task=eval", f"checkpoint={fitted.folder}", bare=True)
     assert again.code == 0, again.err
-    tables = [_test_rows(ran.folder) for ran in (made, again)]
+    tables = [_test_rows(ran.folder) for ran in (fitted, again)]
     assert tables[0].equals(tables[1])
 
 
 def test_a_finetuned_backbone_keeps_its_epsilon_in_the_next_run(run, cached):
     _state(cached, 1e-2)
     hub = (*MINI, "backbone.weights=hf-hub:org/tiny")
-    made = run(
+    fitted = run(
         *hub, *(f"task.{option}" for option in ("epochs=1", "learning_rate=1e-6")), "task=train"
     )
-    assert made.code == 0, made.err
+    assert fitted.code == 0, fitted.err
     probe = (*MINI, "head=knn", "head.k=3")
-    used = run(*probe, f"backbone.weights={made.folder}")
+    used = run(*probe, f"backbone.weights={fitted.folder}")
     assert used.code == 0, used.err
     assert OmegaConf.load(used.folder / "config.yaml").backbone.norm_eps == 1e-2
     refused = run(*probe, hub[-1], "backbone.norm_eps=1e-6")
@@ -112,17 +112,17 @@ def test_an_assumed_epsilon_is_noted_and_recorded(run, cached, vit_folder, tmp_p
         f"weights {name}: no config.json beside them states the epsilon of their layer norms, "
         "which is taken as 1e-12, as in transformers' ViTModel; backbone.norm_eps=... sets another"
     )
-    made = run(*probe)
-    assert made.code == 0, made.err
-    assert f"note: {note}\n" in made.out
-    assert made.json("metrics.json")["notes"].count(note) == 1
-    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    fitted = run(*probe)
+    assert fitted.code == 0, fitted.err
+    assert f"note: {note}\n" in fitted.out
+    assert fitted.json("metrics.json")["notes"].count(note) == 1
+    again = run("task=eval", f"checkpoint={fitted.folder}", bare=True)
     assert again.code == 0, again.err
     assert note not in again.out.replace(f"of the fit: {note}", "")
     other = run(*probe, "backbone.norm_eps=1e-12", "runtime.run_id=stated")
     assert other.code == 0, other.err
     assert "note: weights" not in other.out
-    assert other.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert other.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
 
 
 def _state(folder, eps):
@@ -175,15 +175,15 @@ def test_another_epsilon_gives_other_features_with_a_warm_cache_too(run, vit_fol
 def test_a_bare_copy_of_hub_weights_keeps_the_epsilon_of_the_head(run, birds, cached, tmp_path):
     """A probe of weights from the hub predicts with the file alone, which states no epsilon."""
     _state(cached, 1e-2)
-    made = run(*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
-    assert made.code == 0, made.err
+    fitted = run(*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
+    assert fitted.code == 0, fitted.err
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes((cached / "model.safetensors").read_bytes())
     image = min(path for path in birds.rglob("*") if path.suffix in (".png", ".jpg"))
     answers = []
     for number, more in enumerate(((), (f"backbone.weights={copy}",))):
         out = tmp_path / f"{number}.json"
-        predict = ("task=predict", f"checkpoint={made.folder}", f'image="{image}"')
+        predict = ("task=predict", f"checkpoint={fitted.folder}", f'image="{image}"')
         ran = run(*predict, f"task.output={out}", *more, bare=True)
         assert ran.code == 0, ran.err
         answers.append(out.read_text())

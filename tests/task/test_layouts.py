@@ -78,17 +78,17 @@ def test_a_complete_copy_that_is_declared_partial_is_recorded_as_complete(run, c
     counts = ("classes=3", "train=12", "test=6")
     official = [f"dataset.official.{count}" for count in counts]
     places = ("dataset=nabirds", f'dataset.root="{copies.nabirds()}"')
-    made = [
+    fitted = [
         run(*places, *FEW, *official, f"dataset.partial={partial}", birds=False)
         for partial in ("true", "false")
     ]
-    assert [ran.code for ran in made] == [0, 0], made[0].err
-    assert "this copy is complete" in made[0].out
-    assert "PARTIAL" not in made[0].out
-    stamps = [ran.json("env_stamp.json") for ran in made]
+    assert [ran.code for ran in fitted] == [0, 0], fitted[0].err
+    assert "this copy is complete" in fitted[0].out
+    assert "PARTIAL" not in fitted[0].out
+    stamps = [ran.json("env_stamp.json") for ran in fitted]
     assert [stamp["partial"] for stamp in stamps] == [False, False]
     assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
-    for ran in made:
+    for ran in fitted:
         assert main(["task=audit", f"run='{ran.folder}'"]) == 0, capfd.readouterr().out
 
 
@@ -103,16 +103,16 @@ def check(ran, name):
 
 def test_eval_finds_the_table_again_and_can_be_given_another_place(run, copies, tmp_path):
     file = copies.table()
-    made = run("dataset=table", f'dataset.table="{file}"', *FEW, birds=False)
-    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    fitted = run("dataset=table", f'dataset.table="{file}"', *FEW, birds=False)
+    again = run("task=eval", f"checkpoint={fitted.folder}", bare=True)
     assert again.code == 0, again.err
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
     shutil.copytree(copies.root, tmp_path / "moved")
-    (made.folder / "config.yaml").unlink()
+    (fitted.folder / "config.yaml").unlink()
     moved = tmp_path / "moved" / file.name
-    there = run("task=eval", f"checkpoint={made.folder}", f"dataset.table={moved}", bare=True)
+    there = run("task=eval", f"checkpoint={fitted.folder}", f"dataset.table={moved}", bare=True)
     assert there.code == 0, there.err
-    assert there.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert there.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
 
 
 def test_box_crop_changes_the_hash_and_has_its_own_features(run, copies):

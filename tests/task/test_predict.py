@@ -77,16 +77,16 @@ HEADS = {
 @pytest.mark.parametrize("choice", HEADS)
 def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_path):
     """The checkpoint alone, the pictures elsewhere, other batches."""
-    made = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
-    assert made.code == 0, made.err
-    pictures = pictures_of(made, tmp_path / "my pictures")
+    fitted = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
+    assert fitted.code == 0, fitted.err
+    pictures = pictures_of(fitted, tmp_path / "my pictures")
     alone = tmp_path / "alone.bin"
-    shutil.copy(made.folder / "ckpt.bin", alone)
+    shutil.copy(fitted.folder / "ckpt.bin", alone)
     without_data = (f"runtime.data_root={tmp_path / 'none'}", "runtime.eval_batch_size=7")
     answer = as_json(predict(run, alone, pictures, ALL, "task.format=json", *without_data))
-    assert_as_evaluated(made, answer)
-    assert answer["checkpoint"] == made.folder.name + answer["checkpoint"][16:]
-    assert answer["config_hash"].startswith(made.folder.parent.name)
+    assert_as_evaluated(fitted, answer)
+    assert answer["checkpoint"] == fitted.folder.name + answer["checkpoint"][16:]
+    assert answer["config_hash"].startswith(fitted.folder.parent.name)
     assert answer["root"] == str(pictures)
     assert [image["path"] for image in answer["images"]] == sorted(
         image["path"] for image in answer["images"]
@@ -286,17 +286,19 @@ def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path
     own = tmp_path / "own cache"
     cache = f'runtime.cache_root="{own}"'
     pretrained = (f"backbone.weights={tmp_path / 'vit.pth'}", "backbone.pretrained=true")
-    made = run(*pretrained, *SMALL, *ONE_C, cache)
-    assert made.code == 0, made.err
-    pictures = pictures_of(made, tmp_path / "pictures")
+    fitted = run(*pretrained, *SMALL, *ONE_C, cache)
+    assert fitted.code == 0, fitted.err
+    pictures = pictures_of(fitted, tmp_path / "pictures")
     moved = tmp_path / "kept.pth"
     (tmp_path / "vit.pth").rename(moved)
-    arguments = (made.folder, pictures, ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *arguments, cache)))
+    arguments = (fitted.folder, pictures, ALL, "task.format=json")
+    assert_as_evaluated(fitted, as_json(predict(run, *arguments, cache)))
     shutil.rmtree(own / "weights")
-    digest = made.json("env_stamp.json")["weights_digest"]
+    digest = fitted.json("env_stamp.json")["weights_digest"]
     one_line(predict(run, *arguments, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
-    assert_as_evaluated(made, as_json(predict(run, *arguments, cache, f"backbone.weights={moved}")))
+    assert_as_evaluated(
+        fitted, as_json(predict(run, *arguments, cache, f"backbone.weights={moved}"))
+    )
     other = predict(run, *arguments, cache, f"backbone.weights={tmp_path / 'other.pth'}")
     one_line(other, 2, digest, "other.pth")
 
@@ -313,12 +315,12 @@ def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
     model = timm.create_model(row.model, num_classes=0)
     save_file(model.state_dict(), snapshot / "model.safetensors")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    made = run("backbone.pretrained=true", *SMALL, *ONE_C)
-    assert made.json("env_stamp.json")["weights"]["kind"] == "hub"
-    arguments = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
-    assert_as_evaluated(made, as_json(predict(run, *arguments)))
+    fitted = run("backbone.pretrained=true", *SMALL, *ONE_C)
+    assert fitted.json("env_stamp.json")["weights"]["kind"] == "hub"
+    arguments = (fitted.folder, pictures_of(fitted, tmp_path / "pictures"), ALL, "task.format=json")
+    assert_as_evaluated(fitted, as_json(predict(run, *arguments)))
     moved = (snapshot / "model.safetensors").rename(tmp_path / "moved.safetensors")
-    assert_as_evaluated(made, as_json(predict(run, *arguments, f"backbone.weights={moved}")))
+    assert_as_evaluated(fitted, as_json(predict(run, *arguments, f"backbone.weights={moved}")))
     altered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     save_file(altered, tmp_path / "other.safetensors")
     other = predict(run, *arguments, f"backbone.weights={tmp_path / 'other.safetensors'}")
@@ -332,15 +334,15 @@ def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("stride", ["null", "12"])
 def test_overlays_of_a_checkpoint_that_selects_patches(run, stride, tmp_path):
     chosen = ("part_attention=transfg", f"part_attention.stride={stride}")
-    made = run(*SMALL, *ONE_C, *chosen)
-    assert made.code == 0, made.err
-    pictures, overlays = pictures_of(made, tmp_path / "pictures"), tmp_path / "seen"
+    fitted = run(*SMALL, *ONE_C, *chosen)
+    assert fitted.code == 0, fitted.err
+    pictures, overlays = pictures_of(fitted, tmp_path / "pictures"), tmp_path / "seen"
     torn = pictures / "torn.jpg"
     torn.write_bytes(b"")
-    ran = predict(run, made.folder, pictures, ALL, "task.format=json", f"task.overlay={overlays}")
+    ran = predict(run, fitted.folder, pictures, ALL, "task.format=json", f"task.overlay={overlays}")
     answer = as_json(ran)
     assert answer["images"].pop()["path"] == torn.name
-    assert_as_evaluated(made, answer)
+    assert_as_evaluated(fitted, answer)
     paths = {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")}
     assert paths == {f"{image['path']}.png" for image in answer["images"]}
     path = answer["images"][0]["path"]

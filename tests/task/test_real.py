@@ -182,7 +182,9 @@ def test_knn_reaches_the_expected_accuracy(probe):
 
 
 def test_eval_repeats_the_real_numbers(probe, run, cache):
-    made = probe()
-    again = run("task=eval", f"checkpoint={made.folder}", f"runtime.cache_root={cache}", bare=True)
+    fitted = probe()
+    again = run(
+        "task=eval", f"checkpoint={fitted.folder}", f"runtime.cache_root={cache}", bare=True
+    )
     assert again.code == 0, again.err
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]

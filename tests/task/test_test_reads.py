@@ -108,10 +108,10 @@ def test_the_moment_of_death_decides(start_job, again, tmp_path, task, when, pla
 
 
 def test_an_evaluation_that_was_killed_counts_too(start_job, again, run, finished):
-    made = finished(*TINY)
+    fitted = finished(*TINY)
     evaluation = (
         "task=eval",
-        f'checkpoint="{made.folder}"',
+        f'checkpoint="{fitted.folder}"',
         "runtime.run_id=e",
         "runtime.device=cpu",
     )
@@ -131,12 +131,12 @@ def killed_training(start_job, tmp_path):
 
 
 def test_a_training_that_continues_another_run_counts_its_reads(killed_training, again):
-    named = ("runtime.run_id=second", f"runtime.resume={killed_training}")
-    ran = again(*TASKS["train"], *named)
+    overrides = ("runtime.run_id=second", f"runtime.resume={killed_training}")
+    ran = again(*TASKS["train"], *overrides)
     assert ran.code == 0, ran.err
     assert reads_of(ran) == 2
     assert check_of_reads(ran).state == "pass"
-    other = ("task.epochs=2", "runtime.resume_force=true", "runtime.run_id=third", named[1])
+    other = ("task.epochs=2", "runtime.resume_force=true", "runtime.run_id=third", overrides[1])
     forced = again(*TASKS["train"], *other)
     assert forced.code == 0, forced.err
     assert reads_of(forced) == 2

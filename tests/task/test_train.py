@@ -43,8 +43,8 @@ def tensors(ran):
     return {name: tensor for name, tensor in stored.items() if name not in fitted_images.TENSORS}
 
 
-def evaluated(run, made, *more):
-    again = run("task=eval", f'checkpoint="{made.folder}"', "runtime.stack_check=false", *more,
+def evaluated(run, fitted, *more):
+    again = run("task=eval", f'checkpoint="{fitted.folder}"', "runtime.stack_check=false", *more,
                 bare=True)  # fmt: skip
     assert again.code == 0, again.err
     return again
@@ -59,11 +59,11 @@ def evaluated(run, made, *more):
 )
 def test_eval_repeats_every_logit_of_every_family_and_head(finetune, run, family, head):
     more = ("head.hidden=16",) if head == "mlp" else ()
-    made = finetune(f"backbone={family}", f"head={head}", "task.epochs=1", *more)
-    assert made.code == 0, made.err
-    again = evaluated(run, made)
-    assert rows(again).equals(rows(made))
-    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    fitted = finetune(f"backbone={family}", f"head={head}", "task.epochs=1", *more)
+    assert fitted.code == 0, fitted.err
+    again = evaluated(run, fitted)
+    assert rows(again).equals(rows(fitted))
+    assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
     assert "Learning curves" not in (again.folder / "report.html").read_text()
     before = typed(composed([f"backbone={family}", "backbone.size=mini", f"head={head}",
                              "backbone.pretrained=false"]))  # fmt: skip
@@ -71,7 +71,7 @@ def test_eval_repeats_every_logit_of_every_family_and_head(finetune, run, family
     moved = [
         name
         for name, value in fresh.items()
-        if not torch.equal(value, tensors(made)[f"backbone.{name}"])
+        if not torch.equal(value, tensors(fitted)[f"backbone.{name}"])
     ]
     assert len(moved) > 0.9 * len(fresh)  # the backbone learns too, not the head alone
 
@@ -82,14 +82,16 @@ def test_a_finetuned_checkpoint_does_not_need_its_initial_weights(finetune, run,
     file = tmp_path / "began.pth"
     torch.save(began, file)
     cache = f"runtime.cache_root={tmp_path / 'cache'}"
-    made = finetune("task.epochs=1", "backbone.pretrained=true", f"backbone.weights={file}", cache)
-    assert made.code == 0, made.err
-    digest = made.json("env_stamp.json")["weights_digest"]
+    fitted = finetune(
+        "task.epochs=1", "backbone.pretrained=true", f"backbone.weights={file}", cache
+    )
+    assert fitted.code == 0, fitted.err
+    digest = fitted.json("env_stamp.json")["weights_digest"]
     assert digest is not None
     file.unlink()
     shutil.rmtree(tmp_path / "cache")
-    again = evaluated(run, made, f"runtime.cache_root={tmp_path / 'other'}")
-    assert rows(again).equals(rows(made))
+    again = evaluated(run, fitted, f"runtime.cache_root={tmp_path / 'other'}")
+    assert rows(again).equals(rows(fitted))
     assert again.json("env_stamp.json")["weights_digest"] == digest
 
 
@@ -97,9 +99,9 @@ def test_a_finetuned_checkpoint_does_not_need_its_initial_weights(finetune, run,
 
 
 def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
-    made = finetune()
-    assert made.code == 0, made.err
-    metrics = made.json("metrics.json")
+    fitted = finetune()
+    assert fitted.code == 0, fitted.err
+    metrics = fitted.json("metrics.json")
     assert metrics["test_reads"] == 1
     assert (metrics["test"]["n"], metrics["val"]["n"], metrics["last"]["val"]["n"]) == (12, 6, 6)
     selection = metrics["selection"]
@@ -107,14 +109,14 @@ def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
     assert (selection["epochs"], selection["steps"], selection["select"]) == (3, 9, "top1")
     assert metrics["resumed"] is None
     assert metrics["fitted_on"] == 12
-    assert len(rows(made)) == 12
-    assert len(set(rows(made)["path"].to_pylist())) == 12
-    stamp = made.json("env_stamp.json")
+    assert len(rows(fitted)) == 12
+    assert len(set(rows(fitted)["path"].to_pylist())) == 12
+    stamp = fitted.json("env_stamp.json")
     assert (stamp["world_size"], stamp["launch"]) == (1, "one process")
-    assert made.json("status.json")["state"] == "done"
-    assert not list(made.folder.parent.rglob("*resume*"))
+    assert fitted.json("status.json")["state"] == "done"
+    assert not list(fitted.folder.parent.rglob("*resume*"))
 
-    events = board(made)
+    events = board(fitted)
     tags = set(events.Tags()["scalars"])
     assert tags == set(TRAINING)
     assert [event.step for event in events.Scalars("val/top1")] == [3, 6, 9]
@@ -127,15 +129,15 @@ def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
     best = {event.step: event.value for event in events.Scalars("val/loss")}
     assert best[selection["best_step"]] == pytest.approx(metrics["val"]["loss"])
     assert best[9] == pytest.approx(metrics["last"]["val"]["loss"])
-    page = (made.folder / "report.html").read_text()
+    page = (fitted.folder / "report.html").read_text()
     curves = re.findall(r'class="curve" points="([^"]+)"', page.partition("Learning curves")[2])
     assert [len(curve.split()) for curve in curves] == [1, 3, 3, 1]  # a point each ten steps
 
     again, other = finetune(), finetune("seed=1")
-    assert again.folder.name == made.folder.name
-    assert (again.folder / "ckpt.bin").read_bytes() == (made.folder / "ckpt.bin").read_bytes()
-    assert other.folder.name != made.folder.name
-    assert not torch.equal(tensors(other)["head.weight_CD"], tensors(made)["head.weight_CD"])
+    assert again.folder.name == fitted.folder.name
+    assert (again.folder / "ckpt.bin").read_bytes() == (fitted.folder / "ckpt.bin").read_bytes()
+    assert other.folder.name != fitted.folder.name
+    assert not torch.equal(tensors(other)["head.weight_CD"], tensors(fitted)["head.weight_CD"])
 
 
 # --- honest selection ---
@@ -181,22 +183,24 @@ def test_test_labels_decide_nothing(finetune, listed):
 
 
 def test_trainval_learns_from_validation_and_reports_the_last(finetune):
-    made = finetune("final_fit=trainval", "task.epochs=2")
-    assert made.code == 0, made.err
-    metrics = made.json("metrics.json")
+    fitted = finetune("final_fit=trainval", "task.epochs=2")
+    assert fitted.code == 0, fitted.err
+    metrics = fitted.json("metrics.json")
     assert "val" not in metrics
     assert metrics["last"] is None
     assert metrics["fitted_on"] == 18
     assert (metrics["selection"]["best_epoch"], metrics["selection"]["best_step"]) == (None, 8)
     assert metrics["selection"]["select"] is None
-    assert not [tag for tag in board(made).Tags()["scalars"] if tag.startswith(("val/", "select/"))]
+    assert not [
+        tag for tag in board(fitted).Tags()["scalars"] if tag.startswith(("val/", "select/"))
+    ]
 
 
 def test_patience_stops_early_and_keeps_the_best(finetune):
     """At a rate of 0 no epoch is better than the first."""
-    made = finetune("task.learning_rate=0", "task.patience=2", "task.epochs=9")
-    assert made.code == 0, made.err
-    metrics = made.json("metrics.json")
+    fitted = finetune("task.learning_rate=0", "task.patience=2", "task.epochs=9")
+    assert fitted.code == 0, fitted.err
+    metrics = fitted.json("metrics.json")
     assert metrics["selection"]["stopped_early"] is True
     assert (metrics["selection"]["best_epoch"], metrics["selection"]["epochs"]) == (1, 3)
     assert metrics["last"]["val"].items() <= metrics["val"].items()
@@ -205,14 +209,14 @@ def test_patience_stops_early_and_keeps_the_best(finetune):
 def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
     """A rate that ruins what was learnt: best and last differ, and eval repeats the best."""
     ruin = ("task.learning_rate=1", "task.optimiser=sgd", "task.clip_norm=null", "task.epochs=4")
-    made = finetune("task.select=loss", *PLAIN, *ruin, "task.warmup_steps=0")
-    assert made.code == 0, made.err
-    metrics = made.json("metrics.json")
-    loss = [event.value for event in board(made).Scalars("val/loss")]
+    fitted = finetune("task.select=loss", *PLAIN, *ruin, "task.warmup_steps=0")
+    assert fitted.code == 0, fitted.err
+    metrics = fitted.json("metrics.json")
+    loss = [event.value for event in board(fitted).Scalars("val/loss")]
     assert metrics["selection"]["best_epoch"] == 1 + int(np.argmin(loss)) < 4
     assert metrics["val"]["loss"] == pytest.approx(min(loss), rel=1e-5)
     assert metrics["last"]["val"]["loss"] == pytest.approx(loss[-1], rel=1e-5)
-    assert rows(evaluated(run, made)).equals(rows(made))
+    assert rows(evaluated(run, fitted)).equals(rows(fitted))
 
 
 # --- sanity ---
@@ -220,7 +224,7 @@ def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
 
 @pytest.mark.slow
 def test_one_batch_is_overfitted(finetune):
-    made = finetune(
+    fitted = finetune(
         "task.debug=overfit",
         "task.epochs=80",
         "task.batch_size=8",
@@ -228,11 +232,11 @@ def test_one_batch_is_overfitted(finetune):
         "task.drop_path=0",
         "task.label_smoothing=0",
     )
-    assert made.code == 0, made.err
-    curve = losses(made)
+    assert fitted.code == 0, fitted.err
+    curve = losses(fitted)
     assert curve[0] > 1.5
     assert curve[-1] < 0.05
-    assert made.json("metrics.json")["fitted_on"] == 8
+    assert fitted.json("metrics.json")["fitted_on"] == 8
 
 
 def same_results(first, second, atol=1e-4):
@@ -295,11 +299,11 @@ def test_options_of_memory_and_speed_change_no_loss(finetune):
 
 
 def test_half_precision_learns_and_keeps_weights_whole(finetune, run):
-    made = finetune("precision=bf16", "task.epochs=1")
-    assert made.code == 0, made.err
-    assert all(value.dtype == torch.float32 for value in tensors(made).values())
-    assert rows(evaluated(run, made)).equals(rows(made))
+    fitted = finetune("precision=bf16", "task.epochs=1")
+    assert fitted.code == 0, fitted.err
+    assert all(value.dtype == torch.float32 for value in tensors(fitted).values())
+    assert rows(evaluated(run, fitted)).equals(rows(fitted))
     full = finetune("task.epochs=1")
     learnt = full.json("metrics.json")["val"]["loss"]
-    assert made.json("metrics.json")["val"]["loss"] == pytest.approx(learnt, abs=0.02)
-    assert made.json("metrics.json")["val"]["loss"] != learnt
+    assert fitted.json("metrics.json")["val"]["loss"] == pytest.approx(learnt, abs=0.02)
+    assert fitted.json("metrics.json")["val"]["loss"] != learnt
