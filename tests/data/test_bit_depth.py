@@ -277,7 +277,7 @@ def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
         (["missing.tif", "OUT.png", "0", "1"], "No such file"),
     ],
 )
-def test_what_cannot_be_rescaled_is_said_in_one_line(tmp_path, arguments, message):
+def test_values_that_cannot_be_rescaled_are_reported_in_one_line(tmp_path, arguments, message):
     tifffile.imwrite(tmp_path / "IN", RAMP.astype(np.complex64))
     places = [str(tmp_path / text) if text[0].isalpha() else text for text in arguments]
     with pytest.raises(SystemExit) as caught:

@@ -335,7 +335,7 @@ def test_parts_outside(cub, run_doctor):
     assert "by 9.0 px" in only_finding(run_doctor(cub), "boxes").says
 
 
-def test_a_resized_copy_is_said_to_be_one_once(cub, run_doctor):
+def test_a_resized_copy_is_reported_once(cub, run_doctor):
     for file in images(cub):
         Image.open(file).resize((20, 20)).save(file)
     examination = run_doctor(cub)

@@ -177,7 +177,7 @@ def test_a_file_arrives_whole(served, host, tmp_path, pauses):
 
 
 @pytest.mark.parametrize("size_known", [True, False])
-def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, size_known):
+def test_an_interrupted_download_is_resumed(served, host, tmp_path, pauses, size_known):
     size = {} if size_known else {"bytes": None}
     archive = served("a.tar", DATA, cut_after(0.25), cut_after(0.5), hang_up, **size)
     assert received(archive, tmp_path).read_bytes() == DATA
@@ -186,7 +186,7 @@ def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, siz
     assert 0 == starts[0] < starts[1] < starts[2] == starts[3]  # nothing came of the third
 
 
-def test_a_later_start_goes_on_with_what_is_there(served, host, tmp_path, pauses):
+def test_a_later_start_resumes_a_partial_download(served, host, tmp_path, pauses):
     (tmp_path / "a.tar.part").write_bytes(DATA[:1000])
     assert received(served("a.tar", DATA), tmp_path).read_bytes() == DATA
     assert host.requests == [("/a.tar", "bytes=1000-")]
@@ -464,7 +464,9 @@ def test_no_digest_no_download(served, dataset_of, host):
         ("synthetic", "drawn"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_steps(dataset_of, reader, expected, tmp_path):
+def test_an_archive_without_a_url_is_reported_with_the_steps(
+    dataset_of, reader, expected, tmp_path
+):
     archive = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
     with pytest.raises(UserError, match=expected) as caught:
         download.fetch(dataset_of(archive, reader=reader), silent)

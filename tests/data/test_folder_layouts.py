@@ -144,7 +144,7 @@ def test_a_nested_copy_of_the_splits_is_passed_over(classes):
 
 
 @pytest.mark.parametrize("sibling", ["test", "Validation"])
-def test_a_root_too_low_is_said(classes, sibling):
+def test_a_root_too_low_is_reported(classes, sibling):
     root = classes(counts_under("train", sibling))
     index = read(root / "train")
     assert samples(index) == imagefolder_samples(root / "train")
@@ -302,7 +302,7 @@ def test_an_archive_as_root_is_refused(classes):
     )
 
 
-def test_an_empty_test_folder_is_said(classes):
+def test_an_empty_test_folder_is_reported(classes):
     root = classes(counts_under("train"))
     (root / "test").mkdir()
     index = read(root)
@@ -319,14 +319,14 @@ def test_classes_that_train_lacks_are_refused(classes, split):
     assert len(read(root)) == 15
 
 
-def test_a_stray_image_beside_class_folders_is_said(classes):
+def test_a_stray_image_beside_class_folders_is_reported(classes):
     root = classes({**counts_under("train", "test"), "train": 2})
     index = read(root)
     assert len(index) == 10
     assert any("2 images" in note and "train" in note for note in index.notes)
 
 
-def test_a_class_folder_beside_the_splits_is_said(classes):
+def test_a_class_folder_beside_the_splits_is_reported(classes):
     root = classes({**counts_under("train", "test"), "owl": 4, "train_extra/gull": 2})
     index = read(root)
     assert len(index) == 10
@@ -394,7 +394,7 @@ def test_names_that_windows_takes_for_one_are_refused(classes, names):
     assert_refused(classes({**dict.fromkeys(names, 3), "robin": 3}), *names)
 
 
-def test_subfolders_of_every_class_are_said_of_splits_too(classes):
+def test_subfolders_of_every_class_are_reported_for_splits_too(classes):
     """iNaturalist 2018: the folders in train_val2018/ are Aves, Plantae."""
     root = classes({f"train_val2018/{place}": 3 for place in ("Aves/1", "Aves/2", "Plantae/3")})
     index = read(root)

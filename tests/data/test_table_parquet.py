@@ -134,7 +134,7 @@ def test_a_damaged_folder_is_unpacked_anew(images, load, tmp_path, damage):
 
 
 @pytest.mark.fault(51)
-def test_what_a_dead_process_left_is_swept_up(images, load, tmp_path):
+def test_files_of_a_dead_process_are_removed(images, load, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     root = load(file).manifest.root
     owner = f"{temporary_files.this_host()}.999999999"
@@ -301,7 +301,7 @@ def test_repeated_columns_are_refused(tmp_path):
         table.read(tmp_path / "t.parquet", None, 0.2, 0)
 
 
-def test_a_root_beside_images_inside_is_said_not_to_be_read(images, load, tmp_path):
+def test_a_root_beside_images_inside_is_reported_as_not_read(images, load, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
     index = table.read(file, tmp_path, 0.5, 0, Keys(), tmp_path / "cache")
     assert f"dataset.root={tmp_path}: not read, because t.parquet holds the images" in index.notes

@@ -201,7 +201,7 @@ def test_real_photographs_of_an_epoch_are_the_same_at_any_number_of_workers(tmp_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_notice_to_every_process_of_the_job_leaves_the_workers_reading(
+def test_a_signal_to_every_process_of_the_job_leaves_the_workers_reading(
     table, augment, draws, read, number
 ):
     expected = read(draws, [2] * 12)

@@ -60,7 +60,7 @@ def assert_survives(
 @pytest.mark.fault(1, 2, 5, 6)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_fourteen_times_it_ends_as_if_nothing_had_been(
+def test_a_finetune_killed_fourteen_times_equals_an_undisturbed_one(
     start_finetune, run_files, wait_until, read_outcome, undisturbed_outcome
 ):
     delays = [0.0, 0.02, 0.05, *np.random.default_rng(7).uniform(0, 0.06, 7)]
@@ -79,7 +79,7 @@ def test_killed_fourteen_times_it_ends_as_if_nothing_had_been(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
-def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
+def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
     start_finetune, run_files, read_outcome, undisturbed_outcome, number
 ):
     job = start_finetune(
@@ -99,7 +99,7 @@ def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
 
 @pytest.mark.fault(4)
 @pytest.mark.slow
-def test_asked_twice_it_ends_at_once_and_can_still_go_on(
+def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
     start_finetune, run_files, read_outcome, undisturbed_outcome
 ):
     """The first notice is seen and the step not yet over when the second comes."""

@@ -255,7 +255,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 
 
 @pytest.mark.fault(55)
-def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
+def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
     """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
     here = rederive.current_code()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
@@ -343,7 +343,7 @@ def test_a_real_command_is_shown_without_its_places(probe):
 
 
 @pytest.mark.fault(55)
-def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd):
+def test_no_text_of_a_record_is_interpreted_by_a_terminal_or_by_markdown(probe, capfd):
     evil = "\x1b]0;x\x07 `</code>`<script>alert(1)</script>](javascript:x) | \u202e\n# heading"
 
     def change(plain):

@@ -13,7 +13,7 @@ from tests.faults.steps import (
 
 
 @pytest.mark.fault(5)
-def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
+def test_a_resume_without_averages_equals_an_undisturbed_run(
     finetune, stop_finetune, run_files, read_outcome, tmp_path
 ):
     """In the second epoch, when the very model that trains has been evaluated once."""
@@ -136,7 +136,7 @@ def test_force_makes_no_weights_fit(finetune, stop_finetune, run_files, other):
     assert "runtime.resume" in ran.err
 
 
-def test_nothing_to_resume_is_said(finetune, tmp_path):
+def test_nothing_to_resume_is_reported(finetune, tmp_path):
     ran = finetune(f"runtime.resume={tmp_path / 'nowhere'}")
     assert ran.code == 1
     assert ran.err.count("\n") == 1

@@ -277,7 +277,7 @@ def test_a_command_with_a_secret_is_refused_before_any_file(
 
 @pytest.mark.fault(54)
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
-def test_a_change_that_git_is_told_to_overlook_is_no_clean_tree(checkout, flag):
+def test_a_change_that_git_is_configured_to_ignore_is_no_clean_tree(checkout, flag):
     git(checkout, "update-index", flag, "fgvc/a.py")
     assert not env_stamp.git_state(checkout).dirty
     written(checkout, "fgvc/a.py", "other\n")

@@ -12,7 +12,7 @@ from tests.faults.steps import (
 
 
 @pytest.mark.fault(36)
-def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
+def test_outside_a_git_checkout_the_run_continues(run, monkeypatch, tmp_path):
     """No git, no conda, no nvidia-smi: null in the stamp."""
     from fgvc.record import env_stamp
 

@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_ends_it_and_the_good_state_stays(finetune, run
 
 
 @pytest.mark.fault(31)
-def test_a_rate_that_is_too_high_is_said(finetune, run_files):
+def test_a_learning_rate_that_is_too_high_is_reported(finetune, run_files):
     ran = finetune("task.learning_rate=1e30", "task.clip_norm=null", "runtime.run_id=r")
     assert ran.code == 1
     assert ran.err.count("\n") == 1, ran.err

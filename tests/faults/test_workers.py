@@ -127,7 +127,7 @@ def assert_read_whole(table: Manifest, workers: int) -> None:
 
 @pytest.mark.fault(3, 33)
 @pytest.mark.timeout(120)
-def test_a_loader_worker_that_is_just_forked_survives_every_notice(table, gate):
+def test_a_loader_worker_that_is_just_forked_survives_every_signal(table, gate):
     waiting = gate(None)
     assert_read_whole(table, 2)
     assert len(waiting.pids) == 2
@@ -135,7 +135,7 @@ def test_a_loader_worker_that_is_just_forked_survives_every_notice(table, gate):
 
 @pytest.mark.fault(3, 33)
 @pytest.mark.timeout(120)
-def test_a_loader_worker_that_is_just_spawned_survives_every_notice(table, gate):
+def test_a_loader_worker_that_is_just_spawned_survives_every_signal(table, gate):
     """As on macOS: a new Python, whose imports take seconds."""
     waiting, before = gate("spawn_main"), multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
@@ -178,7 +178,7 @@ def test_a_worker_that_hangs_at_its_birth_does_not_outlive_its_loader(table, gat
 
 @pytest.mark.fault(3)
 @pytest.mark.timeout(120)
-def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
+def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
     """This process answers it once, and no worker that it starts meanwhile is lost."""
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
@@ -196,7 +196,7 @@ def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
 
 @pytest.mark.fault(3)
 @pytest.mark.timeout(120)
-def test_an_extraction_worker_that_is_just_started_survives_every_notice(
+def test_an_extraction_worker_that_is_just_started_survives_every_signal(
     gate, tmp_path, monkeypatch
 ):
     waiting = gate("fgvc.parallel.worker_pool")
@@ -212,7 +212,7 @@ def test_an_extraction_worker_that_is_just_started_survives_every_notice(
 
 @pytest.mark.fault(3, 40)
 @pytest.mark.timeout(120)
-def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
+def test_a_rank_that_is_just_started_survives_every_signal(gate, monkeypatch):
     monkeypatch.setattr(process_group, "GRACE", 0.0)
     waiting = gate("fgvc.launch.ddp_worker")
     with process_group._start_ranks(2, Watchdog(1.0)):  # once rank 1 has started
@@ -221,7 +221,7 @@ def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
 
 @pytest.mark.fault(3)
 @pytest.mark.timeout(120)
-def test_a_process_that_draws_birds_survives_every_notice(gate, tmp_path, monkeypatch):
+def test_a_process_that_draws_birds_survives_every_signal(gate, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "MIN_POOL_IMAGES", 4)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     generator = Generator(1, 2, 2, 1, 64, 0)
@@ -242,7 +242,7 @@ sys.meta_path.insert(0, Notice())
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_notice_while_fgvc_is_imported_ends_resumably(tmp_path, number):
+def test_a_signal_while_fgvc_is_imported_ends_resumably(tmp_path, number):
     (tmp_path / "sitecustomize.py").write_text(EARLY.format(number=int(number)))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "fgvc.run", "--help"]
@@ -252,7 +252,7 @@ def test_a_notice_while_fgvc_is_imported_ends_resumably(tmp_path, number):
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
-def test_a_notice_while_a_command_is_composed_ends_resumably(monkeypatch, number):
+def test_a_signal_while_a_command_is_composed_ends_resumably(monkeypatch, number):
     def composing(arguments: object) -> int:
         os.kill(os.getpid(), number)
         return FAILED
@@ -278,7 +278,7 @@ atexit.register(lambda: os.kill(os.getpid(), {number}))
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_notice_after_the_end_changes_no_exit_code(tmp_path, number):
+def test_a_signal_after_the_end_changes_no_exit_code(tmp_path, number):
     """While Python takes itself down, which can take a second."""
     (tmp_path / "sitecustomize.py").write_text(AT_EXIT.format(number=int(number)))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -288,7 +288,7 @@ def test_a_notice_after_the_end_changes_no_exit_code(tmp_path, number):
 
 
 @pytest.mark.fault(3)
-def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
+def test_a_sweep_receives_the_signals_that_were_blocked_at_its_start():
     """As one that a server of forks starts, which holds them back for good."""
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
@@ -314,7 +314,7 @@ class Waits:
 @pytest.mark.fault(3, 18)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="jobs are forked from a server")
 @pytest.mark.timeout(120)
-def test_neither_a_sweep_server_nor_a_job_at_its_birth_loses_a_notice(gate, monkeypatch):
+def test_neither_a_sweep_server_nor_a_starting_job_loses_a_signal(gate, monkeypatch):
     """The server outlives it, as it starts the other jobs; the job stops, resumably."""
     monkeypatch.setattr(
         job_process, "_stop_signals", 0

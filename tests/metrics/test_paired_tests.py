@@ -36,7 +36,7 @@ def test_mcnemar_by_hand():
     assert metrics.mcnemar(*cells(9, 3, 12, 0)).p == pytest.approx(Fraction(2 * tail, 2**15))
 
 
-def test_mcnemar_takes_no_notice_of_ties_nor_of_who_comes_first():
+def test_mcnemar_ignores_ties_and_the_order_of_the_runs():
     few, many = cells(0, 3, 12, 0), cells(1000, 3, 12, 500)
     assert metrics.mcnemar(*few).p == metrics.mcnemar(*many).p
     assert metrics.mcnemar(few[1], few[0]).p == metrics.mcnemar(*few).p

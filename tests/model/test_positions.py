@@ -62,7 +62,7 @@ def test_at_the_size_of_the_table_both_ways_are_one(conf, saved, family, side):
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_elsewhere_they_differ(conf, saved):
+def test_at_other_sizes_both_ways_differ(conf, saved):
     confs = [
         conf("vit", weights=str(saved("vit")), position_resize=method)
         for method in ("timm", "zoom")

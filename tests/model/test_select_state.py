@@ -163,7 +163,7 @@ def test_a_file_that_is_the_state_dict_needs_no_note(build_from, state):
     assert build_from(state).notes == ()
 
 
-def test_of_teacher_and_student_the_teacher_is_read_and_it_is_said(build_from, state):
+def test_of_teacher_and_student_the_teacher_is_read_with_a_note(build_from, state):
     """DINO's authors evaluate the teacher."""
     teacher = _add_prefix("module.backbone.", _shift(state, 1.0))
     student = _add_prefix("module.backbone.", state)
@@ -217,7 +217,7 @@ def test_two_models_of_equal_roles_are_refused_at_any_depth(build_from, state, f
         lambda state: {"decay": 0.9, "shadow_params": list(state.values())},
     ],
 )
-def test_an_ema_that_does_not_fit_is_said(build_from, state, ema):
+def test_an_ema_that_does_not_fit_is_reported(build_from, state, ema):
     backbone = build_from({"state_dict": state, "model_ema": ema(_shift(state, 1.0))})
     assert _has_values_of(backbone, state)
     assert any("the EMA in `model_ema` does not fit" in note for note in backbone.notes)

@@ -324,7 +324,7 @@ def test_the_siglip_of_another_library_is_named(mini, tmp_path, prefix, library)
     assert "\n" not in str(error.value)
 
 
-def test_a_notice_while_prompts_are_read_is_no_fault_of_the_tokenizer(monkeypatch):
+def test_a_signal_while_prompts_are_read_is_no_fault_of_the_tokenizer(monkeypatch):
     class Stop(BaseException):  # as a signal's handler raises
         pass
 

@@ -55,7 +55,7 @@ def test_wrappers_are_taken_off(tmp_path, wrapped, legacy):
     assert _is_state(weights.read(tmp_path / "w.pth"))
 
 
-def test_a_file_is_told_by_its_bytes_not_its_name(tmp_path):
+def test_a_file_is_recognized_by_its_bytes_not_its_name(tmp_path):
     save_file(STATE, tmp_path / "w.bin")
     torch.save(STATE, tmp_path / "w.safetensors")
     assert _is_state(weights.read(tmp_path / "w.bin"))

@@ -132,7 +132,7 @@ def test_results_of_ranks_are_concatenated_in_order_also_of_a_rank_that_read_not
 
 
 @pytest.mark.parametrize("choice", ["off", "transfg"])
-def test_a_probe_a_cached_one_and_its_evaluation_look_at_the_same_patches(run, outcomes, choice):
+def test_a_probe_a_cached_probe_and_its_evaluation_select_the_same_patches(run, outcomes, choice):
     chosen = (*PROBE, f"part_attention={choice}")
     first, second = run(*chosen), run(*chosen, "head.k=4")
     again = run("task=eval", f'checkpoint="{first.folder}"', SMALL[-1], bare=True)
@@ -169,7 +169,7 @@ def test_a_probe_a_cached_one_and_its_evaluation_look_at_the_same_patches(run, o
     assert (score_NG[rows, first_outcome.attention_maps.index_NK].max(1) > score_NG.mean(1)).all()
 
 
-def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcomes, forwards):
+def test_attention_maps_of_a_finetune_need_no_second_forward(run, outcomes, forwards):
     ran = run(*TRAIN, "part_attention=transfg")
     assert ran.code == 0, ran.err
     experiment, outcome = outcomes[0]
@@ -190,7 +190,7 @@ def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcom
     assert point.step == ran.json("metrics.json")["selection"]["best_step"]
 
 
-def test_zero_shot_tells_where_it_looked(run, outcomes):
+def test_zero_shot_records_attention_maps(run, outcomes):
     chosen = ("backbone=clip", "backbone.size=mini", *SMALL, "part_attention=transfg")
     ran = run("task=zero_shot", *chosen)
     assert len(parts_of(ran)) == 4

@@ -52,7 +52,7 @@ def test_a_second_head_reads_the_kept_tokens_features_from_the_cache(run, choice
     assert (cost[0] > 0, cost[1]) == (True, 0)
 
 
-def test_lots_follow_the_seed_and_nothing_else_does(run):
+def test_random_patches_depend_on_the_seed_and_nothing_else_does(run):
     def forwarded(choice, seed):
         ran = run("backbone=vit", *MINI, f"part_attention={choice}", f"seed={seed}", weights)
         return ran.json("metrics.json")["cost"]["forwarded"]
@@ -107,7 +107,7 @@ def test_a_finetune_learns_through_the_kept_tokens(run, tmp_path, choice):
     np.testing.assert_array_equal(logits_of(ran), logits_of(again))
 
 
-def test_lots_belong_to_their_images_however_a_step_is_cut(run):
+def test_random_patches_do_not_depend_on_the_micro_batch(run):
     """Units are read one ahead, and each goes through the model twice: the patches must be drawn
     for the images that are in the model."""
     chosen = (

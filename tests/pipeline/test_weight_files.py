@@ -34,7 +34,9 @@ def state() -> dict[str, torch.Tensor]:
     return timm.create_model(row.model, num_classes=0, **row.architecture).state_dict()
 
 
-def test_the_part_that_was_read_is_said_and_recorded_with_a_warm_cache_too(run, state, tmp_path):
+def test_the_part_that_was_read_is_reported_and_recorded_with_a_warm_cache_too(
+    run, state, tmp_path
+):
     ema = {f"module.{key}": value + 0.01 for key, value in state.items()}
     torch.save({"state_dict": state, "state_dict_ema": ema, "epoch": 3}, tmp_path / "last.pth.tar")
     note = (

@@ -56,7 +56,7 @@ def test_the_page_is_one_of_the_sealed_files(folder):
     assert (folder / "report.html").stat().st_size < 1_500_000
 
 
-def test_it_tells_the_numbers_and_how_to_repeat_them(folder):
+def test_the_page_shows_the_numbers_and_how_to_repeat_them(folder):
     text = unescape(text_of(folder))
     numbers = json.loads((folder / "metrics.json").read_text())
     stamp = json.loads((folder / "env_stamp.json").read_text())
@@ -93,7 +93,7 @@ def test_curves_and_pictures_are_inside(folder):
 
 
 @pytest.mark.fault(53)
-def test_in_a_browser_names_are_text_and_nothing_is_asked_for(folder, opened):
+def test_in_a_browser_names_are_text_and_nothing_is_requested(folder, opened):
     browser = opened(folder / "report.html")
     assert browser.page.locator("section", has_text="Hardest classes").locator("b i").count() == 0
     text = browser.page.locator("main").inner_text()

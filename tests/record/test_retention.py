@@ -51,7 +51,7 @@ def test_reasons_to_keep(record, now, reason):
 
 
 @pytest.mark.fault(56)
-def test_any_flipped_byte_is_noticed(file):
+def test_any_flipped_byte_is_detected(file):
     data = file.read_bytes()
     for place in range(len(data)):
         for bit in (1, 0x29):  # 0x29 turns a blank into a tab, which is valid JSON

@@ -169,7 +169,7 @@ def test_the_processes_have_settings_of_their_own(stand_in, log, tmp_path, monke
     assert Path(outcomes["FIFTYONE_DATABASE_DIR"]).parent == Path(outcomes["HOME"]).parent
 
 
-def test_a_mongod_that_cannot_start_tells_its_reason(tmp_path):
+def test_a_mongod_that_cannot_start_reports_its_reason(tmp_path):
     mongod = tmp_path / "mongod"
     mongod.write_text("#!/bin/sh\necho 'libcrypto.so.3: cannot open' >&2\nexit 127\n")
     mongod.chmod(0o755)

@@ -237,7 +237,7 @@ def test_no_rank_outlives_the_first(pair, run_files, wait_until, running_process
 
 @pytest.mark.fault(3)
 @pytest.mark.slow
-def test_asked_to_stop_all_stop_and_resume_together(
+def test_a_stop_signal_ends_all_ranks_and_they_resume_together(
     pair, run_files, running_processes, wait_for_processes, read_outcome, tmp_path
 ):
     usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
@@ -262,7 +262,7 @@ def test_asked_to_stop_all_stop_and_resume_together(
 
 
 @pytest.mark.fault(45)
-def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(
+def test_a_stop_signal_ends_the_job_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
     """The first rank waits in a collective call, where no handler of Python's can run."""
@@ -288,7 +288,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(
 
 @pytest.mark.fault(4, 45)
 @pytest.mark.slow
-def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
+def test_a_second_signal_ends_the_job_at_once_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
     """Sent again and again, as signals that are still pending become one."""
@@ -306,7 +306,7 @@ def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
 
 @pytest.mark.fault(31)
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_is_said_once(pair, wait_for_processes):
+def test_a_loss_that_is_not_finite_is_reported_once(pair, wait_for_processes):
     wild = ("task.learning_rate=1e30", "task.clip_norm=null")
     job = pair(*RANKS, *wild, "task.warmup_steps=0")
     assert job.wait() == 1, job.output

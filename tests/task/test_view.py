@@ -121,7 +121,7 @@ def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
     assert line.endswith("; restore the file, or run it again")  # a run folder was given
 
 
-def test_pictures_that_are_gone_are_asked_for(runs, viewed, tmp_path):
+def test_missing_images_are_reported_with_the_way_out(runs, viewed, tmp_path):
     code, line = viewed(run_of(runs["linear"]), f'dataset.root="{tmp_path}"')
     assert code == 1
     assert f"is not in {tmp_path}: give dataset.root=PATH" in line
