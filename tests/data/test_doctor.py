@@ -289,7 +289,9 @@ def test_equal_files_in_train_and_test(cub, run_doctor):
     names = [path.relative_to(cub).as_posix() for path in (train, test)]
     assert finding.offenders == (" = ".join(names),)
     assert "both train and test" in finding.says
-    assert len(examination.findings) == 1  # a byte-equal pair is not told again as a near one
+    assert (
+        len(examination.findings) == 1
+    )  # a byte-equal pair is not reported again as a near duplicate
 
 
 def test_equal_files_under_two_labels_and_within_a_split(cub, run_doctor):

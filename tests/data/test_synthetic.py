@@ -294,7 +294,7 @@ def test_the_box_is_tight(monkeypatch, row):
     assert np.abs(np.array(drawn) - (x, y, x + w, y + h)).max() < 2
 
 
-# ---- what tells classes apart
+# ---- features that separate the classes
 
 
 def accuracy(x_ND: np.ndarray, label_N: np.ndarray, test_N: np.ndarray) -> float:

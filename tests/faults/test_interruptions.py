@@ -1,4 +1,4 @@
-"""A run that is killed or told to stop at any moment: consistent files, and the same end."""
+"""A run that is killed or stopped at any moment: consistent files, and the same result when resumed."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
 def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
     start_finetune, run_files, read_outcome, undisturbed_outcome
 ):
-    """The first notice is seen and the step not yet over when the second comes."""
+    """The second signal arrives while the step of the first signal still runs."""
     job = start_finetune(*EVERYTHING, "task.epochs=6")
     job.until(lambda: state_names(run_files))
     for _ in range(2):

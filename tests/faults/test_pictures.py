@@ -268,7 +268,7 @@ def test_decoding_takes_about_sixteen_bytes_per_pixel(name: str, picture) -> Non
     decode(encoded(Image.new("RGB", (8, 8)), "PNG"), "warm.png")
     used = peak(lambda: decode(data, "large"))
     # of 16 megapixels, WebP takes 16.5 (its decoder holds two canvases), and the others 12 at most;
-    # tiles and what the allocator keeps do not grow with the picture
+    # tiles and allocator overhead do not grow with the image
     assert 0 < used <= (18 if name == "webp" else 14) * SIDE * SIDE + (20 << 20)
 
 
@@ -353,7 +353,7 @@ def test_scans_of_a_jpeg_that_is_not_progressive_are_bounded() -> None:
     scans = [b"\xff\xda\0\x08\1" + bytes([1 + at % 3, 0, 0, 63, 0, 0, 0]) for at in range(600)]
     with pytest.raises(ImageError, match=r"a JPEG of 600 scans, more than the 500 allowed"):
         decode(head + b"".join(scans) + b"\xff\xd9", "bird.jpg")
-    film = data + b"\xff\xda" * 600  # of a moving photo: what follows the end of the picture
+    film = data + b"\xff\xda" * 600  # a moving photo: data after the end of the image
     assert decode(film, "bird.jpg").equal(decode(data, "bird.jpg"))
 
 

@@ -171,7 +171,7 @@ def forge_viewers(folder: Path) -> None:
     sample_rows = [json.loads(line) for line in samples.sample_lines(predictions)]
     for new, old in zip(
         sample_rows, stored, strict=True
-    ):  # nothing else tells what the network saw
+    ):  # no other file records what the network saw
         new |= {name: old[name] for name in viewers.UNVERIFIED if name in old}
     dataset.write_samples(folder / "fiftyone", map(json_documents.json_line, sample_rows))
     for split in record.predictions:
@@ -462,7 +462,7 @@ def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
 @pytest.mark.fault(56)
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "tb", "report.html"])
 def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name):
-    """tb/ and the page of another seed: only what derives them anew notices."""
+    """tb/ and the page of another seed: only recomputing them finds the change."""
     if (other / name).is_dir():
         shutil.rmtree(probe / name)
         shutil.copytree(other / name, probe / name)

@@ -1,4 +1,4 @@
-"""Runs outside a checkout and in a dirty one: null or dirty in the stamp, and the run goes on."""
+"""Runs outside a checkout and in a dirty one: null or dirty in the stamp, and the run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that fgvc starts: a notice that reaches one before its handlers are set, and a death.
+"""Child processes of fgvc: signals that arrive before the handlers are installed, and deaths.
 
 Each new process waits, at a moment of its birth that the test chooses, for the test to let it go
 on: no test depends on time. Meanwhile the test sends it every notice that a cluster may send.
@@ -49,7 +49,7 @@ with socket.socket(socket.AF_UNIX) as gate:
 
 
 class Gate:
-    """Where new processes wait; `at_birth(pid)` is called for each, then it goes on."""
+    """Makes new processes wait; calls `at_birth(pid)` for each, then lets it continue."""
 
     def __init__(self, place: str, at_birth: Callable[[int], object]) -> None:
         self.place, self.at_birth, self.pids = place, at_birth, []
@@ -147,7 +147,7 @@ def test_a_loader_worker_that_is_just_spawned_survives_every_signal(table, gate)
 
 
 class Stop(BaseException):
-    """What the handler of a notice raises in the main process."""
+    """Raised by the signal handler in the main process."""
 
 
 @pytest.mark.fault(3, 33)

@@ -76,7 +76,7 @@ def test_any_other_call_refuses_the_file(tmp_path, name, form):
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_the_message_names_the_file(tmp_path):
+def test_the_message_names_the_refused_class(tmp_path):
     torch.save({**STATE, "x": torch.nn.Linear(2, 2)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"they name torch.nn.modules.linear.Linear\)"):
         weights.read(tmp_path / "w.pth")

@@ -33,7 +33,7 @@ TEST = 30  # test pictures of the synthetic birds here
 
 @pytest.fixture
 def outcomes(monkeypatch) -> list:
-    """Every (experiment, outcome) that is written up, which goes on as ever."""
+    """Collects every (experiment, outcome) that is written, without changing it."""
     recorded, write = [], write_run.write_run
 
     def record(experiment, results):
@@ -213,7 +213,7 @@ def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outc
         with Image.open(manifest.root / manifest.path[row]) as picture:
             width, height = picture.size
         x, y, w, h = manifest.box_N4[row].tolist()
-        for index in index_K:  # squashed to 86 pixels a side, of which the middle 64 are seen
+        for index in index_K:  # squashed to 86 x 86 pixels; the network sees the central 64 x 64
             across, down = ((11 + 12 * n + 8) / 86 for n in (index % 5, index // 5))
             inside.append(x <= across * width <= x + w and y <= down * height <= y + h)
     assert parts["transfg"]["in_box"] == {"value": pytest.approx(np.mean(inside)), "images": TEST}

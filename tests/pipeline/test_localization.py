@@ -25,7 +25,7 @@ def logits_of(ran):
 @pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip2"])
 def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them(run, family):
     chosen = [*MINI, f"backbone={family}", "head=knn", "head.k=3"]
-    if family == "dinov2":  # its class token hardly looks at a patch before it is trained
+    if family == "dinov2":  # its untrained class token hardly attends to any patch
         chosen.append("backbone.features=patch_mean")
     unselected, selected = run(*chosen), run(*chosen, "part_attention=transfg")
     assert selected.code == 0, selected.err

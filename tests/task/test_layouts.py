@@ -11,7 +11,7 @@ import pytest
 
 from fgvc.run import main
 
-# 16 patches and the smallest backbone: brightness alone tells the classes
+# 16 patches and the smallest backbone: brightness alone separates the classes
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
 FEW = (
     *SMALL,

@@ -246,7 +246,7 @@ def test_a_stop_signal_ends_all_ranks_and_they_resume_together(
     for process in [
         *running_processes("fgvc.launch.ddp_worker"),
         job.process.pid,
-    ]:  # as a cluster's notice does
+    ]:  # like the signal of a cluster
         os.kill(process, signal.SIGTERM)
     assert job.wait(90) == 75, job.output
     assert "Traceback" not in job.output
