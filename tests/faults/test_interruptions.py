@@ -1,4 +1,4 @@
-"""A run that is killed or stopped at any moment: consistent files, and the same result when resumed."""
+"""A run that is killed or stopped at any moment: consistent files, and an equal result on resume."""
 
 from __future__ import annotations
 
