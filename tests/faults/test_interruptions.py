@@ -1,4 +1,4 @@
-"""A run that is killed or stopped at any moment: consistent files, and an equal result on resume."""
+"""A run that is killed or stopped at any moment: consistent files, equal result after a resume."""
 
 from __future__ import annotations
 
