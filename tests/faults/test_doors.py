@@ -514,7 +514,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, as_nobody):
 
 @pytest.mark.fault(52)
 def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
-    monkeypatch.setattr(untrusted, "PICTURE", 3 * untrusted.MIB)
+    monkeypatch.setattr(untrusted, "IMAGE", 3 * untrusted.MIB)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Path("/dev/zero").open() as endless:
         monkeypatch.setattr(sys, "stdin", endless)

@@ -193,7 +193,7 @@ def test_the_commands_of_a_plan_are_one_command_each_and_its_text_is_inert(tmp_p
     main([*arguments, shell.override("runtime.output_root", root)])
     text = (tmp_path / "plan" / "plan.md").read_text(encoding="utf-8")
     assert_inert(re.sub(r"<!-- /?stamp -->", "", text))
-    (block,) = re.findall(r"```\n(# the dataset.*?)\n```", text, re.DOTALL)
+    (block,) = re.findall(r"```\n(# check of the dataset.*?)\n```", text, re.DOTALL)
     script = f"OUTPUT_ROOT={shell.word(str(root))}\n{block}"
     script = re.sub(r"^python -m fgvc\.run", "dump", script, flags=re.MULTILINE)
     calls = received(script, desk)

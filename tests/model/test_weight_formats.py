@@ -430,7 +430,7 @@ def test_config_and_reader_take_the_same_file_of_a_folder(mini, tmp_path, family
     [
         (
             "tf_model.h5",
-            "tf_model.h5 is a file of Keras, which is not read: take model.safetensors",
+            "tf_model.h5 is a file of Keras, which is not read: use model.safetensors",
         ),
         ("flax_model.msgpack", "is a file of Flax"),
         ("model.onnx", "is a file of ONNX"),

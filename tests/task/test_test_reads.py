@@ -83,7 +83,7 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(start_job, aga
     result = check_of_reads(ran)
     assert (result.state, result.evidence.partition(";")[0]) == (
         "pass",
-        "2 times, the same answer each: earlier processes of this run were stopped",
+        "2 times, each for the same answer: earlier processes of this run were stopped",
     )
 
 
