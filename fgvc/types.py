@@ -264,8 +264,8 @@ class WeightsSource:
     """The source of a backbone's weights.
 
     sha256: of the file (None: random weights). made_by: the run of fgvc that wrote the file, with
-    its initial weights; None for any other file. held: number of values in the checkpoint that
-    will replace random weights, which bounds the model's size; None: nothing replaces them.
+    its initial weights; None for any other file. value_count: number of values in the checkpoint
+    that will replace random weights, which bounds the model's size; None: nothing replaces them.
     """
 
     kind: str  # file | hub | random
@@ -274,7 +274,7 @@ class WeightsSource:
     sha256: str | None = None
     revision: str | None = None
     made_by: Mapping[str, Any] | None = None
-    held: int | None = None
+    value_count: int | None = None
 
 
 class Progress(Protocol):

@@ -66,10 +66,12 @@ def drop_unknown_keys(
         is_known: whether the options of a combination have a key.
     """
     keys = {key_of(item) for combination in combinations for item in combination}
-    known = {key: [is_known(combination, key) for combination in combinations] for key in keys}
-    typos = {key for key in keys if not any(known[key])}
+    is_known_by_key = {
+        key: [is_known(combination, key) for combination in combinations] for key in keys
+    }
+    typos = {key for key in keys if not any(is_known_by_key[key])}
     return [
-        tuple(o for o in combination if known[key_of(o)][index] or key_of(o) in typos)
+        tuple(o for o in combination if is_known_by_key[key_of(o)][index] or key_of(o) in typos)
         for index, combination in enumerate(combinations)
     ]
 

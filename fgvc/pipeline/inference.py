@@ -195,7 +195,7 @@ def load_classifier(
     row = chosen_checkpoint(conf.backbone)
     size = sum(tensor.numel() for tensor in tensors.values())
     # random weights are overwritten: the file has every tensor
-    backbone, selector = build_model(conf, WeightsSource("random", row.model, held=size))
+    backbone, selector = build_model(conf, WeightsSource("random", row.model, value_count=size))
     head_state = {
         name[len(HEAD) :]: tensor for name, tensor in tensors.items() if name.startswith(HEAD)
     }

@@ -105,12 +105,12 @@ def find_resume_point(
         return _check_state(experiment, plain, states.folder.parent, own, states)
     if path is None:
         return None
-    if (found := _load_named(path, force)) is None:
+    if (named_state := _load_named(path, force)) is None:
         raise UserError(
             f"runtime.resume={named}: no resume state there (a run folder in progress, its resume "
             "folder, or a state in it)"
         )
-    other_states, loaded = found
+    other_states, loaded = named_state
     return _check_state(experiment, plain, path, loaded, other_states)
 
 

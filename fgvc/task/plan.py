@@ -74,7 +74,7 @@ def _about(job: Job) -> PlanInputs:
         title=task.title or _title(conf),
         experiment=experiment,
         baseline=baseline,
-        asked=_command(item for item in job.overrides if _key(item) not in OMITTED),
+        plan_command=_command(item for item in job.overrides if _key(item) not in OMITTED),
         doctor=_command(["task=doctor", *data], roots),
         roots="".join(f" {word}" for word in roots),
         conf=asdict(conf),

@@ -39,7 +39,7 @@ def from_table(default: str, **names: str) -> Convert:
         if word in SWITCHED_ON:
             return default
         word = word if is_true(word) else "none"
-        return next((ours for prefix, ours in names.items() if word.startswith(prefix)), None)
+        return next((option for prefix, option in names.items() if word.startswith(prefix)), None)
 
     return convert
 

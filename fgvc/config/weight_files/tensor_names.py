@@ -113,13 +113,13 @@ class _NameReader(pickle._Unpickler):
 
 
 def _named_tensors(
-    held: object, depth: int = 0, budget: Iterator[int] | None = None
+    node: object, depth: int = 0, budget: Iterator[int] | None = None
 ) -> Iterator[str]:
     """Names of tensors. budget: counts down the values that may still be visited."""
     budget = iter(range(MOST_VALUES)) if budget is None else budget
-    if not isinstance(held, Mapping) or depth > DEPTH:
+    if not isinstance(node, Mapping) or depth > DEPTH:
         return
-    for (key, value), _ in zip(held.items(), budget, strict=False):
+    for (key, value), _ in zip(node.items(), budget, strict=False):
         if isinstance(value, _Tensor) and isinstance(key, str):
             yield key
         yield from _named_tensors(value, depth + 1, budget)

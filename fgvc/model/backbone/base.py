@@ -221,10 +221,11 @@ def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource
     count, key = backbone.parameter_count, row_key(conf)
     if schema.chosen_checkpoint(conf).architecture:
         architecture.check_size(count, f"{key}.architecture")
-    if source.held is not None and count > source.held:
+    if source.value_count is not None and count > source.value_count:
         raise UserError(
             f"{key}={backbone.name}: has {count:,} parameters, but the checkpoint holds "
-            f"{source.held:,} numbers, so it is of another model. Restore it, or repeat the run"
+            f"{source.value_count:,} numbers, so it is of another model. Restore it, or repeat the "
+            "run"
         )
 
 

@@ -32,7 +32,7 @@ def render_plan(inputs: PlanInputs) -> Document:
             except Unanswered as error:
                 open_items[item.id] = error
                 texts[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
-    head = f"Written by {code(inputs.asked)}. The question below is the whole specification."
+    head = f"Written by {code(inputs.plan_command)}. The question below is the whole specification."
     parts = [
         f"# Plan: {markdown(inputs.title)}",
         head,

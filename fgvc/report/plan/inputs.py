@@ -33,20 +33,21 @@ class PlannedRun:
 class PlanInputs:
     """The facts on an experiment before it runs.
 
-    task: of the experiment. baseline: the linear probe that it is compared with. asked: the command
-    that writes the plan. doctor: the command that examines the dataset. roots: path overrides for
-    commands that read runs, with a leading space. conf: the whole config of the experiment. row:
-    the chosen checkpoint of its backbone. places: shell variable -> its config key. stamp: of this
-    environment. stack: the record of its passed task=check; needs_stack: whether the backbone
-    requires one. examination: of the dataset, by task=doctor. smoke: definition of the tiny subset.
-    groups: config group -> options. rooms: packages of fgvc with their modules.
+    task: of the experiment. baseline: the linear probe that it is compared with. plan_command: the
+    command that writes the plan. doctor: the command that examines the dataset. roots: path
+    overrides for commands that read runs, with a leading space. conf: the whole config of the
+    experiment. row: the chosen checkpoint of its backbone. places: shell variable -> its config
+    key. stamp: of this environment. stack: the record of its passed task=check; needs_stack:
+    whether the backbone requires one. examination: of the dataset, by task=doctor. smoke:
+    definition of the tiny subset. groups: config group -> options. rooms: packages of fgvc with
+    their modules.
     """
 
     task: str
     title: str
     experiment: PlannedRun
     baseline: PlannedRun
-    asked: str
+    plan_command: str
     doctor: str
     roots: str
     conf: Plain

@@ -83,9 +83,9 @@ def _is_container(folder: Folder) -> bool:
 
 def _has_unlabelled_test(folder: Folder) -> bool:
     """Whether the only split is a test without labels, beside a whole dataset."""
-    found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inner for inner in folder.image_folders if inner not in found]
-    return all(map(split_folders.is_unlabelled, found)) and bool(_find_datasets(others))
+    splits = split_folders.all_folders(split_folders.candidates(folder))
+    others = [inner for inner in folder.image_folders if inner not in splits]
+    return all(map(split_folders.is_unlabelled, splits)) and bool(_find_datasets(others))
 
 
 def _find_datasets(folders: Iterable[Folder]) -> list[Folder]:
@@ -108,13 +108,13 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
 
 def _check_single_split(folder: Folder) -> None:
     """Raise if a single split lies beside several folders that look like classes."""
-    found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inner for inner in folder.image_folders if inner not in found]
+    splits = split_folders.all_folders(split_folders.candidates(folder))
+    others = [inner for inner in folder.image_folders if inner not in splits]
     classes = [
         inner for inner in others if inner.name not in split_folders.splits_by_name(folder.folders)
     ]
-    if len(found) == 1 and len(classes) > 1:
-        (split,) = found
+    if len(splits) == 1 and len(classes) > 1:
+        (split,) = splits
         raise UserError(
             f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
             f"{_names(split.image_folders)}, but {_names(classes)} lie beside it; set "
