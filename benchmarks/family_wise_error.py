@@ -137,7 +137,7 @@ def _significant(correct: Sequence[np.ndarray]) -> tuple[int, list[int]]:
 
 
 def _draw_correct(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarray:
-    """right_SN: correct predictions; a seed shares that of its row with chance AGREE."""
+    """right_SN: correct predictions; each seed agrees with its row with probability AGREE."""
     shape = (seeds, len(accuracy_N))
     own_SN = rng.random(shape, dtype=np.float32) < accuracy_N
     if seeds == 1:

@@ -61,5 +61,5 @@ def rows(folder_root: Path) -> list[Row]:
     )
     return [
         Row(f"{work}: seconds of a core", "–", seconds, 10, detail, upper_bound=True),
-        Row(f"{work}: memory above what it is given, MiB", "–", grown, 400, "", upper_bound=True),
+        Row(f"{work}: memory beyond its inputs, MiB", "–", grown, 400, "", upper_bound=True),
     ]

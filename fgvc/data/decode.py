@@ -119,8 +119,8 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
     Raises:
         TooManyPixelsError: a run-length encoded BMP; Pillow fills up to 255 rows per run.
-        EffortError: a JPEG with many scans, each of which costs a pass over the image; a plain PPM
-            with many comments, each of which copies a megabyte.
+        EffortError: a JPEG with many scans (one pass over the image per scan); a plain PPM with
+            many comments (one copy of a megabyte per comment).
     """
     first_tile = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if first_tile and first_tile[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:

@@ -151,7 +151,7 @@ def _text(data: bytes) -> str | None:
 
 
 def _is_raw(data: bytes, kind: str | None) -> bool:
-    """Whether the file is a camera raw file in TIFF, of which Pillow only reads the preview."""
+    """Whether the file is a camera raw file in TIFF; Pillow only reads its preview."""
     if kind != "TIFF":
         return False
     tags = _tags(data)

@@ -62,7 +62,7 @@ class GitState:
     """The version of this program. patch: the changes since the commit, as git prints them.
 
     error: why Git cannot read the checkout, and what to do; None outside a checkout. withheld: code
-    of which the patch holds only digests. untracked: other files, at most LISTED; unlisted: the
+    that the patch only holds as digests. untracked: other files, at most LISTED; unlisted: the
     number of further files.
     """
 

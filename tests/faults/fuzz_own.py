@@ -280,6 +280,6 @@ DOORS: dict[str, tuple[Callable[[], Seeds], Callable[[Path], object], str]] = {
         ".digests",
     ),
     "lock": (lambda: [b"pid 12 on host since 2026-11-29T10:00:00", b""], read_lock, ".lock"),
-    "command line": (lambda: [one.encode() for one in COMMANDS], read_command, ".txt"),
+    "command line": (lambda: [command.encode() for command in COMMANDS], read_command, ".txt"),
     "experiment YAML": (lambda: [EXPERIMENT], read_experiment, ".yaml"),
 }

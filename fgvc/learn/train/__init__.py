@@ -1,7 +1,7 @@
 """Batches -> weights by gradient: one optimiser step per global batch, on any number of ranks.
 
 Trainer(model, task, classes, depth_of, steps_per_epoch, device, precision, seed, world, ...)
-trainer.step(batches) -> StepReport       a global batch, of which this rank loads `LoaderBatch`es
+trainer.step(batches) -> StepReport       a global batch; this rank loads its `LoaderBatch`es
 trainer.state(), trainer.load(state)      an exact resume
 trainer.best.after(epoch, top1, loss)     the best epoch, and whether patience is exhausted
 """

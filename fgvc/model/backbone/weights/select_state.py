@@ -51,8 +51,8 @@ class SelectedState:
 class BestPart:
     """The part that fits a model best.
 
-    state: its converted tensors. count: number of them that fit. others: further parts of which all
-    tensors fit, with other values.
+    state: its converted tensors. count: number of them that fit. others: further parts whose
+    tensors all fit, with other values.
     """
 
     part: Part
