@@ -20,6 +20,7 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data.decode import decode, image_size
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import View, grid_side, view
+from fgvc.html.formats import percent
 from fgvc.metrics.part_localization import localization
 from fgvc.model import part_attention
 from fgvc.pipeline.build_model import stride_of
@@ -87,7 +88,7 @@ def print_localization(record: Mapping[str, Any]) -> None:
         {name: parts[name][key]["value"] for name in names} for key in ("in_box", "part_distance")
     )
     if None not in in_box.values():
-        values = ", ".join(f"{name} {console.percent(share)}" for name, share in in_box.items())
+        values = ", ".join(f"{name} {percent(share)}" for name, share in in_box.items())
         console.say(f"% of {parts['tokens']} patches inside the box: {values}")
     if None not in distance.values():
         values = ", ".join(f"{name} {value:.3f}" for name, value in distance.items())

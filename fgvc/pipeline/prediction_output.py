@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fgvc.html.formats import percent
 from fgvc.record import console
 from fgvc.store import atomic
 from fgvc.untrusted.escape import csv_text, visible
@@ -42,7 +43,7 @@ def as_table(
         text = "\n".join(visible(classes[index][1]) for index, _ in prediction.best)
         if prediction.error is not None:
             text = f"error: {visible(prediction.error)}"
-        percents = (console.percent(probability) for _, probability in prediction.best)
+        percents = (percent(probability) for _, probability in prediction.best)
         rows.append((visible(prediction.path), text, "\n".join(f"{p:>5}" for p in percents)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("image", "class", "%"), rows, numbers=False)

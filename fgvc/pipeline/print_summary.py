@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fgvc.html.formats import interval, number, percent
 from fgvc.pipeline import localization
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import console
@@ -25,12 +26,12 @@ def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Pat
         )
     if experiment.stack_check == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
-    rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
-    rows.append(["top-5", *(console.percent(record[name]["top5"]) for name in splits)])
+    rows = [["top-1 [95 %]", *(interval(record[name]) for name in splits)]]
+    rows.append(["top-5", *(percent(record[name]["top5"]) for name in splits)])
     for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
-        rows.append([f"{label} [95 %]", *(console.interval(record[name], key) for name in splits)])
-    rows.append(["calibration error", *(console.percent(record[name]["ece"]) for name in splits)])
-    rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
+        rows.append([f"{label} [95 %]", *(interval(record[name], key) for name in splits)])
+    rows.append(["calibration error", *(percent(record[name]["ece"]) for name in splits)])
+    rows.append(["loss (nats)", *(number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(experiment), ["%", *splits], rows)
     for note in record["notes"]:

@@ -22,9 +22,9 @@ from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
-from fgvc.record import checkpoint, env_stamp, page
-from fgvc.record.page.images import RecordedAlbum
+from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import SHORT, read_json
+from fgvc.record.run_page.album import RecordedAlbum
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute
 from fgvc.report.audit.recompute import CannotComposeError, Composed
@@ -98,8 +98,8 @@ def render_page(folder: Path, shown: dict[str, Any]) -> str:
     root = Path(conf.runtime.output_root).expanduser()
     place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
-    album = RecordedAlbum(untrusted.read_text(folder / page.FILE))
-    return page.derive(folder, conf, name, checkpoint_id, history, album, place)
+    album = RecordedAlbum(untrusted.read_text(folder / run_page.FILE))
+    return run_page.derive(folder, conf, name, checkpoint_id, history, album, place)
 
 
 def _config(shown: dict[str, Any]) -> Config:

@@ -13,6 +13,7 @@ from typing import Any
 from fgvc.config.compose import config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
+from fgvc.html.formats import interval, number
 from fgvc.model.backbone import weights
 from fgvc.pipeline import notes
 from fgvc.pipeline.experiment import Experiment, Results, identity
@@ -41,8 +42,8 @@ def write_validation(experiment: Experiment, results: Results) -> Path:
     run.write_json(FILE, record)
     run.pause(STATE)
     console.say(
-        f"validation top-1 [95 %]: {console.interval(numbers)} %, "
-        f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
+        f"validation top-1 [95 %]: {interval(numbers)} %, "
+        f"loss {number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
     for note in record["notes"]:
         console.say(f"note: {note}")

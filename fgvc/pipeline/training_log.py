@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from fgvc.html.formats import number, percent
 from fgvc.learn.train.step import StepReport
 from fgvc.parallel import signals
 from fgvc.parallel.device import peak_memory_mib
@@ -89,8 +90,8 @@ class TrainingLog:
         self.experiment.board.scalar("select/best_score", score, step)
         mark = ", the best so far" if best.is_new else ""
         console.say(
-            f"epoch {finetune.epoch}: validation top-1 {console.percent(numbers['top1'])} %, "
-            f"loss {console.number(numbers['loss'])}{mark}"
+            f"epoch {finetune.epoch}: validation top-1 {percent(numbers['top1'])} %, "
+            f"loss {number(numbers['loss'])}{mark}"
         )
         if best.is_new:
             self.states.save_best(step, finetune.trainer.evaluated_model().state_dict())

@@ -11,7 +11,7 @@ from fgvc import untrusted
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.preprocess import crop_to_box
 from fgvc.pipeline.experiment import Experiment
-from fgvc.record import page
+from fgvc.record import run_page
 from fgvc.report.run_names import run_name
 from fgvc.types import Dataset
 
@@ -26,7 +26,7 @@ def write(experiment: Experiment, checkpoint_id: str, forced: bool) -> None:
     made_by = experiment.extractor.source.made_by
     name = run_name(plain, experiment.task, conf.resolution.side, forced, made_by)
     images, history = _TestImages(experiment.dataset), experiment.board.history
-    page.write(experiment.run, conf, name, checkpoint_id, history, images)
+    run_page.write(experiment.run, conf, name, checkpoint_id, history, images)
 
 
 class _TestImages:

@@ -29,8 +29,8 @@ from fgvc.record import (
     prediction_tables,
     privacy,
 )
-from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.record.run_dir import TEST_READ_LOG, now
+from fgvc.record.run_page.facts import UNREADABLE_FILE
 from fgvc.store import hashing
 from fgvc.types import Predictions, WeightsSource
 

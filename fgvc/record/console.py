@@ -245,21 +245,3 @@ TEST_MARKS = {"val": "test = val", "carved": "test carved"}  # by Dataset.test_s
 def test_mark(source: str) -> str:
     """Addition to a title if `test` is not the dataset's own test split; otherwise empty."""
     return f", {TEST_MARKS[source].upper()}" if source in TEST_MARKS else ""
-
-
-def percent(fraction: object) -> str:
-    """A fraction in 0..1 as a percentage with one decimal; a dash for None."""
-    return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else "–"
-
-
-def number(value: object) -> str:
-    """A number with four decimals; a dash for None."""
-    return f"{value:.4f}" if isinstance(value, int | float) else "–"
-
-
-def interval(numbers: Mapping[str, object], key: str = "top1") -> str:
-    """A number with its 95 % interval, in percent."""
-    bounds = numbers[f"{key}_ci95"]
-    assert isinstance(bounds, Sequence)
-    low, high = bounds
-    return f"{percent(numbers[key])} [{percent(low)}, {percent(high)}]"

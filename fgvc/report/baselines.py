@@ -13,7 +13,8 @@ from typing import Any
 
 from fgvc import metrics, untrusted
 from fgvc.record.retention import SHORTEST
-from fgvc.report import page, pairwise_tests, ranking, table_archive
+from fgvc.report import pairwise_tests, ranking, table_archive
+from fgvc.report.baselines_page import render_baselines
 from fgvc.report.controls import CONTROLS
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry, Group
@@ -59,7 +60,7 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
     formats = {
         "csv": _csv(table.rows()).encode(),
         "json": atomic.json_bytes(_table_json(table)),
-        "html": page.render_baselines(table.groups, table.damaged, target).encode(),
+        "html": render_baselines(table.groups, table.damaged, target).encode(),
     }
     table_archive.write_table(target, formats, days)
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fgvc.html.formats import number, percent
 from fgvc.record import console
 
 DONE, STOPPED = "done", "stopped"
@@ -28,7 +29,7 @@ def describe_trial(row: Row) -> str:
     """Accuracy and loss of a trial in one line, or its error."""
     if row["state"] != DONE:
         return f"{row['state']}: {row['error']}"
-    top1, loss = console.percent(row["top1"]), console.number(row["loss"])
+    top1, loss = percent(row["top1"]), number(row["loss"])
     return f"validation top-1 {top1} %, loss {loss} on {row['n']} images"
 
 
@@ -50,7 +51,7 @@ def _cells(row: Row, keys: Sequence[str], is_best: bool) -> list[str]:
     cells += [_two_digits(row["values"][key]) for key in keys]
     if row["state"] != DONE:
         return [*cells, "–", "–", row["state"]]
-    scores = (console.percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s")
+    scores = (percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s")
     return [*cells, *scores]
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fgvc import untrusted
+from fgvc.html.formats import duration
+from fgvc.html.render import render
 from fgvc.record import console, privacy
-from fgvc.record.page import FILE
-from fgvc.record.page.render import duration, render
+from fgvc.record.run_page import FILE
 from fgvc.report import typed_fields
 from fgvc.store import atomic, hashing
 from fgvc.untrusted.escape import one_line
 
-TEMPLATES = "fgvc.report.page"
 ROWS = "jobs"
 GOOD = ("done", "skipped")
 NOT_BEGUN, RUNNING = "not begun", "running"
@@ -149,7 +149,7 @@ def write_sweep(table: SweepTable, target: Path) -> None:
         "counted": _format_counts(table),
         "baselines": _link(table.output_root / "baselines.html", target),
     }
-    atomic.write_text(target / "sweep.html", render("sweep.html", TEMPLATES, facts))
+    atomic.write_text(target / "sweep.html", render("sweep.html", facts))
 
 
 def _without_places(row: Row) -> Row:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from fgvc import metrics
+from fgvc.html.formats import interval, percent
 from fgvc.record import console
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
@@ -70,11 +71,11 @@ def _cells(entry: Entry, name: str, ranked: int | None) -> list[str]:
     """The cells of a row; ranked: number of ranked lines, None for a line outside the ranking."""
     line, seeds = entry.line, len(entry.line.runs)
     rate, run = line.mean("images_per_s"), line.first
-    interval = {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
+    top1 = {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
     mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
     return [
         name if seeds == 1 else f"{name} · {_seeds(entry)}",
-        _spread(line, "top1") if seeds > 1 else console.interval(interval),
+        _spread(line, "top1") if seeds > 1 else interval(top1),
         _spread(line, "mean_per_class"),
         f"{rate:.0f}" if rate else "–",
         NOT_RANKED if ranked is None else mark if ranked > 1 else "",
@@ -111,8 +112,8 @@ def _seeds(entry: Entry) -> str:
 def _spread(line: Line, field: str) -> str:
     """Mean ± sd over the seeds, in percent; the number itself for one seed."""
     sd = line.sd(field)
-    mean = console.percent(line.mean(field))
-    return mean if sd is None else f"{mean} ± {console.percent(sd)}"
+    mean = percent(line.mean(field))
+    return mean if sd is None else f"{mean} ± {percent(sd)}"
 
 
 def _probe_lines(group: Group, names: list[str]) -> Iterator[str]:
@@ -145,7 +146,7 @@ def _control_lines(group: Group, names: list[str]) -> Iterator[str]:
     for entry, name in rows:
         run, share = entry.line.first, entry.line.mean("in_box")
         about = [name] if run.part_tokens is None else [name, f"{run.part_tokens} patches"]
-        about += [] if share is None else [f"{console.percent(share)} % of them in the box"]
+        about += [] if share is None else [f"{percent(share)} % of them in the box"]
         yield from textwrap.wrap(" · ".join(about), 80, initial_indent="  ", subsequent_indent="  ")
         for control, comparison in entry.controls.items():
             gain = _describe(comparison, "", "helps", "hurts")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc.html.formats import interval, percent
 from fgvc.pipeline.job import Job
 from fgvc.record import console
 from fgvc.record.find_run import find_run
@@ -82,10 +83,10 @@ def _numbers(result: Comparison) -> None:
     console.say(f"run:     {run['name']} ({run['folder']})")
     console.say(f"against: {against['name']} ({against['folder']})")
     rows = [
-        ["top-1 [95 %]", *map(console.interval, (run, against)), _points(result["top1"])],
+        ["top-1 [95 %]", *map(interval, (run, against)), _points(result["top1"])],
         [
             "mean per class",
-            *(console.percent(side["mean_per_class"]) for side in (run, against)),
+            *(percent(side["mean_per_class"]) for side in (run, against)),
             _points(result["mean_per_class"]),
         ],
         ["only it right", str(result["mcnemar"]["only_a"]), str(result["mcnemar"]["only_b"]), ""],
@@ -122,8 +123,8 @@ def _classes(classes: Sequence[Comparison]) -> None:
         [
             row["name"],
             str(row["images"]),
-            console.percent(row["run"]),
-            console.percent(row["against"]),
+            percent(row["run"]),
+            percent(row["against"]),
             f"{100 * row['difference']:+.1f}",
         ]
         for row in changed[:MAX_LINES]

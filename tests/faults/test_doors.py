@@ -41,8 +41,8 @@ from fgvc.model.backbone.weights import read_file as weights
 from fgvc.pipeline import input_images, restore
 from fgvc.pipeline import input_images as given
 from fgvc.record import checkpoint, resume_state, retention, verify
-from fgvc.record.page import gallery
 from fgvc.record.retention import RetentionError
+from fgvc.record.run_page import gallery
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
 from fgvc.run import main

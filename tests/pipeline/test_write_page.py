@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from fgvc.config.compose import composed, typed
-from fgvc.record import page
+from fgvc.record import run_page
 from fgvc.record.env_stamp import GitState
-from fgvc.record.page import gallery
-from fgvc.record.page.images import Album
 from fgvc.record.run_dir import RunFolder, now
+from fgvc.record.run_page import gallery
+from fgvc.record.run_page.album import Album
 from fgvc.run import main
 
 NASTY = ('<b>x</b> & "y"', "</script><i>", "große = {{ 7 * 7 }}")
@@ -133,7 +133,7 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
 
     run = RunFolder(copy, "r", "0" * 64, GitState(None, None, None), now())
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false", "dataset=folder"]))
-    page.write(run, conf, "a name", "1" * 64, [], picture)
+    run_page.write(run, conf, "a name", "1" * 64, [], picture)
     text = text_of(copy)
     assert "Part attention maps" in text
     assert text.count('alt="0') == 8  # of twelve

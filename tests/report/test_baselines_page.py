@@ -13,9 +13,9 @@ import pytest
 
 from fgvc import metrics
 from fgvc.record import verify
-from fgvc.report import page
 from fgvc.report.baselines import build_table, write_baselines
-from fgvc.report.page.heatmap import class_heatmap
+from fgvc.report.baselines_page import render_baselines
+from fgvc.report.baselines_page.heatmap import class_heatmap
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
 from fgvc.report.run_rows import scan_runs
@@ -151,7 +151,7 @@ def test_every_control_becomes_a_column(outputs):
     entries = tuple(
         Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
     )
-    text = page.render_baselines([type(group)(group.key, entries)], [], outputs)
+    text = render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
     assert "− off" in controls

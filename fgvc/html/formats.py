@@ -1,29 +1,30 @@
-"""Facts -> one self-contained HTML file: a Jinja template with its style inside.
-
-Everything that a template prints is escaped, so a class may be called `<b>`. The content security
-policy of a page blocks every external resource.
-"""
+"""Numbers and names -> text, the same on pages, in Markdown and on the terminal."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
-from fgvc.record import console
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-HOME = "fgvc.record.page"  # the package with the base templates of every page
 NONE = "–"  # a number that does not exist
 UNITS = ("", "k", "M", "G", "T", "P")
 
 
-def render(template: str, package: str, facts: Mapping[str, Any]) -> str:
-    """Render a template of `package`; the same facts give the same text."""
-    return _environment(package).get_template(template).render(facts)
+def percent(fraction: object) -> str:
+    """A fraction in 0..1 as a percentage with one decimal; a dash for None."""
+    return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else "–"
+
+
+def number(value: object) -> str:
+    """A number with four decimals; a dash for None."""
+    return f"{value:.4f}" if isinstance(value, int | float) else "–"
+
+
+def interval(numbers: Mapping[str, object], key: str = "top1") -> str:
+    """A number with its 95 % interval, in percent."""
+    bounds = numbers[f"{key}_ci95"]
+    assert isinstance(bounds, Sequence)
+    low, high = bounds
+    return f"{percent(numbers[key])} [{percent(low)}, {percent(high)}]"
 
 
 def plain(name: str) -> str:
@@ -69,28 +70,3 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-@functools.cache
-def _environment(package: str) -> Environment:
-    import jinja2  # here: only a finished run needs it
-
-    names = dict.fromkeys((package, HOME))
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in names]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": console.percent,
-        "points": points,
-        "p_value": p_value,
-        "si": si,
-        "decimals": decimals,
-        "duration": duration,
-        "plain": plain,
-        "named": named,
-    }
-    return environment

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgvc.record.page.chart import Frame, frame
+from fgvc.html.charts import Frame, frame
 from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)

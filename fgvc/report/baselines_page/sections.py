@@ -14,19 +14,18 @@ from typing import Any
 from urllib.parse import quote
 
 from fgvc import metrics
+from fgvc.html.render import render
 from fgvc.record import not_ranked
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.page import FILE
-from fgvc.record.page.render import render
-from fgvc.record.page.run import Badge, is_warning
+from fgvc.record.run_page import FILE
+from fgvc.record.run_page.facts import Badge, is_warning
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
-from fgvc.report.page.heatmap import Heatmap, class_heatmap
-from fgvc.report.page.plot import Plot, plot_accuracy
+from fgvc.report.baselines_page.heatmap import Heatmap, class_heatmap
+from fgvc.report.baselines_page.plot import Plot, plot_accuracy
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import DamagedRun, Run, fit_marks
 
-TEMPLATES = "fgvc.report.page"
 TESTS = {
     "mcnemar": "McNemar's exact test",
     "sign_flip": "exact sign flips of each image's difference",
@@ -103,7 +102,7 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         "runs": sum(len(row.line.runs) for row in rows),
         "fit_marks": fit_marks,
     }
-    return render("baselines.html", TEMPLATES, facts)
+    return render("baselines.html", facts)
 
 
 def _section(group: Group, target: Path) -> Section:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from fgvc import untrusted
-from fgvc.record.page.render import plain
+from fgvc.html.formats import plain
 
 ReadImage = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None if it cannot be read
 SIDE, QUALITY = 168, 72  # longer side of a test image in pixels; JPEG quality

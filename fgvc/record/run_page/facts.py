@@ -15,14 +15,14 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.html.charts import Chart, chart
+from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.page.chart import Chart, chart
-from fgvc.record.page.gallery import gallery
-from fgvc.record.page.images import Album, ReadImage
-from fgvc.record.page.render import HOME, render
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
+from fgvc.record.run_page.album import Album, ReadImage
+from fgvc.record.run_page.gallery import gallery
 from fgvc.record.tensorboard import Point
 from fgvc.untrusted.shell import command as shell_command
 from fgvc.untrusted.shell import fgvc, file_word, split, variable
@@ -90,7 +90,7 @@ def derive(
         final_path: the path of the folder when it was sealed, which the commands on the page use.
     """
     facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, final_path)
-    return render("run.html", HOME, facts)
+    return render("run.html", facts)
 
 
 class Points:

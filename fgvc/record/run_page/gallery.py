@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.page.images import Album, PageImage
 from fgvc.record.prediction_tables import read_predictions
+from fgvc.record.run_page.album import Album, PageImage
 
 CONFIDENT = 12  # errors with the highest confidence
 WORST, BEST = 6, 4  # classes

@@ -1,0 +1,38 @@
+"""Facts -> one self-contained HTML file: a Jinja template with its style inside.
+
+Everything that a template prints is escaped, so a class may be called `<b>`. The content security
+policy of a page blocks every external resource.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fgvc.html import formats
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FILTERS = ("percent", "points", "p_value", "si", "decimals", "duration", "plain", "named")
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """Render a template of `fgvc/html/templates`; the same facts give the same text."""
+    return _environment().get_template(template).render(facts)
+
+
+@functools.cache
+def _environment() -> Environment:
+    import jinja2  # here: only a finished run needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fgvc.html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(formats, name) for name in FILTERS}
+    return environment
