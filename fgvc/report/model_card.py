@@ -13,7 +13,7 @@ from fgvc.html.formats import interval, number, percent
 from fgvc.record import not_ranked, verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.run_page.facts import earlier_runs
+from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import fitted_data
 from fgvc.types import UserError

@@ -20,6 +20,7 @@ from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
+from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
 from fgvc.record.run_page.album import Album
 from fgvc.record.run_page.gallery import gallery
@@ -123,13 +124,6 @@ def _facts(
         "earlier": list(earlier_runs(stamp["weights"])),
         "files": _files(folder),
     }
-
-
-def earlier_runs(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The runs of fgvc that trained the weights, the newest first."""
-    while (made_by := weights.get("made_by")) is not None:
-        yield made_by
-        weights = made_by["weights"]
 
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:

@@ -5,6 +5,9 @@ in three places: the checkpoint comes first, because FiftyOne and the page quote
 overlays come before TensorBoard is closed; the page comes last, because it lists the other files.
 Files that are known when a run starts (config.yaml, command.txt, code.patch) are written by
 `run_dir.open_run`; the index, the status and the retention when the folder is sealed.
+
+A writer imports what draws (jinja2, Pillow's fonts, FiftyOne's documents) when it writes, so that
+a task starts without them.
 """
 
 from __future__ import annotations

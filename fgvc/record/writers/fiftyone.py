@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fgvc.record.fiftyone import dataset
-from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 
 
 def write(record: RunRecord) -> None:
     """Write the FiftyOneDataset of a run, with its own numbers: FiftyOne averages otherwise."""
+    from fgvc.record.fiftyone import dataset
+    from fgvc.record.fiftyone.samples import RunResults
+
     run, conf, data = record.run, record.conf, record.dataset
     assert run.checkpoint_id is not None, "the checkpoint comes first"
     below = Path(os.path.relpath(data.manifest.root, record.images.root)).as_posix()
@@ -39,4 +40,4 @@ def write(record: RunRecord) -> None:
     dataset.write(run.path / dataset.FOLDER, run_results, about)
 
 
-WRITER = WriterSpec("FiftyOne", (f"{dataset.FOLDER}/",), write)
+WRITER = WriterSpec("FiftyOne", ("fiftyone/",), write)
