@@ -98,7 +98,7 @@ def _write_mistakes(record: RunRecord) -> None:
     captions = {}
     for index, confidence in zip(wrong_N[top_N], confidence_N[top_N], strict=True):
         pred = f"{names[pred_N[index]]}, {100 * confidence:.0f} %"
-        captions[int(test.row_N[index])] = f"true: {names[test.label_N[index]]}\nsaid: {pred}"
+        captions[int(test.row_N[index])] = f"true: {names[test.label_N[index]]}\npredicted: {pred}"
     for batch in record.images.network_views(np.array(list(captions), np.int64)):
         sheet = [captions[row] for row in batch.row_B.tolist()]
         record.board.images("mistakes/test", batch.pixels_BCHW, sheet)
