@@ -23,7 +23,6 @@ from fgvc.pipeline.print_summary import print_summary
 from fgvc.record import (
     checkpoint,
     comparability,
-    confusion_plot,
     env_stamp,
     fitted_images,
     prediction_tables,
@@ -243,10 +242,9 @@ def _write_predictions(experiment: Experiment, results: Results) -> None:
     run.write_text("per_class.csv", prediction_tables.per_class_csv(test, dataset.labelmap))
     matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
     run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
-    title = confusion_plot.confusion_title(
-        backbone.name, backbone.size, dataset.name, dataset.partial
-    )
-    run.write_bytes("confusion.png", confusion_plot.confusion_png(matrix, names, title))
+    model = f"{backbone.name} {backbone.size}"
+    plot = prediction_tables.confusion_plot(matrix, names, model, dataset.name, dataset.partial)
+    run.write_text("confusion.svg", plot)
 
 
 # --- checkpoint ---

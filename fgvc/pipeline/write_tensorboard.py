@@ -12,6 +12,7 @@ import numpy as np
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
 from fgvc.data import loader
+from fgvc.html.confusion import confusion_image
 from fgvc.metrics import precision_recall
 from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record.tensorboard import projector
@@ -26,7 +27,7 @@ WORST = 10  # classes with a curve; all 200 classes of CUB would take 610 KiB pe
 def write(
     experiment: Experiment, results: Results, numbers: Mapping[str, Mapping[str, object]]
 ) -> None:
-    """Write the run's tb/ and close it; confusion.png and the texts of the run must exist.
+    """Write the run's tb/ and close it; the texts of the run must exist.
 
     Args:
         numbers: by split, as in metrics.json.
@@ -35,11 +36,9 @@ def write(
         experiment.board.evaluation(split, values, results.steps)
     experiment.board.hparams(choices(experiment.conf))
     _texts(experiment, numbers)
-    experiment.board.image(
-        "confusion/test",
-        untrusted.read_bytes(experiment.run.path / "confusion.png", untrusted.IMAGE),
-    )
     test = results.predictions["test"]
+    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    experiment.board.image("confusion/test", confusion_image(matrix))
     _mistakes(experiment, test)
     _curves(experiment, test)
     if results.features is not None and len(results.features.row_N):

@@ -1,4 +1,4 @@
-"""Predictions of one or two splits -> predictions.parquet, per_class.csv, confusion.csv.
+"""Predictions of one or two splits -> predictions.parquet, per_class.csv, confusion.csv and .svg.
 
 Every number of metrics.json follows from predictions.parquet alone. In the CSV files, names that a
 spreadsheet would read as formulas start with an apostrophe; `fgvc.untrusted.escape.uncell` removes
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics, untrusted
+from fgvc.html import confusion
 from fgvc.types import LabelMap, Manifest, Predictions, nfc
 from fgvc.untrusted import ARRAYS, MIB
 from fgvc.untrusted.escape import csv_text
@@ -114,6 +115,21 @@ def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
     counts = matrix[:, : len(columns)].tolist()
     lines = [(name, *row) for name, row in zip(names, counts, strict=True)]
     return csv_text([("true \\ predicted", *columns), *lines])
+
+
+def confusion_plot(
+    matrix: np.ndarray, names: Sequence[str], model: str, dataset: str, partial: bool
+) -> str:
+    """The text of confusion.svg.
+
+    Args:
+        model: name and size of the backbone.
+        partial: whether the run read a partial copy of the dataset.
+    """
+    title = f"{model} on {dataset}{' (partial copy)' if partial else ''}, test"
+    worst = metrics.worst_pairs(matrix, confusion.PAIRS)
+    pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in worst]
+    return confusion.confusion_svg(matrix, names, title, pairs)
 
 
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
