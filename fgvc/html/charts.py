@@ -19,7 +19,10 @@ MAX_POINTS = 600  # of a curve
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values on a range of pixels. start, end: the pixels of low and high."""
+    """A range of values on a range of pixels. start, end: the pixels of low and high.
+
+    A linear axis may descend: low > high.
+    """
 
     label: str
     low: float
@@ -37,7 +40,7 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Pixel and label of each tick."""
         log_ticks = _log_ticks(self.low, self.high) if self.log else []
-        values = log_ticks if len(log_ticks) > 1 else _linear_ticks(self.low, self.high)
+        values = log_ticks if len(log_ticks) > 1 else _linear_ticks(*sorted((self.low, self.high)))
         return [(self.at(value), f"{value:g}") for value in values]
 
 

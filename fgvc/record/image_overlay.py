@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -153,9 +154,11 @@ def _colour(unit_HW: np.ndarray) -> np.ndarray:
 
 def _font(width: int, height: int) -> ImageFont.FreeTypeFont:
     """A font whose size is proportional to the image."""
-    from matplotlib.font_manager import findfont
+    import matplotlib
 
-    return ImageFont.truetype(findfont("DejaVu Sans"), round(max(12, max(width, height) / 32)))
+    # matplotlib.font_manager would search all fonts and write a cache into the home directory
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(file, round(max(12, max(width, height) / 32)))
 
 
 def _title_strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:

@@ -6,21 +6,23 @@ that wrote tb/, the images from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgvc import untrusted
+from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
+from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.fitted_images import earlier_runs
+from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
 from fgvc.record.run_page.album import Album
 from fgvc.record.run_page.gallery import gallery
@@ -113,7 +115,7 @@ def _facts(
         "repeat": _repeat(stamp, command, checkpoint_id),
         "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
-        "confusion": album.whole(folder / "confusion.png"),
+        "confusion": _confusion(folder, names),
         "gallery": gallery(folder, album),
         "unreadable": _unreadable(folder),
         "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
@@ -124,6 +126,16 @@ def _facts(
         "earlier": list(earlier_runs(stamp["weights"])),
         "files": _files(folder),
     }
+
+
+def _confusion(folder: Path, names: Sequence[str]) -> str:
+    """The confusion matrix of the test images as SVG."""
+    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
+    label_N, pred_N = (
+        column.to_numpy().astype(np.int64) for column in (table["label"], table["pred"])
+    )
+    test_N = np.array(table["split"].to_pylist()) == "test"
+    return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
 
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
