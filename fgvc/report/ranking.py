@@ -77,6 +77,14 @@ class Group:
         """A line that represents the group: a fitted one if there is any."""
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
+    @property
+    def fit(self) -> str:
+        """How the head was fitted, in a title: the split, then why the group is ranked apart."""
+        if not self.fitted.fitted:
+            return "no fit"
+        marks = (reason.badge for reason in self.fitted.reasons if reason.apart)
+        return " · ".join((f"fit on {self.fitted.first.final_fit}", *marks))
+
 
 def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
     """Group and rank the runs; predictions are read only for runs that are compared.

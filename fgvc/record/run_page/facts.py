@@ -6,8 +6,7 @@ that wrote tb/, the images from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from fgvc.html.charts import Chart, chart
 from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
+from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.comparability import Comparability
-from fgvc.record.console import TEST_MARKS
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
@@ -34,7 +33,6 @@ FILE = "report.html"
 OVERLAYS = 8  # overlays on a page
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
 LISTED = 100  # unreadable images listed on a page
-UNKNOWN = "not recorded"
 NUMBERS = (
     ("top5", "top-5", "percent"),
     ("mean_per_class", "mean per class", "percent"),
@@ -44,15 +42,6 @@ NUMBERS = (
     ("n", "images", "whole"),
     ("unreadable", "unreadable", "whole"),
 )
-
-
-@dataclass(frozen=True)
-class Badge:
-    """A warning or note beside a number. kind: warn | note."""
-
-    text: str
-    title: str
-    kind: str = "note"
 
 
 def derive(
@@ -100,6 +89,8 @@ def _facts(
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
     command = untrusted.read_text(folder / "command.txt").strip()
+    reasons = not_ranked.reasons(numbers, Comparability(**numbers["comparability"]))
+    contamination = " ".join(conf.backbone.contamination.split())
     overlays = sorted((folder / "overlays").rglob("*.png"))
     return {
         "name": name,
@@ -109,7 +100,7 @@ def _facts(
         "numbers": numbers,
         "rows": NUMBERS,
         "splits": [split for split in ("val", "test") if numbers.get(split)],
-        "badges": [*_fit_badges(numbers), *_badges(stamp)],
+        "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
         "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
         "repeat": _repeat(stamp, command, checkpoint_id),
@@ -120,7 +111,7 @@ def _facts(
         "unreadable": _unreadable(folder),
         "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
         "backbone": {
-            "contamination": " ".join(conf.backbone.contamination.split()),
+            "contamination": contamination,
             "license": chosen_checkpoint(conf.backbone).license,
         },
         "earlier": list(earlier_runs(stamp["weights"])),
@@ -138,67 +129,9 @@ def _confusion(folder: Path, names: Sequence[str]) -> str:
     return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
 
 
-def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
-    """Reasons why a report does not rank the run beside plain runs."""
-    images, parts = numbers["overlap"]["images"], Comparability(**numbers["comparability"])
-    if images:
-        text = f"fitted or chosen on {images} of {numbers['test']['n']} test images"
-        yield Badge(
-            text,
-            "these test images, byte for byte, fitted or chose head or backbone: not ranked",
-            "warn",
-        )
-    if parts.forced:
-        yield Badge("forced resume", not_ranked.FORCED, "warn")
-    if parts.debug is not None:
-        yield Badge(f"debug: {parts.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
-    if parts.fitted_elsewhere:
-        data = f"manifest {parts.fitted_manifest}, split {parts.fitted_split}"
-        yield Badge("fitted on other data", data)
-
-
 def _unreadable(folder: Path) -> list[Mapping[str, str]]:
     """Path, split and reason of each unreadable image."""
     return read_json(folder, UNREADABLE_FILE) if (folder / UNREADABLE_FILE).is_file() else []
-
-
-def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
-    """Properties of the run that qualify its numbers."""
-    card, notes = stamp["dataset_card"], "; ".join(stamp["dataset_notes"])
-    badges = [
-        (stamp["partial"], Badge("partial copy", notes, "warn")),
-        (
-            stamp["weights"]["kind"] == "random",
-            Badge("random weights", "the backbone was not pretrained", "warn"),
-        ),
-        (
-            stamp["test_source"] in TEST_MARKS,
-            Badge(TEST_MARKS.get(stamp["test_source"], ""), card.get("split", UNKNOWN), "warn"),
-        ),
-        (stamp["subset"], Badge("subset", f"dataset.subset: {stamp['subset']}", "warn")),
-        (
-            stamp["git_dirty"],
-            Badge("uncommitted code", "the commit alone is not this code; see code.patch", "warn"),
-        ),
-        (
-            stamp["stack_check"] == "skipped",
-            Badge("stack not validated", "runtime.stack_check=false", "warn"),
-        ),
-        (
-            stamp["weights"]["kind"] != "random" and is_warning(card.get("contamination", UNKNOWN)),
-            Badge("contamination", card.get("contamination", UNKNOWN)),
-        ),
-        (
-            is_warning(card.get("label_noise", UNKNOWN)),
-            Badge("label noise", card.get("label_noise", UNKNOWN)),
-        ),
-    ]
-    return [badge for applies, badge in badges if applies]
-
-
-def is_warning(about: str) -> bool:
-    """Whether a line of a dataset card is a warning; without a warning it begins with "none"."""
-    return about != UNKNOWN and not about.startswith("none")
 
 
 def _settings(
@@ -245,6 +178,7 @@ def _identity(
         ("comparability", numbers["comparability_key"]),
         ("images", stamp["manifest_digest"]),
         ("images of the fit", numbers["comparability"]["fitted_manifest"]),
+        ("split of the fit", numbers["comparability"]["fitted_split"]),
         ("split", stamp["split_digest"]),
         ("label map", stamp["labelmap_digest"]),
         ("weights", stamp["weights_digest"]),
