@@ -15,6 +15,7 @@ MAX_TICKS = 6
 MARGIN = 0.06  # fraction of the axis beyond its outermost values
 SINGLE_MARGIN = 0.15  # around a single value, as a fraction of it; on a log axis in powers of ten
 MAX_POINTS = 600  # of a curve
+COLOURS = 6  # --s0 to --s5 of the style sheet
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_WIDTH = 240  # of a title, in pixels
-CELL, MAX_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
+CELL, GRID_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
 MAX_ALPHA = 0.75  # opacity of the hottest spot
 FRAME, SHADE = (255, 225, 0), (0, 0, 0)
 Box = tuple[float, float, float, float]
@@ -79,8 +79,8 @@ def png(overlay: Overlay) -> bytes:
 
 
 def grid_png(overlays: Sequence[Overlay]) -> bytes:
-    """A grid of up to MAX_IMAGES overlays as PNG; images are scaled down before drawing."""
-    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:MAX_IMAGES]]
+    """A grid of up to GRID_IMAGES overlays as PNG; images are scaled down before drawing."""
+    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:GRID_IMAGES]]
     columns = math.ceil(math.sqrt(len(cells)))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + 8 for row in rows]

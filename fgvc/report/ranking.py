@@ -78,12 +78,12 @@ class Group:
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
     @property
-    def fit(self) -> str:
-        """How the head was fitted, in a title: the split, then why the group is ranked apart."""
-        if not self.fitted.fitted:
-            return "no fit"
-        marks = (reason.badge for reason in self.fitted.reasons if reason.apart)
-        return " · ".join((f"fit on {self.fitted.first.final_fit}", *marks))
+    def title(self) -> tuple[str, ...]:
+        """Dataset, preprocessing, the split of the fit, and why the group is ranked apart."""
+        line, run = self.fitted, self.fitted.first
+        marks = [reason.badge for reason in line.reasons if reason.apart]
+        fit = [f"fit on {run.final_fit}", *marks] if line.fitted else ["no fit"]
+        return (run.dataset, run.preprocess, *fit)
 
 
 def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:

@@ -55,16 +55,12 @@ def print_table(table: Table) -> None:
 
 
 def _title(group: Group) -> str:
-    run, subset = group.fitted.first, _shared(group, "subset")
+    (dataset, *others), subset = group.title, _shared(group, "subset")
     test_mark = console.test_mark(_shared(group, "test_source") or "")
     partial_mark = ", PARTIAL COPY" if group.partial else ""
     subset_mark = f", SUBSET {subset}" if subset else ""
-    parts = (
-        f"{run.dataset}{partial_mark}{subset_mark}{test_mark}",
-        run.preprocess,
-        group.fit,
-        f"{run.n} test images",
-    )
+    data = f"{dataset}{partial_mark}{subset_mark}{test_mark}"
+    parts = (data, *others, f"{group.fitted.first.n} test images")
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 

@@ -59,7 +59,38 @@ def derive(
         history: the points of the run's TensorBoard curves.
         album: the test images of the page.
     """
-    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album)
+    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
+    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
+    command = untrusted.read_text(folder / "command.txt").strip()
+    reasons = not_ranked.reasons(numbers, Comparability(**numbers["comparability"]))
+    contamination = " ".join(conf.backbone.contamination.split())
+    unreadable = (folder / UNREADABLE_FILE).is_file()
+    overlays = sorted((folder / "overlays").rglob("*.png"))
+    facts = {
+        "name": name,
+        "names": names,
+        "listed": LISTED,
+        "stamp": stamp,
+        "numbers": numbers,
+        "rows": NUMBERS,
+        "splits": [split for split in ("val", "test") if numbers.get(split)],
+        "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
+        "settings": _settings(conf, stamp, numbers),
+        "identity": _identity(stamp, numbers, checkpoint_id),
+        "repeat": _repeat(stamp, command, checkpoint_id),
+        "sweep": " --multirun " in command,
+        "charts": [chart for chart in _charts(stamp, numbers, Points(history)) if chart],
+        "confusion": _confusion(folder, names),
+        "gallery": gallery(folder, album),
+        "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
+        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
+        "backbone": {
+            "contamination": contamination,
+            "license": chosen_checkpoint(conf.backbone).license,
+        },
+        "earlier": list(earlier_runs(stamp["weights"])),
+        "files": _files(folder),
+    }
     return render("run.html", facts)
 
 
@@ -78,47 +109,6 @@ class Points:
         return [(step, 100 * value) for step, value in self[key]]
 
 
-def _facts(
-    folder: Path,
-    conf: Config,
-    name: str,
-    checkpoint_id: str,
-    points: Points,
-    album: Album,
-) -> dict[str, Any]:
-    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
-    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
-    command = untrusted.read_text(folder / "command.txt").strip()
-    reasons = not_ranked.reasons(numbers, Comparability(**numbers["comparability"]))
-    contamination = " ".join(conf.backbone.contamination.split())
-    overlays = sorted((folder / "overlays").rglob("*.png"))
-    return {
-        "name": name,
-        "names": names,
-        "listed": LISTED,
-        "stamp": stamp,
-        "numbers": numbers,
-        "rows": NUMBERS,
-        "splits": [split for split in ("val", "test") if numbers.get(split)],
-        "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
-        "settings": _settings(conf, stamp, numbers),
-        "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, checkpoint_id),
-        "sweep": " --multirun " in command,
-        "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
-        "confusion": _confusion(folder, names),
-        "gallery": gallery(folder, album),
-        "unreadable": _unreadable(folder),
-        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
-        "backbone": {
-            "contamination": contamination,
-            "license": chosen_checkpoint(conf.backbone).license,
-        },
-        "earlier": list(earlier_runs(stamp["weights"])),
-        "files": _files(folder),
-    }
-
-
 def _confusion(folder: Path, names: Sequence[str]) -> str:
     """The confusion matrix of the test images as SVG."""
     table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
@@ -127,11 +117,6 @@ def _confusion(folder: Path, names: Sequence[str]) -> str:
     )
     test_N = np.array(table["split"].to_pylist()) == "test"
     return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
-
-
-def _unreadable(folder: Path) -> list[Mapping[str, str]]:
-    """Path, split and reason of each unreadable image."""
-    return read_json(folder, UNREADABLE_FILE) if (folder / UNREADABLE_FILE).is_file() else []
 
 
 def _settings(

@@ -54,14 +54,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. fit: how the head was fitted. representative: a line for the title. rows: ranked
-    lines. unranked: lines that are not ranked. against, controls: names of the comparisons that any
-    row has."""
+    """A group. rows: ranked lines. unranked: lines that are not ranked. against, controls: names of
+    the comparisons that any row has."""
 
-    key: str
-    partial: bool
-    fit: str
-    representative: Line
+    group: Group
     rows: tuple[Row, ...]
     unranked: tuple[Row, ...]
     against: tuple[str, ...]
@@ -117,10 +113,7 @@ def _section(group: Group, target: Path) -> Section:
     )
     lines = [(row.name, row.line) for row in rows]
     return Section(
-        group.key,
-        group.partial,
-        group.fit,
-        group.fitted,
+        group,
         rows,
         unranked,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
