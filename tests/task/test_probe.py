@@ -7,6 +7,7 @@ import hashlib
 import html
 import io
 import json
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from sklearn import metrics as oracle
+from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,6 +25,7 @@ from fgvc.record import checkpoint
 from fgvc.record.env_stamp import schema
 from fgvc.record.tensorboard import KEYS
 
+oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 FILES = {
     "artifacts.json",
     "ckpt.bin",
