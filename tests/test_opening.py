@@ -68,7 +68,6 @@ ALLOWED = {
     "config.version": {"read_text"},
     "pipeline.restore": {"OmegaConf.load"},
     "record.env_stamp": {"read_text"},
-    "report.model_card": {"read_text"},
 }
 
 

@@ -6,7 +6,7 @@ Pixels count from the upper left corner.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40  # pixels around the plot, for ticks and labels
@@ -53,10 +53,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve of a chart. places: its points in pixels."""
+    """A curve of a chart. places: its points in pixels. line: whether a line joins them."""
 
     name: str
     places: tuple[tuple[float, float], ...]
+    line: bool = True
 
     @property
     def points(self) -> str:
@@ -102,12 +103,14 @@ def chart(
     curves: Sequence[tuple[str, Sequence[tuple[float, float]]]],
     mark: tuple[float, str] | None = None,
     size: tuple[int, int] = (368, 230),
+    dots: Collection[str] = (),
 ) -> Chart | None:
     """Named curves of (x, y) in one frame; None if no point is finite.
 
     Args:
         x, y: label, and whether the axis is logarithmic.
         mark: a value of x and its label.
+        dots: names of curves without a line.
     """
     finite = [(name, [p for p in points if all(map(math.isfinite, p))]) for name, points in curves]
     thinned = [(name, _thin(points)) for name, points in finite if points]
@@ -116,7 +119,7 @@ def chart(
     xs, ys = zip(*(point for _, points in thinned for point in points), strict=True)
     axes = frame((x[0], xs, x[1]), (y[0], ys, y[1]), size)
     drawn = tuple(
-        Curve(name, tuple((axes.x.at(px), axes.y.at(py)) for px, py in points))
+        Curve(name, tuple((axes.x.at(px), axes.y.at(py)) for px, py in points), name not in dots)
         for name, points in thinned
     )
     return Chart(title, axes, drawn, mark and (axes.x.at(mark[0]), mark[1]))

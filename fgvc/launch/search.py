@@ -42,6 +42,7 @@ from fgvc.types import Preempted, UserError
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
 
+WINNER = "best.yaml"  # the best trial as an experiment
 HYDRA_RESULTS = "optimization_results.yaml"  # written by the sweeper; search.json replaces it
 NOT_OF_A_RUN = ("runtime.run_id", "runtime.resume", "runtime.stop_before_test", "runtime.dry_run")
 
@@ -110,7 +111,7 @@ def objective(
 
 
 def finish(search: Search, conf: Config, stopped: bool) -> int:
-    """Write the table of all trials, search.json and the winner as an overlay.
+    """Write search.json, search.html and the winner as an experiment, and print all trials.
 
     Returns:
         The exit code: PREEMPTED after a signal, FAILED only if no trial has a value.
@@ -130,15 +131,16 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
         "best": best and best["number"],
         "trials": rows,
     }
-    atomic.write_json(folder / "search.json", record)
+    winner = None if best is None else shell.fgvc(shell.override("experiment", folder / WINNER))
+    report.write_search(folder, record, best, winner)
     report.print_trials(rows, list(search.space), search.select, best)
     if stopped:
         command = f"the same command with runtime.run_id={run_id} resumes the search"
         console.say(f"stopped with {len(rows)} of {search.trials} trials: {command}")
-    if best is not None:
-        _write_winner(conf, folder, record, best)
+    if best is not None and winner is not None:
+        _write_winner(conf, folder, record, best, winner)
         _remove_states_of_losers(conf, rows, best)
-    console.say(f"search: {folder / 'search.json'}")
+    console.say(f"search: {folder / 'search.html'}")
     return PREEMPTED if stopped else FAILED if best is None else 0
 
 
@@ -181,11 +183,9 @@ def _choices(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_winner(
-    conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any]
+    conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any], command: str
 ) -> None:
     """Write the best trial as an experiment, and print the command that runs it."""
-    path = folder / "best.yaml"
-    command = shell.fgvc(shell.override("experiment", path))
     trial = f"trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}"
     comment = [
         f"The best of {len(record['trials'])} trials of search {record['run_id']}: "
@@ -193,7 +193,7 @@ def _write_winner(
         f"  {command}",
     ]
     choices = best["choices"]
-    atomic.write_text(path, experiment_text(choices["axes"], choices["values"], comment))
+    atomic.write_text(folder / WINNER, experiment_text(choices["axes"], choices["values"], comment))
     console.say(f"winner: {command}")
     console.say(
         f"it reads test once; with runtime.run_id={conf.runtime.run_id} it resumes from its trial, "

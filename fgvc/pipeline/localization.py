@@ -1,4 +1,4 @@
-"""Attention maps -> whether they lie on the object's parts: numbers, and overlays of eight images.
+"""Attention maps -> whether they lie on the object's parts: numbers, and an overlay of an image.
 
 The selected patches of the test images are compared with boxes and part locations, in pixels of the
 original images. Two controls select the same number of patches without attention: random patches
@@ -8,29 +8,22 @@ N images, K selected patches, P parts, G patches of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
-from fgvc.data.decode import decode, image_size
+from fgvc.data.decode import image_size
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import View, grid_side, view
 from fgvc.html.formats import percent
 from fgvc.metrics.part_localization import localization
 from fgvc.model import part_attention
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record import console, image_overlay
-from fgvc.types import AttentionMaps, Dataset, Manifest, Predictions
-
-OVERLAYS = 8  # per run
-MAX_SIDE = 1024  # pixels of an overlay's longer side
-STEM = 50  # characters of an image's name in the overlay's name, which has a maximum length
+from fgvc.types import AttentionMaps, Dataset, Manifest
 
 
 def localization_metrics(
@@ -95,44 +88,6 @@ def print_localization(record: Mapping[str, Any]) -> None:
         console.say(f"to the nearest part, in diagonals of the box: {values}")
 
 
-# --- overlays ---
-
-
-def write(experiment: Experiment, results: Results, record: Mapping[str, Any]) -> None:
-    """Write overlays into the run folder and TensorBoard, and the numbers into TensorBoard."""
-    for name, png in _overlays(experiment, results):
-        experiment.run.write_bytes(f"overlays/{name}.png", png)
-        experiment.board.image(f"overlays/{name}", png)
-    means = record.get("parts", {}).get(experiment.conf.part_attention.name, {})
-    for key, mean in means.items():
-        if mean["value"] is not None:
-            experiment.board.scalar(f"parts/{key}", mean["value"], results.steps)
-
-
-def _overlays(experiment: Experiment, results: Results) -> Iterator[tuple[str, bytes]]:
-    """Name and PNG of test images evenly spaced over the index. The images do not depend on the
-    selection, so runs can be compared side by side."""
-    maps, manifest = results.attention_maps, experiment.dataset.manifest
-    cut_N4 = manifest.cut_N4
-    if maps is None:
-        return
-    even_M = np.linspace(0, len(maps.row_N) - 1, min(OVERLAYS, len(maps.row_N)))
-    for number, index in enumerate(even_M.round().astype(int).tolist()):
-        row = int(maps.row_N[index])
-        path = manifest.path[row]
-        data = untrusted.read_bytes(manifest.root / path, untrusted.IMAGE)
-        overlay = draw_overlay(
-            decode(data, path, manifest.max_pixels),
-            experiment.conf,
-            _title(experiment, results.predictions["test"], row),
-            maps.index_NK[index],
-            None if maps.score_NG is None else maps.score_NG[index],
-            None if cut_N4 is None else cut_N4[row],
-        )
-        name = f"{number:02d}-{PurePosixPath(path).stem[:STEM]}"
-        yield name, image_overlay.png(overlay.within(MAX_SIDE))
-
-
 def draw_overlay(
     picture_CHW: torch.Tensor,
     conf: Config,
@@ -172,12 +127,3 @@ def _heat_box(image_view: View, rows: int, patch: int, stride: int) -> image_ove
     corner_22 = image_view.to_original(np.array([[[start, start], [end, end]]]))[0]
     left, top, right, bottom = corner_22.ravel().tolist()
     return left, top, right - left, bottom - top
-
-
-def _title(experiment: Experiment, test: Predictions, row: int) -> str:
-    """The predicted class with its probability, and the true class."""
-    names, index = experiment.dataset.labelmap.names, int(np.flatnonzero(test.row_N == row)[0])
-    logits_1C = test.logits_NC[index][None]
-    pred = int(metrics.topk(logits_1C, 1)[0, 0])
-    probability = float(np.exp(metrics.log_probabilities(logits_1C)[0, pred]))
-    return image_overlay.title(names[pred], probability, names[test.label_N[index]])

@@ -18,7 +18,7 @@ from fgvc.pipeline import validation, weights_overlap
 from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.record import privacy
-from fgvc.record.run_page.facts import UNREADABLE_FILE
+from fgvc.record.run_dir import UNREADABLE_FILE
 from fgvc.types import BadImage, Dataset
 
 SPLITS = ("train", "val", "test")

@@ -23,7 +23,7 @@ from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, run_page
-from fgvc.record.run_dir import SHORT, read_json
+from fgvc.record.run_dir import read_json
 from fgvc.record.run_page.album import RecordedAlbum
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute
@@ -94,12 +94,9 @@ def render_page(folder: Path, shown: dict[str, Any]) -> str:
     made_by, side = env["weights"].get("made_by"), conf.resolution.side
     name = run_name(plain, env["task"], side, metadata["fit"]["forced"], made_by)
     checkpoint_id = hashing.sha256_file(folder / checkpoint.FILE)
-    hashes = (env["config_hash"], checkpoint_id)
-    root = Path(conf.runtime.output_root).expanduser()
-    place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
     album = RecordedAlbum(untrusted.read_text(folder / run_page.FILE))
-    return run_page.derive(folder, conf, name, checkpoint_id, history, album, place)
+    return run_page.derive(folder, conf, name, checkpoint_id, history, album)
 
 
 def _config(shown: dict[str, Any]) -> Config:

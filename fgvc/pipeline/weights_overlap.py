@@ -14,7 +14,7 @@ import numpy as np
 
 from fgvc.config.finetuned_weights import backbone_was_trained
 from fgvc.record import checkpoint, fitted_images
-from fgvc.record.run_page.facts import earlier_runs
+from fgvc.record.fitted_images import earlier_runs
 from fgvc.types import Dataset, UserError, WeightsSource
 
 

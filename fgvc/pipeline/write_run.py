@@ -1,13 +1,13 @@
-"""The results of a task -> every file of the run folder, sealed, and a summary on the terminal.
-
-C classes.
-"""
+"""The results of a task -> the record of the run, sealed, and a summary on the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
@@ -15,36 +15,67 @@ from fgvc.data import loader
 from fgvc.data.view_transform import grid_side
 from fgvc.model.backbone import hf_config
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.pipeline import localization, notes, write_fiftyone, write_page, write_tensorboard
+from fgvc.pipeline import localization, notes
 from fgvc.pipeline.build_model import stride_of
 from fgvc.pipeline.experiment import Experiment, Results, identity, store_weights
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.pipeline.print_summary import print_summary
-from fgvc.record import (
-    checkpoint,
-    comparability,
-    confusion_plot,
-    env_stamp,
-    fitted_images,
-    prediction_tables,
-    privacy,
-)
+from fgvc.pipeline.run_images import DatasetImages
+from fgvc.record import comparability, env_stamp, fitted_images, prediction_tables, privacy
 from fgvc.record.run_dir import TEST_READ_LOG, now
-from fgvc.record.run_page.facts import UNREADABLE_FILE
-from fgvc.store import hashing
+from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
+from fgvc.report.run_names import run_name
 from fgvc.types import Predictions, WeightsSource
 
 
-def write_run(experiment: Experiment, results: Results) -> Path:
-    """Write every file of the run folder, seal it, and print a summary; returns the folder."""
-    run, conf, dataset = experiment.run, experiment.conf, experiment.dataset
-    test = results.predictions["test"]
-    numbers = {
+def write_run(
+    experiment: Experiment, results: Results, writers: Sequence[WriterSpec] | None = None
+) -> Path:
+    """Write every file of the run folder, seal it, and print a summary; returns the folder.
+
+    Args:
+        writers: None: WRITERS. The checkpoint, whose digest names the folder, must be among them.
+    """
+    run, conf, source = experiment.run, experiment.conf, experiment.extractor.source
+    numbers = _numbers(experiment, results)
+    if source.kind == "file" and source.path is not None:
+        store_weights(conf, source.path)
+    forced, side = results.fit.forced, conf.resolution.side
+    record = RunRecord(
+        run=run,
+        conf=conf,
+        task=experiment.task,
+        name=run_name(experiment.plain, experiment.task, side, forced, source.made_by),
+        dataset=experiment.dataset,
+        predictions=results.predictions,
+        numbers=numbers,
+        stamp=_stamp(experiment),
+        checkpoint=_checkpoint(experiment, results),
+        board=experiment.board,
+        images=DatasetImages(experiment, results),
+        steps=results.steps,
+        features=results.features,
+        unreadable=notes.unreadable_rows(experiment.dataset, results.unreadable),
+    )
+    write_record(record, WRITERS if writers is None else writers)
+    folder = run.seal(conf.runtime.retention_days)
+    print_summary(experiment, numbers, folder)
+    return folder
+
+
+# --- metrics.json ---
+
+
+def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
+    """The content of metrics.json."""
+    run, dataset, test = experiment.run, experiment.dataset, results.predictions["test"]
+    by_split = {
         split: split_metrics(experiment, predictions)
         for split, predictions in results.predictions.items()
     }
-    record = {
-        **numbers,
+    maps = results.attention_maps
+    return {
+        **by_split,
         "cost": _cost(experiment, results),
         "test_reads": len(run.test_reads()),
         TEST_READ_LOG: run.test_reads(),
@@ -55,32 +86,11 @@ def write_run(experiment: Experiment, results: Results) -> Path:
             *prediction_tables.predicted_classes(dataset.manifest, test)
         ),
         "metric_version": metrics.VERSION,
-        **localization.localization_metrics(conf, dataset, results.attention_maps),
+        **localization.localization_metrics(experiment.conf, dataset, maps),
         **results.numbers,
         "unreadable": notes.unreadable_counts(dataset, results.unreadable),
         "notes": notes.notes_of(experiment, results),
     }
-    source = experiment.extractor.source
-    if source.kind == "file" and source.path is not None:
-        store_weights(conf, source.path)
-    _write_labelmap(experiment)
-    _write_splits(experiment)
-    run.write_json("env_stamp.json", dict(env_stamp.validate(_stamp(experiment))))
-    _write_predictions(experiment, results)
-    run.write_json("metrics.json", record)
-    if results.unreadable:
-        run.write_json(UNREADABLE_FILE, notes.unreadable_rows(dataset, results.unreadable))
-    localization.write(experiment, results, record)
-    write_tensorboard.write(experiment, results, numbers)
-    checkpoint_id = _write_checkpoint(experiment, results)
-    write_fiftyone.write(experiment, results, numbers, checkpoint_id)
-    write_page.write(experiment, checkpoint_id, results.fit.forced)
-    folder = run.seal(checkpoint_id, conf.runtime.retention_days)
-    print_summary(experiment, record, folder)
-    return folder
-
-
-# --- metrics.json ---
 
 
 def split_metrics(experiment: Experiment, predictions: Predictions) -> dict[str, Any]:
@@ -156,31 +166,7 @@ def _worst_pairs(experiment: Experiment, test: Predictions) -> list[dict[str, ob
     ]
 
 
-# --- label map, splits, environment stamp ---
-
-
-def _write_labelmap(experiment: Experiment) -> None:
-    labelmap, hierarchy = experiment.dataset.labelmap, experiment.dataset.hierarchy
-    classes = [
-        {"index": index, "id": key, "name": name}
-        for index, (key, name) in enumerate(zip(labelmap.ids, labelmap.names, strict=True))
-    ]
-    entries: dict[str, object] = {"classes": classes, "checksum": labelmap.digest}
-    if hierarchy is not None:  # determines the distances of mistakes
-        entries["parents"] = [list(chain) for chain in hierarchy.chain]
-        entries["nodes"] = dict(hierarchy.names)
-    experiment.run.write_json("labelmap.json", entries)
-
-
-def _write_splits(experiment: Experiment) -> None:
-    dataset, digests = experiment.dataset, {}
-    for split in ("train", "val", "test"):
-        rows = getattr(dataset.split, f"{split}_N").tolist()
-        text = "".join(f"{dataset.manifest.path[row]}\n" for row in rows)
-        experiment.run.write_text(f"splits/{split}.txt", text)
-        digests[split] = {"sha256": hashing.sha256_bytes(text.encode()), "images": len(rows)}
-    digests["split_digest"] = dataset.split_digest
-    experiment.run.write_json("splits/digests.json", digests)
+# --- environment stamp ---
 
 
 def _stamp(experiment: Experiment) -> dict[str, object]:
@@ -232,42 +218,27 @@ def _weights_facts(source: WeightsSource) -> dict[str, object]:
     return {"revision": source.revision, "sha256": source.sha256, **made_by}
 
 
-# --- predictions ---
-
-
-def _write_predictions(experiment: Experiment, results: Results) -> None:
-    run, dataset, backbone = experiment.run, experiment.dataset, experiment.conf.backbone
-    names, test = dataset.labelmap.names, results.predictions["test"]
-    table = prediction_tables.predictions_table(dataset.manifest, results.predictions)
-    run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
-    run.write_text("per_class.csv", prediction_tables.per_class_csv(test, dataset.labelmap))
-    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
-    run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
-    title = confusion_plot.confusion_title(
-        backbone.name, backbone.size, dataset.name, dataset.partial
-    )
-    run.write_bytes("confusion.png", confusion_plot.confusion_png(matrix, names, title))
-
-
 # --- checkpoint ---
 
 
-def _write_checkpoint(experiment: Experiment, results: Results) -> str:
-    """Write ckpt.bin, or copy the checkpoint that was evaluated; returns its id."""
+def _checkpoint(
+    experiment: Experiment, results: Results
+) -> Path | tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of ckpt.bin, or the checkpoint that was evaluated."""
     if isinstance(results.head, Path):
-        return checkpoint.copy(results.head, experiment.run.path)
+        return results.head
     prefix = "" if results.has_backbone else "head."
     tensors = {f"{prefix}{name}": tensor for name, tensor in results.head.items()}
     tensors |= results.fit.tensors()
     fit = {**results.fit.facts(), "notes": notes.notes_of_fit(experiment, results)}
-    metadata = {**_checkpoint_metadata(experiment), "fit": fit}
+    facts = {**_checkpoint_facts(experiment), "fit": fit}
     if results.has_backbone:  # readable without the weights that the training began with
-        metadata |= {"whole": True, "hashed": experiment.plain}
-    return checkpoint.write(experiment.run.path, tensors, metadata)
+        facts |= {"whole": True, "hashed": experiment.plain}
+    return tensors, facts
 
 
-def _checkpoint_metadata(experiment: Experiment) -> dict[str, object]:
-    """The metadata of a checkpoint, without times and paths: equal runs write equal bytes."""
+def _checkpoint_facts(experiment: Experiment) -> dict[str, object]:
+    """The facts of a checkpoint, without times and paths: equal runs write equal bytes."""
     conf, labelmap = experiment.conf, experiment.dataset.labelmap
     source = experiment.extractor.source
     eps = hf_config.norm_eps(conf.backbone, source)

@@ -1,1 +1,1 @@
-"""Numbers -> the run folder: stamp, checkpoint, predictions, plots, TensorBoard, status."""
+"""Numbers -> the run folder, by an ordered tuple of writers; checkpoint, resume state, verify."""

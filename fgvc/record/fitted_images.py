@@ -13,7 +13,7 @@ N images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,3 +103,10 @@ def short_digests(sha256: Sequence[str], row_N: np.ndarray | None = None) -> np.
 def overlap(fitted_N: np.ndarray, image_N: np.ndarray) -> int:
     """The number of images in image_N that are in fitted_N; both as `short_digests`."""
     return int(np.isin(image_N, fitted_N).sum())
+
+
+def earlier_runs(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The runs of fgvc that trained the weights, the newest first."""
+    while (made_by := weights.get("made_by")) is not None:
+        yield made_by
+        weights = made_by["weights"]

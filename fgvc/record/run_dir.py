@@ -31,6 +31,7 @@ RESUME = "resume"  # folder of the resume states while the run is in progress
 ASIDE = ".resume"  # the resume states while the record is sealed
 TEST_READS = "test_reads.json"  # while the run is in progress; later in metrics.json
 TEST_READ_LOG = "test_read_log"  # the key in metrics.json
+UNREADABLE_FILE = "unreadable.json"
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # the index, or may change
 log = logging.getLogger("fgvc")
@@ -38,13 +39,17 @@ log = logging.getLogger("fgvc")
 
 @dataclass
 class RunFolder:
-    """An open run. All files except the streams (run.log, tb/) are written through store/."""
+    """An open run. All files except the streams (run.log, tb/) are written through store/.
+
+    checkpoint_id: of ckpt.bin once it is written; it will name the folder.
+    """
 
     path: Path
     run_id: str
     config_hash: str
     code: env_stamp.GitState
     started: datetime.datetime
+    checkpoint_id: str | None = None
     sealed: Path | None = None
     _clock: float = field(default_factory=time.monotonic)
 
@@ -93,7 +98,7 @@ class RunFolder:
         """Seconds since the run was opened, by a monotonic clock."""
         return time.monotonic() - self._clock
 
-    def seal(self, checkpoint_id: str, days: int = retention.SHORTEST) -> Path:
+    def seal(self, days: int = retention.SHORTEST) -> Path:
         """Index every file, mark the run done, and give the folder its final name.
 
         Args:
@@ -102,7 +107,8 @@ class RunFolder:
         Raises:
             UserError: a complete run with this checkpoint exists; it is not changed.
         """
-        target = self.path.parent / checkpoint_id[:SHORT]
+        assert self.checkpoint_id is not None, "ckpt.bin must be written first"
+        target = self.path.parent / self.checkpoint_id[:SHORT]
         if target.exists():
             raise UserError(f"{target}: is already complete. Set a new runtime.run_id")
         _close_log(self.path)

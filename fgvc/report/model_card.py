@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fgvc.html.formats import interval, number, percent
 from fgvc.record import not_ranked, verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.run_page.facts import earlier_runs
+from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.verify import DamageError
+from fgvc.report import markdown_template
 from fgvc.report.run_rows import fitted_data
 from fgvc.types import UserError
-from fgvc.untrusted.escape import code, markdown, one_line
-
-if TYPE_CHECKING:
-    import jinja2
+from fgvc.untrusted.escape import one_line
 
 FILE = "README.md"
 METRICS, STAMP = "metrics.json", "env_stamp.json"
@@ -83,60 +78,26 @@ def render_model_card(
     """
     import jinja2
 
-    environment = _environment()
-    text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
     record = _read_record(run, ids["exported_from"])
     try:
-        return environment.from_string(text).render(
-            conf=facts["config"],
-            facts=facts,
-            record=record,
-            ids=ids,
-            weights=weights,
-            earlier=list(earlier_runs(facts["backbone"]["weights"])),
-            agreement=agreement,
-            digests=digests,
-            not_ranked=not_ranked,
-            fitted_data=fitted_data,
-        )
+        values = {
+            "conf": facts["config"],
+            "facts": facts,
+            "record": record,
+            "ids": ids,
+            "weights": weights,
+            "earlier": list(earlier_runs(facts["backbone"]["weights"])),
+            "agreement": agreement,
+            "digests": digests,
+            "not_ranked": not_ranked,
+            "fitted_data": fitted_data,
+        }
+        return markdown_template.render("model_card.md.j2", values)
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run}: metrics.json, env_stamp.json or ckpt.bin cannot be read by this version "
             f"({one_line(error, 120)}). Repeat the run"
         ) from error
-
-
-def _environment() -> jinja2.Environment:
-    """Jinja environment that escapes every value except the results of filters."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_escape,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "percent": percent,
-        "number": number,
-        "interval": interval,
-        "code": partial(code, in_table=True),
-        "literal": ascii,  # a Python literal, for code in the card
-        "exponent": "{:.1e}".format,
-    }
-    for name, function in filters.items():
-        environment.filters[name] = lambda value, function=function: _Escaped(function(value))
-    return environment
-
-
-class _Escaped(str):
-    """Markdown that is already escaped."""
-
-
-def _escape(value: object) -> object:
-    """Escape a value of the card if it is plain text."""
-    return markdown(value) if isinstance(value, str) and not isinstance(value, _Escaped) else value
 
 
 def _read_record(run: Path, checkpoint_id: str) -> RunNumbers | None:

@@ -1,12 +1,17 @@
-"""Trials of a search -> the best trial, and the table of all trials, 80 columns wide."""
+"""Trials of a search -> the best trial, and their table on the terminal, as JSON and as a page."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from fgvc.html.charts import Chart, chart
 from fgvc.html.formats import number, percent
-from fgvc.record import console
+from fgvc.html.render import render
+from fgvc.record import console, privacy
+from fgvc.store import atomic
 
 DONE, STOPPED = "done", "stopped"
 WIDTH = 80
@@ -33,12 +38,58 @@ def describe_trial(row: Row) -> str:
     return f"validation top-1 {top1} %, loss {loss} on {row['n']} images"
 
 
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key, or the whole key where another key ends in the same part."""
+    tails = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)
+    }
+
+
+def write_search(target: Path, record: Row, best: Row | None, winner: str | None) -> None:
+    """Write search.json and search.html into `target`, each atomically.
+
+    Args:
+        record: the content of search.json.
+        winner: the command that runs the best trial and reads test.
+    """
+    atomic.write_json(target / "search.json", record)
+    errors = [privacy.without_user_paths(row["error"] or "") for row in record["trials"]]
+    facts = {
+        "record": record,
+        "trials": list(zip(record["trials"], errors, strict=True)),
+        "best": best,
+        "names": short_names(list(record["space"])),
+        "winner": winner and privacy.portable_command(winner),
+        "chart": _trial_chart(record["trials"], record["select"]),
+    }
+    atomic.write_text(target / "search.html", render("search.html", facts))
+
+
+def _trial_chart(rows: Sequence[Row], select: str) -> Chart | None:
+    """The number of each finished trial, and the best number so far."""
+    done = sorted((row for row in rows if row["state"] == DONE), key=lambda row: row["number"])
+    scale, label = (100, "%") if select == "top1" else (1, "nats")
+    values = [(row["number"] + 1.0, scale * row[select]) for row in done]
+    better = max if select == "top1" else min
+    best_so_far = itertools.accumulate((value for _, value in values), better)
+    best = [(number, value) for (number, _), value in zip(values, best_so_far, strict=True)]
+    title = f"Validation {'top-1' if select == 'top1' else 'loss'} by trial"
+    curves = [("best so far", best), ("trial", values)]
+    x, y = ("trial", False), (label, False)
+    return chart(title, x, y, curves, size=(560, 230), dots=("trial",))
+
+
 def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Row | None) -> None:
     """Print every trial with its searched values, then the failed trials with their errors."""
-    tails = [key.rpartition(".")[2] for key in keys]
-    names = [tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)]
     # names of several words are on two lines, because the values are narrower
-    columns = ["trial", *(name.replace("_", "\n", 1) for name in names), "top-1", "loss", "time"]
+    columns = [
+        "trial",
+        *(name.replace("_", "\n", 1) for name in short_names(keys).values()),
+        "top-1",
+        "loss",
+        "time",
+    ]
     title = f"{len(rows)} trials on validation, best by {select}; test was not read"
     console.table(title, columns, [_cells(row, keys, row is best) for row in rows])
     for row in rows:

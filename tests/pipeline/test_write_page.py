@@ -17,8 +17,6 @@ from PIL import Image
 
 from fgvc.config.compose import composed, typed
 from fgvc.record import run_page
-from fgvc.record.env_stamp import GitState
-from fgvc.record.run_dir import RunFolder, now
 from fgvc.record.run_page import gallery
 from fgvc.record.run_page.album import Album
 from fgvc.run import main
@@ -132,10 +130,8 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
         requested.append(path)
         return rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
-    run = RunFolder(copy, "r", "0" * 64, GitState(None, None, None), now())
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false", "dataset=folder"]))
-    run_page.write(run, conf, "a name", "1" * 64, [], picture)
-    text = text_of(copy)
+    text = run_page.derive(copy, conf, "a name", "1" * 64, [], Album(picture))
     assert "Part attention maps" in text
     assert text.count('alt="0') == 8  # of twelve
     assert len(text) < 1_500_000

@@ -138,7 +138,8 @@ def test_a_sealed_record_holds_no_resume_state(opened, home):
     interrupt(opened, Preempted())
     with opened(keep=("resume",)) as run:
         run.write_text("metrics.json", "{}")
-        folder = run.seal(CHECKPOINT)
+        run.checkpoint_id = CHECKPOINT
+        folder = run.seal()
     assert folder == home / CHECKPOINT[:16]
     assert state_of(folder) == "done"
     listed = json.loads((folder / "artifacts.json").read_text())
@@ -158,7 +159,8 @@ def test_a_seal_that_fails_keeps_the_resume_state(opened, home):
     interrupt(opened, Preempted())
     with pytest.raises(IsADirectoryError), opened(keep=("resume",)) as run:  # noqa: PT012
         (run.path / "artifacts.json").mkdir()
-        run.seal(CHECKPOINT)
+        run.checkpoint_id = CHECKPOINT
+        run.seal()
     assert state_of(home / IN_PROGRESS) == "failed"
     with opened(keep=("resume",)) as run:
         assert (run.path / "resume" / "state").read_text() == "120 steps"
@@ -172,7 +174,8 @@ def seal_with_states(opened, checkpoint, pipe):
             for name in "abcdefghij":
                 (run.path / "resume" / str(number) / name).write_bytes(bytes(999))
         os.write(pipe, b".")
-        run.seal(checkpoint)
+        run.checkpoint_id = checkpoint
+        run.seal()
         os.write(pipe, b".")
         time.sleep(5)
 

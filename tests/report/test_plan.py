@@ -1,14 +1,34 @@
-"""The items of a plan cover every requirement of the project."""
+"""A plan answers every requirement of the project, and names the items that it cannot answer."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from fgvc.config.compose import composed, typed
+from fgvc.config.schema import chosen_checkpoint
 from fgvc.report.audit import CHECKS
 from fgvc.report.audit.check import check_id
-from fgvc.report.plan import ITEMS
-from fgvc.report.plan.items import PLAN, SECTIONS
-from fgvc.report.plan.sections import SECTION_TEXTS
+from fgvc.report.plan import PlanInputs, PlannedRun, PlannedRuns, planning_stamp, render_plan
 
 AUDIT = {check_id(check) for check in CHECKS}
+SECTIONS = [
+    "Summary",
+    "Technical context",
+    "Constitution check",
+    "Project structure",
+    "Research, data model, quickstart, contracts",
+    "Complexity tracking",
+]
+HEADING = re.compile(r"^\*\*(.+)\*\* \(`([\w-]+)`\)$", re.MULTILINE)
+AFTER_RUN = re.compile(r"^\| `([\w-]+)` \| (.+) \| (.+) \| \|$", re.MULTILINE)
+CARD = ("source", "license", "approval", "filtering")
+NO_CARD = [f"dataset.card.{field}=unknown" for field in CARD]
+PARTIAL = ["dataset=cub", "dataset.partial=true"]
+COUNTS = {"train": {"found": 12, "official": 5994}, "classes": {"found": 2, "official": 200}}
 # requirement of a plan -> the items that answer it
 REQUIRED = {
     "a summary of question and approach": ["question"],
@@ -59,25 +79,137 @@ REQUIRED = {
 }
 
 
-def test_every_item_is_named_once_and_answered_by_someone():
-    ids = [item.id for item in ITEMS]
-    assert len(ids) == len(set(ids))
-    assert {item.section for item in ITEMS} == set(SECTIONS)
-    assert {item.id for item in ITEMS if item.answered_by == PLAN} == set(SECTION_TEXTS)
-    others = [item.answered_by for item in ITEMS if item.answered_by != PLAN]
-    audited = {
-        answered_by.removeprefix("audit:")
-        for answered_by in others
-        if answered_by.startswith("audit:")
+def plan_inputs(*overrides: str, stamp: dict[str, Any] | None = None, **changes: Any) -> PlanInputs:
+    """Inputs of a complete plan of random weights on synthetic birds, with changes."""
+    conf = typed(composed(["backbone=vit", "backbone.pretrained=false", *overrides]))
+    options = {"task": "probe", "dataset": conf.dataset.name, "head": "linear"}
+    run = PlannedRun("python -m fgvc.run task=probe", options, "a" * 64)
+    commands = {key: f"python -m fgvc.run {key}" for key in ("plan", "doctor", "evaluation")}
+    commands |= {key: f"python -m fgvc.run {key}" for key in ("report", "audit")}
+    known = {"git_commit": "0" * 40, "git_error": None, "requirements_checksum": "1" * 64}
+    inputs = PlanInputs(
+        task="probe",
+        title="Is it so?",
+        runs=PlannedRuns(run, run, **commands, folder="outputs/RUN_ID", places={}),
+        conf=asdict(conf),
+        row=asdict(chosen_checkpoint(conf.backbone)),
+        groups={group: ["x", "y"] for group in options},
+        smoke={
+            "train": 1,
+            "val": 1,
+            "test": 1,
+            "classes": 1,
+            "checksum": "2",
+            "expected_seconds": 3,
+        },
+        stamp=planning_stamp() | known | (stamp or {}),
+        needs_stack=False,
+        stack=None,
+        examination=None,
+    )
+    return replace(inputs, **changes)
+
+
+def items_of(text: str) -> list[str]:
+    """Ids of a plan in their order: the items that it answers, and those after the run."""
+    return [id for _, id in HEADING.findall(text)] + [row[0] for row in AFTER_RUN.findall(text)]
+
+
+STACK = {
+    **dict.fromkeys(("platform", "python_version", "torch_version", "checked", "env_hash"), "x"),
+    "steps": {"app": {"result": "passed", "says": "served"}},
+}
+EVERYTHING_OPEN = plan_inputs(
+    *PARTIAL,
+    *NO_CARD,
+    stamp={"git_commit": None, "requirements_checksum": None},
+    needs_stack=True,
+)
+PLANS = {
+    "complete": plan_inputs(),
+    "everything-open": EVERYTHING_OPEN,
+    "train": plan_inputs(task="train"),
+    "zero-shot": plan_inputs(task="zero_shot", stack=STACK, needs_stack=True),
+    "published-weights": plan_inputs("backbone.pretrained=true"),
+    "local-weights": plan_inputs("backbone.pretrained=true", f"backbone.weights_sha256={'f' * 64}"),
+    "counted": plan_inputs(*PARTIAL, examination={"verdict": "partial", "counts": COUNTS}),
+    "official": plan_inputs("dataset=cub", "dataset.on_bad_image=skip", "dataset.box_crop=true"),
+    "processes": plan_inputs("runtime.nproc=2", "runtime.stack_check=false", needs_stack=True),
+}
+
+
+@pytest.mark.parametrize("inputs", PLANS.values(), ids=PLANS)
+def test_every_requirement_is_covered_by_an_item_that_occurs_once(inputs):
+    text, _ = render_plan(inputs)
+    items = items_of(text)
+    assert len(items) == len(set(items))
+    assert set(items) == {item for items in REQUIRED.values() for item in items}
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert "\n\n\n" not in text
+    assert "None" not in text.replace("None.", "")
+
+
+def test_items_after_the_run_are_answered_by_the_audit_or_a_person():
+    text, _ = render_plan(PLANS["complete"])
+    answered_by = {item: by for item, _, by in AFTER_RUN.findall(text)}
+    audited = [by.removeprefix("audit:") for by in answered_by.values() if by.startswith("audit:")]
+    roles = [by for by in answered_by.values() if by.startswith("sign-off: ")]
+    assert (len(set(audited)), len(set(roles))) == (10, 2)
+    assert len(answered_by) == 12
+    assert set(audited) < AUDIT
+
+
+def test_every_item_that_may_be_open_is_listed_and_marked_in_the_order_of_the_plan():
+    text, unanswered = render_plan(EVERYTHING_OPEN)
+    card = ["source", "licence", "approval", "filtering"]
+    assert list(unanswered) == [*card, "counts", "stack", "environment", "stamp"]
+    assert list(unanswered) == [item for item in items_of(text) if item in unanswered]
+    assert "**8 NOT ANSWERED**" in text
+    for heading, item in HEADING.findall(text):
+        marked = f"(`{item}`)\n\n**NOT ANSWERED**: {heading.lower()}, because "
+        assert (marked in text) == (item in unanswered), item
+        listed = f"\n- `{item}`, {unanswered.get(item)}\n"
+        assert (listed in text) == (item in unanswered), item
+
+
+@pytest.mark.parametrize(
+    ("inputs", "item", "reason"),
+    [
+        (plan_inputs(NO_CARD[0]), "source", "source open; set dataset.card.source="),
+        (plan_inputs(NO_CARD[1]), "licence", "license open; set dataset.card.license="),
+        (plan_inputs(NO_CARD[2]), "approval", "approval open; set dataset.card.approval="),
+        (plan_inputs(NO_CARD[3]), "filtering", "filtering open; set dataset.card.filtering="),
+        (plan_inputs(*PARTIAL), "counts", "partial copy and was not counted; run `python -m"),
+        (plan_inputs(examination={"verdict": "wrong", "counts": COUNTS}), "counts", "copy wrong"),
+        (plan_inputs(needs_stack=True), "stack", "run python -m fgvc.run task=check"),
+        (plan_inputs(stamp={"requirements_checksum": None}), "environment", "a checkout"),
+        (plan_inputs(stamp={"git_commit": None}), "stamp", "does not run from a commit; run from"),
+        (plan_inputs(stamp={"git_commit": None, "git_error": "<b>"}), "stamp", "because &lt;b&gt;"),
+    ],
+)
+def test_an_item_is_open_for_one_reason(inputs, item, reason):
+    text, unanswered = render_plan(inputs)
+    assert list(unanswered) == [item]
+    assert reason in unanswered[item]
+    assert "**1 NOT ANSWERED**" in text
+
+
+def test_numbers_of_task_doctor_take_precedence():
+    text, _ = render_plan(PLANS["counted"])
+    assert (
+        "\n2 of 200 classes, 12 of 5,994 train, counted by task=doctor; verdict: partial.\n" in text
+    )
+    assert "on 2 classes" in text
+
+
+def test_deviations_are_listed():
+    text, _ = render_plan(PLANS["published-weights"])
+    assert text.endswith("(`complexity`)\n\nNone.\n")
+    deviations = {
+        "counted": ["a partial copy of the dataset", "random weights"],
+        "processes": ["random weights", "runtime.stack_check=false"],
     }
-    assert len(audited) == 10
-    assert audited < AUDIT
-    roles = [answered_by for answered_by in others if not answered_by.startswith("audit:")]
-    assert all(answered_by.startswith("sign-off: ") for answered_by in roles)
-    assert len(roles) == 2
-
-
-def test_every_requirement_is_covered_and_every_item_is_required():
-    ids = {item.id for item in ITEMS}
-    named = {name for names in REQUIRED.values() for name in names}
-    assert named == ids
+    for name, expected in deviations.items():
+        text, _ = render_plan(PLANS[name])
+        rows = text.partition("(`complexity`)")[2].splitlines()[4:]
+        assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == expected

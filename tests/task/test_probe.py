@@ -24,6 +24,7 @@ from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.record import checkpoint
 from fgvc.record.env_stamp import schema
 from fgvc.record.tensorboard import KEYS
+from fgvc.record.writers import WRITERS
 
 oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 FILES = {
@@ -60,6 +61,12 @@ def test_the_run_folder_is_complete_and_named_by_its_digests(finished):
     assert ran.code == 0
     names = {path.name for path in ran.folder.iterdir()}
     assert names - {"code.patch", "untracked.json"} == FILES
+    # by writers, when the run starts (open_run), and when the folder is sealed
+    written = {file.rstrip("/") for writer in WRITERS for file in writer.files}
+    opened = {"command.txt", "config.canonical.json", "config.yaml", "run.log"}
+    sealed = {"artifacts.json", "status.json", "retention.json"}
+    absent = {"overlays", "unreadable.json"}  # no part attention, every image readable
+    assert written | opened | sealed == FILES | absent
     run_id, short_hash, short_id = ran.folder.parts[-3:]
     assert sha256(ran.folder / "ckpt.bin").startswith(short_id)
     assert sha256(ran.folder / "config.canonical.json").startswith(short_hash)

@@ -19,7 +19,7 @@ import pytest
 from fgvc.config.compose import composed, typed
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import view as seen_by
-from fgvc.pipeline.write_fiftyone import heat_map
+from fgvc.pipeline.run_images import heat_map
 from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
 from tests.narrow import not_none

@@ -4,6 +4,6 @@ facts: run folder -> facts; gallery: which classes and errors to show; album: im
 of bytes.
 """
 
-from fgvc.record.run_page.facts import FILE, derive, write
+from fgvc.record.run_page.facts import FILE, derive
 
-__all__ = ["FILE", "derive", "write"]
+__all__ = ["FILE", "derive"]

@@ -20,8 +20,9 @@ from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
-from fgvc.record.run_page.album import Album, ReadImage
+from fgvc.record.fitted_images import earlier_runs
+from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
+from fgvc.record.run_page.album import Album
 from fgvc.record.run_page.gallery import gallery
 from fgvc.record.tensorboard import Point
 from fgvc.untrusted.shell import command as shell_command
@@ -30,7 +31,6 @@ from fgvc.untrusted.shell import fgvc, file_word, split, variable
 FILE = "report.html"
 OVERLAYS = 8  # overlays on a page
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
-UNREADABLE_FILE = "unreadable.json"
 LISTED = 100  # unreadable images listed on a page
 UNKNOWN = "not recorded"
 NUMBERS = (
@@ -53,26 +53,6 @@ class Badge:
     kind: str = "note"
 
 
-def write(
-    run: RunFolder,
-    conf: Config,
-    name: str,
-    checkpoint_id: str,
-    history: Iterable[Point],
-    read_image: ReadImage,
-) -> None:
-    """Write report.html of a run whose other files are complete.
-
-    Args:
-        name: the title of the page.
-        history: the points of the run's TensorBoard curves.
-        read_image: reads a test image by its path.
-    """
-    final_path = run.path.parent / checkpoint_id[:SHORT]
-    album = Album(read_image)
-    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, final_path))
-
-
 def derive(
     folder: Path,
     conf: Config,
@@ -80,16 +60,15 @@ def derive(
     checkpoint_id: str,
     history: Iterable[Point],
     album: Album,
-    final_path: Path,
 ) -> str:
     """The page of a run folder: the same files give the same text, before and after sealing.
 
     Args:
-        name, history: as of `write`.
+        name: the title of the page.
+        history: the points of the run's TensorBoard curves.
         album: the test images of the page.
-        final_path: the path of the folder when it was sealed, which the commands on the page use.
     """
-    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, final_path)
+    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album)
     return render("run.html", facts)
 
 
@@ -115,7 +94,6 @@ def _facts(
     checkpoint_id: str,
     points: Points,
     album: Album,
-    final_path: Path,
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
@@ -132,7 +110,7 @@ def _facts(
         "badges": [*_fit_badges(numbers), *_badges(stamp)],
         "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, final_path),
+        "repeat": _repeat(stamp, command, checkpoint_id),
         "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
         "confusion": album.whole(folder / "confusion.png"),
@@ -146,13 +124,6 @@ def _facts(
         "earlier": list(earlier_runs(stamp["weights"])),
         "files": _files(folder),
     }
-
-
-def earlier_runs(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The runs of fgvc that trained the weights, the newest first."""
-    while (made_by := weights.get("made_by")) is not None:
-        yield made_by
-        weights = made_by["weights"]
 
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
@@ -269,13 +240,10 @@ def _identity(
     ]
 
 
-def _repeat(stamp: Mapping[str, Any], command: str, final_path: Path) -> list[tuple[str, str]]:
-    """(comment, command) in the order in which a person runs them on another machine.
-
-    Args:
-        final_path: the future path of the folder.
-    """
-    below = "/".join(final_path.parts[-3:])  # relative to the output root
+def _repeat(stamp: Mapping[str, Any], command: str, checkpoint_id: str) -> list[tuple[str, str]]:
+    """(comment, command) in the order in which a person runs them on another machine."""
+    hashes = (stamp["config_hash"], checkpoint_id)
+    below = "/".join((stamp["run_id"], *(sha256[:SHORT] for sha256 in hashes)))
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
     steps = [("the output root; set the other variables below likewise", "OUTPUT_ROOT=outputs")]
     commit = stamp["git_commit"]

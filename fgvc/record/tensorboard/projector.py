@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 
 from fgvc import metrics
 from fgvc.types import Features, LabelMap, Manifest, Predictions
@@ -65,6 +64,8 @@ def pca_points(
 
 def principal(x_ND: np.ndarray, components: int) -> np.ndarray:
     """x_NK: the first principal components, scaled so that the first has standard deviation 1."""
+    from scipy.linalg import eigh
+
     centred_ND = x_ND.astype(np.float64) - x_ND.mean(axis=0, dtype=np.float64)
     width = x_ND.shape[1]
     largest = (max(width - components, 0), width - 1)  # eigenvalues ascend

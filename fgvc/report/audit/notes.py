@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from fgvc.metrics import UNREADABLE
-from fgvc.record.run_page.facts import UNREADABLE_FILE
+from fgvc.record.run_dir import UNREADABLE_FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import PREDICTIONS, Record

@@ -1,4 +1,4 @@
-"""A finished run -> its entries in TensorBoard, beside the curves that were logged during it.
+"""The results of a run -> its entries in TensorBoard, beside the curves of its training.
 
 N images.
 """
@@ -11,43 +11,46 @@ import numpy as np
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
-from fgvc.data import loader
 from fgvc.metrics import precision_recall
-from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.record.tensorboard import projector
 from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
-from fgvc.types import Predictions
+from fgvc.record.writers.run_record import RunRecord, WriterSpec
 from fgvc.untrusted.escape import fenced, markdown
 
 THRESHOLDS = 127  # as in TensorBoard's own summaries
 WORST = 10  # classes with a curve; all 200 classes of CUB would take 610 KiB per run
+TEXTS = (
+    ("run/command", "command.txt", "sh"),
+    ("run/config", "config.yaml", "yaml"),
+    ("run/stamp", "env_stamp.json", "json"),
+)
 
 
-def write(
-    experiment: Experiment, results: Results, numbers: Mapping[str, Mapping[str, object]]
-) -> None:
-    """Write the run's tb/ and close it; confusion.png and the texts of the run must exist.
-
-    Args:
-        numbers: by split, as in metrics.json.
-    """
+def write(record: RunRecord) -> None:
+    """Write the run's tb/ and close it; the files of TEXTS must exist."""
+    board, numbers = record.board, {split: record.numbers[split] for split in record.predictions}
     for split, values in numbers.items():
-        experiment.board.evaluation(split, values, results.steps)
-    experiment.board.hparams(choices(experiment.conf))
-    _texts(experiment, numbers)
-    experiment.board.image(
+        board.evaluation(split, values, record.steps)
+    parts = record.numbers.get("parts", {}).get(record.conf.part_attention.name, {})
+    for key, mean in parts.items():
+        if mean["value"] is not None:
+            board.scalar(f"parts/{key}", mean["value"], record.steps)
+    board.hparams(choices(record.conf))
+    board.text("run/numbers", _table(numbers))
+    for tag, name, language in TEXTS:
+        board.text(tag, fenced(untrusted.read_text(record.run.path / name), language))
+    board.image(
         "confusion/test",
-        untrusted.read_bytes(experiment.run.path / "confusion.png", untrusted.IMAGE),
+        untrusted.read_bytes(record.run.path / "confusion.png", untrusted.IMAGE),
     )
-    test = results.predictions["test"]
-    _mistakes(experiment, test)
-    _curves(experiment, test)
-    if results.features is not None and len(results.features.row_N):
-        dataset = experiment.dataset
-        experiment.board.embedding(
-            projector.pca_points(results.features, test, dataset.manifest, dataset.labelmap)
+    _write_mistakes(record)
+    _write_curves(record)
+    if record.features is not None and len(record.features.row_N):
+        dataset = record.dataset
+        board.embedding(
+            projector.pca_points(record.features, record.test, dataset.manifest, dataset.labelmap)
         )
-    experiment.board.close()
+    board.close()
 
 
 def choices(conf: Config) -> dict[str, str | float | int]:
@@ -71,17 +74,6 @@ def choices(conf: Config) -> dict[str, str | float | int]:
     return axes | {name: getattr(conf.task, name) for name in names}
 
 
-def _texts(experiment: Experiment, numbers: Mapping[str, Mapping[str, object]]) -> None:
-    experiment.board.text("run/numbers", _table(numbers))
-    for tag, name, language in (
-        ("run/command", "command.txt", "sh"),
-        ("run/config", "config.yaml", "yaml"),
-        ("run/stamp", "env_stamp.json", "json"),
-    ):
-        text = untrusted.read_text(experiment.run.path / name)
-        experiment.board.text(tag, fenced(text, language))
-
-
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
     """The numbers as a Markdown table, one column per split."""
     names = list(dict.fromkeys(name for values in numbers.values() for name in values))
@@ -96,32 +88,32 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else markdown("–" if value is None else value)
 
 
-def _mistakes(experiment: Experiment, test: Predictions) -> None:
-    """The most confident mistakes, most confident first; only these images are decoded again."""
+def _write_mistakes(record: RunRecord) -> None:
+    """Write a sheet of the most confident mistakes, most confident first."""
+    test, names = record.test, record.dataset.labelmap.names
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
     wrong_N = np.flatnonzero((pred_N != test.label_N) & (pred_N != metrics.UNREADABLE))
     confidence_N = np.exp(metrics.log_probabilities(test.logits_NC[wrong_N]).max(axis=1))
     top_N = np.argsort(-confidence_N, kind="stable")[:MAX_IMAGES]
-    names, captions = experiment.dataset.labelmap.names, {}
+    captions = {}
     for index, confidence in zip(wrong_N[top_N], confidence_N[top_N], strict=True):
         pred = f"{names[pred_N[index]]}, {100 * confidence:.0f} %"
-        captions[int(test.row_N[index])] = f"true: {names[test.label_N[index]]}\nsaid: {pred}"
-    rows = np.array(list(captions), np.int64)
-    manifest, preprocess = experiment.dataset.manifest, experiment.extractor.preprocess
-    for batch in loader.batches(manifest, rows, preprocess, MAX_IMAGES, num_workers=0):
-        batch_captions = [captions[row] for row in batch.row_B.tolist()]
-        experiment.board.images("mistakes/test", batch.pixels_BCHW, batch_captions)
+        captions[int(test.row_N[index])] = f"true: {names[test.label_N[index]]}\npredicted: {pred}"
+    for batch in record.images.network_views(np.array(list(captions), np.int64)):
+        sheet = [captions[row] for row in batch.row_B.tolist()]
+        record.board.images("mistakes/test", batch.pixels_BCHW, sheet)
 
 
-def _curves(experiment: Experiment, test: Predictions) -> None:
-    """Precision-recall curves: of all classes together, and of those with the lowest F1 score."""
-    names = experiment.dataset.labelmap.names
+def _write_curves(record: RunRecord) -> None:
+    """Write precision-recall curves: of all classes together, and of those with the lowest F1."""
+    test, board, names = record.test, record.board, record.dataset.labelmap.names
     counts = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
-    experiment.board.curve("all/macro", precision_recall.macro(counts))
-    experiment.board.curve("all/micro", precision_recall.micro(counts))
+    board.curve("all/macro", precision_recall.macro(counts))
+    board.curve("all/micro", precision_recall.micro(counts))
     rows = metrics.per_class(test.logits_NC, test.label_N, names)
     rows = sorted((row for row in rows if row["support"]), key=lambda row: row["f1"])
     for row in rows[:WORST]:
-        experiment.board.curve(
-            f"worst/{row['name']}", precision_recall.of_class(counts, row["index"])
-        )
+        board.curve(f"worst/{row['name']}", precision_recall.of_class(counts, row["index"]))
+
+
+WRITER = WriterSpec("TensorBoard", ("tb/",), write)

@@ -1,0 +1,43 @@
+"""The results of a run -> fiftyone/, the dataset for the FiftyOne App."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fgvc.record.writers.run_record import RunRecord, WriterSpec
+
+
+def write(record: RunRecord) -> None:
+    """Write the FiftyOneDataset of a run, with its own numbers: FiftyOne averages otherwise."""
+    from fgvc.record.fiftyone import dataset
+    from fgvc.record.fiftyone.samples import RunResults
+
+    run, conf, data = record.run, record.conf, record.dataset
+    assert run.checkpoint_id is not None, "the checkpoint comes first"
+    below = Path(os.path.relpath(data.manifest.root, record.images.root)).as_posix()
+    run_results = RunResults(
+        data.manifest,
+        below,
+        data.labelmap.names,
+        run.checkpoint_id,
+        record.predictions,
+        record.features,
+        record.images.heat_map,
+    )
+    parts = (conf.backbone.name, conf.backbone.size, conf.head.name, data.name)
+    about = {
+        "name": " ".join(str(part) for part in parts),
+        "task": record.task,
+        "dataset": data.name,
+        "partial": data.partial,
+        "run_id": run.run_id,
+        "config_hash": run.config_hash,
+        "started": run.started.isoformat(),
+        "manifest_digest": data.manifest.digest,
+        "metrics": {split: dict(record.numbers[split]) for split in record.predictions},
+    }
+    dataset.write(run.path / dataset.FOLDER, run_results, about)
+
+
+WRITER = WriterSpec("FiftyOne", ("fiftyone/",), write)

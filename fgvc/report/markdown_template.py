@@ -1,0 +1,76 @@
+"""Facts -> a Markdown document: a Jinja template of `fgvc/report`, in which every value is inert.
+
+A text that a template prints is escaped as Markdown, unless a filter or a macro has written it. In
+a code span or a code block it is printed by `code`, `code_in_table` (where a pipe would end the
+cell) or `fenced`, because a backslash is not an escape there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fgvc.html.formats import interval, number, percent
+from fgvc.untrusted.escape import code, fenced, markdown
+
+if TYPE_CHECKING:
+    import jinja2
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "code": code,
+    "code_in_table": partial(code, in_table=True),
+    "exponent": "{:.1e}".format,
+    "fenced": fenced,
+    "interval": interval,
+    "literal": ascii,  # a Python literal, for code in the document
+    "number": number,
+    "percent": percent,
+    "thousands": "{:,}".format,
+}
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """Render a template, named by its path in `fgvc/report`.
+
+    Raises:
+        jinja2.TemplateError: the template uses a value that is not among the facts.
+    """
+    return _environment().get_template(template).render(facts)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2  # here: only a document needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fgvc.report", ""),
+        autoescape=True,
+        finalize=_escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for name, function in FILTERS.items():
+        environment.filters[name] = partial(_inert, function)
+    return environment
+
+
+class _Inert(str):
+    """Markdown that needs no escape; `__html__` is how Jinja recognizes such a text."""
+
+    def __html__(self) -> str:
+        return self
+
+
+def _inert(function: Callable[..., str], *arguments: object) -> _Inert:
+    return _Inert(function(*arguments))
+
+
+def _escape(value: object) -> object:
+    """A value as inert Markdown. Results of filters and macros, and numbers, are inert already."""
+    if isinstance(value, int | float) or hasattr(value, "__html__"):
+        return value
+    return _Inert(markdown(value))

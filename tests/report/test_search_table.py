@@ -1,0 +1,84 @@
+"""Trials of a search -> search.html, which is self-contained and shows what search.json holds."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from fgvc.report.search_table import best_trial, write_search
+from fgvc.untrusted import read_json
+
+KEYS = {"task.learning_rate": "tag(log,interval(1e-4,1e-1))", "task.drop_path": "0,0.2"}
+
+
+def trial(number: int, top1: float | None = None, error: str | None = None) -> dict:
+    row = {"number": number, "values": {"task.learning_rate": 10.0**-number, "task.drop_path": 0.2}}
+    if top1 is None:
+        return {**row, "state": "failed", "error": error}
+    numbers = {"top1": top1, "loss": 1 - top1, "n": 50, "epoch": 3, "seconds": 12.0}
+    return {**row, "state": "done", "error": None, **numbers}
+
+
+def written(folder: Path, trials: list[dict], select: str = "top1") -> tuple[str, dict]:
+    best = best_trial(trials, select)
+    record = {"run_id": "s<b>", "space": KEYS, "select": select, "asked": 9, "trials": trials}
+    winner = "python -m fgvc.run experiment=multirun/s/best.yaml" if best else None
+    write_search(folder, record, best, winner)
+    assert read_json(folder / "search.json") == record
+    return (folder / "search.html").read_text(encoding="utf-8"), record
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The texts of the cells of each row."""
+    rows = re.findall(r"<tr>(?!<th)(.*?)</tr>", text, re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
+    return [[unescape(re.sub("<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
+
+
+def test_the_page_lists_every_trial_and_marks_the_best(tmp_path):
+    text, _ = written(tmp_path, [trial(0, 0.5), trial(1, 0.75), trial(2, error="the loss is nan")])
+    assert rows_of(text) == [
+        ["1", "1.0", "0.2", "50.0", "0.500", "3", "12.0 s", ""],
+        ["2", "0.1", "0.2", "75.0", "0.250", "3", "12.0 s", "best"],
+        ["3", "0.01", "0.2", "–", "–", "–", "–", "failed the loss is nan"],
+    ]
+    assert "experiment=multirun/s/best.yaml" in text
+    assert "3 of 9 trials" in text
+    assert text.count("<svg") == 1
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+@pytest.mark.parametrize(("select", "number"), [("top1", 2), ("loss", 2)])
+def test_the_chart_ends_at_the_best_value(tmp_path, select, number):
+    text, record = written(tmp_path, [trial(0, 0.5), trial(1, 0.75), trial(2, 0.6)], select)
+    best = best_trial(record["trials"], select)
+    assert best is not None
+    assert best["number"] + 1 == number
+    (line,) = re.findall(r'points="([^"]+)"', text)
+    places = [tuple(point.split(",")) for point in line.split()]
+    (_, first), (_, second), (_, third) = places
+    assert first != second == third
+    circles = [
+        tuple(f"{float(value):g}" for value in at)
+        for at in re.findall(r'cx="([^"]+)" cy="([^"]+)"', text)
+    ]
+    assert circles[:3] == places  # the dots of the line
+    assert circles[3:5] == places[:2]  # the trials
+    assert circles[5][1] != third
+
+
+def test_a_search_without_a_winner_has_a_page(tmp_path):
+    text, _ = written(tmp_path, [trial(0, error="<script>alert(1)</script>")])
+    assert "<svg" not in text
+    assert "best.yaml" not in text
+    assert "<script>alert" not in text
+    assert rows_of(text)[0][-1] == "failed <script>alert(1)</script>"
+
+
+def test_the_page_names_no_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    text, _ = written(tmp_path, [trial(0, error="/home/someone/data/birds: no such folder")])
+    assert "/home/someone" not in text
