@@ -61,7 +61,7 @@ def extraction(folder: Path, backbone: str, images: int, target: float, device: 
 
 def loading(folder: Path, images: int = 200) -> list[Row]:
     """Decode, resize and normalise on one core, vs. decoding with libjpeg-turbo and vs. Pillow."""
-    from torchcodec.decoders import decode_jpeg
+    from torchcodec.decoders import decode_jpeg  # pyright: ignore[reportPrivateImportUsage]
 
     conf = pictures.config(folder, "backbone=vit_tiny")
     dataset, transform = pictures.load(conf), evaluation_transform(conf)

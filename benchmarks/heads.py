@@ -36,7 +36,7 @@ def _time_c_sweep(x_ND: np.ndarray, label_N: np.ndarray, classes: int, cs: list[
     path = list(logistic.fit_path(x_ND, label_N, classes, cs, 1e-8, 10.0, 1000))
     seconds = time.perf_counter() - start
     units = sum(solution.units for solution in path)
-    rotation = logistic.rotation_units(*x_ND.shape, classes)
+    rotation = logistic.rotation_units(x_ND.shape[0], x_ND.shape[1], classes)
     start = time.perf_counter()
     reference_units = sum(_solver_iterations(x_ND, label_N, c) for c in cs)
     reference_seconds = time.perf_counter() - start

@@ -45,11 +45,12 @@ def rows(folder_root: Path) -> list[Row]:
     source, outputs = _run_probe(folder_root / "one"), folder_root / "outputs"
     for number in range(RUNS):
         _copy_run(source, outputs, number)
-    seconds = []
+    seconds, table = [], None
     for _ in range(2):
         start = time.perf_counter()
         table = write_baselines(outputs, outputs)
         seconds.append(time.perf_counter() - start)
+    assert table is not None
     assert not table.damaged
     start = time.perf_counter()
     size = sum(len(file.read_bytes()) for file in outputs.rglob("*") if file.is_file())

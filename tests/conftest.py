@@ -314,7 +314,7 @@ class Opened:
         """Brightness of background and text, 0..255."""
         script = "name => getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3)"
         paper, ink = (self.page.evaluate(script, name) for name in ("backgroundColor", "color"))
-        return tuple(sum(map(int, rgb)) // 3 for rgb in (paper, ink))
+        return sum(map(int, paper)) // 3, sum(map(int, ink)) // 3
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than its window."""

@@ -22,6 +22,7 @@ import pytest
 from fgvc.config.compose import composed, typed
 from fgvc.data.datasets import synthetic
 from fgvc.run import main
+from tests.narrow import not_none
 
 BIRDS = (
     "dataset.generator.classes=6",
@@ -67,7 +68,8 @@ def birds(shared_places) -> Path:
     """The folder of synthetic birds that most runs use."""
     places = [f"runtime.{name}_root={place}" for name, place in shared_places.items()]
     conf = typed(composed([*BASE, *BIRDS, *places]))
-    return synthetic.write(Path(conf.dataset.root), conf.dataset.generator)
+    root, generator = conf.dataset.root, conf.dataset.generator
+    return synthetic.write(Path(not_none(root)), not_none(generator))
 
 
 @pytest.fixture(scope="session")
@@ -161,8 +163,9 @@ def copied(finished, tmp_path) -> Callable[..., RunResult]:
 
     def get(*overrides: str) -> RunResult:
         ran = finished(*overrides)
-        folder = tmp_path.joinpath("outputs", *ran.folder.parts[-3:])
-        shutil.copytree(ran.folder, folder)
+        source = not_none(ran.folder)
+        folder = tmp_path.joinpath("outputs", *source.parts[-3:])
+        shutil.copytree(source, folder)
         return replace(ran, folder=folder)
 
     return get

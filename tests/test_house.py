@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from PIL import Image
 
 from fgvc.data.decode import decode
+from tests.narrow import not_none
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".npz", ".npy", ".h5", ".pkl"}
@@ -102,7 +104,7 @@ def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
     image = Image.effect_noise((400, 300), 80).convert("RGB")
     image.save("bird.jpg")
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(block, names)
     transform, backbone = names["transform"], names["backbone"]
     data = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
@@ -115,7 +117,7 @@ def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_makefile_describes_every_target():
     text = (ROOT / "Makefile").read_text()
-    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    targets = not_none(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE))[1].split()
     described = re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)
     assert sorted(targets) == sorted(described)
     assert {"help", "smoke", "test", "check", "conf", "clean"} <= set(targets)

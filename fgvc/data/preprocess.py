@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,7 +127,7 @@ class Preprocess:
         return pixels_BCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
 
     @property
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """All settings that can change a pixel, as plain data; part of the feature cache's key."""
         statistics = normalize.normalization(self.normalization)
         return {

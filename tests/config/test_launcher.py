@@ -70,6 +70,7 @@ def test_every_launcher_composes_to_the_keys_of_its_dataclass(name, recwarn):
         cfg = compose("config", [f"hydra/launcher={name}"], return_hydra_config=True)
     node = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
     fixed = {"_target_"} | ({"submitit_folder"} if name.startswith("submitit") else set())
+    assert isinstance(node, dict)
     assert set(node) - fixed == {item.name for item in dataclasses.fields(LAUNCHERS[name])}
     assert [str(warning.message) for warning in recwarn] == []
 

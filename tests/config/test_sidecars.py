@@ -23,6 +23,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.weight_files.tensor_names import tensor_names
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.types import UserError
+from tests.narrow import not_none
 
 HALF = [0.5, 0.5, 0.5]
 OPENAI = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]
@@ -55,7 +56,7 @@ def _open_clip(mean, std, **more):
 
 
 def _timm(name):
-    return {"architecture": name, "pretrained_cfg": get_pretrained_cfg(name).to_dict()}
+    return {"architecture": name, "pretrained_cfg": not_none(get_pretrained_cfg(name)).to_dict()}
 
 
 def check_refused(message, *arguments, **options):

@@ -142,9 +142,14 @@ TEXT = ("task=zero_shot", "head=text_linear")
 
 
 @pytest.fixture(scope="module")
-def composes(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def composes(folder):
     """composes(context, suggestion): whether the suggestion is legal with the context."""
-    folder, cache = tmp_path_factory.mktemp("place"), {}
+    cache = {}
 
     def check(context: tuple[str, ...], suggestion: tuple[str, ...]) -> bool:
         keys = {item.partition("=")[0]: item.partition("=")[2] for item in suggestion}
@@ -162,20 +167,19 @@ def composes(tmp_path_factory):
                 cache[command] = False
         return cache[command]
 
-    check.place = folder
     return check
 
 
-def test_every_suggestion_of_the_table_of_keys_composes(composes):
+def test_every_suggestion_of_the_table_of_keys_composes(composes, folder):
     """For some value of the word: 0.1 is no number of epochs. A note alone counts too."""
-    (table := composes.place / "a.csv").touch()
-    values = (*SAMPLES, str(composes.place), str(table))
+    (table := folder / "a.csv").touch()
+    values = (*SAMPLES, str(folder), str(table))
     command, wrong = command_of(), set()
     for word in (*MEANINGS, *BUILT):
         if word in command.legal:
             continue
-        advice = [for_key(word, value, command) for value in values]
-        assert all(advice), word
+        advice = [item for value in values if (item := for_key(word, value, command))]
+        assert len(advice) == len(values), word
         assert all(item.overrides or item.note for item in advice)
         suggestions = dict.fromkeys(item.overrides for item in advice if item.overrides)
         if suggestions and not any(composes((), overrides) for overrides in suggestions):
@@ -183,7 +187,7 @@ def test_every_suggestion_of_the_table_of_keys_composes(composes):
     assert wrong == set()
 
 
-def test_every_suggestion_of_the_table_of_options_composes(composes):
+def test_every_suggestion_of_the_table_of_options_composes(composes, folder):
     wrong = set()
     for group, words in OPTIONS.items():
         for word in words:
@@ -191,7 +195,7 @@ def test_every_suggestion_of_the_table_of_options_composes(composes):
             assert advice is not None
             context = ("task=train",) if group in ("recipe", "part_attention") else ()
             if "table" in str(advice):  # needs the file itself
-                context = (f"dataset.table={composes.place / 'a.csv'}",)
+                context = (f"dataset.table={folder / 'a.csv'}",)
             if advice.overrides[0] != "sweep=tune" and not composes(context, advice.overrides):
                 wrong.add((group, word))
     assert wrong == set()

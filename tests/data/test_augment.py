@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import random
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_random_crop_of_the_policys_own_resize(conf, image_CHW, policy, size, mo
             {"auto_augment": "trivialaugment"},
             v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR, fill=MEAN),
         ),
-        ({"erasing": 0.7}, v2.RandomErasing(0.7, value=MEAN)),
+        ({"erasing": 0.7}, v2.RandomErasing(0.7, value=cast(Any, MEAN))),
     ],
 )
 def test_what_comes_after_the_crop(conf, image_CHW, fields, by_torchvision):

@@ -14,6 +14,7 @@ from skimage.util import img_as_ubyte
 
 from fgvc.data import rescale
 from fgvc.data.decode import ImageError, decode
+from tests.narrow import not_none
 
 RAMP = np.linspace(0, 1, 24 * 32).reshape(24, 32)
 
@@ -76,7 +77,7 @@ def test_a_float_map_is_read_by_0_to_1_as_opencv_reads_it():
     values = RAMP.astype("<f4")
     data = b"Pf\n32 24\n-1.0\n" + values[::-1].tobytes()
     expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(grey(data), np.rint(expected * 255))
+    np.testing.assert_array_equal(grey(data), np.rint(not_none(expected) * 255))
 
 
 @pytest.mark.parametrize(("kind", "most"), [("png", 65535), ("jp2", 65535), ("avif", 1023)])
@@ -85,9 +86,8 @@ def test_colours_of_more_bits_are_as_in_opencv(kind, most):
     values = np.stack([smooth, smooth[::-1], smooth * 0.5], -1)
     save = [cv2.IMWRITE_AVIF_DEPTH, 10] if kind == "avif" else []
     data = cv2.imencode(f".{kind}", (values * most).astype(np.uint16), save)[1].tobytes()
-    expected = cv2.cvtColor(
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
-    )
+    opened = not_none(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    expected = cv2.cvtColor(opened, cv2.COLOR_BGR2RGB)
     actual = decode(data, "a").permute(1, 2, 0).numpy().astype(int)
     assert np.abs(actual - expected).max() <= (
         3 if kind == "avif" else 1

@@ -18,6 +18,7 @@ from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.index import check_boxes, take
 from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Split, UserError, nfc
+from tests.narrow import not_none
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
@@ -309,7 +310,8 @@ def test_the_order_in_which_files_list_images_changes_no_row(
         )
     assert original.manifest.sha256 == other.manifest.sha256
     if original.manifest.parts is not None:
-        np.testing.assert_array_equal(original.manifest.parts.xy_NK2, other.manifest.parts.xy_NK2)
+        parts = not_none(other.manifest.parts)
+        np.testing.assert_array_equal(original.manifest.parts.xy_NK2, parts.xy_NK2)
     for column in ("train_N", "val_N", "test_N"):
         assert getattr(original.split, column).tolist() == getattr(other.split, column).tolist()
 
@@ -437,11 +439,12 @@ def test_boxes_are_held_against_the_sizes_that_the_index_states(conf, cub):
     index = dataset.read(conf("cub", cub), None)
     size_N2 = np.full((len(index), 2), (48, 36), np.float32)
     stated = replace(index, size_N2=size_N2)
+    box_N4 = not_none(stated.box_N4)
     assert len(check_boxes(stated)) == 1
-    stated.box_N4[3] = 48, 0, 5, 5
+    box_N4[3] = 48, 0, 5, 5
     with pytest.raises(UserError, match=r"outside the .*bird 3 .*: 48, 0, 5, 5"):
         check_boxes(stated)
-    stated.box_N4[3] = 40, -2, 20, 5
+    box_N4[3] = 40, -2, 20, 5
     (_, note) = check_boxes(stated)
     assert note.startswith("1 bounding boxes lie partly outside")
     assert "40, -2, 20, 5" in note

@@ -11,6 +11,7 @@ from scipy.io import loadmat, savemat
 
 from fgvc.data.datasets import dogs
 from fgvc.types import TEST, TRAIN, UserError
+from tests.narrow import not_none
 
 
 def assert_refused(root: Path, message: str, partial: bool = False) -> None:
@@ -43,16 +44,17 @@ def test_columns(copies, lists, nested):
 
 def test_the_first_box_and_the_stated_size(copies):
     index = dogs.read(copies.dogs(), partial=False)
-    assert index.box_N4.tolist() == [[5, 6, 20, 30]] * 18
-    assert index.size_N2.tolist() == [[60, 45]] * 18
+    assert not_none(index.box_N4).tolist() == [[5, 6, 20, 30]] * 18
+    assert not_none(index.size_N2).tolist() == [[60, 45]] * 18
 
 
 def test_annotations_may_be_absent_wholly_or_in_part(copies):
     root = copies.dogs()
     (root / "Annotation" / "n02085620-Chihuahua" / "n02085620_0").unlink()
     index = dogs.read(root, partial=False)
-    assert np.isnan(index.box_N4[0]).all()
-    assert np.isfinite(index.box_N4[1:]).all()
+    box_N4 = not_none(index.box_N4)
+    assert np.isnan(box_N4[0]).all()
+    assert np.isfinite(box_N4[1:]).all()
     shutil.rmtree(root / "Annotation")
     assert dogs.read(root, partial=False).box_N4 is None
 

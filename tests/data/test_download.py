@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -35,6 +36,7 @@ class Reply(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
+        assert isinstance(server, Host)
         server.requests.append((self.path, self.headers.get("Range")))
         data = server.files[self.path]
         range_header = self.headers.get("Range")
@@ -49,6 +51,19 @@ class Reply(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Host(ThreadingHTTPServer):
+    """`misdeeds`, `requests`: by path, and of each request its path and its range."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Reply)
+        self.files: dict[str, bytes] = {}
+        self.misdeeds: dict[str, list[Misdeed]] = {}
+        self.requests: list[tuple[str, str | None]] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
         pass
 
 
@@ -119,11 +134,9 @@ def hang_up(reply: Reply, data: bytes, start: int) -> None:
 
 
 @pytest.fixture
-def host(monkeypatch) -> Iterator[ThreadingHTTPServer]:
+def host(monkeypatch) -> Iterator[Host]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Reply)
-    server.handle_error = lambda *_: None
-    server.files, server.misdeeds, server.requests = {}, {}, []
+    server = Host()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -281,7 +294,9 @@ def test_a_full_disk_is_seen_before(served, host, tmp_path, pauses, monkeypatch)
 # --- archives ---
 
 
-def tar(*members: tarfile.TarInfo | tuple[str, bytes], mode: str = "w:gz") -> bytes:
+def tar(
+    *members: tarfile.TarInfo | tuple[str, bytes], mode: Literal["w:gz", "w:bz2"] = "w:gz"
+) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for member in members:

@@ -86,7 +86,9 @@ def test_sixteen_bits_and_colour_keys_go_through_the_same_rules():
     expected = decode(data, "a")
     assert torch.equal(pixels_of(Image.open(io.BytesIO(data))), expected)
     assert torch.equal(pixels_of(wide_HW), expected)
-    keyed = data_of(random_image("RGB"), "PNG", transparency=tuple(random_image().getpixel((3, 4))))
+    pixel = random_image().getpixel((3, 4))
+    assert isinstance(pixel, tuple)
+    keyed = data_of(random_image("RGB"), "PNG", transparency=pixel)
     assert torch.equal(pixels_of(Image.open(io.BytesIO(keyed))), decode(keyed, "a"))
 
 

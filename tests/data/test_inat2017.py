@@ -13,6 +13,7 @@ import pytest
 from fgvc.data import json_stream
 from fgvc.data.datasets import inat2017
 from fgvc.types import TEST, TRAIN, UserError
+from tests.narrow import not_none
 
 
 def assert_refused(root: Path, message: str, partial: bool = False) -> None:
@@ -38,20 +39,21 @@ def test_columns(copies, below, annotations):
     for path, label in zip(index.path, index.label_N.tolist(), strict=True):
         assert path.split("/")[2] == index.labelmap.names[label]
     assert index.split_N.tolist() == [TRAIN] * 12 + [TEST] * 6
-    assert index.size_N2.tolist() == [[60, 45]] * 18
+    assert not_none(index.size_N2).tolist() == [[60, 45]] * 18
     assert index.box_N4 is None
 
 
 def test_the_supercategory_is_the_level_above(copies):
-    above = inat2017.read(copies.inat2017(), partial=False).hierarchy
+    above = not_none(inat2017.read(copies.inat2017(), partial=False).hierarchy)
     assert above.chain == (("Plantae",), ("Aves",), ("Insecta",))
     assert above.names["Aves"] == "Aves"
 
 
 def test_boxes_are_the_first_of_each_image_and_only_of_some(copies):
     index = inat2017.read(copies.inat2017(boxes=True), partial=False)
-    assert (np.isnan(index.box_N4).all(axis=1) == (index.label_N == 0)).all()
-    boxed = index.box_N4[index.label_N > 0]
+    box_N4 = not_none(index.box_N4)
+    assert (np.isnan(box_N4).all(axis=1) == (index.label_N == 0)).all()
+    boxed = box_N4[index.label_N > 0]
     assert boxed.tolist() == [[5, 6, 20, 30]] * 12
 
 
@@ -172,7 +174,7 @@ def test_a_partial_copy_leaves_out_categories_without_images(copies):
         change(root / f"{part}2017.json", without_birds)
     index = inat2017.read(root, partial=True)
     assert index.labelmap.ids == ("0", "2")
-    assert index.hierarchy.chain == (("Plantae",), ("Insecta",))
+    assert not_none(index.hierarchy).chain == (("Plantae",), ("Insecta",))
 
 
 def without_birds(document):

@@ -14,6 +14,7 @@ import torch
 from fgvc.data import loader, manifest
 from fgvc.data.datasets import cub as reader
 from fgvc.data.decode import decode
+from fgvc.data.image_input import ImageInput
 from fgvc.data.preprocess import Preprocess, crop_to_box
 from fgvc.types import BadImage, Manifest, UserError
 
@@ -39,7 +40,7 @@ def test_rows_come_in_the_order_asked_for_with_their_own_pixels(table):
 
 
 def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
-    box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
+    box_N4 = np.tile(np.array([1, 2, 30, 20.5], np.float32), (len(table), 1))
     box_N4[5] = 10.2, 0, 5.5, 36
     cut = replace(table, box_N4=box_N4, cropped=True)
     rows = np.array([5, 3])
@@ -54,7 +55,7 @@ def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
 
 
 def test_a_box_outside_its_image_is_a_bad_image(table):
-    box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
+    box_N4 = np.tile(np.array([1, 2, 30, 20.5], np.float32), (len(table), 1))
     box_N4[5], box_N4[6] = (48, 0, 5, 5), (47.5, 35.5, 5, 5)
     cut = replace(table, box_N4=box_N4, cropped=True)
     (batch,) = loader.batches(cut, np.array([4, 5, 6]), PREPROCESS, 3, 0)
@@ -179,7 +180,7 @@ def test_digests_may_be_left_unchecked(table, jpeg):
 class Killed(Preprocess):
     """Dies as the kernel's out-of-memory killer would have it die."""
 
-    def __call__(self, image_CHW: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: ImageInput) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -197,7 +198,7 @@ def test_a_killed_worker_is_an_error_in_bounded_time(table):
 class Broken(Preprocess):
     """A fault of ours, not of the image."""
 
-    def __call__(self, image_CHW: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: ImageInput) -> torch.Tensor:
         raise KeyError("ours")
 
 
@@ -212,7 +213,9 @@ def test_a_fault_of_ours_names_path_and_row(table, workers):
 def test_what_a_worker_gets_can_be_spawned(table):
     images = loader._Images(table, np.array([1, 2]), PREPROCESS, True)
     again = pickle.loads(pickle.dumps(images))
-    assert torch.equal(again[1][1], images[1][1])
+    expected, actual = images[1][1], again[1][1]
+    assert isinstance(expected, torch.Tensor)
+    assert torch.equal(actual, expected)
     assert pickle.loads(pickle.dumps(loader._Collate(32))) == loader._Collate(32)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fgvc.data.datasets import cub, nabirds
 from fgvc.types import TEST, TRAIN, UserError
+from tests.narrow import not_none
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -42,11 +43,12 @@ def test_columns(copies, below):
 
 def test_boxes_sizes_and_parts(copies):
     index = nabirds.read(copies.nabirds())
-    assert index.box_N4.tolist() == [[5, 6, 20, 30]] * 18
-    assert index.size_N2.tolist() == [[60, 45]] * 18
-    assert index.parts.names == ("bill", "crown")
-    assert index.parts.xy_NK2[3, 0].tolist() == [7, 8]
-    assert np.isnan(index.parts.xy_NK2[:, 1]).all()
+    assert not_none(index.box_N4).tolist() == [[5, 6, 20, 30]] * 18
+    assert not_none(index.size_N2).tolist() == [[60, 45]] * 18
+    parts = not_none(index.parts)
+    assert parts.names == ("bill", "crown")
+    assert parts.xy_NK2[3, 0].tolist() == [7, 8]
+    assert np.isnan(parts.xy_NK2[:, 1]).all()
 
 
 def test_boxes_sizes_and_parts_may_be_absent(copies):
@@ -58,7 +60,7 @@ def test_boxes_sizes_and_parts_may_be_absent(copies):
 
 
 def test_the_hierarchy_goes_by_ids_as_names_repeat(copies):
-    above = nabirds.read(copies.nabirds()).hierarchy
+    above = not_none(nabirds.read(copies.nabirds()).hierarchy)
     assert above.chain == (("81", "0"), ("81", "0"), ("900", "22", "0"))
     assert above.names == {
         "0": "Birds",

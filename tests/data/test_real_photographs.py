@@ -64,7 +64,7 @@ def test_pixels_are_pillows(birds):
         image = Image.open(io.BytesIO(data)).convert("RGB")
         assert torch.equal(decode(data, path), torch.from_numpy(np.array(image)).permute(2, 0, 1))
         short = min(image.size)
-        size = tuple(256 * length // short for length in image.size)
+        size = 256 * image.width // short, 256 * image.height // short
         left, top = (round((length - 224) / 2) for length in size)
         cropped = image.resize(size, Image.Resampling.BICUBIC).crop(
             (left, top, left + 224, top + 224)

@@ -12,6 +12,7 @@ import pytest
 from fgvc.data.index import Index
 from fgvc.data.subset import tiny_subset
 from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Parts, UserError
+from tests.narrow import not_none
 
 
 def index_of(counts: list[tuple[int, int]], order: int = 0) -> Index:
@@ -50,12 +51,14 @@ def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew
 
 def test_columns_stay_with_their_images():
     subset = tiny_subset(index_of(COUNTS), validation=True)
+    box_N4, parts = not_none(subset.box_N4), not_none(subset.parts)
+    hierarchy = not_none(subset.hierarchy)
     for row, path in enumerate(subset.path):
         old = int(path.split("/")[0])
         assert subset.labelmap.names[subset.label_N[row]] == f"c{old}"
-        assert subset.box_N4[row].tolist() == [old] * 4
-        assert subset.parts.xy_NK2[row].tolist() == [[old, old]]
-        assert subset.hierarchy.chain[subset.label_N[row]] == (f"family {old}",)
+        assert box_N4[row].tolist() == [old] * 4
+        assert parts.xy_NK2[row].tolist() == [[old, old]]
+        assert hierarchy.chain[subset.label_N[row]] == (f"family {old}",)
 
 
 def test_line_order_changes_no_choice():

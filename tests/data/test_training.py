@@ -159,7 +159,9 @@ def test_a_killed_worker_is_an_error_in_bounded_time(table, augment, draws):
 def test_workers_can_be_spawned(table, augment, draws, read):
     images = loader._AugmentedImages(table, draws, augment, EPOCH, True)
     again = pickle.loads(pickle.dumps(images))
-    assert torch.equal(again[3][1], images[3][1])
+    expected, actual = images[3][1], again[3][1]
+    assert isinstance(expected, torch.Tensor)
+    assert torch.equal(actual, expected)
     spawned = DataLoader(
         images,
         batch_size=24,

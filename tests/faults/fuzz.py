@@ -104,7 +104,7 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
         os.close(reading)
         _child(door, folder, inputs, end, writing)
     os.close(writing)
-    number, data, finished = -1, b"", False
+    number, data, finished, ready = -1, b"", False, []
     with os.fdopen(reading, "rb", buffering=0) as stream:
         while not finished:
             ready, _, _ = select.select([stream], [], [], PATIENCE)
@@ -114,7 +114,8 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
             message = json.loads(line)
             number = message.get("number", number)
             if "finding" in message:
-                count.findings.append(Finding(number, *message["finding"], data))
+                what, trace = message["finding"]
+                count.findings.append(Finding(number, what, trace, data))
                 finished = True
             elif "begun" in message:
                 count.inputs += 1

@@ -163,7 +163,8 @@ class Zygote:
         _wait_for_group(pid)
         output = log.read_text(errors="replace") if log.exists() else ""
         writes = int(counter.read_text() or "0") if counter.exists() else 0
-        log.unlink(missing_ok=True), counter.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+        counter.unlink(missing_ok=True)
         return RunResult(int(code), seconds, writes, output)
 
     def _ask(self, request: dict[str, Any]) -> None:
@@ -226,11 +227,13 @@ class Subject:
 
     def measure(self, zygote: Zygote, root: Path) -> None:
         """Run the job undisturbed and store its result, duration and number of writes."""
+        ran = None
         for _ in range(2):  # the first run loads modules that the server lacks
             self.begin(root)
             self.command = [*places(root), *self.overrides(root)]
             ran = zygote.run(root, self.command, self.setup)
             assert ran.code == 0, ran.output
+        assert ran is not None
         self.seconds, self.writes, self.expected = ran.seconds, ran.writes, self.result(root)
         assert self.writes > 0
 
@@ -238,12 +241,9 @@ class Subject:
         """Kill the job, check its files, run it again and compare the result."""
         start = time.monotonic()
         self.begin(root)
-        moment = (
-            {"after": kill.share * self.seconds}
-            if kill.by == "time"
-            else {"at": int(kill.share * self.writes)}
-        )
-        ran = zygote.run(root, self.command, self.setup, **moment, group=kill.group)
+        after = kill.share * self.seconds if kill.by == "time" else None
+        at = int(kill.share * self.writes) if after is None else None
+        ran = zygote.run(root, self.command, self.setup, after, at, kill.group)
         wrong = [*torn_records(root), *self.find_torn(root)]
         again = zygote.run(root, self.command, self.setup)
         finished = bool(self.refusal) and self.refusal in again.output

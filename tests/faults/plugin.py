@@ -70,7 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    rows = select_rows(config.getoption("--fault-group"), config.getoption("--fault-row"))
+    rows = select_rows(str(config.getoption("--fault-group")), str(config.getoption("--fault-row")))
     config.addinivalue_line("markers", "fault(row): injects this row of the fault table")
     config.pluginmanager.register(FaultTable(rows), "fault-table")
 
@@ -122,7 +122,7 @@ class FaultTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, number in report.user_properties:
-            if name == PROPERTY and number in self.numbers:
+            if name == PROPERTY and isinstance(number, int) and number in self.numbers:
                 self.outcomes[self.numbers[number]].add(report)
 
     @pytest.hookimpl(tryfirst=True)

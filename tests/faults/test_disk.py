@@ -28,6 +28,7 @@ from fgvc.data.datasets.synthetic import folder as synthetic_folder
 from fgvc.data.datasets.synthetic.species import species
 from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.open_table import open_table
+from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.download import unpack
 from fgvc.record.run_dir import open_run
 from fgvc.record.run_log import RunLog
@@ -396,6 +397,12 @@ def test_damaged_synthetic_birds_are_drawn_again_with_a_note(tmp_path, name, kin
     assert [note.startswith(f"{root}: damaged synthetic birds") for note in notes] == [True]
 
 
+def parquet_table(file: Path) -> ParquetTable:
+    table = open_table(file)
+    assert isinstance(table, ParquetTable)
+    return table
+
+
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["images", "files.json", "memory"])
 @pytest.mark.parametrize(("kind", "seed"), cases(500))
@@ -403,7 +410,7 @@ def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, na
     cells = [{"bytes": bytes([row]) * 50, "path": f"{row}.jpg"} for row in range(3)]
     table = pa.table({"image": cells, "label": [0, 1, 0]})
     pq.write_table(table, tmp_path / "birds.parquet")
-    opened, notes = open_table(tmp_path / "birds.parquet"), []
+    opened, notes = parquet_table(tmp_path / "birds.parquet"), []
     root, paths, _ = embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     assert notes == []
     file = {"images": root / paths[1], "files.json": root.parent / "files.json"}.get(name)
@@ -423,7 +430,7 @@ def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, na
 def test_a_copied_cache_is_not_unpacked_again(tmp_path):
     table = pa.table({"image": [{"bytes": b"a" * 50, "path": "a.jpg"}] * 2, "label": [0, 1]})
     pq.write_table(table, tmp_path / "birds.parquet")
-    opened, notes = open_table(tmp_path / "birds.parquet"), []
+    opened, notes = parquet_table(tmp_path / "birds.parquet"), []
     embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     shutil.copytree(tmp_path / "cache", tmp_path / "copy")
     (folder,) = (path for path in (tmp_path / "copy" / "tables").iterdir() if path.is_dir())
@@ -685,7 +692,7 @@ def test_every_other_writer_names_its_file(tmp_path, no_room, writer):
                 synthetic_folder.DrawingJob(target, species(2, 0)[0].code, (0, 0, 0, 0), 32)
             )
         elif writer == "table":
-            table = open_table(tmp_path / "birds.parquet")
+            table = parquet_table(tmp_path / "birds.parquet")
             names = embedded_images._write_images(table, 0, target.parent, None)
             raise AssertionError(names)
         elif writer == "archive":

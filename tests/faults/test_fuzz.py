@@ -14,7 +14,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def door_of(module: str, name: str, record: Callable[[], Path] = Path) -> Door:
         folder = record()
         return Door(name, [], lambda file: door(folder, file.parent / "runs", _int(file)), "")
     seeds, read, suffix = door
-    return Door(name, list(seeds() if callable(seeds) else seeds), read, suffix)
+    return Door(name, list(seeds if isinstance(seeds, Sequence) else seeds()), read, suffix)
 
 
 def _int(file: Path) -> int:

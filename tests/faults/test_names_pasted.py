@@ -14,6 +14,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.overrides import jobs_of
+from fgvc.config.search_space import Search
 from fgvc.config.synonyms.advice import Advice
 from fgvc.config.weight_files.run_folder import locate_run
 from fgvc.data.datasets.folder import read
@@ -21,6 +22,7 @@ from fgvc.launch import search
 from fgvc.model.backbone.weights.unexpected_tensors import removal_hint
 from fgvc.record import env_stamp
 from fgvc.run import main
+from fgvc.store import atomic
 from fgvc.types import UserError
 from fgvc.untrusted import shell
 from tests.faults.test_names import TINY, assert_inert, parse_overrides, pasted
@@ -166,17 +168,18 @@ def test_an_unfinished_run_names_its_run_id_inertly(tmp_path, desk):
 
 @pytest.mark.fault(53)
 def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypatch):
-    folder = tmp_path / "it's $(touch X), ${HOME} (1)"
-    folder.mkdir()
+    folder = tmp_path / "it's $(touch X), ${HOME} (1)" / "r"
     conf = typed(composed(["runtime.run_id=r"]))
+    conf.runtime.multirun_root = str(folder.parent)
     values = {"dataset.name": "a ${HOME} b", "seed": 3}
     best = {"choices": {"axes": {"task": "probe"}, "values": values}, "number": 0}
     best |= {"config_hash": "0" * 64, "top1": 0.5, "loss": 1.0, "n": 4, "state": "done"}
+    best |= {"search": "d" * 64, "values": {}, "seconds": 1.0, "error": None, "epoch": 1}
+    atomic.write_json(folder / search.TRIALS / "00000.json", best)
     messages: list[str] = []
     monkeypatch.setattr(search.console, "say", messages.append)
-    monkeypatch.setattr(search.report, "describe_trial", lambda row: "top-1 50.0")
-    search._write_winner(conf, folder, {"trials": [best], "run_id": "r"}, best)
-    (words,) = pasted(messages[0], desk)
+    assert search.finish(Search({}, "top1", "tpe", 1, "d" * 64), conf, stopped=False) == 0
+    (words,) = pasted("\n".join(messages), desk)
     assert parse_overrides(words) == {"experiment": str(folder / "best.yaml")}
     (comment,) = re.findall(r"^#   (python.*)", (folder / "best.yaml").read_text(), re.MULTILINE)
     assert pasted(comment, desk) == [words]

@@ -115,7 +115,6 @@ def doors(file: Path) -> dict[str, Callable[[], object]]:
         "pixels_of": lambda: pixels_of(file),
         "rescale": lambda: rescale.rescale(file, file.with_suffix(".png"), 0, 1),
         "overlay": lambda: album.overlay(file),
-        "whole": lambda: album.whole(file),
     }
 
 
@@ -585,7 +584,7 @@ def listing(tmp_path: Path) -> Path:
     names = np.empty((3, 1), dtype=object)
     names[:, 0] = ["a/b.jpg", "a/c.jpg", "d/e.jpg"]
     rows = np.empty((1, 2), dtype=[("class", object), ("fname", object)])
-    rows[0, 0], rows[0, 1] = (np.uint8([[1]]), "a.jpg"), (np.uint8([[2]]), "b.jpg")
+    rows[0, 0], rows[0, 1] = (np.array([[1]], "u1"), "a.jpg"), (np.array([[2]], "u1"), "b.jpg")
     values = {"file_list": names, "labels": np.array([[1.0], [2], [2]]), "annotations": rows}
     savemat(tmp_path / "plain.mat", values)
     savemat(tmp_path / "train_list.mat", values, do_compression=True)

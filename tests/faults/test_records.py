@@ -39,6 +39,7 @@ from fgvc.types import Manifest, Predictions
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import one_line
 from tests.faults import forger, fuzz_records
+from tests.narrow import not_none
 
 SMALL = ("backbone=vit", "backbone.size=mini", "task.c_count=3", "runtime.device=cpu")
 LATER = datetime(2036, 1, 1, tzinfo=UTC)
@@ -477,14 +478,12 @@ def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
     files = [sweep_table._row_file(home, rows[0].choices) for home in (first, second)]
     assert sweep_table.read_row(first, rows[0].choices).state == "done"
     shutil.copy(sweep_table._row_file(first, rows[1].choices), files[0])
-    assert sweep_table.read_row(first, rows[0].choices).line.startswith(
-        "the row of the job is damaged"
-    )
+    line = not_none(sweep_table.read_row(first, rows[0].choices).line)
+    assert line.startswith("the row of the job is damaged")
     sweep_table.write_row(first, rows[0])
     shutil.copy(files[0], files[1])
-    assert sweep_table.read_row(second, rows[0].choices).line.startswith(
-        "the row of the job is damaged"
-    )
+    line = not_none(sweep_table.read_row(second, rows[0].choices).line)
+    assert line.startswith("the row of the job is damaged")
 
 
 @pytest.mark.fault(56)

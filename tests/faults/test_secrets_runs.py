@@ -9,6 +9,7 @@ import pytest
 from tests.faults.steps import (
     SMALL,
 )
+from tests.narrow import not_none
 
 
 @pytest.mark.fault(36)
@@ -39,11 +40,12 @@ def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
     clean = git_state(tmp_path)
-    assert (clean.dirty, clean.patch, len(clean.commit)) == (False, None, 40)
+    assert (clean.dirty, clean.patch, len(not_none(clean.commit))) == (False, None, 40)
     (tmp_path / "a.txt").write_text("two\n")
     (tmp_path / "new file.py").write_text("added\n")
     dirty = git_state(tmp_path)
     assert dirty.dirty is True
-    assert b"+two" in dirty.patch
-    assert b"+added" in dirty.patch
+    patch = not_none(dirty.patch)
+    assert b"+two" in patch
+    assert b"+added" in patch
     assert dirty.patch_sha256 != clean.patch_sha256

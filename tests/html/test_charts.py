@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fgvc.html import charts
+from tests.narrow import not_none
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,8 @@ def test_a_descending_axis_has_the_ticks_of_the_ascending_one():
 def test_a_chart_omits_nonfinite_points_and_keeps_the_last_point():
     points = [(float(step), 1 / (step + 1)) for step in range(5000)]
     points[7] = (7.0, float("nan"))
-    drawn = charts.chart("loss", ("steps", False), ("", False), [("a", points), ("b", [])])
+    curves = [("a", points), ("b", [])]
+    drawn = not_none(charts.chart("loss", ("steps", False), ("", False), curves))
     (curve,) = drawn.curves
     assert len(curve.places) <= charts.MAX_POINTS + 1
     assert curve.places[-1][0] == drawn.frame.x.at(4999)

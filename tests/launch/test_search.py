@@ -41,7 +41,14 @@ ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}  
 
 
 class SearchRun:
-    """A search in folders of its own: starts it, or another command, and reads its records."""
+    """A search in folders of its own: starts it, or another command, and reads its records.
+
+    first: the rows before the second start, of which `code` and `out` are.
+    """
+
+    first: list[dict]
+    code: int
+    out: list[str]
 
     def __init__(self, home: Path, shared: dict[str, Path]) -> None:
         self.multirun, self.outputs = home / "multirun" / "search", home / "outputs"

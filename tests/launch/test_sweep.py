@@ -191,13 +191,14 @@ def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, c
 
 def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
     """Memory of the sweep and of the server that forks its jobs, from the fifth job on."""
-    memory: list[tuple[int, int]] = []
+    memory: list[tuple[int, ...]] = []
     write = rows.write_row
 
     def recording(sweep: Path, row: rows.Row) -> None:
         write(sweep, row)
         if row.state != "running":
-            pids = (os.getpid(), forkserver._forkserver._forkserver_pid)
+            server = forkserver._forkserver._forkserver_pid  # pyright: ignore[reportAttributeAccessIssue]
+            pids = (os.getpid(), server)
             memory.append(tuple(psutil.Process(pid).memory_info().rss for pid in pids))
 
     monkeypatch.setattr(rows, "write_row", recording)

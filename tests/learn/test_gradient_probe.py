@@ -15,9 +15,10 @@ from fgvc.types import UserError
 
 WIDTH, CLASSES = 12, 4
 SETTINGS = GradientFit(12, 32, [1e-3, 3e-2], [0.0, 1e-2])
+Rows = tuple[np.ndarray, np.ndarray]
 
 
-def gaussian_classes(rows, seed):
+def gaussian_classes(rows, seed) -> Rows:
     rng = np.random.default_rng(seed)
     label_N = np.arange(rows) % CLASSES
     centre_CD = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
@@ -39,11 +40,13 @@ def dropout_head():
     return nn.Sequential(nn.Dropout(0.5), linear_head())
 
 
-def fit(build=linear_head, settings=SETTINGS, seed=0, train=TRAIN, val=VAL, on_step=None):
+def fit(
+    build=linear_head, settings=SETTINGS, seed=0, train: Rows = TRAIN, val: Rows = VAL, on_step=None
+):
     return gradient_probe.fit(build, *train, *val, CLASSES, settings, seed, on_step)
 
 
-def refit(trial, build=linear_head, settings=SETTINGS, seed=0, rows=TRAIN):
+def refit(trial, build=linear_head, settings=SETTINGS, seed=0, rows: Rows = TRAIN):
     return gradient_probe.refit(build, *rows, CLASSES, trial, settings, seed)
 
 
@@ -88,9 +91,9 @@ def test_epochs_train_in_training_mode_and_are_scored_out_of_it():
     modes = []
 
     class Watched(nn.Linear):
-        def forward(self, x_BD):
+        def forward(self, input):
             modes.append(self.training)
-            return super().forward(x_BD)
+            return super().forward(input)
 
     with torch.random.fork_rng(devices=[]):
         fit(lambda: Watched(WIDTH, CLASSES), GradientFit(2, 100, [1e-3], [0.0]))

@@ -13,7 +13,7 @@ from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, ref
 from fgvc.learn.logistic.frame import ABSENT_LOGIT
 from fgvc.types import UserError
 
-CS = np.logspace(-5, 3, 9)
+CS = np.logspace(-5, 3, 9).tolist()
 
 
 def gaussian_classes(rows=120, width=10, classes=5, seed=0, spread=1.5):
@@ -90,7 +90,7 @@ def test_the_certificate_never_understates_the_gap(cap):
 def test_certificate_holds_for_any_intercept():
     x_ND, label_N = gaussian_classes()
     best = solve(x_ND, label_N, 5, cs=[0.1])[0].objective
-    frame = problem.build_problem(*map(torch.from_numpy, (x_ND, label_N)), 5)
+    frame = problem.build_problem(torch.from_numpy(x_ND), torch.from_numpy(label_N), 5)
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-2, 1.0, 5.0):
         bias_C = torch.from_numpy(scale * rng.normal(size=5))
@@ -102,7 +102,7 @@ def test_certificate_holds_for_any_intercept():
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value():
     x_ND, label_N = gaussian_classes()
-    frame = problem.build_problem(*map(torch.from_numpy, (x_ND, label_N)), 5)
+    frame = problem.build_problem(torch.from_numpy(x_ND), torch.from_numpy(label_N), 5)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / len(x_ND)
     logit_CN = frame.forward(weight_CR) + bias_C[:, None]
@@ -228,7 +228,7 @@ def test_duplicated_columns_share_the_weight():
 
 def test_separable_rows_at_huge_c_stay_finite():
     x_ND, label_N = gaussian_classes(60, 80, 3, spread=0.1)
-    path = solve(x_ND, label_N, 3, cs=np.logspace(-6, 8, 15), gap=1e-6, gap_until=10)
+    path = solve(x_ND, label_N, 3, cs=np.logspace(-6, 8, 15).tolist(), gap=1e-6, gap_until=10)
     assert all(np.isfinite(s.weight_CD).all() and np.isfinite(s.gap) for s in path)
     assert all(s.converged for s in path)
 

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from fgvc.learn.logistic import fit_path, newton, problem, refit
 from fgvc.learn.logistic.frame import ABSENT_LOGIT
 
-CS = np.logspace(-4, 3, 8)
+CS = np.logspace(-4, 3, 8).tolist()
 ROWS, WIDTH, CLASSES = 90, 8, 5
 
 
@@ -50,11 +50,11 @@ def plain_objective(x_ND, label_N, c, prior_CD):
 def oracle(x_ND, label_N, c, prior_CD):
     """L-BFGS-B on centred, equally scaled coordinates of the intercept: (optimum, W, b)."""
     start = np.concatenate([prior_CD.ravel(), -prior_CD @ x_ND.mean(0)])
+    result = OptimizeResult(x=start)
     options = {"maxiter": 200_000, "maxfun": 400_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 50}
     objective = plain_objective(x_ND, label_N, c, prior_CD)
     for _ in range(3):  # it ends early on a line search; a fresh start goes on
-        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-        start = result.x
+        result = minimize(objective, result.x, jac=True, method="L-BFGS-B", options=options)
     weight_CD = result.x[: prior_CD.size].reshape(prior_CD.shape)
     return result.fun, weight_CD, result.x[prior_CD.size :]
 

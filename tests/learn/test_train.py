@@ -3,12 +3,14 @@
 import copy
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from timm.utils import ModelEmaV3
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -46,7 +48,7 @@ def task(**changes):
 
 def vit(drop_path=0.0):
     torch.manual_seed(0)
-    return timm.create_model(
+    model = timm.create_model(
         "vit_tiny_patch16_224",
         img_size=SIDE,
         patch_size=8,
@@ -56,6 +58,8 @@ def vit(drop_path=0.0):
         num_classes=CLASSES,
         drop_path_rate=drop_path,
     )
+    assert isinstance(model, VisionTransformer)
+    return model
 
 
 def make_trainer(model, precision="fp32", seed=7, **changes):
@@ -216,7 +220,8 @@ def test_learning_rate_reaches_each_group():
     assert {group["lr"] for group in trainer.optimiser.param_groups} == {0.1, 0.1 * 0.25}
 
 
-RESUMED = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "momentum": 0.9, "clip_norm": 1.0}
+RESUMED: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9}
+RESUMED |= {"momentum": 0.9, "clip_norm": 1.0}
 
 
 @pytest.mark.fault(5)
@@ -258,7 +263,9 @@ def test_drop_path_follows_from_seed_and_step():
 def test_a_random_layer_that_cannot_draw_per_image_is_refused():
     """Fused attention takes the rate of its dropout as a number, and draws by itself."""
     model = vit()
-    model.blocks[1].attn.attn_drop.p = 0.1
+    dropout = model.get_submodule("blocks.1.attn.attn_drop")
+    assert isinstance(dropout, nn.Dropout)
+    dropout.p = 0.1
     with pytest.raises(UserError, match=r"backbone.checkpoints.*fused attention") as raised:
         make_trainer(model).step([make_batch(0)])
     assert "\n" not in str(raised.value)
@@ -274,7 +281,7 @@ def test_parts_that_were_built_for_evaluation_train_from_the_first_step(ema):
         [(trainer := make_trainer(model, ema=ema)).step([make_batch(0)]).loss]
         for model in (unsplit, parts)
     ]
-    assert trainer.unwrapped_model.blocks[0].training
+    assert trainer.unwrapped_model.get_submodule("blocks.0").training
     assert losses[0] == losses[1]
 
 
@@ -390,11 +397,10 @@ class OutOfMemoryModel(nn.Linear):
         super().__init__(3, CLASSES)
         self.error = error
 
-    def forward(self, pixels_BCHW):
-        if self.error is None:
-            torch.empty(2**60)  # the allocator's own error
-        else:
+    def forward(self, input):
+        if self.error is not None:
             raise self.error
+        return torch.empty(2**60)  # the allocator's own error
 
 
 MPS = RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).")

@@ -26,6 +26,7 @@ from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
 from fgvc.model.head import new_head
 from fgvc.types import WeightsSource
+from tests.narrow import not_none
 
 CLASSES, SIDE, STEPS = 5, 32, 2
 WORLDS, MICRO_BATCHES, BATCHES = (1, 2, 3), (None, 1, 2, 3, 4, 7), (13, 10, 4)
@@ -92,11 +93,13 @@ def run_steps(batch_size, micro_batch, rank, world):
     before, vectors, reports = flat_parameters(trainer.unwrapped_model), [], []
     for step in range(STEPS):
         reports.append(trainer.step(loader_batches(step, batch_size, rank, world, micro_batch)))
-        vectors.append(
-            torch.cat([value.grad.flatten() for value in trainer.unwrapped_model.parameters()])
-        )
+        vectors.append(flat_gradient(trainer.unwrapped_model))
     numbers = [(report.loss, report.top1, report.images, report.grad_norm) for report in reports]
     return [*vectors, flat_parameters(trainer.unwrapped_model) - before], numbers
+
+
+def flat_gradient(model):
+    return torch.cat([not_none(value.grad).flatten() for value in model.parameters()])
 
 
 def flat_parameters(model):
@@ -194,6 +197,6 @@ def test_ranks_and_micro_batches_move_the_weights_alike(
 def test_what_the_cuts_are_tested_with_has_an_effect(single_process, name, changes):
     trainer = make_trainer(BATCHES[0], **changes)
     trainer.step(loader_batches(0, BATCHES[0], 0, 1, None))
-    gradient = torch.cat([value.grad.flatten() for value in trainer.unwrapped_model.parameters()])
+    gradient = flat_gradient(trainer.unwrapped_model)
     expected = single_process(BATCHES[0])[0][0]
     assert (gradient - expected).norm() / expected.norm() > 1e-2, name

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.models.vision_transformer import VisionTransformer
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -22,7 +23,7 @@ DEPTH = 3
 
 
 def vit():
-    return timm.create_model(
+    model = timm.create_model(
         "vit_tiny_patch16_224",
         img_size=16,
         patch_size=8,
@@ -32,6 +33,8 @@ def vit():
         num_classes=5,
         reg_tokens=2,
     )
+    assert isinstance(model, VisionTransformer)
+    return model
 
 
 def depth_of(name):

@@ -71,7 +71,7 @@ def rank_batches(step, rank, world, nan_at=None):
 
 def run_scenarios(world, rank):
     """What one rank sees of every scenario, as plain numbers."""
-    results = {}
+    results, trainer = {}, None
     for name, overrides in SCENARIOS.items():
         trainer = make_trainer(overrides, world)
         reports = [trainer.step(rank_batches(step, rank, world)) for step in range(STEPS)]
@@ -82,6 +82,7 @@ def run_scenarios(world, rank):
             "weight": _sum(trainer.unwrapped_model),
             "average": _sum(trainer.evaluated_model()),
         }
+    assert trainer is not None
     before = _sum(trainer.unwrapped_model)
     try:
         trainer.step(rank_batches(0, rank, world, nan_at=6))

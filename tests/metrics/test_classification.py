@@ -1,11 +1,12 @@
 """Metrics against scikit-learn and torchmetrics, and the rules where those have none."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as oracle
+from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -16,6 +17,8 @@ from torchmetrics.functional.classification import (
 
 from fgvc import metrics
 from fgvc.types import UserError
+
+oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 
 # images, classes, classes that occur
 CASES = [(200, 7, 7), (200, 7, 4), (1, 3, 1), (50, 2, 2), (30, 40, 40), (9, 1, 1)]

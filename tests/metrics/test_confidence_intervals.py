@@ -1,14 +1,17 @@
 """Wilson's interval against scipy; coverage and properties of the intervals over classes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, poisson
-from sklearn import metrics as oracle
+from sklearn import metrics as sklearn_metrics
 
 from fgvc import metrics
 from fgvc.metrics import class_intervals, wilson
 from fgvc.metrics.macro_f1 import f1_moments
 
+oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 KEYS = ("mean_per_class_ci95", "macro_f1_ci95")
 
 

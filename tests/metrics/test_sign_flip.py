@@ -139,7 +139,7 @@ def test_swapping_the_models_changes_the_sign_and_nothing_else(seeds):
         assert (here.value, here.low, here.high) == (-there.value, -there.high, -there.low)
         scores = a_SN.mean(axis=0), b_SN.mean(axis=0)
         here = metrics.bootstrap_mean_per_class(*scores, label_N, 500, 0)
-        there = metrics.bootstrap_mean_per_class(*scores[::-1], label_N, 500, 0)
+        there = metrics.bootstrap_mean_per_class(scores[1], scores[0], label_N, 500, 0)
         assert (here.value, here.low, here.high) == (-there.value, -there.high, -there.low)
 
 

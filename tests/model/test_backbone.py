@@ -3,7 +3,9 @@
 import pytest
 import timm
 import torch
-from timm.layers import set_fused_attn
+from timm.layers.config import set_fused_attn
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.model.backbone import build, weights
 from fgvc.parallel.device import autocast
@@ -28,6 +30,7 @@ def _reference(row, path, side, pixels_BCHW):
         img_size=side,
         **row.architecture,
     )
+    assert isinstance(model, VisionTransformer | Eva)
     with torch.inference_mode():
         return model.eval().forward_features(pixels_BCHW)
 

@@ -1,16 +1,19 @@
 """Rows that name a model which cannot be read: one line that names the value and a way out."""
 
 import re
+from typing import Any
 
 import open_clip
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.config import schema
 from fgvc.model import backbone
 from fgvc.model.backbone import clip
 from fgvc.types import UserError, WeightsSource
+from tests.narrow import not_none
 
 
 def make_conf(model, library="timm", features="cls", **fields):
@@ -88,6 +91,7 @@ def test_a_model_without_class_token_is_read_by_its_patches():
     backbone_built = build("vit_medium_patch16_gap_256", features="patch_mean", **small)
     pixels_BCHW = torch.rand(1, 3, 224, 224)
     trunk = timm.create_model("vit_medium_patch16_gap_256", num_classes=0, img_size=224, depth=2)
+    assert isinstance(trunk, VisionTransformer)
     trunk.load_state_dict(backbone_built.trunk.state_dict())
     with torch.inference_mode():
         token_BTD = trunk.eval().forward_features(pixels_BCHW)
@@ -109,8 +113,9 @@ def test_two_prefix_tokens_are_read_when_declared():
 )
 def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, renamed):
     """With a distilled model's second classifier, and with the authors' names of LayerScale."""
-    shape = {"depth": 2, "embed_dim": 64, "num_heads": 2}
+    shape: dict[str, Any] = {"depth": 2, "embed_dim": 64, "num_heads": 2}
     timm_model = timm.create_model(model, **shape).eval()
+    assert isinstance(timm_model, VisionTransformer)
     with torch.no_grad():
         for parameter in timm_model.parameters():
             parameter += 0.1
@@ -143,7 +148,7 @@ def test_no_model_of_open_clip_ends_in_a_traceback():
     included = ("ViT-L-14", "ViT-L-14-CLIPA")
     models = open_clip.list_models()
     for model in [name for name in models if name in included or not name.startswith(large)]:
-        config = open_clip.get_model_config(model)
+        config = not_none(open_clip.get_model_config(model))
         vision = config["vision_cfg"]
         conf = make_conf(
             model,

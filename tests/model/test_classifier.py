@@ -2,10 +2,10 @@
 
 import functools
 
-import open_clip
 import pytest
 import timm
 import torch
+from open_clip.transformer import AttentionalPooler
 from torch import nn
 
 from fgvc.config.compose import composed, typed
@@ -153,7 +153,7 @@ def test_queries_of_other_pooling_heads_do_not_decay():
     assert "attn_pool.latent" in dict(timm_model.named_parameters())
     assert not {"attn_pool.latent", "pos_embed"} & decaying_names(timm_model)
     assert "attn_pool.q.weight" in decaying_names(timm_model)
-    pooler = open_clip.transformer.AttentionalPooler(24, 24, n_head=2, n_queries=3)
+    pooler = AttentionalPooler(24, 24, n_head=2, n_queries=3)
     assert decaying_names(pooler) == {"attn.in_proj_weight", "attn.out_proj.weight"}
 
 

@@ -1,11 +1,13 @@
 """CLIP's tokens, features and text are open_clip's own; a wrong activation never gets through."""
 
 import json
+from typing import Any
 
 import open_clip
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.model.backbone import build, text_tower, weights
 from fgvc.types import UserError, WeightsSource
@@ -23,7 +25,7 @@ def _build(conf, side=224):
     return build(conf, side, weights.find(conf), seed=0)
 
 
-def _reference(conf, path, side):
+def _reference(conf, path, side) -> Any:
     """open_clip's own model, loading and resizing."""
     config = conf.checkpoints["mini"].architecture
     sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
@@ -85,6 +87,7 @@ def test_timm_sees_the_same_in_the_same_file(mini, clip_file, side):
         embed_dim=64,
         num_heads=2,
     ).eval()
+    assert isinstance(other, VisionTransformer)
     backbone = _build(mini("clip", clip_file("bin"), features="projected"), side)
     with torch.inference_mode():
         tokens = backbone(_pixels(side))

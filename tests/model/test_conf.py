@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 import open_clip
 import pytest
@@ -10,6 +11,7 @@ import timm
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.config import schema
 from fgvc.config.constraints import fill_derived
@@ -17,6 +19,7 @@ from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
 from fgvc.model.part_attention.attention_hooks import head_count
 from fgvc.types import WeightsSource
+from tests.narrow import not_none
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
 ROWS = {"vit": 5, "dinov2": 9, "dinov3": 4, "clip": 11, "siglip2": 16}
@@ -54,8 +57,14 @@ def _composed(option, overrides=(), folder=FOLDER.parent):
     return OmegaConf.merge(OmegaConf.structured(schema.Backbone), node)
 
 
+def _typed(option, overrides=(), folder=FOLDER.parent):
+    conf = OmegaConf.to_object(_composed(option, overrides, folder))
+    assert isinstance(conf, schema.Backbone)
+    return conf
+
+
 def _rows(family):
-    conf = OmegaConf.to_object(_composed(family))
+    conf = _typed(family)
     return {name: row for name, row in conf.checkpoints.items() if name != "mini"}, conf
 
 
@@ -75,7 +84,7 @@ def test_every_field_is_given(family):
     assert OmegaConf.missing_keys(node) == set()
     node_fields = OmegaConf.load(FOLDER / f"{family}.yaml")
     assert set(node_fields) == {field.name for field in fields(schema.Backbone)}
-    conf = OmegaConf.to_object(node)
+    conf = _typed(family)
     assert len(conf.checkpoints) == ROWS[family]
     assert schema.chosen_checkpoint(conf).size == conf.size == "base"
     assert conf.name == family
@@ -97,7 +106,7 @@ def test_a_size_means_its_first_row_and_every_row_has_a_name(family):
 def test_every_row_is_a_pretrained_model_of_timm(family):
     rows, conf = _rows(family)
     for row in rows.values():
-        official = timm.get_pretrained_cfg(row.model)
+        official = not_none(timm.get_pretrained_cfg(row.model))
         assert official.hf_hub_id == row.repo
         assert official.input_size == (3, row.native, row.native)
         assert official.license == row.license.lower()
@@ -117,20 +126,18 @@ def test_every_row_is_a_pretrained_model_of_timm(family):
     ],
 )
 def test_an_architecture_overrides_heads_and_blocks(family, override, expected):
-    row = OmegaConf.to_object(_composed(family, [f"backbone.checkpoints.{override}"])).checkpoints[
-        "mini"
-    ]
+    row = _typed(family, [f"backbone.checkpoints.{override}"]).checkpoints["mini"]
     assert (row.head_count, row.block_count) == expected
 
 
 def test_every_row_of_clip_is_what_open_clip_says():
     rows, conf = _rows("clip")
     for row in rows.values():
-        official = open_clip.get_pretrained_cfg(row.model, row.tag)
+        official = not_none(open_clip.get_pretrained_cfg(row.model, not_none(row.tag)))
         assert official["hf_hub"] == f"{row.repo}/"
         assert bool(official.get("quick_gelu")) == (row.activation == "quick_gelu")
         assert official["mean"][0] == MEANS[row.normalization or conf.normalization]
-        model = open_clip.get_model_config(row.model)
+        model = not_none(open_clip.get_model_config(row.model))
         assert bool(model.get("quick_gelu")) == (row.activation == "quick_gelu")
         vision = model["vision_cfg"]
         declared = (row.width, row.patch, row.native, row.embedding)
@@ -156,7 +163,7 @@ def test_every_row_of_clip_is_what_open_clip_says():
 )
 def test_timm_says_the_same_of_clip(name, official_text):
     rows, conf = _rows("clip")
-    row, official = rows[name], timm.get_pretrained_cfg(official_text)
+    row, official = rows[name], not_none(timm.get_pretrained_cfg(official_text))
     assert official.input_size == (3, row.native, row.native)
     assert official.mean[0] == MEANS[row.normalization or conf.normalization]
     assert official.license == CLIP_LICENSE_OF_TIMM != row.license.lower()
@@ -168,14 +175,14 @@ def test_every_row_of_siglip2_is_what_open_clip_and_timm_say():
     for name, row in rows.items():
         native = NATIVE_ELSEWHERE.get(name, row.native)
         model, other = SIGLIP2[name]
-        official = open_clip.get_pretrained_cfg(model, "webli")
+        official = not_none(open_clip.get_pretrained_cfg(model, "webli"))
         assert official["mean"][0] == MEANS[conf.normalization]
-        config = open_clip.get_model_config(model)
+        config = not_none(open_clip.get_model_config(model))
         assert (config["embed_dim"], config["vision_cfg"]["image_size"]) == (row.embedding, native)
         assert config["vision_cfg"]["timm_model_name"] == other
         _same_text(row, config["text_cfg"])
         _same_vision(row, other)
-        again = timm.get_pretrained_cfg(f"{other}.v2_webli")
+        again = not_none(timm.get_pretrained_cfg(f"{other}.v2_webli"))
         assert again.input_size == (3, native, native)
         assert again.license == row.license.lower()
         assert again.mean[0] == MEANS[conf.normalization]
@@ -192,7 +199,7 @@ def _official_statistics(family, name, row):
     if family == "siglip2":
         config = open_clip.get_pretrained_cfg(SIGLIP2[name][0], "webli")
         return config["mean"], config["std"]
-    config = timm.get_pretrained_cfg(row.model)
+    config = not_none(timm.get_pretrained_cfg(row.model))
     return config.mean, config.std
 
 
@@ -229,7 +236,8 @@ def _same_text(row, official_text):
 def _same_vision(row, official_text):
     with torch.device("meta"):
         model = timm.create_model(official_text, num_classes=0)
-    text_config, block = row.architecture["vision_config"], model.blocks[0]
+    assert isinstance(model, VisionTransformer)
+    text_config, block = row.architecture["vision_config"], cast(Any, model.blocks[0])
     assert (row.width, row.prefix) == (model.num_features, model.num_prefix_tokens)
     assert row.patch == model.patch_embed.patch_size[0]
     assert text_config["hidden_size"] == row.width
@@ -281,7 +289,7 @@ def test_a_new_checkpoint_is_one_file(tmp_path):
     folder = tmp_path / "conf"
     shutil.copytree(FOLDER.parent, folder)
     (folder / "backbone" / "my_clip.yaml").write_text(MY_CLIP)
-    conf = OmegaConf.to_object(_composed("my_clip", folder=folder))
+    conf = _typed("my_clip", folder=folder)
     row = schema.chosen_checkpoint(conf)
     assert (conf.library, row.repo) == ("open_clip", "timm/vit_base_patch32_clip_224.laion2b_e16")
     assert (row.normalization, row.architecture) == (None, {})

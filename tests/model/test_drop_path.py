@@ -9,7 +9,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
 from fgvc.model.drop_path import ImageDrop, RandomLayers, draws, replace_dropout
-from fgvc.model.head import new_head
+from fgvc.model.head import LinearHead, MlpHead, new_head
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES, SIDE, CLASSES = ("vit", "dinov2", "clip", "siglip2"), 112, 5
@@ -89,8 +89,10 @@ def test_a_mask_is_of_the_dtype_and_drops_the_same_whatever_it_is(dtype):
 def test_an_image_is_dropped_alike_in_every_batch(family, head):
     model = classifier(family, head)
     if head == "mlp":
+        assert isinstance(model.head, MlpHead)
         model.head.dropout.p = 0.5
     else:  # a linear head starts from zeros
+        assert isinstance(model.head, LinearHead)
         nn.init.normal_(model.head.weight_CD, generator=torch.Generator().manual_seed(0))
     for name, part in model.backbone.named_modules():
         if type(part) is nn.Dropout and not name.endswith("attn_drop"):

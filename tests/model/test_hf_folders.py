@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPConfig,
+    CLIPVisionConfig,
     Dinov2Config,
     Dinov2WithRegistersConfig,
     DINOv3ViTConfig,
@@ -21,9 +23,9 @@ from transformers import (
 from fgvc.model.backbone import build, text_tower, weights
 from fgvc.types import UserError
 
-SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-DINO = {**SHAPE, "patch_size": 14, "image_size": 518}
-VIT = {**SHAPE, "intermediate_size": 256, "image_size": 224}
+SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+DINO: dict[str, Any] = {**SHAPE, "patch_size": 14, "image_size": 518}
+VIT: dict[str, Any] = {**SHAPE, "intermediate_size": 256, "image_size": 224}
 MODELS = {  # class of transformers -> family, its config, side
     "ViTModel": ("vit", ViTConfig(**VIT), 224),
     "ViTForImageClassification": ("vit", ViTConfig(**VIT, layer_norm_eps=1e-6), 224),
@@ -181,6 +183,7 @@ def test_swiglu_of_the_giant_is_read(save_model, row_of):
 @pytest.mark.parametrize("name", ["CLIPModel", "CLIPVisionModelWithProjection"])
 def test_clips_image_feature_is_transformers_own(save_model, mini, name):
     config = CLIP if name == "CLIPModel" else CLIP.vision_config
+    assert isinstance(config, CLIPConfig | CLIPVisionConfig)
     config.projection_dim = 32
     model, folder = save_model(name, config)
     backbone = _build(mini("clip", folder, features="projected"), 224)
@@ -278,7 +281,8 @@ def test_a_form_whose_layout_shows_only_when_it_is_loaded_needs_the_epsilon(
     save_model, row_of, tmp_path
 ):
     model, folder = save_model("ViTModel")
-    np.savez(tmp_path / "vit.npz", **load_file(folder / "model.safetensors"))
+    state: dict[str, Any] = load_file(folder / "model.safetensors")
+    np.savez(tmp_path / "vit.npz", **state)
     with torch.inference_mode():
         expected_BTD = _expected(model, 224)
     conf = row_of("vit", tmp_path / "vit.npz")

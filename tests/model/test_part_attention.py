@@ -1,6 +1,7 @@
 """What is selected, against an oracle: every map in full, by the library's own eager attention."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from torch import nn
 
 from fgvc.config import schema
 from fgvc.model.backbone import build
-from fgvc.model.part_attention import attach_selector, rollout
+from fgvc.model.part_attention import TokenSelector, attach_selector, rollout
 from fgvc.parallel.device import autocast
 from fgvc.types import UserError, WeightsSource
+from tests.narrow import not_none
 
 RANDOM = WeightsSource("random", "random")
-DEEP = {  # four blocks of three heads
+DEEP: dict[str, dict[str, Any]] = {  # four blocks of three heads
     "vit": {"depth": 4, "embed_dim": 48, "num_heads": 3},
     "dinov2": {"depth": 4, "embed_dim": 48, "num_heads": 3},
     "registers": {"depth": 4, "embed_dim": 48, "num_heads": 3},
@@ -68,6 +70,10 @@ def _conf(name, tokens=None):
     return schema.PartAttention(name, tokens, None, "pretrained", 0.0, 0.4)
 
 
+def _attach(backbone, name, tokens=None, seed=0) -> TokenSelector:
+    return not_none(attach_selector(backbone, _conf(name, tokens), seed))
+
+
 def _pixels(side, batch=2):
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
@@ -78,8 +84,10 @@ class Oracle:
     maps_LBHTT; token_BTC; rope_ND, None without rotary positions; row_BHN: of the pooling head.
     """
 
+    row_BHN: torch.Tensor  # of families without prefix tokens alone
+
     def __init__(self, backbone, pixels_BCHW):
-        self.backbone, self.maps, self.row_BHN = copy.deepcopy(backbone), [], None
+        self.backbone, self.maps = copy.deepcopy(backbone), []
         blocks = self.backbone.blocks
         self.handles = [self._eager(block) for block in blocks]
         self.handles.append(blocks[-1].register_forward_pre_hook(self._enter, with_kwargs=True))
@@ -160,17 +168,17 @@ def _clear_ranks(score, count):
 def _check_against_oracle(backbone, name, pixels_BCHW, tokens=None):
     """Indices, scores and every token that follows; how many places were clear."""
     oracle = Oracle(backbone, pixels_BCHW)
-    selector = attach_selector(backbone, _conf(name, tokens), seed=0)
+    selector = _attach(backbone, name, tokens)
     with torch.inference_mode():
         result = backbone(pixels_BCHW)
-    score = oracle.score(name)
-    torch.testing.assert_close(selector.last.score, score, rtol=0, atol=1e-6)
-    heads = selector.last.heads
+    score, selection = oracle.score(name), not_none(selector.last)
+    torch.testing.assert_close(selection.score, score, rtol=0, atol=1e-6)
+    heads = selection.heads
     expected, clear = _clear_ranks(score, backbone.patches // heads)
     is_clear = clear.flatten(1)
-    assert torch.equal(selector.last.index_BK[is_clear], expected.flatten(1)[is_clear])
+    assert torch.equal(selection.index_BK[is_clear], expected.flatten(1)[is_clear])
     with torch.no_grad():
-        rest_BTC = oracle.rest(selector.last.index_BK)
+        rest_BTC = oracle.rest(selection.index_BK)
     tokens_BTC = torch.cat([result.prefix_BPD, result.patch_BND], 1)
     torch.testing.assert_close(tokens_BTC, rest_BTC, rtol=1e-4, atol=1e-4)
     assert score.std() > 1e-4  # no even attention, whose choice would mean nothing
@@ -207,13 +215,13 @@ def test_bf16_selects_nearly_the_same(make_backbone):
     pixels_BCHW, same = _pixels(112, 12), []
     for family in DEEP:
         backbone = make_backbone(family, 112)
-        selector = attach_selector(backbone, _conf("transfg"), seed=0)
+        selector = _attach(backbone, "transfg")
         selections = []
         with torch.inference_mode():
             for precision in ("fp32", "bf16"):
                 with autocast(precision, torch.device("cpu")):
                     backbone(pixels_BCHW)
-                selections.append(selector.last)
+                selections.append(not_none(selector.last))
         exact, half_precision = selections
         assert half_precision.score.dtype == torch.float32
         assert not torch.equal(half_precision.score, exact.score)  # it did run in half precision
@@ -226,14 +234,15 @@ def test_bf16_selects_nearly_the_same(make_backbone):
 def test_controls_keep_what_they_say(make_backbone, family, name):
     backbone = make_backbone(family)
     oracle = Oracle(backbone, _pixels(224))
-    selector = attach_selector(backbone, _conf(name, 5), seed=3)
+    selector = _attach(backbone, name, 5, seed=3)
     selector.set_images(np.array([7, 8]))
     with torch.no_grad():
         result = backbone(_pixels(224))
-        rest_BTC = oracle.rest(selector.last.index_BK)
-    assert selector.last.score is None
+        selection = not_none(selector.last)
+        rest_BTC = oracle.rest(selection.index_BK)
+    assert selection.score is None
     assert result.patch_BND.shape[1] == 5
-    assert all(len(set(row_K)) == 5 for row_K in selector.last.index_BK.tolist())
+    assert all(len(set(row_K)) == 5 for row_K in selection.index_BK.tolist())
     tokens_BTC = torch.cat([result.prefix_BPD, result.patch_BND], 1)
     torch.testing.assert_close(tokens_BTC, rest_BTC, rtol=1e-4, atol=1e-4)
 
@@ -243,11 +252,11 @@ def test_random_patches_follow_from_seed_and_image_alone(make_backbone):
 
     def draw(seed, rows, tokens=6):
         backbone = copy.deepcopy(untouched)
-        selector = attach_selector(backbone, _conf("random", tokens), seed)
+        selector = _attach(backbone, "random", tokens, seed)
         selector.set_images(np.array(rows))
         with torch.no_grad():
             backbone(_pixels(64, len(rows)))
-        return selector.last.index_BK.tolist()
+        return not_none(selector.last).index_BK.tolist()
 
     assert draw(0, [4, 9]) == [*draw(0, [4]), *draw(0, [9])]
     assert draw(0, [4])[0][:3] == draw(0, [4], 3)[0]
@@ -261,7 +270,7 @@ def test_random_patches_follow_from_seed_and_image_alone(make_backbone):
 
 def test_random_needs_the_images_of_each_forward_anew(make_backbone):
     backbone = make_backbone("vit", 64)
-    selector = attach_selector(backbone, _conf("random"), seed=0)
+    selector = _attach(backbone, "random")
     with pytest.raises(AssertionError, match="images"):
         backbone(_pixels(64))
     selector.set_images(np.arange(2))
@@ -276,9 +285,9 @@ def test_random_needs_the_images_of_each_forward_anew(make_backbone):
 )
 def test_the_centre_is_the_middle_of_the_picture(make_backbone, side, tokens, expected):
     backbone = make_backbone("vit", side)
-    selector = attach_selector(backbone, _conf("centre", tokens), seed=0)
+    selector = _attach(backbone, "centre", tokens)
     backbone(_pixels(side, 1))
-    assert selector.last.index_BK.tolist() == [expected]
+    assert not_none(selector.last).index_BK.tolist() == [expected]
 
 
 def test_off_changes_nothing(make_backbone):

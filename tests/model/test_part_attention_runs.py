@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from fgvc.config import schema
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier, checkpoint_blocks
-from fgvc.model.part_attention import attach_selector, reset_last_block
+from fgvc.model.part_attention import TokenSelector, attach_selector, reset_last_block
 from fgvc.types import UserError, WeightsSource
+from tests.narrow import not_none
 
 RANDOM = WeightsSource("random", "random")
 FAMILIES = ("vit", "dinov3", "clip", "siglip2")
@@ -48,6 +49,10 @@ def _conf(name="transfg", tokens=None):
     return schema.PartAttention(name, tokens, None, "pretrained", 0.0, 0.4)
 
 
+def _selector(backbone, name="transfg") -> TokenSelector:
+    return not_none(attach_selector(backbone, _conf(name), seed=0))
+
+
 def _pixels(batch=2, side=64, seed=0):
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
@@ -71,7 +76,7 @@ def _assert_close(gradients, expected):
 @every_family
 def test_gradients_flow_through_the_kept_tokens_alone(make_backbone, family):
     backbone = make_backbone(family)
-    selector = attach_selector(backbone, _conf(), seed=0)
+    selector = _selector(backbone)
     entered = []
     backbone.blocks[-2].register_forward_hook(
         lambda module, args, output: _retain_gradient(output, entered)
@@ -81,11 +86,12 @@ def test_gradients_flow_through_the_kept_tokens_alone(make_backbone, family):
     nonzero = [name for name, value in gradients.items() if value.abs().sum() > 0]
     assert len(nonzero) >= len(gradients) - 3  # biases of keys move nothing
     reached_BT = entered[0].grad.abs().sum(-1) > 0
-    for reached_T, index_K in zip(reached_BT, selector.last.index_BK, strict=True):
+    selection = not_none(selector.last)
+    for reached_T, index_K in zip(reached_BT, selection.index_BK, strict=True):
         patches = reached_T[backbone.prefix :].nonzero()[:, 0].tolist()
         assert patches == sorted(set(index_K.tolist()))
         assert reached_T[: backbone.prefix].all()
-    assert not selector.last.score.requires_grad
+    assert not not_none(selection.score).requires_grad
 
 
 def _retain_gradient(output, entered):
@@ -96,15 +102,12 @@ def _retain_gradient(output, entered):
 @every_family
 def test_checkpointing_changes_no_selection_and_no_gradient(make_backbone, family):
     plain, checkpointed = make_backbone(family), make_backbone(family)
-    first, second = (
-        attach_selector(plain, _conf(), seed=0),
-        attach_selector(checkpointed, _conf(), seed=0),
-    )
+    first, second = _selector(plain), _selector(checkpointed)
     checkpoint_blocks(checkpointed)
     batches = _pixels(seed=0), _pixels(seed=1)
     expected = _gradients(plain, plain, *batches)
     gradients = _gradients(checkpointed, checkpointed, *batches)
-    assert torch.equal(first.last.index_BK, second.last.index_BK)
+    assert torch.equal(not_none(first.last).index_BK, not_none(second.last).index_BK)
     _assert_close(gradients, expected)
 
 
@@ -119,7 +122,7 @@ def test_a_block_run_again_with_its_hooks_keeps_what_it_kept(make_backbone):
 
 
 def _attach(backbone, name):
-    selector = attach_selector(backbone, _conf(name), seed=0)
+    selector = _selector(backbone, name)
 
     def forward(pixels_BCHW):
         selector.set_images(np.arange(len(pixels_BCHW)))
@@ -139,7 +142,7 @@ def _attach(backbone, name):
 )
 def test_compiled_it_selects_the_same(make_backbone, family, name):
     backbone = make_backbone(family)
-    selector = attach_selector(backbone, _conf(name), seed=0)
+    selector = _selector(backbone, name)
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
     for seed in range(2):  # the second call runs what the first compiled
@@ -148,7 +151,7 @@ def test_compiled_it_selects_the_same(make_backbone, family, name):
             selector.set_images(np.arange(2) + seed)
             with torch.no_grad():
                 gradients = forward(_pixels(seed=seed))
-            results.append((selector.last.index_BK, gradients.pooled_BD))
+            results.append((not_none(selector.last).index_BK, gradients.pooled_BD))
         assert torch.equal(results[0][0], results[1][0])
         torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
 
@@ -180,14 +183,15 @@ def test_attached_to_a_compiled_model_it_runs_all_the_same(make_backbone):
 @pytest.mark.slow
 def test_compiled_to_machine_code_it_selects_the_same(make_backbone):
     backbone = make_backbone("vit")
-    selector = attach_selector(backbone, _conf(), seed=0)
+    selector = _selector(backbone)
     torch._dynamo.reset()
     with torch.no_grad():
         backbone(_pixels())
-        expected = selector.last
+        expected = not_none(selector.last)
         torch.compile(backbone)(_pixels())
-    assert torch.equal(selector.last.index_BK, expected.index_BK)
-    torch.testing.assert_close(selector.last.score, expected.score, rtol=0, atol=1e-6)
+    selection = not_none(selector.last)
+    assert torch.equal(selection.index_BK, expected.index_BK)
+    torch.testing.assert_close(selection.score, expected.score, rtol=0, atol=1e-6)
 
 
 def test_ranks_learn_the_same(make_backbone, tmp_path):
@@ -195,8 +199,8 @@ def test_ranks_learn_the_same(make_backbone, tmp_path):
     for backbone in (plain, ranked):
         attach_selector(backbone, _conf(), seed=0)
         backbone.requires_grad_(True)
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", store, rank=0, world_size=1)
     try:
         gradients = _gradients(ranked, DistributedDataParallel(ranked), _pixels())
     finally:
@@ -219,7 +223,7 @@ def test_layers_that_were_not_seen_are_missed_in_every_forward(make_backbone, fa
 @every_family
 def test_nothing_of_the_forward_stays_behind(make_backbone, family):
     backbone = make_backbone(family)
-    selector = attach_selector(backbone, _conf(), seed=0)
+    selector = _selector(backbone)
     backbone(_pixels())
     assert not selector._query
     assert not selector._key
@@ -304,7 +308,7 @@ def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
     ]
     for family_conf, name, prefix, antialias in cases:
         source = weights.find(family_conf)
-        table = weights.read(source.path)
+        table = weights.read(not_none(source.path))
         key = next(key for key in table if key.endswith(name) and "text" not in key)
         if "visual." + name in table:
             key = "visual." + name
@@ -349,7 +353,7 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(make_backbone, monkeypatch):
     pixels_BCHW = _pixels(2, 448)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
         backbone(pixels_BCHW)
-    largest = max(event.cpu_memory_usage for event in profile.events())
+    largest = max(event.cpu_memory_usage for event in not_none(profile.events()))
     assert largest <= 4 * 2 * 785 * 4 * 64  # bytes of an MLP's hidden layer: four times the tokens
     assert largest < 4 * 785 * 785  # less than a single map
 
@@ -357,7 +361,7 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(make_backbone, monkeypatch):
 def test_an_attention_run_again_is_not_seen_twice(make_backbone):
     """A hook inside a checkpoint fires again in the backward pass, when nothing is armed."""
     backbone = make_backbone("vit")
-    selector = attach_selector(backbone, _conf(), seed=0)
+    selector = _selector(backbone)
     for block in backbone.blocks:
         block.attn.forward = functools.partial(checkpoint, block.attn.forward, use_reentrant=False)
     plain = make_backbone("vit")

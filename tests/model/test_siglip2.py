@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel
+from timm.models.vision_transformer import VisionTransformer
+from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel, SiglipVisionConfig
 
 from fgvc.model.backbone import build, text_tower, weights
 from fgvc.model.backbone.tokenizer import PromptTokenizer
@@ -61,6 +62,7 @@ def test_a_published_side_that_its_patch_does_not_divide_is_cut_as_by_transforme
     row = conf.checkpoints["mini"]
     row.native = 72
     config = SiglipConfig(**row.architecture)
+    assert isinstance(config.vision_config, SiglipVisionConfig)
     config.vision_config.image_size = 72
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -104,6 +106,7 @@ def test_timm_sees_the_same_in_the_same_weights(mini, siglip_folder):
         num_heads=2,
         act_layer="gelu_tanh",  # as trained; timm itself leaves the exact GELU, 7e-4 off here
     ).eval()
+    assert isinstance(other, VisionTransformer)
     other.load_state_dict(_as_timm(vision))
     with torch.inference_mode():
         tokens = _build(mini("siglip2", siglip_folder))(_pixels(224))

@@ -198,9 +198,11 @@ def test_fresh_heads_start_where_they_should():
         value.any() for value in new_head(CONFS["linear"], WIDTH, CLASSES, 0).parameters()
     )
     cosine = new_head(CONFS["cosine"], 400, 100, 0)
+    assert isinstance(cosine, CosineHead)
     assert cosine.log_scale.exp().item() == pytest.approx(16.0)
     assert cosine.weight_CD.norm(dim=1).mean().item() == pytest.approx(1, abs=0.05)
     mlp = new_head(schema.MlpHead("mlp", 300, 0.25, FIT), 400, 100, 0)
+    assert isinstance(mlp, MlpHead)
     assert mlp.dropout.p == 0.25
     assert mlp.hidden_HD.std().item() == pytest.approx(1 / math.sqrt(400), rel=0.02)
     assert mlp.weight_CH.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)

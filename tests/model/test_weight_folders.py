@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from fgvc.config.weight_digests import fill_weights
 from fgvc.model.backbone import weights
@@ -84,7 +84,7 @@ def test_the_checkpoints_of_a_trainer_are_named(refusal, mini, tmp_path, file):
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_sharded_state_of_accelerate_is_named_and_the_way_out_works(refusal, tmp_path):
     state_folder = tmp_path / "pytorch_model_fsdp_0"
-    dcp.save({"model": {"a": torch.ones(2)}}, checkpoint_id=state_folder, no_dist=True)
+    dcp_save({"model": {"a": torch.ones(2)}}, checkpoint_id=state_folder, no_dist=True)
     (tmp_path / "random_states_0.pkl").write_bytes(b"x")
     message = refusal(tmp_path)
     assert f"dcp_to_torch {state_folder} FILE` and name FILE" in message

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -11,6 +12,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.config.weight_digests import fill_weights
 from fgvc.model.backbone import build, text_tower, weights
@@ -30,7 +32,7 @@ def _build(conf, side=224):
 # --- Google's .npz ---
 
 
-def _flax_arrays(state, heads=2, big_vision=False):
+def _flax_arrays(state, heads=2, big_vision=False) -> dict[str, Any]:
     """A timm state under the names and in the layouts of the Flax ViT."""
     attention, mlp, norm2 = (0, 0, 1) if big_vision else (1, 3, 2)
     position = "pos_embedding" if big_vision else "Transformer/posembed_input/pos_embedding"
@@ -113,6 +115,7 @@ def test_an_npz_gives_the_tokens_of_timm(conf, state, tmp_path, form, side):
     path = tmp_path / "Ti_16.npz"
     np.savez(path, **FLAX[form](state))
     library_model = timm.create_model("shallow_vit", num_classes=0, img_size=side).eval()
+    assert isinstance(library_model, VisionTransformer)
     library_model.load_pretrained(str(path))
     backbone = _build(conf("vit", weights=str(path)), side)
     with torch.inference_mode():
@@ -176,7 +179,8 @@ def test_an_npz_of_another_model_is_refused(conf, state, tmp_path, change, messa
 
 
 def _cut_npz(path):
-    np.savez(path, **{key: value.numpy() for key, value in STATE.items()})
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in STATE.items()}
+    np.savez(path, **arrays)
     path.write_bytes(path.read_bytes()[:-30])
 
 

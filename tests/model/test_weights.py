@@ -271,7 +271,7 @@ class Hub:
             def do_GET(self):
                 self.wfile.write(self.do_HEAD() or b"")
 
-            def log_message(self, *args):
+            def log_message(self, format, *args):
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

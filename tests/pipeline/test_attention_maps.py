@@ -22,6 +22,7 @@ from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.record.tensorboard import KEYS, PARTS, TRAINING
 from fgvc.types import AttentionMaps, BadImage, Features, Predictions
+from tests.narrow import not_none
 
 # 16 patches; nothing here is about how well anything is learnt
 SMALL = ("resolution.side=64", "resolution.name=r64", "runtime.stack_check=false")
@@ -95,13 +96,14 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
     if choice == "off":
         assert maps is None
         return
+    maps = not_none(maps)
     np.testing.assert_array_equal(maps.index_NK, index_NK)
     assert (maps.index_NK.dtype, maps.grid) == (np.int64, 14)
     if not (scores and choice in SCORED):
         assert maps.score_NG is None
         return
     heads = score.numpy() if choice == "transfg" else score.numpy()[:, None]
-    np.testing.assert_allclose(maps.score_NG, heads.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(not_none(maps.score_NG), heads.mean(1), rtol=1e-6)
 
 
 def rank_results(row_N, columns=5, bad=()):
@@ -306,7 +308,8 @@ def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, strid
     middle = (weight_HW * np.arange(width)).sum() / weight_HW.sum() + 0.5
     centre = (weight_HW.T * np.arange(height)).sum() / weight_HW.sum() + 0.5
     # network pixels in the picture's: an overlapping grid may be off by half its stride
-    across, down = drawn.seen[2] / 224, drawn.seen[3] / 224
+    _, _, *seen = not_none(drawn.seen)
+    across, down = (length / 224 for length in seen)
     assert abs(middle - (x + side / 2)) <= (step / 2 + 0.5) * across
     assert abs(centre - (y + side / 2)) <= (step / 2 + 0.5) * down
     patch = drawn.patch_K4[0]
@@ -319,7 +322,7 @@ def test_a_box_that_pictures_are_cut_to_moves_what_is_drawn():
     picture_CHW = torch.zeros(3, 300, 400, dtype=torch.uint8)
     box_4 = np.array([100.0, 50, 80, 80])
     drawn = draw_overlay(picture_CHW, conf, "", np.array([0]), None, box_4)
-    left, top, width, height = drawn.seen
+    left, top, width, height = not_none(drawn.seen)
     assert (left, top) > (100, 50)
     assert left + width < 180
     assert top + height < 130

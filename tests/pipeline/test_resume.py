@@ -21,6 +21,7 @@ from fgvc.parallel.process_group import ProcessGroup
 from fgvc.parallel.watchdog import Watchdog
 from fgvc.pipeline.resumed_epochs import convert_epochs
 from fgvc.record.resume_state import States
+from tests.narrow import not_none
 
 SMALL = (  # takes seconds, on generated pictures
     "dataset=folder",
@@ -137,7 +138,7 @@ OTHER = {
 def rewritten(folder, change):
     """Change the newest state of a folder and delete all others; returns its path."""
     states = States(folder, 1)
-    step, state = states.newest(print)
+    step, state = not_none(states.newest(print))
     for path in folder.glob("state-*"):
         path.unlink()
     change(state)

@@ -20,6 +20,7 @@ from fgvc.record import run_page
 from fgvc.record.run_page import gallery
 from fgvc.record.run_page.album import Album
 from fgvc.run import main
+from tests.narrow import not_none
 
 NASTY = ('<b>x</b> & "y"', "</script><i>", "große = {{ 7 * 7 }}")
 FEW = ("resolution.side=64", "resolution.name=r64", "task.c_count=3", "runtime.num_workers=0")
@@ -155,10 +156,9 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
     assert len(text) < 1_500_000
     page_gallery = gallery.gallery(copy, Album(picture))
     wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
-    assert [1 - row.recall for row in page_gallery.worst] == sorted(filter(None, wrong.values()))[
-        ::-1
-    ]
-    sure = [answer.confidence for answer, _ in page_gallery.surest]
+    expected = sorted((value for value in wrong.values() if value), reverse=True)
+    assert [1 - row.recall for row in page_gallery.worst] == expected
+    sure = [not_none(answer.confidence) for answer, _ in page_gallery.surest]
     assert sure == sorted(sure, reverse=True)
     assert not any(answer.right for answer, _ in page_gallery.surest)
     for row in page_gallery.worst:

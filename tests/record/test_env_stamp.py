@@ -12,6 +12,7 @@ import pytest
 
 from fgvc.record import env_stamp
 from fgvc.run import main
+from tests.narrow import not_none
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_a_checkout_of_another_user_is_reported_with_a_working_fix(checkout, mon
     disown(checkout, monkeypatch)
     state = env_stamp.git_state(checkout)
     assert (state.commit, state.dirty, state.patch) == (None, None, None)
-    fix = state.error.partition(": ")[2]
+    fix = not_none(state.error).partition(": ")[2]
     assert fix == f"git config --global --add safe.directory '{checkout}'"
     assert state.notes == (f"the stamp lacks the commit: {state.error}",)
     subprocess.run(fix, shell=True, check=True)
@@ -80,14 +81,15 @@ def test_a_damaged_repository_is_reported(checkout, file, text, commit):
     (checkout / ".git" / file).write_text(text)
     state = env_stamp.git_state(checkout)
     assert (state.commit, state.dirty, state.patch) == (head if commit else None, None, None)
-    assert state.error.startswith(f"git cannot read {checkout} (")
+    assert not_none(state.error).startswith(f"git cannot read {checkout} (")
     lacks = "the changes since the commit" if commit else "the commit"
     assert state.notes[0].startswith(f"the stamp lacks {lacks}: ")
 
 
 def test_a_repository_without_a_commit_is_reported(tmp_path):
     git(tmp_path, "init", "-q")
-    assert env_stamp.git_state(tmp_path).error.startswith(f"git cannot read {tmp_path} (")
+    error = not_none(env_stamp.git_state(tmp_path).error)
+    assert error.startswith(f"git cannot read {tmp_path} (")
 
 
 @pytest.mark.fault(36)

@@ -46,7 +46,7 @@ def state_of(folder):
     return json.loads((folder / "status.json").read_text())["state"]
 
 
-def interrupt(opened, error=None):
+def interrupt(opened, error: BaseException):
     """Create a run with a resume state and interrupt it by an error."""
     with pytest.raises(type(error)), opened() as run:  # noqa: PT012
         (run.path / "resume").mkdir()
@@ -191,8 +191,8 @@ def test_sigkill_while_sealing_loses_neither_the_record_nor_the_state(opened, ho
         if pid == 0:
             try:
                 seal_with_states(opened, checkpoint, write_end)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
+            except BaseException as error:
+                sys.excepthook(type(error), error, error.__traceback__)
             os._exit(1)
         os.read(read_end, 1)
         start = time.monotonic()

@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from fgvc.record.tensorboard import (
     projector,
 )
 from fgvc.types import Features, LabelMap, Manifest, Predictions
+from tests.narrow import not_none
 
 STEPS, EPOCHS = 5, 4
 
@@ -136,7 +138,7 @@ def test_a_resumed_run_has_the_curves_of_an_uninterrupted_one(tmp_path, uninterr
     board.close()
     (file,) = (folder / "tb").iterdir()
     os.truncate(file, file.stat().st_size - 7)
-    step, state = States(states.folder, 2).newest(print)
+    step, state = not_none(States(states.folder, 2).newest(print))
     assert step == first
     board = Board(folder)
     board.replay(state["history"])
@@ -149,12 +151,12 @@ def test_a_resumed_run_has_the_curves_of_an_uninterrupted_one(tmp_path, uninterr
 
 def test_the_history_holds_plain_values(tmp_path):
     board = Board(tmp_path / "run")
-    board.scalar("train/loss", torch.tensor(0.5), 1)
+    board.scalar("train/loss", torch.tensor(0.5), 1)  # pyright: ignore[reportArgumentType] no float
     board.scalar("optim/lr", np.float64(0.25), 1)
     board.scalar("optim/grad_norm", float("inf"), 1)
     states = States(tmp_path / "resume", keep=1)
     states.save(1, {"history": board.history})
-    _, state = states.newest(print)
+    _, state = not_none(states.newest(print))
     expected = [("train/loss", 1, 0.5), ("optim/lr", 1, 0.25), ("optim/grad_norm", 1, float("inf"))]
     assert state["history"] == expected
     board.close()
@@ -238,7 +240,10 @@ class TensorBoardServer:
         assert answer.status_code == 200, answer.text
         return answer
 
-    def post(self, route, body):
+    def json(self, route, **query) -> Any:
+        return self.get(route, **query).json
+
+    def post(self, route, body) -> Any:
         answer = self.client.post(f"/data/plugin/{route}", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json
@@ -336,9 +341,8 @@ def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
         assert group["hparams"]["seed"] == seed
         assert {name: group["hparams"].get(name) for name in more} == more
 
-    served_curve = server.get("pr_curves/pr_curves", run="one/tb", tag="all/macro").json["one/tb"][
-        0
-    ]
+    curves_of = server.json("pr_curves/pr_curves", run="one/tb", tag="all/macro")
+    served_curve = curves_of["one/tb"][0]
     expected = make_curve(0)
     assert served_curve["recall"] == pytest.approx(
         expected.recall_T[: len(served_curve["recall"])].tolist()
@@ -347,8 +351,8 @@ def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
         expected.precision_T[: len(served_curve["recall"])].tolist()
     )
 
-    assert set(server.get("projector/runs").json) == set(runs)
-    (info,) = server.get("projector/info", run="one/tb").json["embeddings"]
+    assert set(server.json("projector/runs")) == set(runs)
+    (info,) = server.json("projector/info", run="one/tb")["embeddings"]
     assert info["tensorName"] == f"{EMBEDDING}:00000"
     request = {"run": "one/tb", "name": info["tensorName"]}
     header, *rows = server.get("projector/metadata", **request).text.splitlines()

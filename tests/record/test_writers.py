@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,8 @@ DRAWING = (
 class NoImages:
     """The images of a dataset without files: no writer of these tests reads one."""
 
-    root, heat_map = Path("/data"), None
+    root = Path("/data")
+    heat_map: Callable[[int], np.ndarray | None] | None = None
 
     def pixels(self, path: str) -> None:
         raise AssertionError(path)

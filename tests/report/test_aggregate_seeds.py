@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fgvc.report.aggregate_seeds import aggregate_seeds, unique_names
 from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
+from tests.narrow import not_none
 
 
 def lines(root):
@@ -27,7 +29,7 @@ def test_only_seeds_share_a_line(real):
         values = [run.top1 for run in line.runs]
         assert line.top1 == line.mean("top1") == pytest.approx(sum(values) / 2)
         assert line.sd("top1") == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-        assert line.sd("loss") == statistics.stdev([run.loss for run in line.runs])
+        assert line.sd("loss") == statistics.stdev([not_none(run.loss) for run in line.runs])
 
 
 def test_only_the_newest_of_repeated_runs_is_shown(forge, output_root):
@@ -43,7 +45,7 @@ def test_only_the_newest_of_repeated_runs_is_shown(forge, output_root):
 def test_a_repeat_that_predicts_other_classes_is_noted(forge, output_root):
     """The same code, data and weights: another device, or another version of a library."""
     right_N = np.arange(300) % 3 > 0
-    answers = {"newest": right_N, "same": right_N, "other": ~right_N}
+    answers, folder = {"newest": right_N, "same": right_N, "other": ~right_N}, Path()
     for day, (name, answer_N) in enumerate(answers.items()):
         stamp = {"started": f"2026-11-0{9 - day}T08:00:00+00:00"}
         folder = forge(name, right=answer_N, stamp=stamp)
@@ -203,7 +205,7 @@ def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge
     ]
     outside = {line.first.run_id: line.why_unranked for line in lines(output_root)}
     assert outside["run"] is None
-    assert place in outside["c"]
+    assert place in not_none(outside["c"])
 
 
 def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, output_root):

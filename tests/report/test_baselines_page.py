@@ -19,6 +19,7 @@ from fgvc.report.baselines_page.heatmap import class_heatmap
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
 from fgvc.report.run_rows import scan_runs
+from tests.narrow import not_none
 
 RIGHT_N = np.arange(300) < 270
 
@@ -163,7 +164,7 @@ def test_every_control_becomes_a_column(outputs):
 def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
     group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
-    heat = class_heatmap(lines)
+    heat = not_none(class_heatmap(lines))
     assert heat.classes == len(heat.rows) == 6
     assert [place for place, _ in heat.columns] == [1, 2]
     means = [mean for _, mean, _ in heat.rows]

@@ -10,6 +10,7 @@ from scipy import stats
 
 from fgvc import metrics
 from fgvc.report.baselines import build_table, write_baselines
+from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.terminal_table import print_table
 
 N = 300
@@ -43,7 +44,7 @@ def sweep(forge):
     return answers
 
 
-def controls(output_root) -> dict[str, dict[str, object]]:
+def controls(output_root) -> dict[str, dict[str, PairwiseTest]]:
     """Comparisons of each line by run_id."""
     (group,) = build_table(output_root.glob("*/*/*")).groups
     return {entry.line.first.run_id: dict(entry.controls) for entry in group.entries}

@@ -6,6 +6,7 @@ import jinja2
 import pytest
 
 from fgvc.report import markdown_template
+from tests.narrow import not_none
 
 HOSTILE = "[x](y) <b> | `z`"
 ESCAPED = r"\[x\](y) &lt;b&gt; &#124; \`z\`"
@@ -18,11 +19,11 @@ def render(monkeypatch):
     def from_text(text, **facts):
         environment = markdown_template._environment()
         monkeypatch.setattr(environment, "loader", jinja2.DictLoader({"t": text}))
-        environment.cache.clear()
+        not_none(environment.cache).clear()
         return markdown_template.render("t", facts)
 
     yield from_text
-    markdown_template._environment().cache.clear()
+    not_none(markdown_template._environment().cache).clear()
 
 
 @pytest.mark.parametrize(

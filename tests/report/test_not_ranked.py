@@ -6,18 +6,19 @@ import json
 import re
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from fgvc.config.compose import typed
 from fgvc.pipeline.print_summary import print_summary
 from fgvc.pipeline.rederive import render_page
 from fgvc.record import checkpoint
 from fgvc.report import model_card
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
+from fgvc.types import Dataset, LabelMap, Manifest, Split
 from fgvc.untrusted.escape import markdown
 
 PAGES = ("run page", "baselines page")
@@ -95,16 +96,16 @@ def outputs_of(output_root, capsys, monkeypatch):
 
     def outputs(folder: Path) -> dict[str, str]:
         config = OmegaConf.load(folder / "config.yaml")
+        shown = OmegaConf.to_container(config)
+        assert isinstance(config, DictConfig)
+        assert isinstance(shown, dict)
         numbers = json.loads((folder / "metrics.json").read_text())
         _, facts, checkpoint_id = checkpoint.read(folder)
-        dataset = SimpleNamespace(
-            name="synthetic", partial=False, subset=None, test_source="own", card={}
-        )
-        experiment = SimpleNamespace(
-            conf=config, dataset=dataset, num_classes=6, stack_check="passed"
-        )
+        labelmap, none_N = LabelMap(("1", "2"), ("A", "B")), np.empty(0, np.int64)
+        manifest = Manifest(folder, (), none_N, none_N.astype(np.uint8), ())
+        dataset = Dataset("synthetic", manifest, labelmap, Split(none_N, none_N, none_N))
         texts = {
-            "run page": render_page(folder, OmegaConf.to_container(config)),
+            "run page": render_page(folder, {str(key): value for key, value in shown.items()}),
             "model card": model_card.render_model_card(
                 folder,
                 facts,
@@ -115,7 +116,7 @@ def outputs_of(output_root, capsys, monkeypatch):
             ),
         }
         printed()
-        print_summary(experiment, numbers, folder)
+        print_summary(typed(config), dataset, "validated", numbers, folder)
         texts["run summary"] = printed()
         print_table(write_baselines(output_root, output_root))
         texts["terminal table"] = printed()
@@ -154,6 +155,7 @@ def test_a_plain_run_has_no_reason_in_any_output(forge, outputs_of):
     outputs = outputs_of(forge("plain"))
     for name, output in outputs.items():
         for _, badge, text, _ in (case.values for case in CASES):
+            assert isinstance(badge, str)
             assert markdown(text) not in output, name
             assert not any(badge in own for own in titles(output)), name
 
@@ -185,6 +187,7 @@ def test_every_reason_of_a_line_is_stated_also_if_only_another_seed_has_it(forge
     by_run = {line.first.run_id: line for line in group.unranked}
     assert by_run["first"].why_unranked == "7 of the 60 test images fitted or chose the head"
     why = by_run["eval"].why_unranked
+    assert why is not None
     assert why.startswith("7 of the 60 test images fitted or chose the head; ")
     assert "second/" in why
     write_baselines(output_root, output_root)

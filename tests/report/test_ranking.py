@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from fgvc.report import ranking
 from fgvc.report import run_rows as runs_module
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.compare import compare_runs
+from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.predictions import RunPredictions
 from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
+from tests.narrow import not_none
 
 N = 300
 ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
@@ -25,6 +28,10 @@ ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
 
 def ranked(root):
     return ranking.rank_lines(scan_runs(root.glob("*/*/*"))[0])
+
+
+def comparisons(entries: Iterable[ranking.Entry]) -> list[PairwiseTest]:
+    return [not_none(entry.versus) for entry in entries]
 
 
 def hits(number: int, seed: int, n: int = N) -> np.ndarray:
@@ -57,7 +64,7 @@ def test_real_runs_are_never_ranked_across_keys(real):
         assert len({run.final_fit for run in runs}) == 1
         best, *others = group.entries
         assert best.versus is None
-        assert {entry.versus.test for entry in others} <= {"mcnemar", "sign_flip"}
+        assert {test.test for test in comparisons(others)} <= {"mcnemar", "sign_flip"}
         tops = [entry.line.top1 for entry in group.entries]
         assert tops == sorted(tops, reverse=True)
 
@@ -70,7 +77,7 @@ def test_ties_are_those_of_scipy_and_holm(five, output_root):
     for name in names[1:]:
         b, c = (five["h270"] & ~five[name]).sum(), (five[name] & ~five["h270"]).sum()
         p.append(stats.binomtest(int(b), int(b + c)).pvalue)
-    versus = [entry.versus for entry in group.entries[1:]]
+    versus = comparisons(group.entries[1:])
     assert [test.test for test in versus] == ["mcnemar"] * 4
     assert [test.p for test in versus] == pytest.approx(p, rel=1e-9)
     adjusted = metrics.holm([*p, *[1.0] * 6])[:4]  # all ten pairs of five lines
@@ -104,12 +111,12 @@ def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, 
         forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
     ((group,), _) = ranked(output_root)
     assert [len(entry.line.runs) for entry in group.entries] == [2, 1, 3]
-    _, linear, mlp = group.entries
-    assert (linear.versus.test, mlp.versus.test) == ("sign_flip_subsets", "sign_flip_subsets")
-    assert linear.versus.verdict == "tie"
-    assert mlp.versus.verdict == "lower"
-    assert mlp.versus.difference == pytest.approx((241 - 280.5) / N)
-    assert mlp.versus.high < 0
+    linear, mlp = comparisons(group.entries[1:])
+    assert (linear.test, mlp.test) == ("sign_flip_subsets", "sign_flip_subsets")
+    assert linear.verdict == "tie"
+    assert mlp.verdict == "lower"
+    assert mlp.difference == pytest.approx((241 - 280.5) / N)
+    assert mlp.high < 0
 
 
 def test_changed_predictions_exclude_only_that_run(five, output_root):
@@ -267,7 +274,7 @@ def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, for
     ((after,), _) = ranked(output_root)
     assert after.entries == before.entries
     assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
-    assert f"12 of the {N} test images" in after.unranked[0].why_unranked
+    assert f"12 of the {N} test images" in not_none(after.unranked[0].why_unranked)
 
 
 def test_a_group_of_nothing_but_overlap_is_shown(forge, output_root):
@@ -396,7 +403,7 @@ def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, 
     ((after,), _) = ranked(output_root)
     assert [len(entry.line.runs) for entry in after.entries] == [3, 3]
     assert after.entries[1].versus == before.entries[1].versus
-    assert after.entries[1].versus.test == "mcnemar"
+    assert not_none(after.entries[1].versus).test == "mcnemar"
     assert [entry.seeds_identical for entry in after.entries] == [True, True]
     assert [entry.seeds_identical for entry in before.entries] == [False, False]
 
@@ -420,7 +427,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)
     entries = ranking._compare_ranked(lines, read)
-    versus = [entry.versus for entry in entries[1:]]
+    versus = comparisons(entries[1:])
     assert {test.verdict for test in versus[:-1]} == {"identical", "tie"}
     assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)
     assert versus[-1].p_holm < 1e-6
@@ -441,11 +448,11 @@ def test_lines_and_seeds_with_identical_predictions_are_marked(forge, output_roo
     by_head = {entry.line.first.head: entry for entry in group.entries}
     places = {name: place for place, name in enumerate(by_head, 1)}
     first, second = (name for name in by_head if name in ("best", "twin"))
-    assert by_head[second].versus.verdict == "identical"
+    assert not_none(by_head[second].versus).verdict == "identical"
     assert by_head[second].identical_to == places[first] == 1
     assert by_head["z"].identical_to == places["x"]
     assert by_head["y"].identical_to is by_head["x"].identical_to is None
-    assert not by_head["y"].versus.identical
+    assert not not_none(by_head["y"].versus).identical
     seeds = {name: entry.distinct_answers for name, entry in by_head.items()}
     assert (seeds["x"], seeds["z"], seeds["mixed"]) == (1, 1, 2)
     assert by_head["z"].seeds_identical
@@ -458,7 +465,7 @@ def test_the_same_images_right_are_not_the_same_predictions(forge, output_root):
     forge("x", config=head("x"), right=right_N)
     forge("y", config=head("y"), right=right_N, wrong=2)
     ((group,), _) = ranked(output_root)
-    versus = group.entries[1].versus
+    (versus,) = comparisons(group.entries[1:])
     assert (versus.verdict, versus.identical, versus.same_right) == ("tie", False, True)
     assert (versus.difference, versus.low, versus.high, versus.p) == (0, 0, 0, 1)
 
@@ -471,7 +478,7 @@ def test_report_and_compare_give_the_same_numbers_either_way(five, output_root):
         forward, backward = (
             compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1])
         )
-        versus = entry.versus
+        versus = not_none(entry.versus)
         expected = (versus.test, versus.difference, versus.low, versus.high, versus.p)
         assert tuple(forward[key] for key in ("test", "value", "low", "high", "p")) == expected
         assert (forward["value"], forward["low"], forward["high"], forward["p"]) == (

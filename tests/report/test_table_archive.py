@@ -8,6 +8,7 @@ import pytest
 
 from fgvc.record import retention
 from fgvc.report import table_archive
+from tests.narrow import not_none
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_the_replaced_table_stays_under_its_date(write, tmp_path):
         ".json",
         ".retention.json",
     }
-    assert old.retention.created == created < new.retention.created
+    assert not_none(old.retention).created == created < not_none(new.retention).created
     assert (tmp_path / f"{old.stem}.csv").read_text() == "one"
     assert (tmp_path / "baselines.csv").read_text() == "two"
 

@@ -13,6 +13,7 @@ from fgvc.record.run_dir import open_run
 from fgvc.run import main
 from fgvc.store import atomic
 from fgvc.store.disk_advice import disk_error_line, missing_home_line
+from tests.narrow import not_none
 
 
 @pytest.fixture
@@ -104,7 +105,8 @@ def test_a_run_without_a_home_ends_in_one_line(
         del os.environ["HOME"]
         cfg = composed([*small_probe, "runtime.run_id=a"])
         outcome = run_job(cfg, small_probe, "python")
-        assert outcome.line.startswith("runtime.cache_root=~/.cache/fgvc: no home folder"), outcome
+        line = not_none(outcome.line)
+        assert line.startswith("runtime.cache_root=~/.cache/fgvc: no home folder"), outcome
         assert outcome.code == 1
 
     assert ended(forked(work)) == 0, capfd.readouterr()

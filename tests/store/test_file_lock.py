@@ -10,6 +10,7 @@ import pytest
 from fgvc.store import file_lock as locks
 from fgvc.store.file_lock import LockHeld, lock
 from fgvc.types import UserError
+from tests.narrow import not_none
 
 
 def _until(condition):
@@ -120,6 +121,6 @@ def test_asking_who_holds_it_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with lock(tmp_path / "lock"):
         signed = (tmp_path / "lock").read_bytes()
-        assert f"held by pid {os.getpid()} on " in locks.holder(tmp_path / "lock")
+        assert f"held by pid {os.getpid()} on " in not_none(locks.holder(tmp_path / "lock"))
     assert locks.holder(tmp_path / "lock") is None
     assert (tmp_path / "lock").read_bytes() == signed

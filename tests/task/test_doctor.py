@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,7 +35,7 @@ def as_cub(root: Path, *overrides: str) -> tuple[str, ...]:
     return ("task=doctor", "dataset=cub", f'dataset.root="{root}"', *official, *overrides)
 
 
-def examination(tmp_path: Path, name: str = "cub") -> dict[str, object]:
+def examination(tmp_path: Path, name: str = "cub") -> dict[str, Any]:
     return json.loads((tmp_path / "outputs" / "doctor" / f"{name}.json").read_text())
 
 

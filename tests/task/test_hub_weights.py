@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ def vit_folder(tmp_path_factory):
     and with its image processor."""
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     folder = tmp_path_factory.mktemp("vit")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)

@@ -16,6 +16,7 @@ from fgvc.record import stack_check
 from fgvc.record.stack_check import published
 from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.task.plan import next_folder
+from tests.narrow import not_none
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +76,7 @@ def test_a_second_plan_differs_only_in_its_stamp(plan):
     first, second = (plan("backbone=vit_tiny")[1] for _ in range(2))
     cut = re.compile("<!-- stamp -->.*<!-- /stamp -->", re.DOTALL)
     assert cut.sub("", first) == cut.sub("", second)
-    assert "requirements_checksum" in cut.search(first)[0]
+    assert "requirements_checksum" in not_none(cut.search(first))[0]
     assert "# the linear-probe baseline" not in first  # it is the experiment itself
 
 

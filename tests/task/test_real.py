@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
+from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.config.compose import composed, typed
 from fgvc.data.decode import decode
@@ -130,6 +131,7 @@ def test_features_against_timm_on_the_same_tensors(probe, cache):
         pretrained_cfg_overlay={"file": str(WEIGHTS)},
         num_classes=0,
     ).eval()
+    assert isinstance(model, VisionTransformer)
     conf = typed(composed([*CHOICES, "backbone.features=cls"]))
     transform = evaluation_transform(conf)
     pixels = torch.stack(

@@ -22,6 +22,7 @@ from fgvc.data.view_transform import view as seen_by
 from fgvc.pipeline.run_images import heat_map
 from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
+from tests.narrow import not_none
 
 SMALL = (
     "backbone=vit",
@@ -255,9 +256,9 @@ def start_view(runs, places, cwd, *overrides, **env):
 
 def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
     with start_view(runs, places, tmp_path, f'against="{runs["knn"].parent}"') as process:
-        assert "the only complete run there" in process.stdout.readline()
+        assert "the only complete run there" in not_none(process.stdout).readline()
         os.killpg(process.pid, signal.SIGINT)
-        rest = process.stdout.read()
+        rest = not_none(process.stdout).read()
         assert process.wait(60) == 0, rest
     assert "view: closed" in rest
     assert "goes on" not in rest
@@ -268,7 +269,7 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
     """By its variable, without the password, and long before FiftyOne's half minute."""
     uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     with start_view(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
-        printed = process.stdout.read()
+        printed = not_none(process.stdout).read()
         assert process.wait(60) == 1, printed
     line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FIFTYONE_DATABASE_URI=mongodb://…@127.0.0.1:")
@@ -285,7 +286,7 @@ def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
     database.mkdir(parents=True)
     (database / "storage.bson").write_text("junk")
     with start_view(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
-        printed = process.stdout.read()
+        printed = not_none(process.stdout).read()
         assert process.wait(60) == 1, printed
     line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FiftyOne's mongod ended while it started (Unable to read")

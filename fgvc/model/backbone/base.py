@@ -136,7 +136,7 @@ class TextTower(nn.Module):
         trunk: Any,
         tokenize: Callable[[Sequence[str]], Tensor],
         scale: float,
-        identity: Mapping[str, object],
+        identity: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.trunk = trunk

@@ -13,7 +13,7 @@ import site
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Timer
@@ -26,7 +26,7 @@ LIMIT = 240.0  # seconds for a side; on an idle machine it takes 15 to 40
 GRACE = 20.0  # seconds in which an unused database and server exit by themselves
 
 
-def examine(log: Path, limit: float = LIMIT) -> Iterator[Outcome]:
+def examine(log: Path, limit: float = LIMIT) -> Generator[Outcome, None, None]:
     """Try every step; yields each outcome as soon as it is known.
 
     However this ends, it leaves no process and no folder behind.
