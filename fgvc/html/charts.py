@@ -15,11 +15,15 @@ MAX_TICKS = 6
 MARGIN = 0.06  # fraction of the axis beyond its outermost values
 SINGLE_MARGIN = 0.15  # around a single value, as a fraction of it; on a log axis in powers of ten
 MAX_POINTS = 600  # of a curve
+COLOURS = 6  # --s0 to --s5 of the style sheet
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values on a range of pixels. start, end: the pixels of low and high."""
+    """A range of values on a range of pixels. start, end: the pixels of low and high.
+
+    A linear axis may descend: low > high.
+    """
 
     label: str
     low: float
@@ -37,7 +41,7 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Pixel and label of each tick."""
         log_ticks = _log_ticks(self.low, self.high) if self.log else []
-        values = log_ticks if len(log_ticks) > 1 else _linear_ticks(self.low, self.high)
+        values = log_ticks if len(log_ticks) > 1 else _linear_ticks(*sorted((self.low, self.high)))
         return [(self.at(value), f"{value:g}") for value in values]
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import importlib
 
 import fgvc.config.help
-import fgvc.config.named_sweep
-import fgvc.record.confusion_plot  # noqa: F401
+import fgvc.config.named_sweep  # noqa: F401
 from fgvc.parallel import signals
 
 LOADED = (  # by name: nothing here uses them
     "fgvc.task.probe",
     "fgvc.task.train",
     "jinja2",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.figure",
     "pandas",  # pyarrow imports it to make columns of Python objects
     "sklearn.decomposition",
     "timm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from fgvc.html.formats import interval, number, percent
 from fgvc.pipeline import localization
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import console
+from fgvc.record.comparability import Comparability
+from fgvc.record.not_ranked import reasons
 
 
 def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Path) -> None:
@@ -39,8 +41,8 @@ def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Pat
     for name in splits:
         if record[name]["intervals_note"] is not None:
             console.say(f"note: {name}: {record[name]['intervals_note']}")
-    for line in _unranked(record):
-        console.say(f"note: {line}")
+    for reason in reasons(record, Comparability(**record["comparability"])):
+        console.say(f"note: {reason.sentence}")
     localization.print_localization(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(experiment.dataset.name, experiment.dataset.card)
@@ -58,25 +60,6 @@ def _title(experiment: Experiment) -> str:
         f"{dataset.name} ({experiment.num_classes} classes{partial}{subset}"
         f"{console.test_mark(dataset.test_source)})"
     )
-
-
-def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
-    """Reasons why a report does not rank the run beside other runs, one line each."""
-    overlap, parts = record["overlap"], record["comparability"]
-    if overlap["images"]:
-        trained = "the head"
-        if earlier := overlap.get("backbone"):
-            trained = f"the head or, in earlier runs, the backbone ({earlier})"
-        yield (
-            f"{overlap['images']} of the {record['test']['n']} test images fitted or chose "
-            f"{trained}: not ranked"
-        )
-    if parts["forced"]:
-        lost = "best_lost" in (record.get("resumed") or {})
-        how = "without its best weights" if lost else "under another config"
-        yield f"resumed by force {how}: not ranked beside plain runs"
-    if parts["debug"] is not None:
-        yield f"task.debug={parts['debug']}: not ranked beside plain runs"
 
 
 def _cost_line(cost: Mapping[str, Any]) -> str:

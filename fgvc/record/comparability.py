@@ -1,7 +1,7 @@
 """A run -> the properties that runs ranked together must share, and their digests.
 
 Only this module defines the key; the writer of a record, report, compare and audit call it. Which
-lines of one key are not ranked is decided by `report.aggregate_seeds.Line.why_unranked`.
+runs of one key are not ranked is decided by `not_ranked`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ class Comparability:
         """Whether the head was fitted on a different manifest or split than evaluated on."""
         fitted_on = (self.fitted_manifest, self.fitted_split)
         return None not in fitted_on and fitted_on != (self.manifest, self.split)
+
+    @property
+    def fitted_data(self) -> str:
+        """Digest of the data of the fit: its manifest, or its split if the manifest is the same."""
+        same = self.fitted_manifest == self.manifest
+        return str(self.fitted_split if same else self.fitted_manifest)
 
     @property
     def key(self) -> str:

@@ -15,12 +15,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_WIDTH = 240  # of a title, in pixels
-CELL, MAX_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
+CELL, GRID_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
 MAX_ALPHA = 0.75  # opacity of the hottest spot
 FRAME, SHADE = (255, 225, 0), (0, 0, 0)
 Box = tuple[float, float, float, float]
@@ -78,8 +79,8 @@ def png(overlay: Overlay) -> bytes:
 
 
 def grid_png(overlays: Sequence[Overlay]) -> bytes:
-    """A grid of up to MAX_IMAGES overlays as PNG; images are scaled down before drawing."""
-    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:MAX_IMAGES]]
+    """A grid of up to GRID_IMAGES overlays as PNG; images are scaled down before drawing."""
+    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:GRID_IMAGES]]
     columns = math.ceil(math.sqrt(len(cells)))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + 8 for row in rows]
@@ -153,9 +154,11 @@ def _colour(unit_HW: np.ndarray) -> np.ndarray:
 
 def _font(width: int, height: int) -> ImageFont.FreeTypeFont:
     """A font whose size is proportional to the image."""
-    from matplotlib.font_manager import findfont
+    import matplotlib
 
-    return ImageFont.truetype(findfont("DejaVu Sans"), round(max(12, max(width, height) / 32)))
+    # matplotlib.font_manager would search all fonts and write a cache into the home directory
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(file, round(max(12, max(width, height) / 32)))
 
 
 def _title_strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Predictions of one or two splits -> predictions.parquet, per_class.csv, confusion.csv.
+"""Predictions of one or two splits -> predictions.parquet, per_class.csv, confusion.csv and .svg.
 
 Every number of metrics.json follows from predictions.parquet alone. In the CSV files, names that a
 spreadsheet would read as formulas start with an apostrophe; `fgvc.untrusted.escape.uncell` removes

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fgvc.record import not_ranked
+from fgvc.record.not_ranked import Reason, contradiction
 from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
-from fgvc.report.run_rows import Run
+from fgvc.report.run_rows import NO_COLUMN, Run
 
 # bounds are averaged too: they describe the sample of images, the sd describes the seeds
 WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
 MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
 PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
 PER_RUN += ("finished", "predictions_digest")
-NO_COLUMN = ("path", "comparability")
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,15 @@ class Line:
         return self.runs[0]
 
     @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why the line is not ranked beside plain runs, of the seed with the largest overlap."""
+        own = max(self.runs, key=lambda run: run.overlap or 0).reasons
+        return own if self.contradicts is None else (*own, contradiction(self.contradicts))
+
+    @property
     def why_unranked(self) -> str | None:
-        """Why the line is not ranked; None if it is ranked."""
-        if overlap := max(run.overlap or 0 for run in self.runs):
-            return not_ranked.OVERLAP.format(images=overlap, n=self.first.n)
-        if self.contradicts is not None:
-            return not_ranked.CONTRADICTS.format(folder=self.contradicts)
-        return None
+        """Why the line has no place in any ranking; None if it has a place."""
+        return "; ".join(reason.text for reason in self.reasons if not reason.apart) or None
 
     @property
     def fitted(self) -> bool:

@@ -11,9 +11,9 @@ from fgvc.record import not_ranked, verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.fitted_images import earlier_runs
+from fgvc.record.not_ranked import Reason
 from fgvc.record.verify import DamageError
 from fgvc.report import markdown_template
-from fgvc.report.run_rows import fitted_data
 from fgvc.types import UserError
 from fgvc.untrusted.escape import one_line
 
@@ -28,8 +28,8 @@ class RunNumbers:
 
     splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
     partial, subset: of the data that the numbers were computed on. overlap: number of test images
-    that fitted or chose the head; None: not recorded. test_mark: what serves as the test if the
-    dataset has no test split.
+    that fitted or chose the head; None: not recorded. reasons: why the run is not ranked.
+    test_mark: what serves as the test if the dataset has no test split.
     """
 
     splits: Mapping[str, Plain]
@@ -39,6 +39,7 @@ class RunNumbers:
     test_mark: str | None
     comparability: Comparability
     overlap: int | None
+    reasons: tuple[Reason, ...]
     notes: tuple[str, ...]
 
     @property
@@ -89,8 +90,6 @@ def render_model_card(
             "earlier": list(earlier_runs(facts["backbone"]["weights"])),
             "agreement": agreement,
             "digests": digests,
-            "not_ranked": not_ranked,
-            "fitted_data": fitted_data,
         }
         return markdown_template.render("model_card.md.j2", values)
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -125,6 +124,7 @@ def _record(numbers: Plain, stamp: Plain) -> RunNumbers:
     """
     try:
         splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
+        parts = Comparability(**numbers["comparability"])
         intervals = {name: split.get("intervals_note") for name, split in splits.items()}
         return RunNumbers(
             splits=splits,
@@ -132,8 +132,9 @@ def _record(numbers: Plain, stamp: Plain) -> RunNumbers:
             partial=stamp["partial"],
             subset=None if stamp["subset"] is None else stamp["subset"]["name"],
             test_mark=TEST_MARKS.get(stamp["test_source"]),
-            comparability=Comparability(**numbers["comparability"]),
+            comparability=parts,
             overlap=(numbers.get("overlap") or {}).get("images"),
+            reasons=tuple(not_ranked.reasons(numbers, parts)),
             notes=(
                 *numbers.get("notes", []),
                 *(f"{name}: {note}" for name, note in intervals.items() if note is not None),

@@ -77,6 +77,14 @@ class Group:
         """A line that represents the group: a fitted one if there is any."""
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
+    @property
+    def title(self) -> tuple[str, ...]:
+        """Dataset, preprocessing, the split of the fit, and why the group is ranked apart."""
+        line, run = self.fitted, self.fitted.first
+        marks = [reason.badge for reason in line.reasons if reason.apart]
+        fit = [f"fit on {run.final_fit}", *marks] if line.fitted else ["no fit"]
+        return (run.dataset, run.preprocess, *fit)
+
 
 def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
     """Group and rank the runs; predictions are read only for runs that are compared.

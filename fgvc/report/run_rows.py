@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.record import comparability, retention, verify
+from fgvc.record import comparability, not_ranked, retention, verify
+from fgvc.record.badges import Badge, stamp_badges
 from fgvc.record.comparability import Comparability
+from fgvc.record.not_ranked import Reason
 from fgvc.record.retention import RetentionError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
@@ -22,6 +24,7 @@ from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line, visible
 
+NO_COLUMN = ("path", "comparability", "reasons", "badges")
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
 
 
@@ -37,7 +40,7 @@ class DamagedRun:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete run; each field except `path` and `comparability` is a column of baselines.csv.
+    """One complete run; each field that is not in NO_COLUMN is a column of baselines.csv.
 
     Accuracies and their bounds are fractions in 0..1, losses are in nats; None: not recorded.
 
@@ -46,7 +49,7 @@ class Run:
     attention that have no column. fit_checkpoint: sha256 of the checkpoint that the fit wrote, also
     if this one was exported from it. join_key: digest that a finetune shares with its linear probe;
     join_base: the same without the seed of random weights. comparability_base: the key without how
-    the head was fitted.
+    the head was fitted. reasons: why the run is not ranked. badges: what qualifies its numbers.
     head_size: numbers stored for the head (for kNN, its feature bank). fitted_on: number of images
     that fitted the head. overlap: number of test images that fitted or chose the head.
     forced: resumed by force. debug: task.debug. predictions_digest: of the predicted class of each
@@ -59,6 +62,8 @@ class Run:
 
     path: Path
     comparability: Comparability
+    reasons: tuple[Reason, ...]
+    badges: tuple[Badge, ...]
     name: str
     task: str
     dataset: str
@@ -165,23 +170,6 @@ def run_path(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def fit_marks(run: Run) -> str:
-    """Marks after `final_fit` in a title: other data, forced resume, debugging; may be empty."""
-    parts = run.comparability
-    marks = (
-        (parts.fitted_elsewhere, f" of other data ({fitted_data(parts)[:8]})"),
-        (parts.forced, " · forced resume"),
-        (parts.debug is not None, " · debug"),
-    )
-    return "".join(mark for applies, mark in marks if applies)
-
-
-def fitted_data(parts: Comparability) -> str:
-    """Digest of the data of the fit: its manifest or, if the manifest is the same, its split."""
-    same = parts.fitted_manifest == parts.manifest
-    return str(parts.fitted_split if same else parts.fitted_manifest)
-
-
 def read_run(path: Path) -> Run:
     """Read one complete run.
 
@@ -197,10 +185,17 @@ def read_run(path: Path) -> Run:
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        typed_fields.check_types(parts)
+        reasons = tuple(not_ranked.reasons(numbers, parts))
+        for checked in (parts, *reasons):
+            typed_fields.check_types(checked)
+        backbone_columns = _backbone_columns(
+            facts["config"]["backbone"], config["backbone"]["checkpoint"]
+        )
         run = Run(
             path=path,
             comparability=parts,
+            reasons=reasons,
+            badges=tuple(stamp_badges(stamp, backbone_columns["backbone_contamination"])),
             folder=run_path(path),
             head_size=head_size,
             checkpoint_sha256=artifacts[verify.CKPT]["sha256"],
@@ -210,7 +205,7 @@ def read_run(path: Path) -> Run:
             answer=_answer_digest(stamp, facts["answer"]),
             **_metric_columns(numbers),
             notes=(*_checked_notes(numbers.get("notes", [])), *_retention_notes(path)),
-            **_backbone_columns(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
+            **backbone_columns,
             **_part_columns(config, stamp, numbers.get("parts", {})),
             join_key=_join_key(parts, config, stamp, config["seed"]),
             join_base=_join_key(parts, config, stamp, None),

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from fgvc import metrics
 from fgvc.html.formats import interval, percent
 from fgvc.record import console
+from fgvc.record.not_ranked import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 CARD_KEYS = ("license", "contamination", "label_noise")
@@ -36,8 +36,9 @@ def print_table(table: Table) -> None:
             row[0] += _marks(line, group)
             row[0] += "".join(f" [{note_numbers[note]}]" for note in line.notes)
         console.table(_title(group), COLUMNS, rows)
-        for line, name in unranked:
-            reason = f"{NOT_RANKED}  not ranked: {name}: {line.why_unranked}"
+        apart = (reason.sentence for line in group.lines for reason in line.reasons if reason.apart)
+        out = (f"{NOT_RANKED}  {UNRANKED}: {name}: {line.why_unranked}" for line, name in unranked)
+        for reason in (*dict.fromkeys(apart), *out):
             for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
                 console.say(part)
         for lines in (_identical_lines, _control_lines, _probe_lines):
@@ -54,16 +55,12 @@ def print_table(table: Table) -> None:
 
 
 def _title(group: Group) -> str:
-    run, subset = group.fitted.first, _shared(group, "subset")
+    (dataset, *others), subset = group.title, _shared(group, "subset")
     test_mark = console.test_mark(_shared(group, "test_source") or "")
     partial_mark = ", PARTIAL COPY" if group.partial else ""
     subset_mark = f", SUBSET {subset}" if subset else ""
-    parts = (
-        f"{run.dataset}{partial_mark}{subset_mark}{test_mark}",
-        run.preprocess,
-        f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
-        f"{run.n} test images",
-    )
+    data = f"{dataset}{partial_mark}{subset_mark}{test_mark}"
+    parts = (data, *others, f"{group.fitted.first.n} test images")
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 

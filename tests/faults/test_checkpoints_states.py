@@ -142,7 +142,7 @@ def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune
         forced = run(*AVERAGED, *more)
         assert forced.code == 0, forced.err
         assert "resumed after step 5" in forced.out
-        assert "without its best weights: not ranked" in forced.out
+        assert "ranked beside plain runs: resumed by force without its best weights" in forced.out
         record = forced.json("metrics.json")
         resumed, lost = record["resumed"], {"epoch": 1, "step": 3}
         assert (resumed["best_lost"], resumed["forced"], resumed["changed"]) == (lost, True, [])

@@ -85,13 +85,14 @@ def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
     own = [f"runtime.{name}_root={tmp_path / name}" for name in ("cache", "data")]
     ran = run(*small_probe, *own, birds=False)
     assert ran.code == 0, ran.err
+    Image.new("RGB", (30, 30)).save(tmp_path / "bird.png")
     record, place = str(ran.folder), f"runtime.output_root={tmp_path / 'outputs'}"
     for command in (
         ("task=report",),
         ("task=audit", f"run={record}"),
         ("task=audit", f"run={record}", f"task.output={tmp_path / 'elsewhere' / 'a.json'}"),
         ("task=export", f"checkpoint={record}", *own),
-        ("task=predict", f"checkpoint={record}", f"image={ran.folder / 'confusion.png'}", *own),
+        ("task=predict", f"checkpoint={record}", f"image={tmp_path / 'bird.png'}", *own),
         ("task=prune", f"run={record}", "task.pin=kept"),
     ):
         ran = run(*command, place, bare=True)

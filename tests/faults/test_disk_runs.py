@@ -23,7 +23,7 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
 @pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("most", "warm", "victim"),
-    [(40_000, False, ".safetensors"), (20_000, True, "confusion.png")],
+    [(40_000, False, ".safetensors"), (7_000, True, "predictions.parquet")],
     ids=["features", "record"],
 )
 def test_disk_full(start_job, tmp_path, most, warm, victim):

@@ -24,7 +24,8 @@ from fgvc import metrics
 from fgvc.learn.logistic import path
 from fgvc.metrics import topk
 from fgvc.pipeline import rederive
-from fgvc.record import checkpoint, confusion_plot, prediction_tables, privacy, retention
+from fgvc.record import checkpoint, prediction_tables, privacy, retention
+from fgvc.record.confusion_plot import confusion_plot
 from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
@@ -181,9 +182,9 @@ def forge_viewers(folder: Path) -> None:
     described = viewers.expected_metadata(record, predictions, stored)
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
-    title = confusion_plot.confusion_title("vit", "mini", "synthetic", partial=False)
     matrix = metrics.tally(test.pred_N, test.label_N, len(names))
-    (folder / "confusion.png").write_bytes(confusion_plot.confusion_png(matrix, names, title))
+    plot = confusion_plot(matrix, names, "vit mini", "synthetic", partial=False)
+    (folder / "confusion.svg").write_text(plot)
     (folder / "report.html").write_text(rederive.render_page(folder, record.shown_config))
 
 
@@ -251,7 +252,10 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
         rewrite(STAMP, put("started", value="2026-11-01T00:00:00+00:00")),
         rewrite("fiftyone/evaluations/eval.json", put("confs", 0, value=1.0)),
     ),
-    "plot-follows": (lambda folder: (folder / "confusion.png").write_bytes(b"\x89PNG"),),
+    "plot-follows": (
+        text("confusion.svg", "share of the true class", "share of all images"),
+        lambda folder: (folder / "confusion.svg").rename(folder / "confusion.png"),
+    ),
 }
 
 
@@ -276,6 +280,30 @@ def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
     (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
     result = run_check(BY_ID["stamp-follows"], audit.Record(forger.seal(probe)))
     assert result.state == ("pass" if files else "FAIL"), result.evidence
+
+
+@pytest.mark.fault(55)
+def test_the_plot_of_an_older_record_counts_but_is_not_checked(probe):
+    """Its code drew confusion.png; a record without any plot misses one."""
+    here = rederive.current_code()
+    later = replace(here, code=replace(here.code, commit="0" * 40))
+    (probe / "confusion.svg").rename(probe / "confusion.png")
+    record = audit.Record(forger.seal(probe), later)
+    result = run_check(BY_ID["plot-follows"], record)
+    assert (result.state, "confusion.png" in result.evidence) == ("not checked", True)
+    assert run_check(BY_ID["minimum-contents"], record).state == "pass"
+    (probe / "confusion.png").unlink()
+    record = audit.Record(forger.seal(probe), later)
+    assert run_check(BY_ID["plot-follows"], record).state == "FAIL"
+    assert run_check(BY_ID["minimum-contents"], record).state == "FAIL"
+
+
+@pytest.mark.fault(55)
+def test_the_plot_is_compared_in_every_environment(probe):
+    rewrite(STAMP, put("env_hash", value="0" * 64))(probe)
+    record = audit.Record(forger.seal(probe), rederive.current_code())
+    assert run_check(BY_ID["plot-follows"], record).state == "pass"
+    assert run_check(BY_ID["versions"], record).state == "not checked"
 
 
 @pytest.mark.fault(55)

@@ -95,7 +95,7 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
     forced = finetune(*EVERYTHING, "runtime.run_id=forced", *force, "task.epochs=2")
     honest = finetune(*EVERYTHING, "runtime.run_id=honest", "final_fit=train", "task.epochs=2")
     assert (forced.code, honest.code) == (0, 0), forced.err + honest.err
-    assert "note: resumed by force under another config" in forced.out
+    assert "not ranked beside plain runs: resumed by force under another config" in forced.out
     numbers, plain = (ran.json("metrics.json") for ran in (forced, honest))
     assert (numbers["fitted_on"], plain["fitted_on"]) == (18, 12)
     assert (numbers["comparability"]["forced"], plain["comparability"]["forced"]) == (True, False)

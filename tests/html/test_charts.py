@@ -28,6 +28,11 @@ def test_ticks_are_round_and_within(values, log, names):
     assert axis.start < axis.at(min(values)) <= axis.at(max(values)) < axis.end
 
 
+def test_a_descending_axis_has_the_ticks_of_the_ascending_one():
+    up, down = charts.Axis("", -0.5, 40.5, 0, 82), charts.Axis("", 40.5, -0.5, 82, 0)
+    assert down.ticks == up.ticks == [(1, "0"), (21, "10"), (41, "20"), (61, "30"), (81, "40")]
+
+
 def test_a_chart_omits_nonfinite_points_and_keeps_the_last_point():
     points = [(float(step), 1 / (step + 1)) for step in range(5000)]
     points[7] = (7.0, float("nan"))

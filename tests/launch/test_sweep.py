@@ -169,6 +169,7 @@ def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
     assert f'href="{os.path.relpath(report, faulty.root / "multirun/x")}"' in page
     assert "RuntimeError: an injected fault" in page
     assert page.count("<tr>") == 10
+    assert f": {len(GOOD)} done, " in page
 
 
 @pytest.mark.fault(16, 19)

@@ -82,13 +82,30 @@ def test_curves_and_pictures_are_inside(folder):
     text = text_of(folder)
     assert text.count("<polyline") == 2  # loss and accuracy over C
     pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', text)
-    assert [kind for kind, _ in pictures].count("png") == 1
     assert len(pictures) > 5
     for kind, data in pictures:
+        assert kind == "jpeg"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            assert image.format == kind.upper()
-            assert kind == "png" or max(image.size) <= 168
+            assert image.format == "JPEG"
+            assert max(image.size) <= 168
     assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+def test_the_confusion_matrix_is_drawn_in_the_page(folder, opened):
+    """Its counts, without the list of pairs, in the colours of the page."""
+    rows = list(csv.reader((folder / "confusion.csv").open(newline="", encoding="utf-8")))[1:]
+    counts = [count for row in rows for count in row[1:] if count != "0"]
+    for scheme in ("light", "dark"):
+        page = opened(folder / "report.html", scheme).page
+        plot = page.locator("svg.confusion-matrix")
+        assert plot.count() == 1
+        assert sorted(plot.locator(".counts text").all_text_contents()) == sorted(counts)
+        assert plot.locator(".pairs, .title").count() == 0
+        paper = plot.locator(".paper").evaluate("paper => getComputedStyle(paper).fill")
+        body = page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+        assert paper == body
+        charts = page.locator(".charts svg text").first  # its style reaches no other chart
+        assert charts.evaluate("text => getComputedStyle(text).whiteSpace") != "pre"
 
 
 @pytest.mark.fault(53)
@@ -114,6 +131,8 @@ def test_it_fits_a_laptop_is_dark_at_night_and_prints(folder, opened):
     assert browser.overflow() == 0
     browser.page.emulate_media(media="print")
     assert browser.colours()[0] == 255
+    ink = browser.page.locator(".confusion-matrix .ink").first
+    assert ink.evaluate("text => getComputedStyle(text).fill") == "rgb(29, 31, 33)"
     assert not browser.page.locator(".files").is_visible()
 
 

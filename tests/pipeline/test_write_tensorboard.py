@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from itertools import pairwise
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fgvc import metrics
+from fgvc.html.confusion import confusion_image
 from fgvc.record.tensorboard import CHOICES, CURVES, IMAGES, TEXTS
 from fgvc.run import main
 
@@ -99,6 +103,14 @@ def test_the_curves_are_those_of_the_predictions(events, test_predictions):
     assert wrongs[0] == 5 * len(test_predictions)
     assert missed[0] == 0
     assert all(high >= low for high, low in pairwise(recall))
+
+
+def test_the_confusion_matrix_is_an_image_with_a_pixel_per_cell(events, test_predictions):
+    (event,) = events.Images("confusion/test")
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        pixels_HWC = np.asarray(image.convert("RGB"))
+    matrix = metrics.tally(*(test_predictions[name].to_numpy() for name in ("pred", "label")), 6)
+    np.testing.assert_array_equal(pixels_HWC, confusion_image(matrix))
 
 
 def test_the_sheet_of_mistakes_shows_as_many_as_there_are(events, test_predictions):

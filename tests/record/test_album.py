@@ -18,4 +18,4 @@ def test_an_album_never_exceeds_its_budget(tmp_path):
     assert {(image.width, image.height) for image in added} == {(168, 126)}
     assert Album(lambda path: None).test_image("gone") is None
     Image.fromarray(noise_HWC).save(tmp_path / "big.png")
-    assert album.whole(tmp_path / "big.png") is None
+    assert album.overlay(tmp_path / "big.png") is None

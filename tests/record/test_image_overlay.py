@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -152,6 +155,21 @@ def test_a_grid_draws_on_small_pictures_so_that_all_stays_legible():
 def test_the_same_overlay_is_the_same_bytes():
     overlay = Overlay(noise(300, 200), "a bird", np.array([[5.0, 6, 7, 8]]))
     assert png(overlay) == png(overlay)
+
+
+def test_an_overlay_imports_only_the_colormap_of_matplotlib():
+    code = (
+        "import sys; import numpy as np; from fgvc.record.image_overlay import Overlay, png\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "grey_HWC, box = np.zeros((20, 30, 3), np.uint8), (0, 0, 30, 20)\n"
+        "png(Overlay(grey_HWC, 'a bird', np.empty((0, 4)), box, np.eye(3)))\n"
+        "print(*(name for name in sys.modules if name.startswith('matplotlib.')))"
+    )
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = call.stdout.split()
+    assert "matplotlib.cm" in imported
+    drawing = r"matplotlib\.(pyplot|figure|font_manager|backend_bases|backends\.backend_)"
+    assert [name for name in imported if re.match(drawing, name)] == []
 
 
 def test_titles():

@@ -128,7 +128,7 @@ def test_warnings_are_badges_of_the_row(forge, output_root):
     forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
     write_baselines(output_root, output_root)
     both = " ".join(rows_of(text_of(output_root)))
-    for badge in ("partial", "random weights", "label noise", "licence", "uncommitted code"):
+    for badge in ("partial copy", "random weights", "label noise", "licence", "uncommitted code"):
         assert f">{badge}</span>" in both
     assert "own terms" in both
     assert "<known>" not in text_of(output_root)

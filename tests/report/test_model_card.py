@@ -11,7 +11,7 @@ from fgvc.report import model_card
 from fgvc.types import UserError
 
 EVALUATION = {"task": "eval"}
-MARKS = ("fitted or chose", "by force", "task.debug", "other data", "partial", "subset")
+MARKS = ("fitted or chose", "by force", "debugging", "other data", "partial", "subset")
 
 
 def card_of(folder: Path, exported_from: str | None = None) -> str:
@@ -60,9 +60,9 @@ def test_an_evaluation_is_not_called_the_run_that_made_the_checkpoint(forge):
         ({"overlap": {"images": 2}}, "2 of the 30 test images fitted or chose the head"),
         ({"overlap": {"images": None}}, "does not state how many test images fitted or chose"),
         ({"comparability": {"forced": True}}, "resumed by force under another config"),
-        ({"comparability": {"debug": "overfit"}}, "`task.debug=overfit`"),
-        ({"comparability": {"fitted_manifest": "f" * 64}}, "fitted on other data (`ffffffff`)"),
-        ({"comparability": {"fitted_split": "e" * 64}}, "fitted on other data (`eeeeeeee`)"),
+        ({"comparability": {"debug": "overfit"}}, "debugging run, task\\.debug=overfit"),
+        ({"comparability": {"fitted_manifest": "f" * 64}}, "fitted on other data (ffffffff)"),
+        ({"comparability": {"fitted_split": "e" * 64}}, "fitted on other data (eeeeeeee)"),
         ({"notes": ["3 images are unreadable", "b"]}, "- note: 3 images are unreadable - note: b"),
         ({"test": {"intervals_note": "one image per class"}}, "note: test: one image per class"),
     ],

@@ -243,8 +243,8 @@ def test_unusual_runs_have_a_block_with_a_marked_title(forge, output_root, print
     forge("elsewhere", facts={"answer": {"manifest_digest": "abcdef01" * 8}})
     titles = [" ".join(block.partition("┏")[0].split()) for block in blocks(printed(output_root))]
     assert sum("· forced resume ·" in title for title in titles) == 1
-    assert sum("· debug ·" in title for title in titles) == 1
-    assert sum("of other data (abcdef01)" in title for title in titles) == 1
+    assert sum("· debug: overfit ·" in title for title in titles) == 1
+    assert sum("· fitted on other data (abcdef01) ·" in title for title in titles) == 1
     assert len(titles) == 4
 
 

@@ -275,7 +275,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     rows, out = report(run, tmp_path / "outputs")
     assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
     assert rows["eval"]["group"] != rows["rival"]["group"]
-    assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
+    assert f"fitted on other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
     assert [check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"] == []
 
 

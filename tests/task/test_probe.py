@@ -8,13 +8,13 @@ import html
 import io
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
@@ -34,7 +34,7 @@ FILES = {
     "config.canonical.json",
     "config.yaml",
     "confusion.csv",
-    "confusion.png",
+    "confusion.svg",
     "env_stamp.json",
     "fiftyone",
     "labelmap.json",
@@ -171,7 +171,7 @@ def test_a_second_run_uses_cached_features_and_gives_the_same_numbers(run, tmp_p
     for name in (
         "predictions.parquet",
         "ckpt.bin",
-        "confusion.png",
+        "confusion.svg",
         "per_class.csv",
         "labelmap.json",
         "splits/val.txt",
@@ -328,10 +328,23 @@ def test_checkpoint_is_plain_and_deterministic_and_names_no_place(finished, shel
     assert facts["backbone"]["weights"]["kind"] == "random"
 
 
-def test_the_confusion_plot_is_an_image(finished):
+def test_the_confusion_plot_shows_the_matrix(finished):
     ran = finished()
-    with Image.open(ran.folder / "confusion.png") as picture:
-        assert min(picture.size) >= 400
+    plot = ElementTree.parse(ran.folder / "confusion.svg")
+    texts = [text.text or "" for text in plot.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "vit tiny on synthetic, test"
+    rows = list(csv.reader(io.StringIO((ran.folder / "confusion.csv").read_text())))[1:]
+    for name in (row[0].replace("_", " ") for row in rows):
+        assert sum(bool(text) and name.startswith(text.rstrip("…")) for text in texts) >= 2
+    counts = sorted(count for row in rows for count in row[1:] if count != "0")
+    assert sorted(texts[-len(counts) :]) == counts
+
+
+def test_a_probe_never_imports_matplotlib(start_job):
+    """Nor does the server that forks the jobs of a sweep."""
+    setup = "assert 'matplotlib' not in sys.modules; sys.modules['matplotlib'] = None"
+    job = start_job(*SMALL, setup=setup)
+    assert job.wait() == 0, job.output
 
 
 def test_knn_head(run, tmp_path):

@@ -58,12 +58,6 @@ class Album:
         with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
             return self._shrink(image.convert("RGB"), file.name, OVERLAY_SIDE)
 
-    def whole(self, file: Path) -> PageImage | None:
-        """A PNG of the run folder, unchanged."""
-        with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
-            data = untrusted.read_bytes(file, untrusted.IMAGE)
-            return self._add(data, "png", image.size, file.name)
-
     def _shrink(self, image: Image.Image, path: str, side: int) -> PageImage | None:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         out = io.BytesIO()

@@ -6,21 +6,22 @@ that wrote tb/, the images from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgvc import untrusted
+from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
+from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
 from fgvc.record import not_ranked, privacy, retention
+from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.comparability import Comparability
-from fgvc.record.console import TEST_MARKS
 from fgvc.record.fitted_images import earlier_runs
+from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
 from fgvc.record.run_page.album import Album
 from fgvc.record.run_page.gallery import gallery
@@ -32,7 +33,6 @@ FILE = "report.html"
 OVERLAYS = 8  # overlays on a page
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
 LISTED = 100  # unreadable images listed on a page
-UNKNOWN = "not recorded"
 NUMBERS = (
     ("top5", "top-5", "percent"),
     ("mean_per_class", "mean per class", "percent"),
@@ -42,15 +42,6 @@ NUMBERS = (
     ("n", "images", "whole"),
     ("unreadable", "unreadable", "whole"),
 )
-
-
-@dataclass(frozen=True)
-class Badge:
-    """A warning or note beside a number. kind: warn | note."""
-
-    text: str
-    title: str
-    kind: str = "note"
 
 
 def derive(
@@ -68,7 +59,38 @@ def derive(
         history: the points of the run's TensorBoard curves.
         album: the test images of the page.
     """
-    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album)
+    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
+    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
+    command = untrusted.read_text(folder / "command.txt").strip()
+    reasons = not_ranked.reasons(numbers, Comparability(**numbers["comparability"]))
+    contamination = " ".join(conf.backbone.contamination.split())
+    unreadable = (folder / UNREADABLE_FILE).is_file()
+    overlays = sorted((folder / "overlays").rglob("*.png"))
+    facts = {
+        "name": name,
+        "names": names,
+        "listed": LISTED,
+        "stamp": stamp,
+        "numbers": numbers,
+        "rows": NUMBERS,
+        "splits": [split for split in ("val", "test") if numbers.get(split)],
+        "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
+        "settings": _settings(conf, stamp, numbers),
+        "identity": _identity(stamp, numbers, checkpoint_id),
+        "repeat": _repeat(stamp, command, checkpoint_id),
+        "sweep": " --multirun " in command,
+        "charts": [chart for chart in _charts(stamp, numbers, Points(history)) if chart],
+        "confusion": _confusion(folder, names),
+        "gallery": gallery(folder, album),
+        "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
+        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
+        "backbone": {
+            "contamination": contamination,
+            "license": chosen_checkpoint(conf.backbone).license,
+        },
+        "earlier": list(earlier_runs(stamp["weights"])),
+        "files": _files(folder),
+    }
     return render("run.html", facts)
 
 
@@ -87,106 +109,14 @@ class Points:
         return [(step, 100 * value) for step, value in self[key]]
 
 
-def _facts(
-    folder: Path,
-    conf: Config,
-    name: str,
-    checkpoint_id: str,
-    points: Points,
-    album: Album,
-) -> dict[str, Any]:
-    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
-    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
-    command = untrusted.read_text(folder / "command.txt").strip()
-    overlays = sorted((folder / "overlays").rglob("*.png"))
-    return {
-        "name": name,
-        "names": names,
-        "listed": LISTED,
-        "stamp": stamp,
-        "numbers": numbers,
-        "rows": NUMBERS,
-        "splits": [split for split in ("val", "test") if numbers.get(split)],
-        "badges": [*_fit_badges(numbers), *_badges(stamp)],
-        "settings": _settings(conf, stamp, numbers),
-        "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, checkpoint_id),
-        "sweep": " --multirun " in command,
-        "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
-        "confusion": album.whole(folder / "confusion.png"),
-        "gallery": gallery(folder, album),
-        "unreadable": _unreadable(folder),
-        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
-        "backbone": {
-            "contamination": " ".join(conf.backbone.contamination.split()),
-            "license": chosen_checkpoint(conf.backbone).license,
-        },
-        "earlier": list(earlier_runs(stamp["weights"])),
-        "files": _files(folder),
-    }
-
-
-def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
-    """Reasons why a report does not rank the run beside plain runs."""
-    images, parts = numbers["overlap"]["images"], Comparability(**numbers["comparability"])
-    if images:
-        text = f"fitted or chosen on {images} of {numbers['test']['n']} test images"
-        yield Badge(
-            text,
-            "these test images, byte for byte, fitted or chose head or backbone: not ranked",
-            "warn",
-        )
-    if parts.forced:
-        yield Badge("forced resume", not_ranked.FORCED, "warn")
-    if parts.debug is not None:
-        yield Badge(f"debug: {parts.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
-    if parts.fitted_elsewhere:
-        data = f"manifest {parts.fitted_manifest}, split {parts.fitted_split}"
-        yield Badge("fitted on other data", data)
-
-
-def _unreadable(folder: Path) -> list[Mapping[str, str]]:
-    """Path, split and reason of each unreadable image."""
-    return read_json(folder, UNREADABLE_FILE) if (folder / UNREADABLE_FILE).is_file() else []
-
-
-def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
-    """Properties of the run that qualify its numbers."""
-    card, notes = stamp["dataset_card"], "; ".join(stamp["dataset_notes"])
-    badges = [
-        (stamp["partial"], Badge("partial copy", notes, "warn")),
-        (
-            stamp["weights"]["kind"] == "random",
-            Badge("random weights", "the backbone was not pretrained", "warn"),
-        ),
-        (
-            stamp["test_source"] in TEST_MARKS,
-            Badge(TEST_MARKS.get(stamp["test_source"], ""), card.get("split", UNKNOWN), "warn"),
-        ),
-        (stamp["subset"], Badge("subset", f"dataset.subset: {stamp['subset']}", "warn")),
-        (
-            stamp["git_dirty"],
-            Badge("uncommitted code", "the commit alone is not this code; see code.patch", "warn"),
-        ),
-        (
-            stamp["stack_check"] == "skipped",
-            Badge("stack not validated", "runtime.stack_check=false", "warn"),
-        ),
-        (
-            stamp["weights"]["kind"] != "random" and is_warning(card.get("contamination", UNKNOWN)),
-            Badge("contamination", card.get("contamination", UNKNOWN)),
-        ),
-        (
-            is_warning(card.get("label_noise", UNKNOWN)),
-            Badge("label noise", card.get("label_noise", UNKNOWN)),
-        ),
-    ]
-    return [badge for applies, badge in badges if applies]
-
-
-def is_warning(about: str) -> bool:
-    """Whether a line of a dataset card is a warning; without a warning it begins with "none"."""
-    return about != UNKNOWN and not about.startswith("none")
+def _confusion(folder: Path, names: Sequence[str]) -> str:
+    """The confusion matrix of the test images as SVG."""
+    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
+    label_N, pred_N = (
+        column.to_numpy().astype(np.int64) for column in (table["label"], table["pred"])
+    )
+    test_N = np.array(table["split"].to_pylist()) == "test"
+    return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
 
 
 def _settings(
@@ -233,6 +163,7 @@ def _identity(
         ("comparability", numbers["comparability_key"]),
         ("images", stamp["manifest_digest"]),
         ("images of the fit", numbers["comparability"]["fitted_manifest"]),
+        ("split of the fit", numbers["comparability"]["fitted_split"]),
         ("split", stamp["split_digest"]),
         ("label map", stamp["labelmap_digest"]),
         ("weights", stamp["weights_digest"]),

@@ -130,11 +130,13 @@ class Board:
             if isinstance(value, int | float):
                 self.scalar(f"{split}/{name}", value, step)
 
-    def image(self, tag: str, png: bytes) -> None:
+    def image(self, tag: str, image: bytes | np.ndarray) -> None:
+        """Write an image: a PNG, or uint8 RGB (H, W, C)."""
         from PIL import Image
 
-        pixels_HWC = np.asarray(Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB"))
-        self._writer.add_image(tag, pixels_HWC, dataformats="HWC")
+        if isinstance(image, bytes):
+            image = np.asarray(Image.open(io.BytesIO(image), formats=("PNG",)).convert("RGB"))
+        self._writer.add_image(tag, image, dataformats="HWC")
 
     def images(self, tag: str, pixels_BCHW: Tensor, captions: Sequence[str], step: int = 0) -> None:
         """Write a sheet of at most 16 images, as the network receives them before normalisation.

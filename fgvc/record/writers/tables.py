@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.record import confusion_plot, prediction_tables
+from fgvc.record import prediction_tables
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 
 
@@ -17,16 +17,15 @@ def write_predictions(record: RunRecord) -> None:
 
 def write_confusion(record: RunRecord) -> None:
     """Write the confusion matrix of the test split."""
+    from fgvc.record.confusion_plot import confusion_plot
+
     backbone, dataset = record.conf.backbone, record.dataset
-    names = dataset.labelmap.names
-    record.run.write_text("confusion.csv", prediction_tables.confusion_csv(record.confusion, names))
-    title = confusion_plot.confusion_title(
-        backbone.name, backbone.size, dataset.name, dataset.partial
-    )
-    record.run.write_bytes(
-        "confusion.png", confusion_plot.confusion_png(record.confusion, names, title)
-    )
+    matrix, names = record.confusion, dataset.labelmap.names
+    record.run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
+    model = f"{backbone.name} {backbone.size}"
+    plot = confusion_plot(matrix, names, model, dataset.name, dataset.partial)
+    record.run.write_text("confusion.svg", plot)
 
 
 PREDICTIONS = WriterSpec("predictions", ("predictions.parquet", "per_class.csv"), write_predictions)
-CONFUSION = WriterSpec("confusion matrix", ("confusion.csv", "confusion.png"), write_confusion)
+CONFUSION = WriterSpec("confusion matrix", ("confusion.csv", "confusion.svg"), write_confusion)

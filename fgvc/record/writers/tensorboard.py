@@ -28,6 +28,8 @@ TEXTS = (
 
 def write(record: RunRecord) -> None:
     """Write the run's tb/ and close it; the files of TEXTS must exist."""
+    from fgvc.html.confusion import confusion_image
+
     board, numbers = record.board, {split: record.numbers[split] for split in record.predictions}
     for split, values in numbers.items():
         board.evaluation(split, values, record.steps)
@@ -39,10 +41,7 @@ def write(record: RunRecord) -> None:
     board.text("run/numbers", _table(numbers))
     for tag, name, language in TEXTS:
         board.text(tag, fenced(untrusted.read_text(record.run.path / name), language))
-    board.image(
-        "confusion/test",
-        untrusted.read_bytes(record.run.path / "confusion.png", untrusted.IMAGE),
-    )
+    board.image("confusion/test", confusion_image(record.confusion))
     _write_mistakes(record)
     _write_curves(record)
     if record.features is not None and len(record.features.row_N):

@@ -16,7 +16,7 @@ from fgvc.types import Split
 MINIMUM = {  # required of every record
     "per_class.csv": "per-class accuracy",
     "confusion.csv": "confusion matrix",
-    "confusion.png": "confusion plot",
+    "confusion.svg": "confusion plot",
     PREDICTIONS: "top-k and every wrong prediction",
     "tb": "TensorBoard",
     "fiftyone/samples.json": "misclassification view",
@@ -27,6 +27,8 @@ MINIMUM = {  # required of every record
 def minimum_contents(record: Record) -> str:
     """Are per-class accuracy, confusion matrix, top-k and wrong predictions all there?"""
     recorded = {*record.artifacts, *(file.partition("/")[0] for file in record.artifacts)}
+    if "confusion.png" in recorded:  # the plot of an older record
+        recorded.add("confusion.svg")
     missing = [f"{name} ({what})" for name, what in MINIMUM.items() if name not in recorded]
     if missing:
         raise DamageError(f"missing: {join_names(missing)}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 
-from fgvc.record import confusion_plot, git_state
 from fgvc.record import env_stamp as stamps
+from fgvc.record import git_state
+from fgvc.record.confusion_plot import confusion_plot
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, join_names
@@ -20,8 +21,9 @@ from fgvc.report.flatten import flatten
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line
 
-PAGE, PLOT, LOCK = "report.html", "confusion.png", "requirements.txt"
+PAGE, PLOT, LOCK = "report.html", "confusion.svg", "requirements.txt"
 PATCHES_LOCK = f"+++ b/{LOCK}\n".encode()  # line of a patch that changes the lock file
+OLD_PLOT = "confusion.png"  # of records before confusion.svg
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 ABSENT = object()
 
@@ -62,6 +64,7 @@ def page_follows(record: Record) -> str | Verdict:
     page = record.text(PAGE)
     if isinstance(code := require_same_code(record), Verdict):
         return code
+    record.tally(record.predictions["test"])  # checks that the number of classes is plausible
     try:
         derived = code.page(record.path, record.shown_config)
     except CannotComposeError as error:
@@ -74,19 +77,19 @@ def page_follows(record: Record) -> str | Verdict:
 
 
 def plot_follows(record: Record) -> str | Verdict:
-    """Is confusion.png the plot that this code and environment draw from the predictions?"""
+    """Is confusion.svg the plot that this code draws from the predictions?"""
     test, names, shown = record.predictions["test"], record.labelmap.names, record.shown_config
+    code = require_same_code(record)
+    if isinstance(code, Verdict) and OLD_PLOT in record.artifacts:
+        return Verdict(UNCHECKED, f"{OLD_PLOT}: drawn by earlier code; {code.evidence}")
     stored = record.data(PLOT)
-    if isinstance(code := require_same_code(record), Verdict):
+    if isinstance(code, Verdict):
         return code
-    if record.stamp["env_hash"] != stamps.environment_hash()["env_hash"]:
-        return Verdict(UNCHECKED, "env_hash is that of another environment")
-    matrix = record.tally(test)
-    backbone, dataset = shown["backbone"], shown["dataset"]
-    title = confusion_plot.confusion_title(
-        backbone["name"], backbone["size"], dataset["name"], record.stamp["partial"]
+    model = f"{shown['backbone']['name']} {shown['backbone']['size']}"
+    plot = confusion_plot(
+        record.tally(test), names, model, shown["dataset"]["name"], record.stamp["partial"]
     )
-    if stored != confusion_plot.confusion_png(matrix, names, title):
+    if stored != plot.encode():
         raise DamageError(f"{PLOT}: does not follow from predictions.parquet")
     return f"{PLOT}: {len(stored)} bytes drawn again"
 

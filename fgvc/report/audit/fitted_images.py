@@ -5,7 +5,7 @@ from __future__ import annotations
 from fgvc.metrics import UNREADABLE
 from fgvc.record.comparability import was_forced
 from fgvc.record.fitted_images import short_digests
-from fgvc.record.not_ranked import APART, DEBUG, UNRANKED
+from fgvc.record.not_ranked import APART, UNRANKED
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import Record
@@ -20,18 +20,19 @@ def plain_fit(record: Record) -> str:
         if not changed:
             raise DamageError(
                 f"metrics.json: forced resume{source} without the best weights so far: validation "
-                f"chose among the later epochs, and {APART}"
+                f"chose among the later epochs, and the run is {APART}"
             )
         raise DamageError(
             f"metrics.json: forced resume{source} under another {changed}: no config describes "
-            f"this training, and {APART}"
+            f"this training, and the run is {APART}"
         )
     if resumed:
         changed = bool(resumed["changed"] or "best_lost" in resumed)
         agree("forced", ("changed keys", changed), ("metrics.json", resumed["forced"]))
     if (debug := record.config["task"].get("debug")) is not None:
         raise DamageError(
-            f"config.canonical.json: task.debug={debug}: {DEBUG} is not a result, and {APART}"
+            f"config.canonical.json: task.debug={debug}: a debugging run is not a result, and is "
+            f"{APART}"
         )
     return f"resumed after step {resumed['step']}" if resumed else "not resumed, no debugging run"
 
@@ -132,7 +133,7 @@ def no_test_image_fitted(record: Record) -> str:
         raise DamageError(
             f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
             f"{len(fit.image_N)} that the head was fitted on and the {len(fit.validation_N)} "
-            f"that chose it{backbone if earlier else ''}; {UNRANKED}"
+            f"that chose it{backbone if earlier else ''}; the run is {UNRANKED}"
         )
     return (
         f"none of {len(rows.path)} test images is among the {len(fit.image_N)} of the fit and "

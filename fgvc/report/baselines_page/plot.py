@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgvc.html.charts import Frame, frame
+from fgvc.html.charts import COLOURS, Frame, frame
 from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
-COLOURS = 6  # number of colours in the style sheet
 SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over all of them
 NUMBERED = 30  # maximum number of points that are labelled with their places
 

@@ -15,16 +15,14 @@ from urllib.parse import quote
 
 from fgvc import metrics
 from fgvc.html.render import render
-from fgvc.record import not_ranked
-from fgvc.record.console import TEST_MARKS
+from fgvc.record.badges import Badge, reason_badges
 from fgvc.record.run_page import FILE
-from fgvc.record.run_page.facts import Badge, is_warning
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines_page.heatmap import Heatmap, class_heatmap
 from fgvc.report.baselines_page.plot import Plot, plot_accuracy
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import DamagedRun, Run, fit_marks
+from fgvc.report.run_rows import DamagedRun, Run
 
 TESTS = {
     "mcnemar": "McNemar's exact test",
@@ -56,12 +54,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. representative: a line for the title. rows: ranked lines. unranked: lines that are
-    not ranked. against, controls: names of the comparisons that any row has."""
+    """A group. rows: ranked lines. unranked: lines that are not ranked. against, controls: names of
+    the comparisons that any row has."""
 
-    key: str
-    partial: bool
-    representative: Line
+    group: Group
     rows: tuple[Row, ...]
     unranked: tuple[Row, ...]
     against: tuple[str, ...]
@@ -100,7 +96,6 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         ),
         "lines": len(runs),
         "runs": sum(len(row.line.runs) for row in rows),
-        "fit_marks": fit_marks,
     }
     return render("baselines.html", facts)
 
@@ -118,9 +113,7 @@ def _section(group: Group, target: Path) -> Section:
     )
     lines = [(row.name, row.line) for row in rows]
     return Section(
-        group.key,
-        group.partial,
-        group.fitted,
+        group,
         rows,
         unranked,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
@@ -165,48 +158,13 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     if entry.identical_to is not None:
         same = "the same predicted class for every test image as in that line"
         yield Badge(f"identical to #{entry.identical_to}", same)
-    yield from _fit_badges(line)
-    if run.partial:
-        yield Badge("partial", "a partial copy of the dataset", "warn")
-    if run.subset is not None:
-        yield Badge(f"subset {run.subset}", f"dataset.subset={run.subset}: a smoke test", "warn")
-    if run.test_source in TEST_MARKS:
-        yield Badge(TEST_MARKS[run.test_source], "the dataset has no test split of its own", "warn")
-    if run.weights_kind == "random":
-        yield Badge("random weights", "the backbone was not pretrained", "warn")
-    elif is_warning(run.dataset_contamination):
-        met = f"weights: {run.backbone_contamination} data: {run.dataset_contamination}"
-        yield Badge("contamination", met)
-    if is_warning(run.dataset_label_noise):
-        yield Badge("label noise", run.dataset_label_noise)
+    yield from reason_badges(line.reasons)
+    yield from {badge.text: badge for member in line.runs for badge in member.badges}.values()
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
-    if any(member.git_dirty for member in line.runs):
-        yield Badge("uncommitted code", "the run used code that is not in the commit", "warn")
-    if run.stack_check == "skipped":
-        yield Badge("stack not validated", "runtime.stack_check=false", "warn")
     if line.repeats:
         yield Badge(
             f"repeated ×{line.repeats}", "runs with the same config, code, data and weights"
         )
-
-
-def _fit_badges(line: Line) -> Iterable[Badge]:
-    """Reasons why a line is not ranked beside plain runs."""
-    run = line.first
-    if run.overlap:
-        yield Badge(
-            f"fitted or chosen on {run.overlap} of {run.n} test images",
-            f"{not_ranked.OVERLAP.format(images=run.overlap, n=run.n)}: {not_ranked.UNRANKED}",
-            "warn",
-        )
-    if line.contradicts is not None:
-        yield Badge(
-            "other predictions", not_ranked.CONTRADICTS.format(folder=line.contradicts), "warn"
-        )
-    if run.forced:
-        yield Badge("forced resume", not_ranked.FORCED, "warn")
-    if run.debug is not None:
-        yield Badge(f"debug: {run.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
 
 
 def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -1,0 +1,185 @@
+"""A confusion matrix -> an SVG or an image that is legible with 3, 200 and 5,000 classes.
+
+Rows are the true classes, columns the predicted classes. Up to NAMED_UP_TO classes the SVG is a
+table of counts with class names. With more classes a cell can be smaller than a pixel, so every
+nonzero cell is a mark of at least MARK pixels, and the most confused pairs are listed beside.
+C classes, V nonzero cells, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fgvc.html.charts import BOTTOM, LEFT, RIGHT, Axis, Frame
+from fgvc.html.render import render
+from fgvc.untrusted.escape import visible
+
+NAMED_UP_TO = 40  # classes; more names would overlap
+PAIRS = 20  # most confused pairs that are listed
+MAX_CELLS = 20_000  # drawn
+LEVELS = (  # highest share of the true class, colour in light and in dark mode
+    (0.01, "#b0dfbb", "#2a4a7c"),
+    (0.02, "#8fd2ba", "#2a5f9e"),
+    (0.05, "#66c2be", "#2878b5"),  # one error in thirty images
+    (0.1, "#41b6c4", "#2391bf"),
+    (0.2, "#2ea0c1", "#37abc3"),
+    (0.35, "#1f87bb", "#5dc3bf"),
+    (0.5, "#2168ad", "#8ad4ba"),
+    (0.65, "#254a9c", "#b3e3b4"),
+    (0.8, "#1e2f85", "#dbf1b0"),
+    (1.0, "#081d58", "#fbfdd0"),
+)
+BOUNDS = [bound for bound, _, _ in LEVELS]
+SIDE, MARK = 640, 2.5  # pixels: of the plot with marks, of a mark at least
+TABLE, CELL = 720, (18, 40)  # pixels: of a table with many classes, of its cells
+IMAGE = 600  # pixels: side of an image with few classes
+HEADER, SWATCH, LISTED = 54, 26, 300  # pixels: height; width of a level in the legend, of the list
+LETTER, LONGEST = 6.2, 28  # pixels per letter; letters of a class name
+NOT_XML = {code: f"\\u{code:x}" for code in (0xFFFE, 0xFFFF)}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells to draw, by ascending row and column. nonzero: number of nonzero cells.
+
+    level_V: in 0..9, the larger the share of the true class the higher.
+    """
+
+    row_V: np.ndarray
+    column_V: np.ndarray
+    count_V: np.ndarray
+    level_V: np.ndarray
+    nonzero: int
+
+
+def confusion_svg(
+    matrix: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    pairs: Sequence[tuple[int, int, int]] = (),
+) -> str:
+    """The confusion matrix as an SVG document, which may also stand inside a page.
+
+    With more than MAX_CELLS nonzero cells, only those with the largest shares are drawn.
+
+    Args:
+        matrix: C rows; columns after the C-th (unreadable images) only count in the row's total.
+        title: drawn above the plot; may be empty.
+        pairs: true class, predicted class and count of the most confused pairs. A plot with marks
+            lists the first PAIRS.
+    """
+    classes = len(names)
+    cells = _cells(matrix, classes, MAX_CELLS)
+    is_table = classes <= NAMED_UP_TO
+    labels = [_label(name) for name in names] if is_table else []
+    cell = max(CELL[0], min(CELL[1], TABLE // classes)) if is_table else SIDE / classes
+    longest = max(map(_width, labels), default=0) * LETTER  # pixels
+    left, top = round(28 + longest) if is_table else LEFT, HEADER + 24 * bool(title)
+    right, bottom = round(left + cell * classes), round(top + cell * classes)
+    width = max(right, left + SWATCH * len(LEVELS) + 2 * RIGHT) + RIGHT
+    listed = () if is_table else pairs[:PAIRS]
+    frame = Frame(
+        width,
+        bottom + (round(28 + longest * 0.71) if is_table else BOTTOM),  # names at 45 degrees
+        Axis("predicted", -0.5, classes - 0.5, left, right),
+        Axis("true", classes - 0.5, -0.5, bottom, top),  # class 0 is at the top
+    )
+    digits = len(str(cells.count_V.max(initial=0)))
+    facts = {
+        "title": _label(title, int((width - left) / 8)),
+        "width": width + LISTED * bool(listed),
+        "frame": frame,
+        "cell": round(cell, 6),
+        "classes": classes,
+        "labels": labels,
+        "mark": max(1, round(MARK / cell, 3)),
+        "levels": [_draw_level(cells, level, is_table) for level in np.unique(cells.level_V)],
+        "font": round(min(11, 1.5 * cell / digits), 1),  # pixels
+        "drawn": len(cells.row_V),
+        "nonzero": cells.nonzero,
+        "bounds": [f"{100 * bound:g}" for bound in (0, *BOUNDS)],
+        "swatch": SWATCH,
+        "light": [light for _, light, _ in LEVELS],
+        "dark": [dark for _, _, dark in LEVELS],
+        "mistakes": int(matrix.sum() - np.trace(matrix)),
+        "pairs": [
+            {
+                "count": count,
+                "support": int(matrix[label].sum()),
+                "true": f"{label}  {_label(names[label])}",
+                "predicted": f"{pred}  {_label(names[pred])}",
+            }
+            for label, pred, count in listed
+        ],
+    }
+    return render("confusion.svg", facts)
+
+
+def confusion_image(matrix: np.ndarray) -> np.ndarray:
+    """The confusion matrix as an image, uint8 RGB (H, W, C), in the colours of the SVG.
+
+    A cell has at least a pixel. If there are more classes than pixels, a pixel has the colour of
+    the strongest of its cells.
+
+    Args:
+        matrix: as of `confusion_svg`.
+    """
+    classes = len(matrix)
+    cells = _cells(matrix, classes, matrix.size)
+    side = min(classes, IMAGE)
+    level_HW = np.zeros((side, side), np.uint8)  # 0: empty
+    at = (cells.row_V * side // classes, cells.column_V * side // classes)
+    np.maximum.at(level_HW, at, (cells.level_V + 1).astype(np.uint8))
+    colours = ("#ffffff", *(light for _, light, _ in LEVELS))
+    rgb_L3 = np.array([list(bytes.fromhex(colour[1:])) for colour in colours], np.uint8)
+    block = max(1, round(IMAGE / classes))
+    return rgb_L3[level_HW].repeat(block, axis=0).repeat(block, axis=1)
+
+
+def _cells(matrix: np.ndarray, classes: int, most: int) -> Cells:
+    """The nonzero cells, or the `most` cells with the largest shares of the true class."""
+    row_V, column_V = np.nonzero(matrix[:, :classes])
+    count_V = matrix[row_V, column_V]
+    share_V = count_V / matrix.sum(axis=1)[row_V]
+    # multiples of the golden ratio spread the drawn ones of equal shares over all rows
+    spread_V = np.arange(len(row_V), dtype=np.uint32) * np.uint32(2654435769)
+    drawn_V = np.sort(np.lexsort((spread_V, -share_V))[:most])
+    level_V = np.searchsorted(BOUNDS, share_V)
+    drawn = (values_V[drawn_V] for values_V in (row_V, column_V, count_V, level_V))
+    return Cells(*drawn, nonzero=len(row_V))
+
+
+def _draw_level(cells: Cells, level: int, is_table: bool) -> dict[str, object]:
+    """The cells of a level: an SVG path in units of cells, and column, row and count of each text.
+
+    In the path each cell is a line of length zero, whose square caps are the mark.
+    """
+    here_V = cells.level_V == level
+    row_V, column_V, count_V = (
+        values_V[here_V] for values_V in (cells.row_V, cells.column_V, cells.count_V)
+    )
+    moves = zip(np.diff(column_V, prepend=0), np.diff(row_V, prepend=0), strict=True)
+    texts = zip(column_V.tolist(), row_V.tolist(), count_V.tolist(), strict=True)
+    return {
+        "level": level,
+        "path": "".join(f"m{x} {y}h0" for x, y in moves),
+        "texts": list(texts) if is_table else [],
+    }
+
+
+def _label(text: str, longest: int = LONGEST) -> str:
+    """A text for a line of an SVG, cut to the width of `longest` letters."""
+    line = visible(text.replace("_", " ")).translate(NOT_XML)
+    if _width(line) <= longest:
+        return line
+    widths = itertools.accumulate(map(_width, line))
+    return line[: sum(width < longest for width in widths)].rstrip() + "…"
+
+
+def _width(text: str) -> float:
+    """Approximate width in letters; Chinese, Japanese and Korean characters are wide."""
+    return sum(2 if char >= "\u1100" else 1.3 if "A" <= char <= "Z" else 1 for char in text)
