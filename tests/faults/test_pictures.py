@@ -115,7 +115,6 @@ def doors(file: Path) -> dict[str, Callable[[], object]]:
         "pixels_of": lambda: pixels_of(file),
         "rescale": lambda: rescale.rescale(file, file.with_suffix(".png"), 0, 1),
         "overlay": lambda: album.overlay(file),
-        "whole": lambda: album.whole(file),
     }
 
 
