@@ -109,7 +109,8 @@ def test_the_confusion_matrix_is_an_image_with_a_pixel_per_cell(events, test_pre
     (event,) = events.Images("confusion/test")
     with Image.open(io.BytesIO(event.encoded_image_string)) as image:
         pixels_HWC = np.asarray(image.convert("RGB"))
-    matrix = metrics.tally(*(test_predictions[name].to_numpy() for name in ("pred", "label")), 6)
+    pred_N, label_N = (test_predictions[name].to_numpy() for name in ("pred", "label"))
+    matrix = metrics.tally(pred_N, label_N, 6)
     np.testing.assert_array_equal(pixels_HWC, confusion_image(matrix))
 
 
