@@ -13,6 +13,9 @@ import fgvc.config.named_sweep  # noqa: F401
 from fgvc.parallel import signals
 
 LOADED = (  # by name: nothing here uses them
+    "fgvc.record.confusion_plot",
+    "fgvc.record.fiftyone.dataset",
+    "fgvc.record.run_page",
     "fgvc.task.probe",
     "fgvc.task.train",
     "jinja2",

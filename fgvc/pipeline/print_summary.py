@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fgvc.config.schema import Config
 from fgvc.html.formats import interval, number, percent
 from fgvc.pipeline import localization
-from fgvc.pipeline.experiment import Experiment
 from fgvc.record import console
 from fgvc.record.comparability import Comparability
 from fgvc.record.not_ranked import reasons
+from fgvc.types import Dataset
 
 
-def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Path) -> None:
+def print_summary(
+    conf: Config, dataset: Dataset, stack_check: str, record: Mapping[str, Any], folder: Path
+) -> None:
     """Print the numbers of a run, the notes on them, its cost and its folder.
 
     Args:
-        record: as in metrics.json. folder: of the sealed run.
+        stack_check: as in the environment stamp. record: as in metrics.json.
+        folder: of the sealed run.
     """
     splits = [name for name in ("val", "test") if name in record]
     if (reads := record["test_reads"]) > 1:
@@ -26,7 +30,7 @@ def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Pat
             f"note: the test split was read {reads} times: an earlier process of this run stopped "
             "before its record was whole"
         )
-    if experiment.stack_check == "skipped":
+    if stack_check == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(interval(record[name]) for name in splits)]]
     rows.append(["top-5", *(percent(record[name]["top5"]) for name in splits)])
@@ -35,7 +39,7 @@ def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Pat
     rows.append(["calibration error", *(percent(record[name]["ece"]) for name in splits)])
     rows.append(["loss (nats)", *(number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
-    console.table(_title(experiment), ["%", *splits], rows)
+    console.table(_title(conf, dataset), ["%", *splits], rows)
     for note in record["notes"]:
         console.say(f"note: {note}")
     for name in splits:
@@ -45,19 +49,18 @@ def print_summary(experiment: Experiment, record: Mapping[str, Any], folder: Pat
         console.say(f"note: {reason.sentence}")
     localization.print_localization(record)
     console.say(_cost_line(record["cost"]))
-    console.provenance(experiment.dataset.name, experiment.dataset.card)
+    console.provenance(dataset.name, dataset.card)
     console.say(f"record: {folder}")
 
 
-def _title(experiment: Experiment) -> str:
-    conf, dataset = experiment.conf, experiment.dataset
+def _title(conf: Config, dataset: Dataset) -> str:
     weights_note = "" if conf.backbone.pretrained else ", random weights"
     partial = ", PARTIAL COPY" if dataset.partial else ""
     subset = f", SUBSET {dataset.subset['name']}" if dataset.subset else ""
     return (
         f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
         f"{conf.resolution.side} px · "
-        f"{dataset.name} ({experiment.num_classes} classes{partial}{subset}"
+        f"{dataset.name} ({len(dataset.labelmap)} classes{partial}{subset}"
         f"{console.test_mark(dataset.test_source)})"
     )
 

@@ -59,7 +59,7 @@ def write_run(
     )
     write_record(record, WRITERS if writers is None else writers)
     folder = run.seal(conf.runtime.retention_days)
-    print_summary(experiment, numbers, folder)
+    print_summary(conf, experiment.dataset, experiment.stack_check, numbers, folder)
     return folder
 
 

@@ -6,22 +6,20 @@ import json
 import re
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from fgvc.pipeline.experiment import Experiment
+from fgvc.config.compose import typed
 from fgvc.pipeline.print_summary import print_summary
 from fgvc.pipeline.rederive import render_page
 from fgvc.record import checkpoint
 from fgvc.report import model_card
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
+from fgvc.types import Dataset, LabelMap, Manifest, Split
 from fgvc.untrusted.escape import markdown
-from tests.narrow import not_none
 
 PAGES = ("run page", "baselines page")
 DIGEST = "abcdef01" * 8
@@ -98,16 +96,16 @@ def outputs_of(output_root, capsys, monkeypatch):
 
     def outputs(folder: Path) -> dict[str, str]:
         config = OmegaConf.load(folder / "config.yaml")
-        shown = cast(dict[str, Any], OmegaConf.to_container(config))
+        shown = OmegaConf.to_container(config)
+        assert isinstance(config, DictConfig)
+        assert isinstance(shown, dict)
         numbers = json.loads((folder / "metrics.json").read_text())
         _, facts, checkpoint_id = checkpoint.read(folder)
-        dataset = SimpleNamespace(
-            name="synthetic", partial=False, subset=None, test_source="own", card={}
-        )
-        facts_of = {"conf": config, "dataset": dataset, "num_classes": 6, "stack_check": "passed"}
-        experiment = cast(Experiment, SimpleNamespace(**facts_of))
+        labelmap, none_N = LabelMap(("1", "2"), ("A", "B")), np.empty(0, np.int64)
+        manifest = Manifest(folder, (), none_N, none_N.astype(np.uint8), ())
+        dataset = Dataset("synthetic", manifest, labelmap, Split(none_N, none_N, none_N))
         texts = {
-            "run page": render_page(folder, shown),
+            "run page": render_page(folder, {str(key): value for key, value in shown.items()}),
             "model card": model_card.render_model_card(
                 folder,
                 facts,
@@ -118,7 +116,7 @@ def outputs_of(output_root, capsys, monkeypatch):
             ),
         }
         printed()
-        print_summary(experiment, numbers, folder)
+        print_summary(typed(config), dataset, "validated", numbers, folder)
         texts["run summary"] = printed()
         print_table(write_baselines(output_root, output_root))
         texts["terminal table"] = printed()
@@ -156,7 +154,8 @@ def test_every_output_states_the_reason_in_the_same_words(
 def test_a_plain_run_has_no_reason_in_any_output(forge, outputs_of):
     outputs = outputs_of(forge("plain"))
     for name, output in outputs.items():
-        for _, badge, text, _ in (map(str, case.values) for case in CASES):
+        for _, badge, text, _ in (case.values for case in CASES):
+            assert isinstance(badge, str)
             assert markdown(text) not in output, name
             assert not any(badge in own for own in titles(output)), name
 
@@ -187,7 +186,8 @@ def test_every_reason_of_a_line_is_stated_also_if_only_another_seed_has_it(forge
     (group,) = build_table(output_root.glob("*/*/*")).groups
     by_run = {line.first.run_id: line for line in group.unranked}
     assert by_run["first"].why_unranked == "7 of the 60 test images fitted or chose the head"
-    why = not_none(by_run["eval"].why_unranked)
+    why = by_run["eval"].why_unranked
+    assert why is not None
     assert why.startswith("7 of the 60 test images fitted or chose the head; ")
     assert "second/" in why
     write_baselines(output_root, output_root)

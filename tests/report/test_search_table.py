@@ -15,7 +15,7 @@ KEYS = {"task.learning_rate": "tag(log,interval(1e-4,1e-1))", "task.drop_path": 
 
 
 def trial(number: int, top1: float | None = None, error: str | None = None) -> dict:
-    row = {"number": number, "values": {"task.learning_rate": 10.0**-number, "task.drop_path": 0.2}}
+    row = {"number": number, "values": {"task.learning_rate": 1.23456 / 10**number, "task.drop_path": 0.2}}
     if top1 is None:
         return {**row, "state": "failed", "error": error}
     numbers = {"top1": top1, "loss": 1 - top1, "n": 50, "epoch": 3, "seconds": 12.0}
@@ -41,9 +41,9 @@ def rows_of(text: str) -> list[list[str]]:
 def test_the_page_lists_every_trial_and_marks_the_best(tmp_path):
     text, _ = written(tmp_path, [trial(0, 0.5), trial(1, 0.75), trial(2, error="the loss is nan")])
     assert rows_of(text) == [
-        ["1", "1.0", "0.2", "50.0", "0.500", "3", "12.0 s", ""],
-        ["2", "0.1", "0.2", "75.0", "0.250", "3", "12.0 s", "best"],
-        ["3", "0.01", "0.2", "–", "–", "–", "–", "failed the loss is nan"],
+        ["1", "1.23", "0.2", "50.0", "0.500", "3", "12.0 s", ""],
+        ["2", "0.123", "0.2", "75.0", "0.250", "3", "12.0 s", "best"],
+        ["3", "0.0123", "0.2", "–", "–", "–", "–", "failed the loss is nan"],
     ]
     assert "experiment=multirun/s/best.yaml" in text
     assert "3 of 9 trials" in text
