@@ -15,7 +15,8 @@ KEYS = {"task.learning_rate": "tag(log,interval(1e-4,1e-1))", "task.drop_path": 
 
 
 def trial(number: int, top1: float | None = None, error: str | None = None) -> dict:
-    row = {"number": number, "values": {"task.learning_rate": 1.23456 / 10**number, "task.drop_path": 0.2}}
+    values = {"task.learning_rate": 1.23456 / 10**number, "task.drop_path": 0.2}
+    row = {"number": number, "values": values}
     if top1 is None:
         return {**row, "state": "failed", "error": error}
     numbers = {"top1": top1, "loss": 1 - top1, "n": 50, "epoch": 3, "seconds": 12.0}
