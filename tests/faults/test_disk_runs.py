@@ -23,8 +23,13 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
 @pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("most", "warm", "victim"),
-    [(40_000, False, ".safetensors"), (7_000, True, "predictions.parquet")],
-    ids=["features", "record"],
+    [
+        (40_000, False, ".safetensors"),
+        (7_000, True, "ckpt.bin"),
+        (12_000, True, "metrics.json"),
+        (30_000, True, "in-progress/tb/events"),
+    ],
+    ids=["features", "checkpoint", "numbers", "TensorBoard"],
 )
 def test_disk_full(start_job, tmp_path, most, warm, victim):
     """A file that cannot grow: the line names it and the bytes, what is there stays, exit 1."""
