@@ -45,7 +45,7 @@ def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
     """The jobs of a recorded command.
 
     Raises:
-        NotHereError: it cannot be composed, or is the command of a search.
+        CannotComposeError: it cannot be composed, or is the command of a search.
     """
     try:
         return [_compose(job, run_id) for job in _jobs(words)]
@@ -87,7 +87,7 @@ def render_page(folder: Path, shown: dict[str, Any]) -> str:
     """Render report.html of a sealed run folder, with the images of its existing page.
 
     Raises:
-        NotHereError: config.yaml is not a config of this code.
+        CannotComposeError: config.yaml is not a config of this code.
     """
     conf, metadata = _config(shown), checkpoint.read(folder)[1]
     env, plain = (read_json(folder, name) for name in ("env_stamp.json", "config.canonical.json"))
