@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 import numpy as np
+import torch
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import chosen_checkpoint
@@ -47,13 +48,17 @@ class DatasetImages:
     def pixels(self, path: str) -> np.ndarray | None:
         """A test image upright, cropped where dataset.box_crop is set; uint8 RGB (H, W, 3)."""
         try:
-            data = untrusted.read_bytes(self._manifest.root / path, untrusted.IMAGE)
-            pixels_CHW = decode(data, path, self._manifest.max_pixels)
+            pixels_CHW = self._decode(path)
         except (OSError, ImageError):
             return None
         if (cut_N4 := self._manifest.cut_N4) is not None:
             pixels_CHW = crop_to_box(pixels_CHW, cut_N4[self._row[path]].tolist())
         return pixels_CHW.permute(1, 2, 0).numpy()
+
+    def _decode(self, path: str) -> torch.Tensor:
+        """The whole image, uint8 RGB (C, H, W)."""
+        data = untrusted.read_bytes(self._manifest.root / path, untrusted.IMAGE)
+        return decode(data, path, self._manifest.max_pixels)
 
     def network_views(self, row_N: np.ndarray) -> Iterable[Batch]:
         """One batch of all rows."""
@@ -85,9 +90,8 @@ class DatasetImages:
         for number, index in enumerate(even_M.round().astype(int).tolist()):
             row = int(maps.row_N[index])
             path = manifest.path[row]
-            data = untrusted.read_bytes(manifest.root / path, untrusted.IMAGE)
             overlay = draw_overlay(
-                decode(data, path, manifest.max_pixels),
+                self._decode(path),
                 conf,
                 self._overlay_title(row),
                 maps.index_NK[index],

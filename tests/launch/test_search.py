@@ -43,7 +43,7 @@ ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}  
 class SearchRun:
     """A search in folders of its own: starts it, or another command, and reads its records.
 
-    first: the rows before the second start, of which `code` and `out` are.
+    first: the rows before the second start. code, out: exit code and output of the second start.
     """
 
     first: list[dict]
@@ -117,6 +117,10 @@ def test_every_trial_is_listed_and_the_best_on_validation_wins(search):
     done = [row for row in rows if row["state"] == "done"]
     best = max(done, key=lambda row: (row["top1"], -row["loss"]))
     assert search.record()["best"] == best["number"]
+    page = (search.multirun / "search.html").read_text(encoding="utf-8")
+    assert "4 of 4 trials" in page
+    assert page.count('<span class="badge good">best</span>') == 1
+    assert page.count('<span class="badge warn">failed</span>') == len(rows) - len(done)
     (start,) = [place for place, line in enumerate(search.out) if line.startswith("4 trials on")]
     table = [line for line in search.out[start:] if line.startswith(("│", "┃", "┏"))]
     assert max(map(len, table)) <= 80
