@@ -42,7 +42,6 @@ from fgvc.types import Preempted, UserError
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
 
-WINNER = "best.yaml"  # the best trial as an experiment
 HYDRA_RESULTS = "optimization_results.yaml"  # written by the sweeper; search.json replaces it
 NOT_OF_A_RUN = ("runtime.run_id", "runtime.resume", "runtime.stop_before_test", "runtime.dry_run")
 
@@ -131,14 +130,13 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
         "best": best and best["number"],
         "trials": rows,
     }
-    winner = None if best is None else shell.fgvc(shell.override("experiment", folder / WINNER))
-    report.write_search(folder, record, best, winner)
+    report.write_search(folder, record, best)
     report.print_trials(rows, list(search.space), search.select, best)
     if stopped:
         command = f"the same command with runtime.run_id={run_id} resumes the search"
         console.say(f"stopped with {len(rows)} of {search.trials} trials: {command}")
-    if best is not None and winner is not None:
-        _write_winner(conf, folder, record, best, winner)
+    if best is not None:
+        _write_winner(conf, folder, record, best)
         _remove_states_of_losers(conf, rows, best)
     console.say(f"search: {folder / 'search.html'}")
     return PREEMPTED if stopped else FAILED if best is None else 0
@@ -183,9 +181,10 @@ def _choices(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_winner(
-    conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any], command: str
+    conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any]
 ) -> None:
     """Write the best trial as an experiment, and print the command that runs it."""
+    command = shell.fgvc(shell.override("experiment", folder / report.WINNER))
     trial = f"trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}"
     comment = [
         f"The best of {len(record['trials'])} trials of search {record['run_id']}: "
@@ -193,7 +192,9 @@ def _write_winner(
         f"  {command}",
     ]
     choices = best["choices"]
-    atomic.write_text(folder / WINNER, experiment_text(choices["axes"], choices["values"], comment))
+    atomic.write_text(
+        folder / report.WINNER, experiment_text(choices["axes"], choices["values"], comment)
+    )
     console.say(f"winner: {command}")
     console.say(
         f"it reads test once; with runtime.run_id={conf.runtime.run_id} it resumes from its trial, "

@@ -12,9 +12,11 @@ from fgvc.html.formats import number, percent
 from fgvc.html.render import render
 from fgvc.record import console, privacy
 from fgvc.store import atomic
+from fgvc.untrusted import shell
 
 DONE, STOPPED = "done", "stopped"
 WIDTH = 80
+WINNER = "best.yaml"  # the best trial as an experiment
 Row = Mapping[str, Any]
 
 
@@ -46,21 +48,23 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def write_search(target: Path, record: Row, best: Row | None, winner: str | None) -> None:
+def write_search(target: Path, record: Row, best: Row | None) -> None:
     """Write search.json and search.html into `target`, each atomically.
 
     Args:
         record: the content of search.json.
-        winner: the command that runs the best trial and reads test.
+        best: its best trial, which WINNER beside the page holds.
     """
     atomic.write_json(target / "search.json", record)
     errors = [privacy.without_user_paths(row["error"] or "") for row in record["trials"]]
+    place = f"/{record['run_id']}/{WINNER}"
+    words = [*shell.PROGRAM, shell.variable("experiment", "MULTIRUN_ROOT", place)]
     facts = {
         "record": record,
         "trials": list(zip(record["trials"], errors, strict=True)),
         "best": best,
         "names": short_names(list(record["space"])),
-        "winner": winner and privacy.portable_command(winner),
+        "winner": " ".join(words),
         "chart": _trial_chart(record["trials"], record["select"]),
     }
     atomic.write_text(target / "search.html", render("search.html", facts))
