@@ -25,8 +25,7 @@ def main() -> int:
     """Follow rank 0 to the end; returns this rank's exit code."""
     # rank 0 decides when all ranks stop: a signal to every process must not end this one first.
     # SIGTERM does so until there is a job: torchrun ends this way a rank that waits in vain
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore([signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
     from fgvc.learn.train import NonFinite
     from fgvc.parallel.process_group import is_lost_peer, join_group
     from fgvc.types import Preempted, UserError
@@ -59,7 +58,7 @@ def _follow(group: ProcessGroup) -> None:
         return
     # rank 0 has checked only its own machine
     check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), setup.conf.runtime.device)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 decides when to stop
+    signals.ignore()  # from now on rank 0 decides when to stop
     finetune = Finetune(setup, group, set_up_process(setup.conf))
     finetune.run(None, lambda: False)
     finetune.evaluate(None)

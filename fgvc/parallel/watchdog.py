@@ -2,7 +2,7 @@
 
 Python runs signal handlers in the main thread between two bytecode instructions, and thus never
 while this thread waits in a collective call. The number of a signal is written to a pipe at once
-(signal.set_wakeup_fd), and a thread that reads the pipe ends the process if the wait continues.
+(signals.copied_to), and a thread that reads the pipe ends the process if the wait continues.
 States on disk are written whole or not at all, so the last state remains valid.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fgvc.exit_codes import PREEMPTED
+from fgvc.parallel import signals
 from fgvc.parallel.signals import STOP_SIGNALS, second_signal_handler
 
 FACTOR = 3.0  # longest wait allowed after a signal, in multiples of the longest wait so far
@@ -105,13 +106,12 @@ class Watchdog:
             return
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         thread = threading.Thread(target=self._watch, args=(read_end,), daemon=True)
         thread.start()
         try:
-            yield
+            with signals.copied_to(write_end):
+                yield
         finally:
-            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
             os.write(write_end, CLOSED)
             thread.join()
             os.close(write_end)
@@ -156,7 +156,3 @@ def describe_resume(state_saved: bool | None) -> str:
         return "no state was saved yet: the same command starts from the first step"
     unsure = ", if any" if state_saved is None else ""
     return f"the same command with this runtime.run_id resumes from the last state{unsure}"
-
-
-# a forked loader process must not write its own signals into the pipe of its parent
-os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
