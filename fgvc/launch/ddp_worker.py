@@ -1,4 +1,6 @@
-"""A rank other than 0 -> the same training steps as rank 0, nothing written.
+"""A rank other than 0 -> what rank 0 requests: training steps or shards of features.
+
+It writes no files, and never reads the command line.
 
 It is started by torchrun through the entrypoint, or by rank 0 as `python -m fgvc.launch.ddp_worker`
 with a socket to rank 0 as standard input.
@@ -48,20 +50,15 @@ def main() -> int:
 
 
 def _follow(group: ProcessGroup) -> None:
-    """Train and evaluate the same steps as rank 0."""
+    """Do what rank 0 requests, to the end."""
     from fgvc.parallel.device import check_gpu_count
-    from fgvc.pipeline.determinism import set_up_process
-    from fgvc.pipeline.finetune import Finetune
 
-    setup = group.broadcast(None)
+    setup = group.request()  # FinetuneSetup or ExtractionSetup; None: nothing is left to compute
     if setup is None:
         return
-    # rank 0 has checked only its own machine
-    check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), setup.conf.runtime.device)
+    check_gpu_count(group.local_size, setup.conf.runtime.device)  # rank 0 has checked its machine
     signals.ignore()  # from now on rank 0 decides when to stop
-    finetune = Finetune(setup, group, set_up_process(setup.conf))
-    finetune.run(None, lambda: False)
-    finetune.evaluate(None)
+    setup.follow(group)
 
 
 def _attach_to_parent() -> None:
@@ -77,7 +74,8 @@ def _attach_to_parent() -> None:
         os._exit(FAILED)
 
     threading.Thread(target=watch, daemon=True).start()
-    import fgvc.pipeline.finetune  # noqa: F401 - the slow import, before the report
+    import fgvc.pipeline.finetune
+    import fgvc.pipeline.rank_extraction  # noqa: F401
 
     parent_socket.sendall(b".")
 
