@@ -52,13 +52,20 @@ def main() -> int:
 def _follow(group: ProcessGroup) -> None:
     """Do what rank 0 requests, to the end."""
     from fgvc.parallel.device import check_gpu_count
+    from fgvc.pipeline.determinism import set_up_process
+    from fgvc.pipeline.finetune import Finetune, FinetuneSetup
 
     setup = group.request()  # FinetuneSetup or ExtractionSetup; None: nothing is left to compute
     if setup is None:
         return
     check_gpu_count(group.local_size, setup.conf.runtime.device)  # rank 0 has checked its machine
     signals.ignore()  # from now on rank 0 decides when to stop
-    setup.follow(group)
+    if not isinstance(setup, FinetuneSetup):
+        setup.follow(group)
+        return
+    finetune = Finetune(setup, group, set_up_process(setup.conf))
+    finetune.run(None, lambda: False)
+    finetune.evaluate(None)
 
 
 def _attach_to_parent() -> None:

@@ -166,9 +166,13 @@ def join_group(
             ranks.enter_context(group.monitor.ending_on_error())
 
         group = ProcessGroup(0, nproc, f"runtime.nproc={nproc}", watchdog, nproc, start)
-        if not lazy:
-            group.start()
-        yield group
+        try:
+            if not lazy:
+                group.start()
+            yield group
+        finally:
+            # no reference remains: a forked process that collected it would wait for its threads
+            group.requests = None
 
 
 def _check_store() -> None:
@@ -224,13 +228,18 @@ def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
     with _run_watchdog(watchdog) as waiting:
         with waiting():
             dist.init_process_group(backend, timeout=TIMEOUT)
-            requests = dist.new_group(timeout=IDLE_TIMEOUT, backend="gloo")
-        assert isinstance(requests, dist.ProcessGroup)
         try:
-            yield requests
+            yield _new_request_group(waiting)
         finally:
             with waiting():
                 dist.destroy_process_group()
+
+
+def _new_request_group(waiting: Callable[[], AbstractContextManager[None]]) -> dist.ProcessGroup:
+    with waiting():
+        group = dist.new_group(timeout=IDLE_TIMEOUT, backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 @contextmanager

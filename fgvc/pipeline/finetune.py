@@ -28,7 +28,6 @@ from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.pipeline import resumed_epochs
 from fgvc.pipeline.build_model import build_model
-from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.inference import InferenceResults, classify, concat_results
 from fgvc.pipeline.training_data import TrainingData
 from fgvc.types import (
@@ -56,12 +55,6 @@ class FinetuneSetup:
     source: WeightsSource
     text_CD: Tensor | None = None
     state: dict[str, Any] | None = None
-
-    def follow(self, group: ProcessGroup) -> None:
-        """Train and evaluate the same steps as rank 0."""
-        finetune = Finetune(self, group, set_up_process(self.conf))
-        finetune.run(None, lambda: False)
-        finetune.evaluate(None)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def test_ranks_start_with_the_first_request_serve_all_requests_and_end(work, mon
         assert [rank for _, rank in first] == ["1", "2"]
         assert ask(group, "pid") == first
         assert not any(has_ended(pid) for pid, _ in first)
+        torch_group = weakref.ref(group.requests)
         group.request(None)
+    assert torch_group() is None  # a forked process must not collect it
     assert all(has_ended(pid) for pid, _ in first)
     assert dict(os.environ) == environment
 
