@@ -241,18 +241,14 @@ def _refuse_secrets(arguments: Sequence[str]) -> None:
 
 
 def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:
-    """Refuse torchrun for anything but one training: its other ranks would wait for ever."""
+    """Refuse torchrun for a sweep or a task of one process: its other ranks would wait for ever."""
     world_size = os.environ.get("WORLD_SIZE", "1")
     if world_size == "1":
         return
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={world_size} and no torchrun")
-    if (task := jobs[0].conf.task.name) != "train":
-        nproc = f", with runtime.nproc={world_size} for its features"
-        raise ConfigError(
-            f"task={task} runs as one process: start it without torchrun"
-            + (nproc if task in EXTRACTING_TASKS else "")
-        )
+    if (task := jobs[0].conf.task.name) not in ("train", *EXTRACTING_TASKS):
+        raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import traceback
 import weakref
 from collections.abc import Iterator, Sequence
@@ -278,10 +277,7 @@ def _ignore_signals(worker: int) -> None:
     """Leave signals that reach every process of a job (of a cluster, or Ctrl-C) to the main
     process. The worker ignores the first SIGTERM; the second ends it, so that it can be stopped.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signals.unblock()  # signals were blocked before this process started
+    signals.ignore_first_sigterm()  # they were blocked before this process started
 
 
 def _next_batch(results: Iterator[Batch | _Fatal], path: str, size_key: str) -> Batch | _Fatal:

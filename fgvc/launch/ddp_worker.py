@@ -1,4 +1,6 @@
-"""A rank other than 0 -> the same training steps as rank 0, nothing written.
+"""A rank other than 0 -> what rank 0 requests: training steps or shards of features.
+
+It writes no files, and never reads the command line.
 
 It is started by torchrun through the entrypoint, or by rank 0 as `python -m fgvc.launch.ddp_worker`
 with a socket to rank 0 as standard input.
@@ -25,8 +27,7 @@ def main() -> int:
     """Follow rank 0 to the end; returns this rank's exit code."""
     # rank 0 decides when all ranks stop: a signal to every process must not end this one first.
     # SIGTERM does so until there is a job: torchrun ends this way a rank that waits in vain
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore([signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
     from fgvc.learn.train import NonFinite
     from fgvc.parallel.process_group import is_lost_peer, join_group
     from fgvc.types import Preempted, UserError
@@ -49,17 +50,19 @@ def main() -> int:
 
 
 def _follow(group: ProcessGroup) -> None:
-    """Train and evaluate the same steps as rank 0."""
+    """Do what rank 0 requests, to the end."""
     from fgvc.parallel.device import check_gpu_count
     from fgvc.pipeline.determinism import set_up_process
-    from fgvc.pipeline.finetune import Finetune
+    from fgvc.pipeline.finetune import Finetune, FinetuneSetup
 
-    setup = group.broadcast(None)
+    setup = group.request()  # FinetuneSetup or ExtractionSetup; None: nothing is left to compute
     if setup is None:
         return
-    # rank 0 has checked only its own machine
-    check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), setup.conf.runtime.device)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 decides when to stop
+    check_gpu_count(group.local_size, setup.conf.runtime.device)  # rank 0 has checked its machine
+    signals.ignore()  # from now on rank 0 decides when to stop
+    if not isinstance(setup, FinetuneSetup):
+        setup.follow(group)
+        return
     finetune = Finetune(setup, group, set_up_process(setup.conf))
     finetune.run(None, lambda: False)
     finetune.evaluate(None)
@@ -78,7 +81,8 @@ def _attach_to_parent() -> None:
         os._exit(FAILED)
 
     threading.Thread(target=watch, daemon=True).start()
-    import fgvc.pipeline.finetune  # noqa: F401 - the slow import, before the report
+    import fgvc.pipeline.finetune
+    import fgvc.pipeline.rank_extraction  # noqa: F401
 
     parent_socket.sendall(b".")
 

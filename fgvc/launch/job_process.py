@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection, reduction
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -82,19 +81,11 @@ def forward_signals() -> Iterator[None]:
     """During the block, count stop signals and pass them on to the running job."""
     global _stop_signals
     _stop_signals = 0
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(_handle):
         yield
-        return
-    handlers = {number: signal.signal(number, _handle) for number in signals.STOP_SIGNALS}
-    try:
-        signals.unblock()  # the parent of this process may have blocked them
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, forward: Callable[[], None]) -> None:
     global _stop_signals
     _stop_signals += 1
     if _stop_signals > 2:  # the sweep waits for something other than the job
@@ -183,8 +174,7 @@ def _main(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for number in signals.CLUSTER_SIGNALS:  # blocked until the job has its own handlers
-        signal.signal(number, signal.SIG_DFL)
+    signals.default(signals.CLUSTER_SIGNALS)  # blocked until the job has its own handlers
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
         result = run_job(cfg, overrides, command)

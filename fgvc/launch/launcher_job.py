@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from omegaconf import DictConfig
 
@@ -54,7 +53,7 @@ class LauncherJob:
             os.environ.pop(CUDA, None)
         if self.devices:
             os.environ[CUDA] = self.devices
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # between two jobs, only the sweep responds
+        signals.ignore([signal.SIGINT])  # between two jobs, only the sweep responds
         requeue = {number: signal.getsignal(number) for number in signals.CLUSTER_SIGNALS}
         with forward_signals(), _forward_first() as received, _watch(self.folder / STOP):
             value = self.run_job(cfg)
@@ -74,21 +73,14 @@ class LauncherJob:
 def _forward_first() -> Iterator[list[int]]:
     """Pass on the first stop signal of any kind; yields the list of those received."""
     received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
-    forward = handlers[signal.SIGTERM]
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, forward: Callable[[], None]) -> None:
         received.append(number)
-        if len(received) == 1 and callable(forward):
-            forward(number, frame)
+        if len(received) == 1:
+            forward()
 
-    for number in signals.STOP_SIGNALS:
-        signal.signal(number, handle)
-    try:
+    with signals.handled(handle):
         yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

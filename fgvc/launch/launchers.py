@@ -10,13 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -38,7 +36,7 @@ from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch import slurm_queue
 from fgvc.launch.job_process import KILLED, stop_signals
 from fgvc.launch.launcher_job import CUDA, STOP, LauncherJob
-from fgvc.parallel.signals import STOP_SIGNALS
+from fgvc.parallel import signals
 from fgvc.record.run_dir import now
 from fgvc.report.sweep_table import Row, read_row, write_row
 from fgvc.store import atomic
@@ -184,26 +182,17 @@ def install() -> None:
 def _stop_file(folder: Path) -> Iterator[None]:
     """The first signal writes the workers' stop file; the second raises KeyboardInterrupt."""
     (folder / STOP).unlink(missing_ok=True)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        handler = handlers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+    def handle(number: int, forward: Callable[[], None]) -> None:
+        forward()
         if stop_signals() > 1:
             raise KeyboardInterrupt
         atomic.write_text(folder / STOP, "asked to stop\n")
 
-    for number in STOP_SIGNALS:
-        signal.signal(number, handle)
     try:
-        yield
+        with signals.handled(handle):
+            yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         (folder / STOP).unlink(missing_ok=True)
 
 
@@ -241,11 +230,8 @@ def _submit(
     executor: submitit.LocalExecutor, launcher: LocalLauncher, call: tuple[Any, ...]
 ) -> submitit.Job:
     """Start a local job that ignores the terminal's Ctrl-C: the sweep stops it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the new process inherits this
-    try:
+    with signals.ignored([signal.SIGINT]):
         return executor.submit(launcher, *call)
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _has_result(job: submitit.Job) -> bool:

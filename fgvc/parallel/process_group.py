@@ -1,8 +1,8 @@
 """The processes of one job -> a process group with rank, size and collective calls.
 
-Rank 0 composes the config and writes the record. The other ranks receive the job by broadcast and
-never read the command line. torchrun starts all ranks (`torchrun --nproc-per-node N -m fgvc.run`),
-or the process of the user becomes rank 0 and starts the others (`runtime.nproc=N`).
+Rank 0 composes the config and writes files. The other ranks receive requests by broadcast and never
+read the command line. torchrun starts all ranks (`torchrun --nproc-per-node N -m fgvc.run`), or the
+process of the user becomes rank 0 and starts the others (`runtime.nproc=N`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,20 +28,29 @@ from fgvc.parallel.watchdog import Watchdog, describe_resume
 from fgvc.types import UserError
 
 TIMEOUT = datetime.timedelta(hours=1)  # of a collective call; others may be evaluating
+IDLE_TIMEOUT = datetime.timedelta(days=7)  # of a wait for a request; rank 0 may be fitting a head
+POLL = 0.02  # seconds between two checks whether the other ranks have arrived
 CONNECT_TIMEOUT = 60.0  # seconds for a connection to another machine
 GRACE = 10.0  # seconds the other ranks have to end after one has died
 LOST_PEER = ("connection closed", "connection reset", "broken pipe")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ProcessGroup:
-    """This process among the ranks of a job. launch: how the ranks were started, for the stamp.
-    watchdog: on rank 0 of several ranks; otherwise None."""
+    """This process among the ranks of a job.
+
+    launch: how the ranks were started, for the stamp. watchdog: of rank 0 of several ranks.
+    local_size: ranks on this machine. start: starts and connects the ranks.
+    """
 
     rank: int
     size: int
     launch: str
     watchdog: Watchdog | None = None
+    local_size: int = 1
+    start: Callable[[], None] = lambda: None
+    monitor: RankMonitor | None = None  # of the ranks that this process has started
+    requests: dist.ProcessGroup | None = None  # None: the ranks are not connected
 
     @property
     def is_main(self) -> bool:
@@ -54,6 +63,17 @@ class ProcessGroup:
             typical: whether later waits may take as long as this one.
         """
         return nullcontext() if self.watchdog is None else self.watchdog.waiting(typical)
+
+    def request(self, value: Any = None) -> Any:
+        """Rank 0's request, on every rank; starts the ranks. They may wait for days."""
+        if self.size == 1:
+            return value
+        if self.requests is None:
+            self.start()
+        values = [value]
+        with self.waiting(typical=False):
+            dist.broadcast_object_list(values, src=0, group=self.requests)
+        return values[0]
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -73,6 +93,23 @@ class ProcessGroup:
             dist.gather_object(value, values, dst=0)
         return values or []
 
+    def barrier(self) -> None:
+        """Wait for all ranks; unlike in other collective calls, signals are handled meanwhile."""
+        work = dist.all_reduce(torch.zeros(1), async_op=True)
+        assert work is not None
+        while not work.is_completed():
+            time.sleep(POLL)
+        work.wait()
+
+    def check(self) -> None:
+        """Raise an error if a rank that this process has started is lost, without waiting for it.
+
+        Raises:
+            RuntimeError: which `join_group` replaces by an error that names the rank.
+        """
+        if self.monitor is not None and self.monitor.lost:
+            raise RuntimeError("a rank has ended")
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank; the same result on every rank."""
         if self.size == 1:
@@ -87,12 +124,17 @@ SINGLE_PROCESS = ProcessGroup(0, 1, "one process")
 
 
 @contextmanager
-def join_group(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[ProcessGroup]:
+def join_group(
+    nproc: int, device: str = "cpu", grace: float = 0.0, lazy: bool = False
+) -> Iterator[ProcessGroup]:
     """The process group of this job; starts the other ranks if `runtime.nproc` is above 1.
+
+    If the block raises, the ranks that this process has started end at once.
 
     Args:
         device: `runtime.device`, to check that every rank has a GPU of its own.
         grace: `runtime.stop_grace`, of rank 0's watchdog.
+        lazy: start the ranks with the first request. Ranks of torchrun are connected at once.
 
     Raises:
         UserError: torchrun and another runtime.nproc, too few GPUs, or a rank died.
@@ -101,21 +143,36 @@ def join_group(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[
     if size > 1:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
-        check_gpu_count(int(os.environ["LOCAL_WORLD_SIZE"]), device)
+        local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+        check_gpu_count(local_size, device)
         _check_store()
         rank, nodes = int(os.environ["RANK"]), os.environ["GROUP_WORLD_SIZE"]
         launch = f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
         watchdog = Watchdog(grace) if rank == 0 else None
-        with _report_lost_rank(size, watchdog), _init_group(watchdog):
-            yield ProcessGroup(rank, size, launch, watchdog)
+        with _report_lost_rank(size, watchdog), _init_group(watchdog) as requests:
+            yield ProcessGroup(rank, size, launch, watchdog, local_size, requests=requests)
         return
     if nproc == 1:
         yield SINGLE_PROCESS
         return
     check_gpu_count(nproc, device)
     watchdog = Watchdog(grace)
-    with _start_ranks(nproc, watchdog), _init_group(watchdog):
-        yield ProcessGroup(0, nproc, f"runtime.nproc={nproc}", watchdog)
+    with ExitStack() as ranks:
+
+        def start() -> None:
+            group.monitor = ranks.enter_context(_start_ranks(nproc, watchdog))
+            group.requests = ranks.enter_context(_init_group(watchdog))
+            # before the group ends, which waits for pending calls of the other ranks
+            ranks.enter_context(group.monitor.ending_on_error())
+
+        group = ProcessGroup(0, nproc, f"runtime.nproc={nproc}", watchdog, nproc, start)
+        try:
+            if not lazy:
+                group.start()
+            yield group
+        finally:
+            # no reference remains: a forked process that collected it would wait for its threads
+            group.requests = None
 
 
 def _check_store() -> None:
@@ -149,7 +206,7 @@ def _report_lost_rank(size: int, watchdog: Watchdog | None) -> Iterator[None]:
             raise
         raise UserError(
             f"one of the {size} ranks has ended. Its own output gives the reason; "
-            f"{describe_resume(watchdog and watchdog.state_saved)}"
+            f"{describe_resume(watchdog)}"
         ) from error
 
 
@@ -160,8 +217,9 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _init_group(watchdog: Watchdog | None) -> Iterator[None]:
-    """torch's process group for the ranks of this environment (RANK, MASTER_ADDR, …)."""
+def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
+    """torch's process group for the ranks of this environment (RANK, MASTER_ADDR, …); yields the
+    group for requests, which differs from it in its timeout."""
     # CPU tensors use gloo, also beside GPUs; NCCL starts when it is first used
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     local_rank = int(os.environ["LOCAL_RANK"])
@@ -171,10 +229,17 @@ def _init_group(watchdog: Watchdog | None) -> Iterator[None]:
         with waiting():
             dist.init_process_group(backend, timeout=TIMEOUT)
         try:
-            yield
+            yield _new_request_group(waiting)
         finally:
             with waiting():
                 dist.destroy_process_group()
+
+
+def _new_request_group(waiting: Callable[[], AbstractContextManager[None]]) -> dist.ProcessGroup:
+    with waiting():
+        group = dist.new_group(timeout=IDLE_TIMEOUT, backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 @contextmanager
@@ -190,7 +255,7 @@ def _run_watchdog(
 
 
 @contextmanager
-def _start_ranks(nproc: int, watchdog: Watchdog) -> Iterator[None]:
+def _start_ranks(nproc: int, watchdog: Watchdog) -> Iterator[RankMonitor]:
     """Start ranks 1 to nproc - 1 beside this process, which becomes rank 0; end them afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -201,24 +266,16 @@ def _start_ranks(nproc: int, watchdog: Watchdog) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in environment}
     ranks = [_start_rank({**os.environ, **shared}, rank) for rank in range(1, nproc)]
     os.environ.update(environment)
-    monitor = _RankMonitor([process for process, _ in ranks], watchdog)
+    monitor = RankMonitor(ranks, watchdog)
     watchdog.processes += [process.kill for process, _ in ranks]
-    started = False
     try:
-        for _, parent_socket in ranks:
-            if not parent_socket.recv(1):  # the rank has ended: do not wait for the others
-                raise RuntimeError("a rank did not start")
-        started = True
-        yield
-    except RuntimeError as error:
-        raise monitor.explain(error) from error
-    finally:
-        if not started:  # stopped or failed before the ranks had work to finish: end them at once
+        with monitor.ending_on_error():
             for _, parent_socket in ranks:
-                parent_socket.close()
+                if not parent_socket.recv(1):  # the rank has ended: do not wait for the others
+                    raise RuntimeError("a rank did not start")
+            yield monitor
+    finally:
         monitor.close()
-        for _, parent_socket in ranks:
-            parent_socket.close()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)
@@ -240,11 +297,18 @@ def _start_rank(
     return process, parent_socket
 
 
-class _RankMonitor:
-    """Kills the other ranks when one fails, and leaves no rank running at the end."""
+class RankMonitor:
+    """Kills the other ranks when one fails, and leaves no rank running at the end.
 
-    def __init__(self, processes: list[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
-        self.processes, self.watchdog = processes, watchdog
+    lost: whether a rank has failed.
+    """
+
+    def __init__(
+        self, ranks: list[tuple[subprocess.Popen[bytes], socket.socket]], watchdog: Watchdog
+    ) -> None:
+        self.processes = [process for process, _ in ranks]
+        self.sockets = [parent_socket for _, parent_socket in ranks]
+        self.watchdog, self.lost, self.ended = watchdog, False, False
         self.closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -252,10 +316,29 @@ class _RankMonitor:
         """Kill all ranks when one fails; rank 0's next collective call then raises an error."""
         while not self.closed.wait(0.2):
             if any(process.poll() not in (None, 0) for process in self.processes):
+                self.lost = True
                 self._kill()
                 return
 
-    def explain(self, error: RuntimeError) -> Exception:
+    @contextmanager
+    def ending_on_error(self) -> Iterator[None]:
+        """If the block raises, end the ranks at once: what they compute is of no use now.
+
+        Raises:
+            UserError: in place of the error of a collective call, if a rank was lost.
+        """
+        try:
+            yield
+        except BaseException as error:
+            cause = error
+            if isinstance(error, RuntimeError) and not self.ended:
+                cause = self._explain(error)
+            self._end()
+            if cause is not error:
+                raise cause from error
+            raise
+
+    def _explain(self, error: RuntimeError) -> Exception:
         """An error that names the failed rank, if there is one; otherwise `error`."""
         deadline = time.monotonic() + 2.0  # a rank that closed its connection takes a while to end
         while time.monotonic() < deadline:
@@ -264,7 +347,7 @@ class _RankMonitor:
                     return UserError(
                         f"rank {rank} of {len(self.processes) + 1} ended with "
                         f"{process.returncode}. Its output above gives the reason; "
-                        f"{describe_resume(self.watchdog.state_saved)}"
+                        f"{describe_resume(self.watchdog)}"
                     )
             time.sleep(0.1)
         return error
@@ -276,6 +359,13 @@ class _RankMonitor:
         while time.monotonic() < deadline and any(p.poll() is None for p in self.processes):
             time.sleep(0.05)
         self._kill()
+        self._end()
+
+    def _end(self) -> None:
+        """Close the sockets, at which the ranks exit."""
+        self.ended = True
+        for parent_socket in self.sockets:
+            parent_socket.close()
 
     def _kill(self) -> None:
         for process in self.processes:

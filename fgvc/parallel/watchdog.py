@@ -2,7 +2,7 @@
 
 Python runs signal handlers in the main thread between two bytecode instructions, and thus never
 while this thread waits in a collective call. The number of a signal is written to a pipe at once
-(signal.set_wakeup_fd), and a thread that reads the pipe ends the process if the wait continues.
+(signals.copied_to), and a thread that reads the pipe ends the process if the wait continues.
 States on disk are written whole or not at all, so the last state remains valid.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fgvc.exit_codes import PREEMPTED
+from fgvc.parallel import signals
 from fgvc.parallel.signals import STOP_SIGNALS, second_signal_handler
 
 FACTOR = 3.0  # longest wait allowed after a signal, in multiples of the longest wait so far
@@ -39,7 +40,7 @@ class Watchdog:
 
     on_end: called with the reason before the process ends, to mark the run. processes: callables
     that kill the processes to end with this process. state_saved: whether a resume state of this
-    training exists; None: not known yet.
+    training exists; None: not known yet. is_training: otherwise the ranks extract features.
     """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,6 +48,7 @@ class Watchdog:
         self.on_end: Callable[[str], None] | None = None
         self.processes: list[Callable[[], None]] = []
         self.state_saved: bool | None = None
+        self.is_training = True
         self._wait_start: float | None = None
         self._longest_wait = 0.0
         self._signals: list[tuple[int, float]] = []  # numbers and times of the signals to stop
@@ -105,13 +107,12 @@ class Watchdog:
             return
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         thread = threading.Thread(target=self._watch, args=(read_end,), daemon=True)
         thread.start()
         try:
-            yield
+            with signals.copied_to(write_end):
+                yield
         finally:
-            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
             os.write(write_end, CLOSED)
             thread.join()
             os.close(write_end)
@@ -138,7 +139,7 @@ class Watchdog:
             marking.start()
             marking.join(STATUS_TIMEOUT)  # the disk may hang too
         show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
-        line = f"{show_cursor}fgvc: {reason}; {describe_resume(self.state_saved)}\n"
+        line = f"{show_cursor}fgvc: {reason}; {describe_resume(self)}\n"
         os.write(2, line.encode())
         for kill in (*(child.kill for child in multiprocessing.active_children()), *self.processes):
             with contextlib.suppress(OSError):
@@ -146,17 +147,19 @@ class Watchdog:
         os._exit(PREEMPTED)
 
 
-def describe_resume(state_saved: bool | None) -> str:
-    """What the same command will do after this training ended early.
+def describe_resume(watchdog: Watchdog | None) -> str:
+    """What the same command will do after this job ended early.
 
     Args:
-        state_saved: as in `Watchdog`.
+        watchdog: None: on a rank that does not know what is saved.
     """
+    if watchdog is not None and not watchdog.is_training:
+        return (
+            "finished shards are kept, and the same command computes the others; if memory ran "
+            "out, set a smaller runtime.nproc"
+        )
+    state_saved = None if watchdog is None else watchdog.state_saved
     if state_saved is False:
         return "no state was saved yet: the same command starts from the first step"
     unsure = ", if any" if state_saved is None else ""
     return f"the same command with this runtime.run_id resumes from the last state{unsure}"
-
-
-# a forked loader process must not write its own signals into the pipe of its parent
-os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

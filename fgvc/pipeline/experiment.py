@@ -6,9 +6,8 @@ N images.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,24 @@ from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import hf_config, weights
-from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup
+from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup, join_group
 from fgvc.pipeline import validation, weights_overlap
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
+from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.run_identity import differing, identity_of
-from fgvc.pipeline.shards import start_pool
 from fgvc.record import console, stack_check
 from fgvc.record.fitted_images import Fit, short_digests
-from fgvc.record.run_dir import RESUME, SHORT, RunFolder, complete_runs, open_run, read_json
+from fgvc.record.run_dir import (
+    RESUME,
+    SHORT,
+    RunFolder,
+    complete_runs,
+    open_run,
+    read_json,
+    write_status,
+)
 from fgvc.record.tensorboard import Board
 from fgvc.store.content_store import ContentStore
 from fgvc.types import (
@@ -39,6 +46,7 @@ from fgvc.types import (
     Dataset,
     Features,
     Predictions,
+    Preempted,
     UserError,
     WeightsSource,
 )
@@ -111,7 +119,7 @@ def open_experiment(
     plain: dict[str, Any],
     command: str,
     keep: Sequence[str] = (),
-    group: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup | None = None,
     source: WeightsSource | None = None,
 ) -> Iterator[Experiment]:
     """Open the run folder, seed the process, load the dataset and find the weights.
@@ -119,7 +127,7 @@ def open_experiment(
     Args:
         task: the task that runs; for task=eval, `conf` is the config of the checkpoint.
         keep: files of an earlier, interrupted process to keep in the run folder.
-        group: the ranks of a training; the other tasks extract features in `runtime.nproc` workers.
+        group: the ranks of a training. None: they extract features, and start when they are needed.
         source: of the backbone's weights; None: they are searched for.
 
     Raises:
@@ -136,7 +144,17 @@ def open_experiment(
     }
     assert conf.runtime.run_id is not None
     root = Path(conf.runtime.output_root).expanduser()
-    with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run:
+    runtime = conf.runtime
+    joined = (
+        join_group(runtime.nproc, runtime.device, runtime.stop_grace, lazy=True)
+        if group is None
+        else nullcontext(group)
+    )
+    # the run outside, to record the error of the group
+    with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run, joined as group:
+        if group.watchdog is not None:
+            group.watchdog.is_training = task == "train"
+            group.watchdog.on_end = lambda reason: _mark_preempted(run, reason)
         source = source or weights.find(conf.backbone)  # first, because it fails fastest
         backbone_image_N = weights_overlap.backbone_images(source)
         if source.made_by is not None:
@@ -144,13 +162,12 @@ def open_experiment(
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
         eps_notes = hf_config.assumed_eps_note(conf.backbone, source)
         dataset = _load_dataset(task, conf, (*eps_notes, *run.code.notes))
-        pool = None if task == "train" else start_pool(conf, dataset, source)
-        extractor = FeatureExtractor(
-            conf, dataset, source, device, pool, suggest_skip=task != "eval"
-        )
-        with contextlib.closing(extractor), Board(run.path) as board:
-            if pool is not None:
-                group = ProcessGroup(0, pool.size, f"runtime.nproc={pool.size}")
+        extractor = FeatureExtractor(conf, dataset, source, device, suggest_skip=task != "eval")
+        if task != "train" and group.size > 1:
+            extractor = RankedExtractor(
+                conf, dataset, source, device, suggest_skip=task != "eval", group=group
+            )
+        with Board(run.path) as board:
             experiment = Experiment(
                 task,
                 conf,
@@ -166,6 +183,13 @@ def open_experiment(
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
+            extractor.end()
+
+
+def _mark_preempted(run: RunFolder, reason: str) -> None:
+    """Write the status of a run that the watchdog ends."""
+    if run.sealed is None:
+        write_status(run.path, "preempted", run.started, Preempted(reason))
 
 
 def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone
 from fgvc.parallel.device import autocast, peak_memory_mib
-from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.feature_key import feature_key
@@ -56,39 +54,26 @@ class Counters:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """One shard, computed by a worker. span: start and end on the machine's monotonic clock.
-    cost: as `measure_cost` returns it, of the worker."""
-
-    features: Features
-    decoded: int
-    forwarded: int
-    span: tuple[float, float]
-    cost: dict[str, Any]
-
-
 @dataclass
 class FeatureExtractor:
     """Extracts the features of one dataset with one backbone, which is built when first needed.
 
-    pool: workers that compute the features; None: this process does. before_test: called each time
-    before test features are read. suggest_skip: whether error messages may offer
-    dataset.on_bad_image=skip. attention_maps: of the test images, once they are extracted.
+    before_test: called each time before test features are read. suggest_skip: whether error
+    messages may offer dataset.on_bad_image=skip. attention_maps: of the test images, once they are
+    extracted. peak_memory_mib: of other processes that extract.
     """
 
     conf: Config
     dataset: Dataset
     source: WeightsSource
     device: torch.device
-    pool: WorkerPool | None = None
     before_test: Callable[[], None] = lambda: None
     suggest_skip: bool = True
     counters: Counters = field(default_factory=Counters)
     attention_maps: AttentionMaps | None = None
     _backbone: Backbone | None = None
     _selector: parts.TokenSelector | None = None
-    _worker_cost: dict[str, Any] | None = None
+    peak_memory_mib: float = 0.0
 
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
@@ -115,7 +100,7 @@ class FeatureExtractor:
                 functools.partial(self.compute, role, advance=advance),
                 SHARD,
                 on_wait=console.say,
-                compute_many=None if self.pool is None else self._compute_in_pool(role, advance),
+                compute_many=self.compute_many(role, advance),
             )
         features, attention_maps = split_columns(columns, self.conf, scores=role == "test")
         if role == "test":
@@ -165,28 +150,9 @@ class FeatureExtractor:
         self.counters.forwarded += len(feature_BD)
         return append_columns(feature_BD, selector and selector.last, scores).cpu().numpy()
 
-    def _compute_in_pool(self, role: str, advance: Callable[[int], None]) -> ComputeMany:
-        """A function that computes several shards in the workers and adds up their counters."""
-        assert self.pool is not None
-        pool = self.pool
-
-        def compute(shards: Sequence[np.ndarray]) -> Iterator[tuple[int, Features]]:
-            spans: list[tuple[float, float]] = []
-            tasks = [(role, row_N) for row_N in shards]
-            for index, result in pool.imap_unordered(tasks, advance):
-                self.counters.decoded += result.decoded
-                self.counters.forwarded += result.forwarded
-                peak = max(
-                    float(cost["peak_memory_mib"])
-                    for cost in (self._worker_cost, result.cost)
-                    if cost is not None
-                )
-                self._worker_cost = {**result.cost, "peak_memory_mib": peak}
-                spans.append(result.span)
-                yield index, result.features
-            self.counters.seconds += max(end for _, end in spans) - min(start for start, _ in spans)
-
-        return compute
+    def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany | None:
+        """A function that computes all missing shards; None: they are computed one by one."""
+        return None
 
     def backbone(self) -> Backbone:
         """The backbone, on its device."""
@@ -205,10 +171,8 @@ class FeatureExtractor:
         if bad and self.conf.dataset.on_bad_image == "error":
             raise UserError(f"{bad[0].message}; repair it{skip_hint(self.suggest_skip)}")
 
-    def close(self) -> None:
-        """Stop the workers."""
-        if self.pool is not None:
-            self.pool.close()
+    def end(self) -> None:
+        """Nothing more will be extracted."""
 
     def cost(self) -> dict[str, object]:
         """The cost of the extraction, as `measure_cost`; null values where it was not measured."""
@@ -234,10 +198,9 @@ class FeatureExtractor:
         rate = None
         if self.counters.forwarded:
             rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
-        cost = self._worker_cost or measure_cost(self.backbone(), rate, self.device)
-        if rate is None:
-            cost = {**cost, "peak_memory_mib": None}
-        json_cache.write(path, {**cost, "images_per_s": rate})
+        cost = measure_cost(self.backbone(), rate, self.device)
+        peak = None if rate is None else max(peak_memory_mib(self.device), self.peak_memory_mib)
+        json_cache.write(path, {**cost, "peak_memory_mib": peak})
 
 
 def measure_cost(

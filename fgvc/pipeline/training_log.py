@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from fgvc.html.formats import number, percent
 from fgvc.learn.train.step import StepReport
 from fgvc.parallel import signals
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.parallel.signals import second_signal_handler
 from fgvc.pipeline.experiment import Experiment, identity
 from fgvc.pipeline.finetune import Finetune
 from fgvc.record import console
@@ -110,18 +107,11 @@ class TrainingLog:
 @contextmanager
 def stop_after_step() -> Iterator[Callable[[], bool]]:
     """On a cluster's signal or Ctrl-C, stop after the step; a second signal stops at once."""
-    received: list[int] = []
+    received: list[str] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for other in signals.CLUSTER_SIGNALS:
-            signal.signal(other, second_signal_handler())
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        console.say(f"{signal.Signals(number).name}: stopping after this step")
+    def report(name: str) -> None:
+        received.append(name)
+        console.say(f"{name}: stopping after this step")
 
-    handlers = {number: signal.signal(number, handle) for number in signals.STOP_SIGNALS}
-    try:
+    with signals.report_first_signal(report):
         yield lambda: bool(received)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -5,6 +5,7 @@ The config comes from the checkpoint; the command may only set paths and `runtim
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -33,9 +34,10 @@ def run(job: Job) -> Skipped | None:
     cfg = restore.merge_config(stored, job)
     conf = restore.set_norm_eps(stored, typed(cfg))
     restore.check_weights_found(stored, conf)
-    if stored.embedded_weights and conf.runtime.nproc != 1:
+    processes = int(os.environ.get("WORLD_SIZE", conf.runtime.nproc))  # torchrun sets it
+    if stored.embedded_weights and processes != 1:
         raise ConfigError(
-            f"runtime.nproc={conf.runtime.nproc}: {stored.file} holds a finetuned backbone, whose "
+            f"runtime.nproc={processes}: {stored.file} holds a finetuned backbone, whose "
             "features are not cached: task=eval runs it in 1 process"
         )
     plain = stored.metadata["hashed"] if stored.embedded_weights else resolved(cfg)

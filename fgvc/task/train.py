@@ -33,8 +33,8 @@ from fgvc.pipeline.text_features import class_text_features
 from fgvc.pipeline.training_log import TrainingLog, stop_after_step
 from fgvc.record import console
 from fgvc.record.resume_state import States
-from fgvc.record.run_dir import RESUME, write_status
-from fgvc.types import Preempted, UserError
+from fgvc.record.run_dir import RESUME
+from fgvc.types import UserError
 
 KEEP = (RESUME, "run.log")  # kept from an earlier process of the same run
 
@@ -52,14 +52,12 @@ def run(job: Job) -> Skipped | None:
     grace = conf.runtime.stop_grace
     with join_group(conf.runtime.nproc, conf.runtime.device, grace) as group:
         if stop_before_test.is_validated(conf, plain):
-            group.broadcast(None)
+            group.request(None)
             return Skipped(stop_before_test.run_folder(conf, plain))
         with open_experiment("train", conf, plain, job.command, KEEP, group) as experiment:
             if skipped := find_complete_run(experiment):
-                group.broadcast(None)
+                group.request(None)
                 return skipped
-            if group.watchdog is not None:
-                group.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
             results = _train(experiment, plain, group)
             if conf.runtime.stop_before_test:
                 stop_before_test.write_validation(experiment, results)
@@ -72,7 +70,7 @@ def _train(experiment: Experiment, plain: dict[str, Any], group: ProcessGroup) -
     states = States(experiment.run.path / RESUME, experiment.conf.runtime.keep_states)
     start = find_resume_point(experiment, plain, states)
     state = start and start.state
-    setup = group.broadcast(
+    setup = group.request(
         FinetuneSetup(
             experiment.conf,
             experiment.dataset,
@@ -197,9 +195,3 @@ def _fitted_rows(finetune: Finetune, resumed: Mapping[str, Any]) -> np.ndarray:
         if "final_fit" in changed:
             row_N = np.union1d(row_N, split.val_N)
     return row_N
-
-
-def _mark_preempted(experiment: Experiment, reason: str) -> None:
-    """Write the status of a run that the watchdog ends."""
-    if experiment.run.sealed is None:
-        write_status(experiment.run.path, "preempted", experiment.run.started, Preempted(reason))

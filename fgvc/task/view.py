@@ -16,6 +16,7 @@ import yaml
 from fgvc import untrusted
 from fgvc.config.overrides import declared_values
 from fgvc.data.find_root import named_root
+from fgvc.parallel import signals
 from fgvc.pipeline.job import Job
 from fgvc.record import console, verify
 from fgvc.record.fiftyone import app, two_runs
@@ -25,6 +26,8 @@ from fgvc.record.find_run import find_run
 from fgvc.record.verify import DamageError
 from fgvc.store.temporary_files import scratch
 from fgvc.types import Preempted, UserError
+
+GRACE = 20.0  # seconds in which FiftyOne may exit by itself
 
 
 def run(job: Job) -> None:
@@ -39,7 +42,7 @@ def run(job: Job) -> None:
         _show(job)
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
-        app.exit_soon()
+        signals.exit_within(GRACE)
 
 
 def _show(job: Job) -> None:
@@ -63,7 +66,17 @@ def _show(job: Job) -> None:
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
     finally:
-        app.close_app(session)
+        _close(session)
+
+
+def _close(session: Any) -> None:
+    """Close the App; this process exits within GRACE seconds, even if FiftyOne hangs.
+
+    FiftyOne's shutdown of its servers can hang. The servers exit with their parent, and no data is
+    left to write.
+    """
+    signals.exit_within(GRACE)
+    session.close()
 
 
 def _export(folder: Path) -> Path:

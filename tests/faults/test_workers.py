@@ -7,7 +7,6 @@ on: no test depends on time. Meanwhile the test sends it every notice that a clu
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -35,7 +34,6 @@ from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import job_process
 from fgvc.parallel import process_group, signals
 from fgvc.parallel.watchdog import Watchdog
-from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.types import Manifest
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
@@ -192,22 +190,6 @@ def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
         assert not set(signals.STOP_SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.fault(3)
-@pytest.mark.timeout(120)
-def test_an_extraction_worker_that_is_just_started_survives_every_signal(
-    gate, tmp_path, monkeypatch
-):
-    waiting = gate("fgvc.parallel.worker_pool")
-    (tmp_path / "work_of_test.py").write_text(
-        "def begin(number):\n    return lambda task, advance: task + 1\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    begin = importlib.import_module("work_of_test").begin
-    with contextlib.closing(WorkerPool(1, begin, "adding one")) as pool:
-        assert dict(pool.imap_unordered([1, 2], lambda n: None)) == {0: 2, 1: 3}
-    assert len(waiting.pids) == 1
 
 
 @pytest.mark.fault(3, 40)

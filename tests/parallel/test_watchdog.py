@@ -118,17 +118,27 @@ def test_a_signal_to_a_forked_child_is_not_recorded_in_the_parent(
 
 
 @pytest.mark.parametrize(
-    ("saved", "message"),
+    ("saved", "is_training", "message"),
     [
-        (None, "the same command with this runtime.run_id resumes from the last state, if any"),
-        (False, "no state was saved yet: the same command starts from the first step"),
-        (True, "the same command with this runtime.run_id resumes from the last state"),
+        (
+            None,
+            True,
+            "the same command with this runtime.run_id resumes from the last state, if any",
+        ),
+        (False, True, "no state was saved yet: the same command starts from the first step"),
+        (True, True, "the same command with this runtime.run_id resumes from the last state"),
+        (
+            None,
+            False,
+            "finished shards are kept, and the same command computes the others; if memory ran "
+            "out, set a smaller runtime.nproc",
+        ),
     ],
 )
-def test_the_last_line_reports_whether_a_state_was_saved(
-    watchdog, forked, ended, capfd, saved, message
+def test_the_last_line_reports_what_was_saved(
+    watchdog, forked, ended, capfd, saved, is_training, message
 ):
-    watchdog.state_saved = saved
+    watchdog.state_saved, watchdog.is_training = saved, is_training
 
     def stopped_twice():
         signal.signal(signal.SIGTERM, lambda *_: None)

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from fgvc.config.compose import composed, typed
-from fgvc.pipeline.determinism import seed_everything
-from fgvc.pipeline.shards import worker_device
+from fgvc.pipeline.determinism import seed_everything, set_up_process
 
 FLAGS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
@@ -32,7 +31,7 @@ def conf_with(precision):
     return typed(composed([*SMALL, *overrides]))
 
 
-@pytest.mark.parametrize("begin", [seed_everything, worker_device], ids=["process", "worker"])
+@pytest.mark.parametrize("begin", [seed_everything, set_up_process], ids=["process", "rank"])
 def test_every_process_sets_convolutions_with_products_and_resets_them(begin):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

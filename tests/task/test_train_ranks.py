@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fgvc.pipeline import features
 from fgvc.run import main
 
 pytestmark = pytest.mark.timeout(900)
@@ -319,14 +320,19 @@ def test_a_loss_that_is_not_finite_is_reported_once(pair, wait_for_processes):
 
 @pytest.fixture
 def torchrun(places, tmp_path):
-    """torchrun(*overrides) -> a finetune, or another task, that torchrun starts twice."""
+    """torchrun(*overrides) -> a job that torchrun starts twice, with at most 8 images per shard."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from fgvc.pipeline import features\nfeatures.SHARD = 8\n"
+        "from fgvc.run import script\nscript()\n"
+    )
 
     def start(*overrides):
         environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
                        "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
         launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
         return subprocess.run(
-            [sys.executable, *launch, "-m", "fgvc.run", *overrides, *places],
+            [sys.executable, *launch, str(program), *places, *overrides],
             env=environment,
             capture_output=True,
             text=True,
@@ -361,12 +367,39 @@ def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, wait_for_
 
 
 @pytest.mark.slow
+def test_ranks_of_torchrun_extract_features(torchrun, run, tmp_path, monkeypatch):
+    """A second probe reads them from the cache and lets its ranks go."""
+    monkeypatch.setattr(features, "SHARD", 8)
+    usual = ("head=knn", "head.k=3", *SMALL, "runtime.threads=1")
+    results = {}
+    for name, start in {"one": run, "two": torchrun, "cached": torchrun}.items():
+        cache = tmp_path / ("cache-one" if name == "one" else "cache-two")
+        places = (f"runtime.cache_root={cache}", f"runtime.output_root={tmp_path / name}")
+        done = start(*usual, *places)
+        assert getattr(done, "code", getattr(done, "returncode", None)) == 0, done
+        (folder,) = (path.parent for path in (tmp_path / name).glob("*/*/*/metrics.json"))
+        cost = json.loads((folder / "metrics.json").read_text())["cost"]
+        stamp = json.loads((folder / "env_stamp.json").read_text())
+        shards = {
+            path.relative_to(cache).as_posix(): path.read_bytes()
+            for path in cache.glob("features/*/*.safetensors")
+        }
+        results[name] = shards, (folder / "predictions.parquet").read_bytes(), cost["forwarded"]
+        launch = "one process" if name == "one" else "torchrun, 2 processes"
+        assert stamp["launch"] == launch
+    assert results["one"] == results["two"]
+    assert results["one"][2] == 18 + 12
+    assert len(results["one"][0]) == 3 + 2
+    assert results["cached"] == (*results["two"][:2], 0)
+
+
+@pytest.mark.slow
 def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, wait_for_processes):
-    done = torchrun("task=probe", *SMALL)
+    done = torchrun("task=report", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("fgvc: "))
-    assert "without torchrun, with runtime.nproc=2 for its features" in line
+    assert "task=report runs as one process: start it without torchrun" in line
     assert not (tmp_path / "outputs").exists()
     wait_for_processes()
 

@@ -308,9 +308,9 @@ def test_a_home_that_cannot_be_written_names_the_cache(runs, viewed, monkeypatch
 
 def test_an_app_that_does_not_close_ends_with_its_process():
     program = (
-        "import time; from fgvc.record.fiftyone import app; app.GRACE = 0.1\n"
+        "import time; from fgvc.task import view; view.GRACE = 0.1\n"
         "class Stuck:\n    def close(self): print('asked'); time.sleep(600)\n"
-        "app.close_app(Stuck())"
+        "view._close(Stuck())"
     )
     done = subprocess.run([sys.executable, "-uc", program], capture_output=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr

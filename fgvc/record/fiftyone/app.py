@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from fgvc.types import UserError
 INSTALL = "pip install 'fiftyone>=1.22,<2'"
 TIMEOUT = 30.0  # seconds in which mongod must print its version
 START_TIMEOUT = 180  # seconds in which the database, or the App's server, must listen
-GRACE = 20  # seconds in which FiftyOne may exit by itself
 
 
 def prepare(database: Path) -> None:
@@ -100,25 +97,6 @@ def launch(dataset: Any, address: str, port: int) -> Any:
     import fiftyone as fo
 
     return fo.launch_app(dataset, remote=True, address=address, port=port)
-
-
-def close_app(session: Any) -> None:
-    """Close the App; this process exits within GRACE seconds, even if FiftyOne hangs.
-
-    FiftyOne's shutdown of its servers can hang. The servers exit with their parent, and no data is
-    left to write.
-    """
-    exit_soon()
-    session.close()
-
-
-def exit_soon() -> None:
-    """Exit this process within GRACE seconds, and at once on another Ctrl-C."""
-    sys.stdout.flush()
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
-    timer = threading.Timer(GRACE, os._exit, (0,))
-    timer.daemon = True  # the timer does not delay an earlier exit
-    timer.start()
 
 
 def _hide_other_databases(database: Path) -> None:

@@ -1,0 +1,163 @@
+"""Missing shards of a feature cache -> their features, computed by the ranks of a process group.
+
+Of R ranks, rank r computes shards r, r + R, …; rank 0 collects the shards of each round and writes
+them. A rank computes a whole shard in the same batches as a single process, so the bytes in the
+cache do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fgvc.config.schema import Config
+from fgvc.data import loader
+from fgvc.parallel.device import peak_memory_mib
+from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup
+from fgvc.pipeline.determinism import set_up_process
+from fgvc.pipeline.features import Counters, FeatureExtractor
+from fgvc.types import ComputeMany, Dataset, Features, UserError, WeightsSource
+
+
+@dataclass(frozen=True)
+class ExtractionSetup:
+    """Rank 0's first request to the ranks that extract features."""
+
+    conf: Config
+    dataset: Dataset
+    source: WeightsSource
+    suggest_skip: bool
+
+    def follow(self, group: ProcessGroup) -> None:
+        """Compute this rank's shards of each request, until rank 0 requests None."""
+        conf = rank_config(self.conf, group.local_size)
+        extractor = FeatureExtractor(
+            conf, self.dataset, self.source, set_up_process(conf), suggest_skip=self.suggest_skip
+        )
+        while (request := group.request()) is not None:
+            role, shards = request
+            for first in range(0, len(shards), group.size):
+                share = shards[first + group.rank : first + group.rank + 1]
+                result = _compute(extractor, role, share[0]) if share else None
+                group.barrier()
+                group.gather(result)
+                if isinstance(result, Exception):
+                    break  # rank 0 raises it
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """One shard, computed by another rank than 0, and what this rank computed for it."""
+
+    features: Features
+    counters: Counters
+    peak_memory_mib: float
+
+
+@dataclass
+class RankedExtractor(FeatureExtractor):
+    """On rank 0, extracts features together with the other ranks.
+
+    They are started when at least two shards are missing, because their start takes seconds.
+    """
+
+    group: ProcessGroup = SINGLE_PROCESS
+    _is_set_up: bool = False
+
+    def __post_init__(self) -> None:
+        self._setup = ExtractionSetup(self.conf, self.dataset, self.source, self.suggest_skip)
+        self.conf = rank_config(self.conf, self.group.local_size)
+        super().__post_init__()
+
+    def end(self) -> None:
+        """Let the other ranks end; a rank that was lost after the extraction does not matter."""
+        if self.group.requests is not None:
+            with contextlib.suppress(RuntimeError):
+                self.group.request(None)
+
+    def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany:
+        return functools.partial(self._compute_shards, role, advance)
+
+    def _compute_shards(
+        self, role: str, advance: Callable[[int], None], shards: Sequence[np.ndarray]
+    ) -> Iterator[tuple[int, Features]]:
+        """Yields (index of a shard, features); adds up the counters of all ranks.
+
+        Raises:
+            UserError: an image cannot be read, on any rank.
+            RuntimeError: another error of a rank, with its traceback as a note, or a lost rank.
+        """
+        if len(shards) == 1:
+            yield 0, self.compute(role, shards[0], advance)
+            return
+        if not self._is_set_up:
+            self.group.request(self._setup)
+            self._is_set_up = True
+        self.group.request((role, shards))
+        seconds, start, threads = self.counters.seconds, time.monotonic(), torch.get_num_threads()
+        torch.set_num_threads(self.conf.runtime.threads or threads)
+        try:
+            for first in range(0, len(shards), self.group.size):
+                yield first, self.compute(role, shards[first], self._checking(advance))
+                self.group.barrier()
+                for index, result in enumerate(self.group.gather(None)[1:], first + 1):
+                    if isinstance(result, Exception):
+                        raise result
+                    if result is not None:
+                        self._add(result)
+                        advance(len(shards[index]))
+                        yield index, result.features
+        finally:
+            torch.set_num_threads(threads)
+            self.counters.seconds = seconds + time.monotonic() - start
+
+    def _checking(self, advance: Callable[[int], None]) -> Callable[[int], None]:
+        """`advance`, which also ends the extraction if a rank is lost."""
+
+        def check_and_advance(images: int) -> None:
+            self.group.check()
+            advance(images)
+
+        return check_and_advance
+
+    def _add(self, result: ShardResult) -> None:
+        self.counters.decoded += result.counters.decoded
+        self.counters.forwarded += result.counters.forwarded
+        self.peak_memory_mib = max(self.peak_memory_mib, result.peak_memory_mib)
+
+
+def rank_config(conf: Config, local_size: int) -> Config:
+    """The config of one of `local_size` ranks on a machine.
+
+    `runtime.threads` and `runtime.num_workers` are per process, as in training. Where they are not
+    set, the ranks divide the machine's threads and loader processes.
+    """
+    threads = conf.runtime.threads or max(1, torch.get_num_threads() // local_size)
+    num_workers = conf.runtime.num_workers
+    if num_workers is None:
+        num_workers = max(1, loader.worker_count(None) // local_size)
+    runtime = dataclasses.replace(conf.runtime, threads=threads, num_workers=num_workers)
+    return dataclasses.replace(conf, runtime=runtime)
+
+
+def _compute(extractor: FeatureExtractor, role: str, row_N: np.ndarray) -> ShardResult | Exception:
+    """Compute a shard; an error is returned, because rank 0 raises it."""
+    extractor.counters = Counters()
+    try:
+        features = extractor.compute(role, row_N, lambda images: None)
+    except (UserError, OSError, MemoryError) as error:
+        return error
+    except Exception as error:  # a pickle does not carry the traceback
+        trace = "".join(traceback.format_exception(error))
+        copy = RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        copy.add_note(f"in another rank:\n{trace}")
+        return copy
+    return ShardResult(features, extractor.counters, peak_memory_mib(extractor.device))

@@ -1,0 +1,252 @@
+"""The ranks of a process group: when they start, what ends them, and how long they wait."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import weakref
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from fgvc.parallel import process_group
+from fgvc.parallel.process_group import SINGLE_PROCESS, join_group
+from fgvc.types import UserError
+
+pytestmark = pytest.mark.timeout(300)
+WORK = '''
+import os, signal
+from types import SimpleNamespace
+
+class Work:
+    """A setup whose follower answers each request with its process id, then does what it says."""
+    conf = SimpleNamespace(runtime=SimpleNamespace(device="cpu"))
+
+    def follow(self, group):
+        while (request := group.request()) is not None:
+            group.barrier()
+            group.gather((os.getpid(), os.environ["LOCAL_RANK"]))
+            if request == "wait":
+                signal.pause()
+            if request == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if request == "raise":
+                raise RuntimeError("an error of its own")
+'''
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Any:
+    """A module that the ranks can import, with their setup."""
+    (tmp_path / "rank_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    sys.modules.pop("rank_work", None)
+    return importlib.import_module("rank_work")
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no such process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def ask(group: process_group.ProcessGroup, request: str) -> list[tuple[int, str]]:
+    """Process id and LOCAL_RANK of every other rank."""
+    group.request(request)
+    group.barrier()
+    return group.gather(None)[1:]
+
+
+def test_ranks_start_with_the_first_request_serve_all_requests_and_end(work, monkeypatch):
+    environment = dict(os.environ)
+    with join_group(3, lazy=True) as group:
+        assert (group.rank, group.size, group.local_size) == (0, 3, 3)
+        assert group.launch == "runtime.nproc=3"
+        assert group.requests is None
+        assert dict(os.environ) == environment
+        group.request(work.Work())
+        first = ask(group, "pid")
+        assert [rank for _, rank in first] == ["1", "2"]
+        assert ask(group, "pid") == first
+        assert not any(has_ended(pid) for pid, _ in first)
+        torch_group = weakref.ref(group.requests)
+        group.request(None)
+    assert torch_group() is None  # a forked process must not collect it
+    assert all(has_ended(pid) for pid, _ in first)
+    assert dict(os.environ) == environment
+
+
+def test_ranks_that_no_request_needs_do_not_start(monkeypatch):
+    monkeypatch.setattr(process_group, "_start_rank", None)
+    with join_group(2, lazy=True) as group:
+        assert group.size == 2
+    assert SINGLE_PROCESS.request("job") == "job"
+
+
+def test_ranks_may_wait_longer_for_a_request_than_for_other_calls(work, monkeypatch):
+    """Rank 0 may fit a head for hours between two requests."""
+    groups: list[Any] = []
+    broadcast = dist.broadcast_object_list
+
+    def record(values: list[Any], src: int, group: Any = None) -> None:
+        groups.append(group)
+        broadcast(values, src, group=group)
+
+    monkeypatch.setattr(dist, "broadcast_object_list", record)
+    with join_group(2) as group:
+        group.request(work.Work())
+        group.request(None)
+        (requests,) = set(groups)
+        cpu = torch.device("cpu")
+        assert requests._get_backend(cpu).options._timeout.days >= 7
+        assert dist.distributed_c10d._get_default_group()._get_backend(
+            cpu
+        ).options._timeout == timedelta(hours=1)
+
+
+@pytest.mark.fault(40)
+def test_a_lost_rank_is_named_with_its_exit_code_and_ends_the_others(work):
+    ranks: list[tuple[int, str]] = []
+
+    def job() -> None:
+        with join_group(3) as group:
+            assert group.watchdog is not None
+            group.watchdog.is_training = False
+            group.request(work.Work())
+            ranks.extend(ask(group, "kill"))
+            group.barrier()
+
+    with pytest.raises(UserError, match="rank [12] of 3 ended with -9") as caught:
+        job()
+    assert "if memory ran out, set a smaller runtime.nproc" in str(caught.value)
+    assert len(ranks) == 2
+    assert all(has_ended(pid) for pid, _ in ranks)
+
+
+@pytest.mark.fault(40)
+def test_rank_0_learns_of_a_lost_rank_while_it_computes(work, wait_until):
+    def job() -> None:
+        with join_group(2) as group:
+            group.check()
+            group.request(work.Work())
+            ask(group, "raise")
+            wait_until(lambda: group.monitor is not None and group.monitor.lost)
+            group.check()
+
+    with pytest.raises(UserError, match="rank 1 of 2 ended with 1"):
+        job()
+
+
+@pytest.mark.fault(3, 40)
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_an_error_or_a_signal_in_rank_0_ends_the_other_ranks_at_once(work, monkeypatch, error):
+    """Although they compute: no grace is needed."""
+    monkeypatch.setattr(process_group, "GRACE", 1e6)
+    ranks: list[tuple[int, str]] = []
+
+    def job() -> None:
+        with join_group(2) as group:
+            group.request(work.Work())
+            ranks.extend(ask(group, "wait"))
+            raise error
+
+    with pytest.raises(error):
+        job()
+    assert len(ranks) == 1
+    assert all(has_ended(pid) for pid, _ in ranks)
+
+
+class Stop(BaseException):
+    """Raised by a signal handler."""
+
+
+@pytest.mark.fault(3, 45)
+def test_a_signal_is_answered_while_rank_0_waits_for_the_others(work, monkeypatch):
+    ranks: list[tuple[int, str]] = []
+
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    def job() -> None:
+        with join_group(2, grace=1e6) as group:
+            group.request(work.Work())
+            ranks.extend(ask(group, "wait"))
+            # within the wait
+            monkeypatch.setattr(process_group, "time", Clock())
+            group.barrier()
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        def sleep(self, seconds: float) -> None:
+            if seconds == process_group.POLL:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(seconds)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Stop):
+            job()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(ranks) == 1
+    assert all(has_ended(pid) for pid, _ in ranks)
+
+
+@pytest.mark.fault(3, 40)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_rank_0_nor_ends_before_it(work, tmp_path, wait_until, number):
+    """A signal that reaches the whole group is answered by rank 0 only."""
+
+    def job() -> None:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, lambda *_: (tmp_path / "signalled").touch())
+        with join_group(2, grace=1e6) as group:
+            group.request(work.Work())
+            ((pid, _),) = ask(group, "pid")
+            (tmp_path / f"rank.{pid}").touch()
+            while number == signal.SIGKILL or not (tmp_path / "signalled").exists():
+                signal.pause()
+            assert ask(group, "pid") == [(pid, "1")]
+            group.request(None)
+
+    process = multiprocessing.get_context("fork").Process(target=job)
+    process.start()
+    wait_until(lambda: list(tmp_path.glob("rank.*")))
+    pid = int(next(tmp_path.glob("rank.*")).suffix[1:])
+    assert process.pid is not None
+    if number == signal.SIGKILL:
+        os.kill(process.pid, number)
+    else:
+        os.killpg(process.pid, number)
+    process.join()
+    assert process.exitcode == (0 if number == signal.SIGTERM else -number)
+    wait_until(lambda: has_ended(pid), 10)
+
+
+def test_more_ranks_than_gpus_are_refused_before_any_starts(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(process_group, "_start_rank", None)
+    group = join_group(2, "cuda", lazy=True)
+    with pytest.raises(UserError, match="runtime.device=cuda: 2 processes on 1 GPU"):
+        group.__enter__()
+
+
+def test_torchrun_and_another_number_of_ranks_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    group = join_group(3)
+    with pytest.raises(UserError, match="runtime.nproc=3: torchrun started 2 already"):
+        group.__enter__()
