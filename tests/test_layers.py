@@ -49,6 +49,7 @@ DOORS = {
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "joblib": {"launch"},
+    "optuna": {"launch"},
     "timm": {"model"},
     "transformers": {"model"},
     "open_clip": {"model"},

@@ -18,6 +18,7 @@ from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "fiftyone", "tensorboard")
+HEAVY += ("optuna", "submitit", "joblib")  # of searches and launchers
 
 
 def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +63,15 @@ def test_the_process_exits_with_the_code_of_main(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["--info", "plugins"],
+        ["sweep=tune", "runtime.dry_run=true"],
+    ],
+)
 def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
     probe = (
         "import sys\n"
