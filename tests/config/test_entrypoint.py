@@ -113,7 +113,11 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
     shutil.unpack_archive(next(tmp_path.glob("*.whl")), site, format="zip")
     program = (
         "import json, fgvc.config.compose as c\n"
-        "print(json.dumps([str(c.conf_dir()), c.config_hash(c.resolved(c.composed([])))]))"
+        "from hydra.core.plugins import Plugins\n"
+        "plugins = sorted(cls.__name__ for cls in Plugins.instance().discover()\n"
+        "                 if cls.__module__.startswith('hydra_plugins.fgvc.'))\n"
+        "results = str(c.conf_dir()), c.config_hash(c.resolved(c.composed([]))), plugins\n"
+        "print(json.dumps(results))"
     )
     results = {}
     for name, path in (("wheel", site), ("checkout", ROOT)):
@@ -128,6 +132,8 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
         results[name] = json.loads(process.stdout)
     assert results["wheel"][0] == str(site / "fgvc" / "conf")
     assert results["wheel"][1] == results["checkout"][1]
+    plugins = ["ExactSweeper"]
+    assert results["wheel"][2] == results["checkout"][2] == plugins
 
 
 def test_the_fgvc_script_is_the_same_program(tmp_path):
