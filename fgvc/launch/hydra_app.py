@@ -27,7 +27,7 @@ from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
 from fgvc.untrusted.escape import shorten, visible
 
 ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
-LAUNCHER, SWEEPER = "hydra/launcher=", "hydra/sweeper="
+SWEEPER = "hydra/sweeper="
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: raise the errors of a sweeper
 RunJob = Callable[[DictConfig, Sequence[str]], None]
 
@@ -121,10 +121,6 @@ def _start_hydra(arguments: Sequence[str], task: TaskFunction) -> None:
     GlobalHydra.instance().clear()
     register_schema()
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
-    if any(argument.startswith(LAUNCHER) for argument in arguments):
-        from fgvc.launch import launchers
-
-        launchers.install()
     handlers = list(logging.root.handlers)
     argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:

@@ -56,5 +56,6 @@ def distribution(override: Override) -> BaseDistribution:
         numbers = (value.start, value.stop, value.step)
         whole = all(isinstance(number, int) for number in numbers)
         return (IntDistribution if whole else FloatDistribution)(*numbers[:2], step=value.step)
-    choices = value.range() if override.is_range_sweep() else value.list  # not shuffled
-    return CategoricalDistribution([Transformer.encode(choice) for choice in choices])
+    in_order = value.range() if override.is_range_sweep() else value.list  # not shuffled
+    choices: Any = [Transformer.encode(choice) for choice in in_order]
+    return CategoricalDistribution(choices)

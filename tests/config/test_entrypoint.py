@@ -132,7 +132,7 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
         results[name] = json.loads(process.stdout)
     assert results["wheel"][0] == str(site / "fgvc" / "conf")
     assert results["wheel"][1] == results["checkout"][1]
-    plugins = ["ExactSweeper"]
+    plugins = ["ExactSweeper", "JoblibLauncher", "LocalLauncher", "SlurmLauncher"]
     assert results["wheel"][2] == results["checkout"][2] == plugins
 
 
