@@ -42,7 +42,7 @@ lock:  ## write requirements.txt anew from pyproject.toml
 
 clean:  ## remove the environment and caches (outputs/ and multirun/ stay)
 	rm -rf .venv .pytest_cache .ruff_cache build dist
-	find fgvc tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fgvc hydra_plugins tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and "fgvc needs Python 3.11 to 3.13, $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'

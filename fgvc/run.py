@@ -37,17 +37,9 @@ from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
-from fgvc.config.overrides import (
-    RUN_ID_KEY,
-    JobConfig,
-    choices,
-    expand_jobs,
-    normalized,
-    shared_arguments,
-)
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_exclusions import Exclusion, summarize
-from fgvc.config.sweep_expansion import launch_exactly
 from fgvc.config.version import version
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
 from fgvc.untrusted import shell
@@ -169,15 +161,13 @@ def _run(command: Command) -> int:
         from fgvc.launch import single_process
 
         return single_process.run_single(jobs[0], run_id, [*overrides, run_id_override], text)
-    with launch_exactly([[*choices(job.overrides), run_id_override] for job in jobs]):
-        arguments = ["--multirun", *shared_arguments(overrides, jobs), run_id_override]
-        if is_operation(jobs[0].conf):
-            from fgvc.launch import single_process
+    if is_operation(jobs[0].conf):
+        from fgvc.launch import single_process
 
-            return single_process.run_operations(arguments, text)
-        from fgvc.launch import sweep
+        return single_process.run_operations(run_id, overrides, text, jobs)
+    from fgvc.launch import sweep
 
-        return sweep.run(run_id, arguments, text, jobs, command.exclusions)
+    return sweep.run(run_id, overrides, text, jobs, command.exclusions)
 
 
 def script() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ DOORS = {
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "joblib": {"launch"},
+    "optuna": {"launch"},
     "timm": {"model"},
     "transformers": {"model"},
     "open_clip": {"model"},
@@ -116,6 +118,31 @@ def test_no_room_may_import_its_own_floor_or_a_higher_one():
             assert floor_of[other.split(".")[0]] < floor_of[room], f"{room} imports {other}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "hydra_plugins").rglob("*.py")), ids=str)
+def test_a_plugin_imports_fgvc_only_when_a_sweep_starts(path):
+    """Hydra imports every plugin whenever it starts."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        names = [getattr(node, "module", None)] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            top = str(name).split(".")[0]
+            assert top in {"hydra", "omegaconf"} | sys.stdlib_module_names, f"{path}: {name}"
+    assert {name for name in imports(path) if name.startswith("fgvc.")} <= {
+        "fgvc.launch.hydra_app.Jobs",
+        "fgvc.launch.launcher_job.LauncherJob",
+        "fgvc.launch.launchers",
+        "fgvc.store.atomic",
+    }
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_internals_of_hydra_are_imported_where_nothing_public_does_the_same(path):
+    internals = {"config.compose_cache", "config.flags"}  # one parse per file; the flags' parser
+    uses = any(name.startswith("hydra._internal") for name in imports(path))
+    assert uses == (dotted(path) in internals)
+
+
 def test_run_imports_record_and_task_only_when_needed():
     tree = ast.parse((PACKAGE / "run.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -133,7 +160,6 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.overrides",
         "fgvc.config.search_space",
         "fgvc.config.sweep_exclusions",
-        "fgvc.config.sweep_expansion",
         "fgvc.config.version",
         "fgvc.exit_codes",
         "fgvc.parallel",

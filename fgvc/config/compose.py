@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,7 +25,6 @@ from fgvc.config.constraints import check_part_attention, check_resolution, chec
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.list_values import as_list
 from fgvc.config.schema import architecture
-from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.schema_keys import chosen_variants, keys_of_config, legal_keys, place_keys
 from fgvc.config.weight_digests import check_sidecars, fill_tokenizer, fill_weights
 from fgvc.untrusted.escape import shorten
@@ -84,16 +82,8 @@ def published_repos() -> frozenset[str]:
 
 @functools.cache
 def register_schema() -> None:
-    """Register the dataclasses with Hydra, under the name in the defaults of the primary config.
-
-    The launcher plugins store schemas under the names of conf/hydra/launcher. Hydra would merge
-    them into our launcher files, with a deprecation warning, so they are removed.
-    """
-    Plugins.instance()  # loads the plugins, which store their schemas
-    store = ConfigStore.instance()
-    store.store(name="schema", node=schema.Config)
-    for name in LAUNCHERS:
-        store.repo["hydra"]["launcher"].pop(f"{name}.yaml", None)
+    """Register the dataclasses with Hydra, under the name in the defaults of the primary config."""
+    ConfigStore.instance().store(name="schema", node=schema.Config)
 
 
 def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:

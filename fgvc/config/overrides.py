@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +34,7 @@ from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
 from fgvc.config.sweep_exclusions import Exclusion, keep_stated_sizes
 from fgvc.config.sweep_expansion import (
     Combination,
+    cross,
     drop_unknown_keys,
     duplicate_reason,
     group_by_features,
@@ -113,9 +113,7 @@ def expand_jobs(
     if multirun and not named:
         check_sweep(overrides)
     check_launcher(overrides, multirun)
-    combinations = [tuple(arguments)]
-    if multirun:
-        combinations = [tuple(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
+    combinations = cross(overrides) if multirun else [tuple(arguments)]
     nodes, exclusions = NodeCache(), []
     if named:
         jobs, exclusions = _named_sweep_jobs(combinations, nodes)

@@ -1,7 +1,7 @@
 """`sweep=tune` -> the search space and the sampler, with the ends of the space checked.
 
-Hydra's optuna sweeper only reports an illegal value when a trial uses it, hours later. So the space
-is parsed here first, and its corners are composed like typed commands.
+An illegal value would otherwise be reported when a trial uses it, hours later. So the space is
+parsed here first, and its corners are composed like typed commands.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, Transformer
@@ -18,42 +18,47 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.compose import composed, config_hash
+from fgvc.config.compose import check_bounds, composed, config_hash, one_line
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import JobConfig, jobs_of
 from fgvc.config.schema import Config
+from fgvc.config.schema.sweeper import SAMPLERS, Sweeper
 
 NAME = "tune"
 TRIALS = "trials"  # folder of the rows, in the folder of the run_id
 SEARCHED = ("task.", "head.", "part_attention.")  # keys that may be searched
 NOT_SEARCHED = ("task.name", "task.select", "task.debug")  # they define the objective
+SAMPLER = "hydra.sweeper.sampler"
 SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
 SWEEPER_KEYS += ("hydra.sweeper.params", "hydra/sweeper/sampler")
 LEGAL_OPTIONS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}
-SAMPLERS = {"optuna.samplers.TPESampler": "tpe", "optuna.samplers.RandomSampler": "random"}
 FRACTION = 0.37  # of an interval: a point that is an integer for no integer ends
-
-
-class SearchStopped(BaseException):
-    """A trial and its search were asked to stop; a BaseException, which no sweeper catches."""
 
 
 @dataclass(frozen=True)
 class Search:
     """A search.
 
-    space: key -> its values, as written. select: the objective, top1 or loss. digest: of
-    the history of trials; the number of trials is not part of it.
+    Attributes:
+        space: key -> its values, as written.
+        select: the objective, top1 or loss.
+        sampler: tpe or random.
+        settings: arguments of the sampler.
+        trials: the number of trials.
+        parallel: trials that are proposed without each other's results.
+        digest: of the history of trials; the number of trials is not part of it.
     """
 
     space: dict[str, str]
     select: str
     sampler: str
+    settings: dict[str, Any]
     trials: int
+    parallel: int
     digest: str
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["maximize", "minimize"]:
         return "maximize" if self.select == "top1" else "minimize"
 
 
@@ -69,16 +74,19 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | N
     corners = range(max(map(len, searched.values())))
     jobs = [_corner(fixed, searched, index) for index in corners]
     _check_task(jobs[0].conf)
-    sweeper = _sweeper_config(arguments)
+    sweeper, sampler = _sweeper_config(arguments)
     settings = [argument.lstrip("+").partition("=") for argument in arguments]
     space = {key: value for key, _, value in settings if key in searched}
-    history = [space, sweeper["sampler"], sweeper["n_jobs"], config_hash(jobs[0].plain)]
+    history = [space, sampler, sweeper.n_jobs, config_hash(jobs[0].plain)]
+    digest = config_hash({"history": history})
     return Search(
         space,
         jobs[0].conf.task.select,
-        SAMPLERS[sweeper["sampler"]["_target_"]],
-        sweeper["n_trials"],
-        config_hash({"history": history}),
+        sampler.pop("name"),
+        sampler,
+        sweeper.n_trials,
+        sweeper.n_jobs,
+        digest,
     ), jobs
 
 
@@ -195,24 +203,32 @@ def _check_task(conf: Config) -> None:
         )
 
 
-def _sweeper_config(arguments: Sequence[str]) -> dict[str, Any]:
-    """The node hydra.sweeper as plain data, checked."""
+def _sweeper_config(arguments: Sequence[str]) -> tuple[Sweeper, dict[str, Any]]:
+    """The node hydra.sweeper, checked: without its sampler, and its sampler."""
     fixed = [argument for argument in arguments if not _parse(argument).is_sweep_override()]
     try:
-        node = composed(fixed, whole=True).hydra.sweeper
+        node: Any = OmegaConf.to_container(composed(fixed, whole=True).hydra.sweeper)
     except (HydraException, OmegaConfBaseException) as error:  # jobs_of has reported all others
         raise ConfigError(f"sweep={NAME}: {' '.join(str(error).split())}") from error
-    sweeper: Any = OmegaConf.to_container(node)
-    for name in ("n_trials", "n_jobs"):
-        if sweeper[name] < 1:
-            raise ConfigError(f"hydra.sweeper.{name}={sweeper[name]}: must be at least 1")
-    if (target := sweeper["sampler"]["_target_"]) not in SAMPLERS:
-        raise ConfigError(f"hydra.sweeper.sampler._target_={target}: {', '.join(SAMPLERS)}")
-    if sweeper["sampler"]["seed"] is None:
+    values, sampler = {key: node.get(key) for key in ("n_trials", "n_jobs")}, node["sampler"]
+    if (name := sampler.get("name")) not in SAMPLERS:
+        raise ConfigError(f"{SAMPLER}.name={name}: not one of {', '.join(SAMPLERS)}")
+    if sampler.get("seed") is None:
         raise ConfigError(
-            "hydra.sweeper.sampler.seed=null: a search without a seed cannot be repeated; give one"
+            f"{SAMPLER}.seed=null: a search without a seed cannot be repeated; give one"
         )
-    return sweeper
+    sampler = vars(_checked(SAMPLERS[name], sampler, SAMPLER))
+    return _checked(Sweeper, values, "hydra.sweeper"), sampler
+
+
+def _checked(cls: type, values: dict[str, Any], node: str) -> Any:
+    """The values as a dataclass."""
+    try:
+        checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{node}.{one_line(error)}") from error
+    check_bounds(checked, f"{node}.")
+    return checked
 
 
 def _parse(argument: str) -> Override:

@@ -1,19 +1,17 @@
 """The cross of a sweep -> its jobs: overrides dropped where their key is unknown, and an order.
 
-A combination holds the overrides of one job, as Hydra's own sweeper splits a command.
+A combination holds the overrides of one job.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
+from hydra.core.override_parser.types import Override
 
 from fgvc.config.compose import conf_dir
 
@@ -28,6 +26,22 @@ FEATURE_KEYS = (
     "preprocess",
 )
 SPLITS = ("split_seed", "val_fraction")  # the choice of validation images changes no feature
+
+
+def cross(overrides: Sequence[Override]) -> list[Combination]:
+    """Every combination of the values of a sweep; the last key varies fastest.
+
+    Args:
+        overrides: each with one value, or with a finite list of values.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+    return list(itertools.product(*values.values()))
 
 
 def key_of(override: str) -> str:
@@ -105,39 +119,3 @@ def feature_config(plain: dict[str, Any]) -> str:
     uses_seed = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
     keys = (*FEATURE_KEYS, "seed") if uses_seed else FEATURE_KEYS
     return json.dumps([images, *(plain[key] for key in keys)], sort_keys=True)
-
-
-@contextmanager
-def launch_exactly(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Let Hydra's own sweeper start exactly these jobs, instead of the cross of its arguments.
-
-    Hydra can only sweep a whole cross. Its own checks are skipped, because the jobs are checked.
-    """
-    sweeper = _basic_sweeper()
-
-    def split(overrides: object, batch: int | None) -> list[list[list[str]]]:
-        return list(sweeper.split_overrides_to_chunks([list(job) for job in jobs], batch))
-
-    def check(self: object, batch: object) -> None:
-        """Every job is composed before the first starts."""
-
-    replacements = {"split_arguments": staticmethod(split), "validate_batch_is_legal": check}
-    originals = {name: vars(sweeper).get(name) for name in replacements}
-    for name, replacement in replacements.items():
-        setattr(sweeper, name, replacement)
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            if original is None:
-                delattr(sweeper, name)  # an inherited method
-            else:
-                setattr(sweeper, name, original)
-
-
-def _basic_sweeper() -> type[BasicSweeper]:
-    """The class that Hydra instantiates; Hydra loads its plugins a second time, apart from ours."""
-    for plugin in Plugins.instance().discover(Sweeper):
-        if plugin.__name__ == BasicSweeper.__name__:
-            return plugin  # type: ignore[return-value]
-    raise AssertionError("Hydra has no basic sweeper")

@@ -12,33 +12,60 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, choices, shared_arguments
 from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
 from fgvc.untrusted.escape import shorten, visible
 
 ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
-LAUNCHER = "hydra/launcher="
+SWEEPER = "hydra/sweeper="
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: raise the errors of a sweeper
-RunJob = Callable[[DictConfig, Sequence[str]], float | None]
+RunJob = Callable[[DictConfig, Sequence[str]], None]
 
 
-def launch(arguments: Sequence[str], run_job: RunJob) -> None:
+@dataclass(frozen=True)
+class Jobs:
+    """The task function of Hydra, which `hydra_plugins.fgvc.sweeper` calls for each of `jobs`.
+
+    Attributes:
+        run_job: runs one job, given its config and its overrides. It leaves its results on disk.
+        jobs: the overrides of each job.
+    """
+
+    run_job: RunJob
+    jobs: Sequence[Sequence[str]] = ()
+
+    def __call__(self, cfg: DictConfig) -> None:
+        self.run_job(cfg, list(HydraConfig.get().overrides.task))
+
+
+def launch(
+    run_job: RunJob, jobs: Sequence[JobConfig], run_id: str, overrides: Sequence[str]
+) -> None:
     """Let Hydra launch the jobs of a sweep. Errors other than the disk's exit with 1.
+
+    Args:
+        overrides: the command's, without its run_id.
 
     Raises:
         OSError: the disk refuses a write; Hydra alone would print a traceback.
     """
+    own = f'{RUN_ID_KEY}"{run_id}"'
+    task = Jobs(run_job, [[*choices(job.overrides), own] for job in jobs])
+    shared = [o for o in shared_arguments(overrides, jobs) if not o.startswith(SWEEPER)]
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:
-        _start_hydra(arguments, run_job)
+        _start_hydra(["--multirun", *shared, own, f"{SWEEPER}exact"], task)
     except OSError:
         raise
     except Exception:
@@ -86,32 +113,18 @@ def complete(words: Sequence[str]) -> None:
     _start_hydra(["-sc", *words], _no_job)
 
 
-def _no_job(cfg: DictConfig, overrides: Sequence[str]) -> None:
+def _no_job(cfg: DictConfig) -> None:
     """Run nothing: Hydra only prints."""
 
 
-def _start_hydra(arguments: Sequence[str], run_job: RunJob) -> None:
-    """Hand the arguments to Hydra, with its launchers and its sweep folder.
-
-    Args:
-        run_job: runs one job, given its config and its overrides. It leaves its results on disk.
-    """
+def _start_hydra(arguments: Sequence[str], task: TaskFunction) -> None:
     GlobalHydra.instance().clear()
     register_schema()
-
-    def job(cfg: DictConfig) -> float | None:
-        return run_job(cfg, list(HydraConfig.get().overrides.task))
-
-    job.__module__ = "fgvc.run"  # hydra.job.name is the last part
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
-    if any(argument.startswith(LAUNCHER) for argument in arguments):
-        from fgvc.launch import launchers
-
-        launchers.install()
     handlers = list(logging.root.handlers)
     argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
-        start(job)()
+        start(task)()
     finally:
         sys.argv = argv
         logging.root.handlers[:] = handlers  # Hydra's help adds its own

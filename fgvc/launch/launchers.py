@@ -1,45 +1,41 @@
-"""Jobs of a sweep -> workers of Hydra's launchers, supervised: a lost job is marked in its row.
+"""Jobs of a sweep -> workers of a launcher, supervised: a lost job is marked in its row.
 
-These launchers replace Hydra's plugins of the same names. The plugins wait for ever for a lost job,
-end the sweep with the first failed job, start all local jobs at once and leave jobs running after
-Ctrl-C. The result of a job is its row on disk; the launchers only wait for the jobs.
+The launchers themselves are plugins of Hydra (hydra_plugins.fgvc.launchers). The result of a job is
+its row on disk. A launcher only waits for its jobs: it does not wait for a lost job, does not end
+with the first failed job, and leaves no job running after Ctrl-C.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import submitit
-from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
-from joblib import cpu_count
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
-from omegaconf import DictConfig
 from submitit.core.utils import FailedJobError
 
 from fgvc.config.overrides import choices
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch import slurm_queue
 from fgvc.launch.job_process import KILLED, stop_signals
-from fgvc.launch.launcher_job import CUDA, STOP, LauncherJob
+from fgvc.launch.launcher_job import STOP
 from fgvc.parallel import signals
 from fgvc.record.run_dir import now
 from fgvc.report.sweep_table import Row, read_row, write_row
 from fgvc.store import atomic
+
+if TYPE_CHECKING:
+    from hydra_plugins.fgvc.launchers import WorkerLauncher
 
 POLL = 0.2  # seconds between checks of local jobs
 SLURM_POLL = 2.0  # seconds between checks of SLURM jobs
@@ -48,131 +44,95 @@ RULE = "-" * 22  # around the traceback in submitit's message
 Overrides = Sequence[str]
 
 
-class SupervisedJoblibLauncher(JoblibLauncher):
-    """`n_jobs` workers; each runs one job after another."""
+def launch_joblib(
+    launcher: WorkerLauncher, job_overrides: Sequence[Overrides], start: int
+) -> Sequence[JobReturn]:
+    """Run the jobs in a pool of workers.
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        job = LauncherJob(task_function, _folder(config), multiprocessing.get_start_method())
-        super().setup(hydra_context=hydra_context, task_function=job, config=config)
-
-    def launch(
-        self, job_overrides: Sequence[Overrides], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        assert self.config is not None
-        folder, todo, since = _folder(self.config), list(job_overrides), now().isoformat()
-        n_jobs = self.joblib["n_jobs"] or cpu_count()
-        self.joblib |= {"n_jobs": min(n_jobs, len(todo)), "batch_size": 1}
-        with _stop_file(folder):
-            while todo and not stop_signals():
-                try:
-                    results = super().launch(todo, initial_job_idx)
-                    return [*_empty_results(len(job_overrides) - len(todo)), *results]
-                except BrokenProcessPool:
-                    todo = _not_started(folder, todo, since)
-                except KeyboardInterrupt:  # the second signal: joblib has killed the workers
-                    _mark_lost(folder, todo, since)
-                finally:
-                    kill = stop_signals() > 1
-                    get_reusable_executor().shutdown(wait=True, kill_workers=kill)
-        return _empty_results(len(job_overrides))
-
-
-class SupervisedLocalLauncher(LocalLauncher):
-    """submitit jobs on this machine, `n_jobs` at a time."""
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        devices = os.environ.get(CUDA, "") if self.params["gpus_per_node"] is None else None
-        start_method = multiprocessing.get_start_method()
-        job = LauncherJob(task_function, _folder(config), start_method, devices)
-        super().setup(hydra_context=hydra_context, task_function=job, config=config)
-
-    def launch(
-        self, job_overrides: Sequence[Overrides], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        assert self.config is not None
-        folder, waiting = _folder(self.config), _calls(job_overrides, initial_job_idx)
-        since = now().isoformat()
-        executor = submitit.LocalExecutor(
-            self.params["submitit_folder"], max_num_timeout=self.params["max_num_timeout"]
-        )
-        executor.update_parameters(
-            timeout_min=self.params["timeout_min"],
-            signal_delay_s=self.params["signal_delay_s"],
-            gpus_per_node=self.params["gpus_per_node"] or 0,
-        )
-        running: dict[int, submitit.Job] = {}
-        results = dict(enumerate(_empty_results(len(waiting)), initial_job_idx))
-        with _stop_file(folder):
+    Args:
+        job_overrides: of each job.
+        start: number of the first job.
+    """
+    todo, since = list(job_overrides), now().isoformat()
+    workers = min(launcher.params["n_jobs"] or cpu_count(), len(todo))
+    with _stop_file(launcher.folder):
+        while todo and not stop_signals():
             try:
-                while running or (waiting and not stop_signals()):
-                    while waiting and len(running) < self.params["n_jobs"] and not stop_signals():
-                        call = waiting.pop(0)
-                        running[call[2]] = _submit(executor, self, call)
-                    time.sleep(POLL)
-                    for index in [index for index, job in running.items() if job.done()]:
-                        job = running.pop(index)
-                        overrides = job_overrides[index - initial_job_idx]
-                        results[index] = _result(folder, overrides, job, since)
-            except KeyboardInterrupt:  # the second signal
-                for index, job in running.items():
-                    _kill_tree(int(job.job_id))
-                    _mark_lost(folder, [job_overrides[index - initial_job_idx]], since)
-        return [results[index] for index in sorted(results)]
+                pool: Any = Parallel(workers, backend="loky", batch_size=1)  # type: ignore[arg-type]
+                results = pool(delayed(launcher)(*call) for call in _calls(todo, start))
+                return [*_empty_results(len(job_overrides) - len(todo)), *results]
+            except BrokenProcessPool:
+                todo = _not_started(launcher.folder, todo, since)
+            except KeyboardInterrupt:  # the second signal: joblib has killed the workers
+                _mark_lost(launcher.folder, todo, since)
+            finally:
+                kill = stop_signals() > 1
+                get_reusable_executor().shutdown(wait=True, kill_workers=kill)
+    return _empty_results(len(job_overrides))
 
 
-class SupervisedSlurmLauncher(SlurmLauncher):
-    """An array of SLURM jobs; a preempted or timed-out job resumes when SLURM requeues it."""
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        job = LauncherJob(task_function, _folder(config), multiprocessing.get_start_method())
-        super().setup(hydra_context=hydra_context, task_function=job, config=config)
-
-    def launch(
-        self, job_overrides: Sequence[Overrides], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        assert self.config is not None
-        folder, calls = _folder(self.config), _calls(job_overrides, initial_job_idx)
-        since = now().isoformat()
-        with _stop_file(folder):
-            try:
-                jobs = self._executor().map_array(self, *zip(*calls, strict=True))
-            except FailedJobError as error:
-                _mark_lost(folder, job_overrides, since, _last_line(str(error)))
-                return _empty_results(len(calls))
-            print(f"submitted as SLURM job {jobs[0].job_id.partition('_')[0]}", flush=True)
-            try:
-                _wait_for_slurm({job.job_id: job for job in jobs})
-            except KeyboardInterrupt:  # the second signal
-                _mark_lost(folder, job_overrides, since)
-                return _empty_results(len(calls))
-        pairs = zip(job_overrides, jobs, strict=True)
-        return [_result(folder, overrides, job, since) for overrides, job in pairs]
-
-    def _executor(self) -> submitit.SlurmExecutor:
-        params = {name: value for name, value in self.params.items() if value is not None}
-        folder, max_num_timeout = params.pop("submitit_folder"), params.pop("max_num_timeout")
-        memory = {"mem": f"{params.pop('mem_gb')}GB"} if "mem_gb" in params else {}
-        renamed = {"job_name": params.pop("name"), "time": params.pop("timeout_min")}
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=max_num_timeout)
-        executor.update_parameters(**params, **renamed, **memory, nodes=1, ntasks_per_node=1)
-        return executor
+def launch_local(
+    launcher: WorkerLauncher, job_overrides: Sequence[Overrides], start: int
+) -> Sequence[JobReturn]:
+    """Run the jobs as submitit's jobs on this machine; arguments as in `launch_joblib`."""
+    params, waiting, since = launcher.params, _calls(job_overrides, start), now().isoformat()
+    executor = submitit.LocalExecutor(
+        params["submitit_folder"], max_num_timeout=params["max_num_timeout"]
+    )
+    executor.update_parameters(
+        timeout_min=params["timeout_min"],
+        signal_delay_s=params["signal_delay_s"],
+        gpus_per_node=params["gpus_per_node"] or 0,
+    )
+    running: dict[int, submitit.Job] = {}
+    results = dict(enumerate(_empty_results(len(waiting)), start))
+    with _stop_file(launcher.folder):
+        try:
+            while running or (waiting and not stop_signals()):
+                while waiting and len(running) < params["n_jobs"] and not stop_signals():
+                    call = waiting.pop(0)
+                    running[call[1]] = _submit(executor, launcher, call)
+                time.sleep(POLL)
+                for index in [index for index, job in running.items() if job.done()]:
+                    job, overrides = running.pop(index), job_overrides[index - start]
+                    results[index] = _result(launcher.folder, overrides, job, since)
+        except KeyboardInterrupt:  # the second signal
+            for index, job in running.items():
+                _kill_tree(int(job.job_id))
+                _mark_lost(launcher.folder, [job_overrides[index - start]], since)
+    return [results[index] for index in sorted(results)]
 
 
-def install() -> None:
-    """Make Hydra use these launchers where a config names its plugins."""
-    for plugin, launcher in (
-        (JoblibLauncher, SupervisedJoblibLauncher),
-        (LocalLauncher, SupervisedLocalLauncher),
-        (SlurmLauncher, SupervisedSlurmLauncher),
-    ):
-        name = f"{plugin.__module__}.{plugin.__name__}"
-        Plugins.instance().class_name_to_class[name] = launcher
+def launch_slurm(
+    launcher: WorkerLauncher, job_overrides: Sequence[Overrides], start: int
+) -> Sequence[JobReturn]:
+    """Run the jobs as an array of SLURM jobs; arguments as in `launch_joblib`."""
+    calls, since = _calls(job_overrides, start), now().isoformat()
+    with _stop_file(launcher.folder):
+        try:
+            executor = _slurm_executor(launcher.params)
+            jobs = executor.map_array(launcher, *zip(*calls, strict=True))
+        except FailedJobError as error:
+            _mark_lost(launcher.folder, job_overrides, since, _last_line(str(error)))
+            return _empty_results(len(calls))
+        print(f"submitted as SLURM job {jobs[0].job_id.partition('_')[0]}", flush=True)
+        try:
+            _wait_for_slurm({job.job_id: job for job in jobs})
+        except KeyboardInterrupt:  # the second signal
+            _mark_lost(launcher.folder, job_overrides, since)
+            return _empty_results(len(calls))
+    pairs = zip(job_overrides, jobs, strict=True)
+    return [_result(launcher.folder, overrides, job, since) for overrides, job in pairs]
+
+
+def _slurm_executor(launcher_params: Mapping[str, Any]) -> submitit.SlurmExecutor:
+    params = {name: value for name, value in launcher_params.items() if value is not None}
+    folder, max_num_timeout = params.pop("submitit_folder"), params.pop("max_num_timeout")
+    memory = {"mem": f"{params.pop('mem_gb')}GB"} if "mem_gb" in params else {}
+    renamed = {"job_name": params.pop("name"), "time": params.pop("timeout_min")}
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=max_num_timeout)
+    executor.update_parameters(**params, **renamed, **memory, nodes=1, ntasks_per_node=1)
+    return executor
 
 
 # --- in the process of the sweep ---
@@ -212,22 +172,14 @@ def _wait_for_slurm(jobs: dict[str, submitit.Job]) -> None:
             del jobs[job_id]
 
 
-def _folder(config: DictConfig) -> Path:
-    """The sweep's folder, absolute: a worker may have another working directory."""
-    return Path(str(config.hydra.sweep.dir)).expanduser().absolute()
-
-
 def _calls(job_overrides: Sequence[Overrides], start: int) -> list[tuple[Any, ...]]:
-    """Per job, the arguments of the plugins' `__call__`."""
+    """Per job, the arguments of the launcher's `__call__`."""
     state = Singleton.get_state()
-    return [
-        (list(overrides), "hydra.sweep.dir", index, f"job_{index}", state)
-        for index, overrides in enumerate(job_overrides, start)
-    ]
+    return [(overrides, index, state) for index, overrides in enumerate(job_overrides, start)]
 
 
 def _submit(
-    executor: submitit.LocalExecutor, launcher: LocalLauncher, call: tuple[Any, ...]
+    executor: submitit.LocalExecutor, launcher: WorkerLauncher, call: tuple[Any, ...]
 ) -> submitit.Job:
     """Start a local job that ignores the terminal's Ctrl-C: the sweep stops it."""
     with signals.ignored([signal.SIGINT]):

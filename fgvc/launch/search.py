@@ -9,7 +9,6 @@ numbers of the finished trials and continues with the next.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import shutil
 import sys
@@ -17,16 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fgvc.config.compose import config_hash, resolved
+from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import axes_and_values, experiment_text
 from fgvc.config.schema import Config
-from fgvc.config.search_space import TRIALS, Search, SearchStopped
+from fgvc.config.search_space import TRIALS, Search
+from fgvc.config.sweep_expansion import key_of
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch import hydra_app
 from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
 from fgvc.launch.sweep import job_hash, mark_run
 from fgvc.pipeline import stop_before_test
@@ -42,7 +40,6 @@ from fgvc.types import Preempted, UserError
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
 
-HYDRA_RESULTS = "optimization_results.yaml"  # written by the sweeper; search.json replaces it
 NOT_OF_A_RUN = ("runtime.run_id", "runtime.resume", "runtime.stop_before_test", "runtime.dry_run")
 
 
@@ -51,28 +48,28 @@ def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], com
 
     Args:
         conf: of one corner of the space; its runtime node is that of all trials.
-        overrides: for Hydra, which starts the trials.
+        overrides: of the command, with its run_id.
     """
-    import optuna
+    from fgvc.launch.proposals import run_trials
 
-    optuna.logging.set_verbosity(logging.WARNING)  # the trials are printed here
     conf.runtime.run_id = run_id
+    fixed = [item for item in overrides if key_of(item) not in search.space]
+    fixed = [item for item in fixed if not key_of(item).startswith("hydra")]
 
-    def trial(cfg: DictConfig, overrides: Sequence[str]) -> float:
-        number = HydraConfig.get().job.num
+    def run_trial(number: int, values: Mapping[str, Any]) -> float:
         if stop_signals():
-            raise SearchStopped
-        result = run_in_process(cfg, overrides, command)
+            raise Preempted("the search was asked to stop")
+        trial = [*(f"{key}={value}" for key, value in values.items()), *fixed]
+        cfg = composed(trial)
+        result = run_in_process(cfg, trial, command)
         mark_run(cfg, job_hash(cfg), result)
-        return objective(search, cfg, overrides, number, result.code)
+        return objective(search, cfg, trial, number, result.code)
 
-    direction = f"hydra.sweeper.direction={search.direction}"
     folder = _folder(conf.runtime)
     try:
         with lock(folder / ".lock"), forward_signals():
-            stopped = contextlib.suppress(SearchStopped, Preempted, KeyboardInterrupt)
-            with stopped, add_path(folder):
-                hydra_app.launch(["--multirun", *overrides, direction], trial)
+            with contextlib.suppress(Preempted, KeyboardInterrupt), add_path(folder):
+                run_trials(search, run_trial)
             return finish(search, conf, bool(stop_signals()))
     except UserError as error:
         line = str(error)
@@ -85,12 +82,12 @@ def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], com
 def objective(
     search: Search, cfg: DictConfig, overrides: Sequence[str], number: int, code: int
 ) -> float:
-    """Write the record of a trial that ended with `code`; returns its value for the sweeper.
+    """Write the record of a trial that ended with `code`; returns its value for the sampler.
 
     A failed trial gets the worst value, so that the search leaves its neighbourhood.
 
     Raises:
-        SearchStopped: the trial was stopped by a signal.
+        Preempted: the trial was stopped by a signal.
     """
     choices = _choices(cfg, overrides)
     row = {
@@ -105,7 +102,7 @@ def objective(
     if row["state"] == DONE:
         return row[search.select]
     if row["state"] == STOPPED:
-        raise SearchStopped
+        raise Preempted(f"trial {number + 1} was stopped")
     return -math.inf if search.select == "top1" else math.inf
 
 
@@ -116,7 +113,6 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
         The exit code: PREEMPTED after a signal, FAILED only if no trial has a value.
     """
     folder, run_id = _folder(conf.runtime), conf.runtime.run_id
-    (folder / HYDRA_RESULTS).unlink(missing_ok=True)
     files = sorted((folder / TRIALS).glob("*.json"))
     rows = [read_json(file.parent, file.name) for file in files]
     rows = [row for row in rows if row["search"] == search.digest and row["number"] < search.trials]

@@ -24,7 +24,9 @@ def run_single(job: JobConfig, run_id: str, overrides: Sequence[str], command: s
     return run_job(cfg, own, command).code
 
 
-def run_operations(arguments: Sequence[str], command: str) -> int:
+def run_operations(
+    run_id: str, overrides: Sequence[str], command: str, jobs: Sequence[JobConfig]
+) -> int:
     """Run operations one after another; returns the largest of their exit codes."""
     codes: list[int] = []
 
@@ -33,7 +35,7 @@ def run_operations(arguments: Sequence[str], command: str) -> int:
             codes.append(run_job(cfg, overrides, command).code)
 
     try:
-        hydra_app.launch(arguments, run)
+        hydra_app.launch(run, jobs, run_id, overrides)
     except OSError as error:
         print(f"fgvc: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return FAILED

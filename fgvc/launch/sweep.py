@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
@@ -30,7 +30,6 @@ from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.sweep_table import GOOD, Row, SweepTable
 from fgvc.report.terminal_table import print_table
-from fgvc.store import atomic
 from fgvc.store.disk_advice import ROOTS, disk_error_line
 from fgvc.store.disk_errors import add_path
 from fgvc.store.file_lock import lock
@@ -64,7 +63,7 @@ class Sweep:
 
 def run(
     run_id: str,
-    arguments: Sequence[str],
+    overrides: Sequence[str],
     command: str,
     jobs: Sequence[JobConfig],
     exclusions: Sequence[Exclusion],
@@ -75,7 +74,7 @@ def run(
     job starts. A second signal stops the running job at once.
 
     Args:
-        arguments: for Hydra, which starts the jobs.
+        overrides: of the command, without its run_id.
         exclusions: combinations that do not run, for the table.
     """
     folder = Path(jobs[0].conf.runtime.multirun_root).expanduser().absolute() / run_id
@@ -83,12 +82,9 @@ def run(
     try:
         with lock(folder / ".lock"), forward_signals():
             # after a stop, the table lists the jobs that did not start
-            with contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit):
-                # Hydra writes this file too, but its error lacks the path and the bytes
-                text = OmegaConf.to_yaml(jobs[0].compose())
-                atomic.write_text(folder / "multirun.yaml", text)
-                with add_path(folder):
-                    hydra_app.launch(arguments, sweep.run_job)
+            stopped = contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit)
+            with stopped, add_path(folder):
+                hydra_app.launch(sweep.run_job, jobs, run_id, overrides)
             return _finish(sweep, jobs, exclusions)
     except UserError as error:
         line = str(error)

@@ -18,6 +18,7 @@ from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "fiftyone", "tensorboard")
+HEAVY += ("optuna", "submitit", "joblib")  # of searches and launchers
 
 
 def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +63,15 @@ def test_the_process_exits_with_the_code_of_main(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["--info", "plugins"],
+        ["sweep=tune", "runtime.dry_run=true"],
+    ],
+)
 def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
     probe = (
         "import sys\n"
@@ -104,7 +113,11 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
     shutil.unpack_archive(next(tmp_path.glob("*.whl")), site, format="zip")
     program = (
         "import json, fgvc.config.compose as c\n"
-        "print(json.dumps([str(c.conf_dir()), c.config_hash(c.resolved(c.composed([])))]))"
+        "from hydra.core.plugins import Plugins\n"
+        "plugins = sorted(cls.__name__ for cls in Plugins.instance().discover()\n"
+        "                 if cls.__module__.startswith('hydra_plugins.fgvc.'))\n"
+        "results = str(c.conf_dir()), c.config_hash(c.resolved(c.composed([]))), plugins\n"
+        "print(json.dumps(results))"
     )
     results = {}
     for name, path in (("wheel", site), ("checkout", ROOT)):
@@ -119,6 +132,8 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
         results[name] = json.loads(process.stdout)
     assert results["wheel"][0] == str(site / "fgvc" / "conf")
     assert results["wheel"][1] == results["checkout"][1]
+    plugins = ["ExactSweeper", "JoblibLauncher", "LocalLauncher", "SlurmLauncher"]
+    assert results["wheel"][2] == results["checkout"][2] == plugins
 
 
 def test_the_fgvc_script_is_the_same_program(tmp_path):

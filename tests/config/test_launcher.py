@@ -63,7 +63,7 @@ def test_the_keys_of_slurm_are_accepted_with_sbatch(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_every_launcher_composes_to_the_keys_of_its_dataclass(name, recwarn):
-    """Without the schema of the plugin, which Hydra would merge with a warning."""
+    """Also without a warning of Hydra's."""
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -54,6 +54,13 @@ def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
     assert (default.trials, more.trials) == (20, 3)
     assert default.digest == more.digest
     assert len({default.digest, loss.digest, other.digest}) == 3
+    assert default.settings == {
+        "seed": 0,
+        "n_startup_trials": 10,
+        "n_ei_candidates": 24,
+        "multivariate": False,
+    }
+    assert (default.parallel, other.settings) == (1, {"seed": 1})
     assert (loss.direction, other.sampler) == ("minimize", "random")
 
 
@@ -73,7 +80,15 @@ def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
         ("final_fit=trainval", "final_fit=train"),
         ("runtime.stop_before_test=false", "a trial of sweep=tune never reads test"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be at least 1"),
+        ("hydra.sweeper.n_trials=two", "hydra.sweeper.n_trials: Value 'two'"),
+        ("~hydra.sweeper.n_trials", "hydra.sweeper.n_trials: "),
+        ("hydra.sweeper.n_jobs=0", "hydra.sweeper.n_jobs=0: must be at least 1"),
         ("hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials"),
+        ("hydra.sweeper.sampler.name=cmaes", "sampler.name=cmaes: not one of tpe, random"),
+        ("hydra.sweeper.sampler.n_startup=3", "hydra.sweeper.sampler.n_startup: "),
+        ("+hydra.sweeper.sampler.gamma=1", "hydra.sweeper.sampler.gamma: "),
+        ("hydra.sweeper.sampler.n_ei_candidates=0", "n_ei_candidates=0: must be at least 1"),
+        ("hydra.sweeper.sampler.seed=-1", "hydra.sweeper.sampler.seed=-1: must be at least 0"),
         ("hydra.sweeper.sampler.seed=null", "without a seed"),
         ("hydra/sweeper/sampler=grid", "takes tpe or random"),
         ("hydra/sweeper=basic", "a search is sweep=tune"),

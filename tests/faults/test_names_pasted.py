@@ -178,7 +178,8 @@ def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypat
     atomic.write_json(folder / search.TRIALS / "00000.json", best)
     messages: list[str] = []
     monkeypatch.setattr(search.console, "say", messages.append)
-    assert search.finish(Search({}, "top1", "tpe", 1, "d" * 64), conf, stopped=False) == 0
+    finished = Search({}, "top1", "tpe", {}, trials=1, parallel=1, digest="d" * 64)
+    assert search.finish(finished, conf, stopped=False) == 0
     (words,) = pasted("\n".join(messages), desk)
     assert parse_overrides(words) == {"experiment": str(folder / "best.yaml")}
     (comment,) = re.findall(r"^#   (python.*)", (folder / "best.yaml").read_text(), re.MULTILINE)
