@@ -103,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     if flags.cfg or flags.info or flags.hydra_help:
         from fgvc.launch import hydra_app
 
+        if flags.cfg == "job":
+            return hydra_app.print_config(command.jobs[0].compose(), flags.package, flags.resolve)
         pages = ["--hydra-help"] if flags.hydra_help else command.arguments
         return hydra_app.print_page(pages, flags.package)
     if command.jobs[0].conf.runtime.dry_run:

@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fgvc.config.compose import options
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.overrides import AXES, parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 

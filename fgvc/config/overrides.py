@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows
 from fgvc.config.compose import composed, is_operation, one_line, options
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.config_hash import config_hash, hashed
 from fgvc.config.constraints import check_inputs, position_resizes
 from fgvc.config.duplicate_jobs import check_duplicates
@@ -29,6 +28,7 @@ from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.parse_errors import parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
 from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
@@ -41,6 +41,7 @@ from fgvc.config.sweep_expansion import (
     key_of,
 )
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
+from fgvc.untrusted.shell import escaped
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
@@ -63,8 +64,10 @@ class JobConfig:
     plain: dict[str, Any]
 
     def compose(self) -> DictConfig:
-        """The config as Hydra composes it."""
-        return composed([normalized(item) for item in self.overrides])
+        """The config as Hydra composes it, with the chosen row of the checkpoints."""
+        cfg = composed([normalized(item) for item in self.overrides])
+        cfg.backbone.checkpoints = escaped(asdict(self.conf.backbone)["checkpoints"])
+        return cfg
 
     @property
     def is_experiment(self) -> bool:
@@ -335,7 +338,7 @@ def normalized(argument: str) -> str:
     if bare.startswith("hydra"):
         return argument
     if bare.startswith(checkpoint_rows.TABLE):
-        return checkpoint_rows.as_table_override(bare)
+        return checkpoint_rows.as_row_override(bare)
     key, sign, value = bare.partition("=")
     if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
         return f"{key}={name[2]}"

@@ -1,6 +1,6 @@
 """Arguments -> Hydra -> the config of each job, passed to a function of ours.
 
-Hydra also prints what belongs to it: the composed config, its own help, the shell completion.
+Also prints the composed config, Hydra's own help and the shell completion.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
@@ -51,8 +53,34 @@ def launch(arguments: Sequence[str], run_job: RunJob) -> None:
             os.environ[FULL_ERROR] = before
 
 
+def print_config(cfg: DictConfig, package: str | None, resolve: bool) -> int:
+    """Print the config of a job, or one node or value of it; returns the exit code.
+
+    Args:
+        package: dotted key of the node; None or `_global_` for the whole config.
+        resolve: replace interpolations by their values.
+    """
+    node: Any = cfg
+    if package is not None and package != "_global_":
+        node = None
+        with suppress(OmegaConfBaseException):
+            node = OmegaConf.select(cfg, package)
+        if node is None:
+            print(_unknown_package(package), file=sys.stderr)
+            return WRONG_COMMAND
+    if not OmegaConf.is_config(node):
+        print(node)
+        return DONE
+    if node is not cfg:
+        print(f"# @package {package}")
+    if resolve:
+        OmegaConf.resolve(node)
+    print(OmegaConf.to_yaml(node), end="")
+    return DONE
+
+
 def print_page(arguments: Sequence[str], package: str | None) -> int:
-    """Print the config, or a help page of Hydra's; returns the exit code.
+    """Print Hydra's own config, or a help page of Hydra's; returns the exit code.
 
     Hydra exits with 1 on a wrong request; this returns WRONG_COMMAND.
     """
@@ -64,11 +92,15 @@ def print_page(arguments: Sequence[str], package: str | None) -> int:
         code = WRONG_COMMAND if end.code else DONE
     line = errors.getvalue().strip("\n")
     if code and line.startswith("package "):
-        message = f"--package {shorten(package or '')}: no such key; --cfg job alone shows them all"
-        line = f"fgvc: {visible(message)}"
+        line = _unknown_package(package or "")
     if line:
         print(line, file=sys.stderr)
     return code
+
+
+def _unknown_package(package: str) -> str:
+    message = f"--package {shorten(package)}: no such key; --cfg job alone shows them all"
+    return f"fgvc: {visible(message)}"
 
 
 def complete(words: Sequence[str]) -> None:
