@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +38,7 @@ from fgvc.config.sweep_expansion import (
     duplicate_reason,
     group_by_features,
     key_of,
+    split_sweep,
 )
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
 from fgvc.untrusted.shell import escaped
@@ -118,7 +118,7 @@ def expand_jobs(
     check_launcher(overrides, multirun)
     combinations = [tuple(arguments)]
     if multirun:
-        combinations = [tuple(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
+        combinations = split_sweep(overrides)
     nodes, exclusions = NodeCache(), []
     if named:
         jobs, exclusions = _named_sweep_jobs(combinations, nodes)

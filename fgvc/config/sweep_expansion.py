@@ -6,12 +6,14 @@ A combination holds the overrides of one job, as Hydra's own sweeper splits a co
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
@@ -33,6 +35,19 @@ SPLITS = ("split_seed", "val_fraction")  # the choice of validation images chang
 def key_of(override: str) -> str:
     """The key of an override, without Hydra's `+` and `~`."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def split_sweep(overrides: Sequence[Override]) -> list[Combination]:
+    """The cross of the values of a sweep; of a key that is given twice, the last override."""
+    values = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            texts = override.sweep_string_iterator()
+        else:
+            texts = [override.get_value_element_as_str()]
+        values[key] = [f"{key}={text}" for text in texts]
+    return list(itertools.product(*values.values()))
 
 
 def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
