@@ -130,6 +130,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.help",
         "fgvc.config.list_values",
         "fgvc.config.named_sweep",
+        "fgvc.config.option_files",
         "fgvc.config.overrides",
         "fgvc.config.search_space",
         "fgvc.config.sweep_exclusions",

@@ -22,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc import untrusted
 from fgvc.config.checkpoint_rows import TABLE
 from fgvc.config.errors import ConfigError
+from fgvc.config.option_files import AXES
 from fgvc.config.override_grammar import parse_override
-from fgvc.config.overrides import AXES, normalized
+from fgvc.config.overrides import normalized
 from fgvc.untrusted.shell import escaped
 
 EXPERIMENT = "experiment="

@@ -11,10 +11,10 @@ from typing import NoReturn
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from fgvc.config.compose import options
 from fgvc.config.errors import ConfigError
+from fgvc.config.option_files import AXES, options
 from fgvc.config.override_grammar import parse_override
-from fgvc.config.overrides import AXES, parse_command
+from fgvc.config.overrides import parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
 PRINTING_FLAGS = ("cfg", "info")
@@ -30,7 +30,6 @@ SWITCHES = (
 FLAGS_OF_HYDRA = (  # which fgvc does not have
     ("--config-name", "-cn"),
     ("--config-path", "-cp"),
-    ("--config-dir", "-cd"),
     ("--experimental-rerun",),
 )
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")

@@ -1,12 +1,29 @@
-"""The files of options: one folder per group, one file per option."""
+"""The files of options: conf/, then a user's own folders of the same form.
+
+`--config-dir DIR` means `hydra.searchpath=[DIR]`. As an override it reaches each job of a sweep,
+and the recorded command. Hydra reads the first file of a name, thus a user's option cannot replace
+an option of conf/; a folder that would need that is refused.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from hydra.errors import HydraException
+
+from fgvc import untrusted
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import parse_override
+from fgvc.untrusted.shell import literal
 
 CONFIG_NAME = "config"
+KEY = "hydra.searchpath"
+FILE = "file://"
+FLAGS = ("--config-dir", "-cd")
+OVERLAYS = ("experiment", "sweep", "recipe")  # optional; merged over the axes
+AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 def conf_dir() -> Path:
@@ -18,6 +35,97 @@ def conf_dir() -> Path:
     raise ConfigError(f"no conf/{CONFIG_NAME}.yaml beside or inside {package}: reinstall fgvc")
 
 
-def options(group: str) -> list[str]:
-    """The options of a group, sorted."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+def options(group: str, overrides: Iterable[str] = ()) -> list[str]:
+    """The options of a group, sorted.
+
+    Args:
+        overrides: of the command, whose search path may add options.
+    """
+    return sorted({file.stem for file in _files(group, overrides)})
+
+
+def option_file(group: str, name: str, overrides: Iterable[str] = ()) -> Path | None:
+    """The file of an option; None if there is none."""
+    return next((file for file in _files(group, overrides) if file.stem == name), None)
+
+
+def search_path_override(arguments: Sequence[str]) -> list[str]:
+    """The arguments with every `--config-dir` and `hydra.searchpath` as one override, checked.
+
+    Raises:
+        ConfigError: a folder is missing, holds no option, or an option that cannot be read.
+    """
+    rest: list[str] = []
+    folders: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, sign, value = argument.partition("=")
+        if flag in FLAGS:
+            folders.append(value if sign else next(remaining, ""))
+        elif argument.lstrip("+").startswith(f"{KEY}="):
+            folders += _listed(argument.lstrip("+"))
+        else:
+            rest.append(argument)
+    if not folders:
+        return rest
+    paths = [str(_checked(folder)) for folder in dict.fromkeys(folders)]
+    return [*rest, f"{KEY}=[{','.join(map(literal, paths))}]"]
+
+
+def is_search_path(override: str) -> bool:
+    """Whether an override sets the search path."""
+    return override.startswith(f"{KEY}=")
+
+
+def own_folders(overrides: Iterable[str]) -> list[Path]:
+    """The user's folders in the search path of a command."""
+    names = [name for item in overrides if is_search_path(item) for name in _listed(item)]
+    return [Path(name.removeprefix(FILE)) for name in names]
+
+
+def _files(group: str, overrides: Iterable[str]) -> Iterator[Path]:
+    for folder in (conf_dir(), *own_folders(overrides)):
+        yield from (folder / group).glob("*.yaml")
+
+
+def _listed(override: str) -> list[str]:
+    """The folders in an override of the search path: a list, or one folder."""
+    try:
+        parsed = parse_override(override)
+        value = None if parsed.is_sweep_override() else parsed.value()
+    except HydraException:
+        value = None
+    folders = [value] if isinstance(value, str) else value
+    if not isinstance(folders, list) or not all(isinstance(item, str) for item in folders):
+        raise ConfigError(f"{override}: must be a list of folders, as in '{KEY}=[DIR]'")
+    return [str(item) for item in folders]
+
+
+def _checked(name: str) -> Path:
+    """A folder of options; ConfigError unless fgvc can read every option in it."""
+    if "://" in name.removeprefix(FILE):
+        raise ConfigError(f"{KEY}={name}: not a folder; only folders are read")
+    folder = Path(name.removeprefix(FILE)).expanduser()
+    if not name or not folder.is_dir():
+        raise ConfigError(f"{KEY}={name}: no such folder")
+    files = [(group, file) for group in AXES for file in (folder / group).glob("*.yaml")]
+    if not files:
+        raise ConfigError(
+            f"{KEY}={name}: holds no option, as DIR/dataset/NAME.yaml ({', '.join(AXES)})"
+        )
+    for group, file in files:
+        if file.stem in _published(group):
+            raise ConfigError(
+                f"{KEY}={name}: {group}/{file.name} has the name of an option of fgvc, which is "
+                "read instead; give your file another name"
+            )
+        try:
+            untrusted.read_yaml(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{KEY}={name}: {group}/{file.name}: {error}") from error
+    return folder
+
+
+@functools.cache
+def _published(group: str) -> frozenset[str]:
+    return frozenset(options(group))

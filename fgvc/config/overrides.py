@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows
-from fgvc.config.compose import composed, is_operation, one_line, options
+from fgvc.config.compose import composed, is_operation, one_line
 from fgvc.config.config_hash import config_hash, hashed
 from fgvc.config.constraints import check_inputs, position_resizes
 from fgvc.config.duplicate_jobs import check_duplicates
@@ -27,6 +27,8 @@ from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
+from fgvc.config.option_files import AXES, OVERLAYS, is_search_path, options
+from fgvc.config.option_files import KEY as SEARCH_PATH
 from fgvc.config.override_grammar import parse_override
 from fgvc.config.parse_errors import parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
@@ -43,13 +45,11 @@ from fgvc.config.sweep_expansion import (
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
 from fgvc.untrusted.shell import escaped
 
-HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+HYDRA = (SEARCH_PATH, "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
 RUN_ID_KEY = "runtime.run_id="
 MAX_PIXELS = "dataset.max_pixels"
-OVERLAYS = ("experiment", "sweep", "recipe")  # optional; merged over the axes
 SAME_KEYS = ("dataset", "backbone", "resolution")  # all options have the same keys
-AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def expand_jobs(
     arguments = [as_list(argument) for argument in arguments]
     overrides = [_parse(argument) for argument in arguments]
     for override in overrides:
-        _check_option(override)
+        _check_option(override, arguments)
     for override in sorted(overrides, key=lambda override: override.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
             if override.key_or_group not in AXES:
@@ -166,8 +166,8 @@ def _has_key(combination: Combination, key: str) -> bool:
     """Whether the options of a combination have a key; a recipe is part of training."""
     if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
         return True
-    groups = [item for item in combination if key_of(item) in AXES and key_of(item) != "recipe"]
-    legal, task = _legal_keys(tuple(groups))
+    groups = [item for item in combination if key_of(item) != "recipe"]
+    legal, task = _legal_keys(groups)
     return task == "train" if key == "recipe" else key in legal
 
 
@@ -226,7 +226,7 @@ def _parse(argument: str) -> Override:
         raise parse_error(argument, AXES) from error
 
 
-def _check_option(override: Override) -> None:
+def _check_option(override: Override, arguments: Sequence[str]) -> None:
     group = override.key_or_group
     if group not in AXES:
         return
@@ -234,7 +234,7 @@ def _check_option(override: Override) -> None:
         raise ConfigError(f"{override.input_line}: every axis has a value; write {group}=…")
     if override.value_type in UNLISTED:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
-    legal = options(group)
+    legal = options(group, arguments)
     if override.is_sweep_override():
         names = [str(value) for value in override.sweep_iterator()]
     elif isinstance(override.value(), list | dict):
@@ -271,8 +271,7 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> JobConfig:
 
 def parse_command(overrides: Sequence[Override]) -> Command:
     """The legal keys of a command, its task, and the values that it sets."""
-    groups = [item.input_line or "" for item in overrides if item.key_or_group in AXES]
-    legal, task = _legal_keys(tuple(groups))
+    legal, task = _legal_keys([item.input_line or "" for item in overrides])
     return Command(legal, task, {item.key_or_group: _typed_value(item) for item in overrides})
 
 
@@ -292,9 +291,13 @@ def _check_position_resize(conf: Config, overrides: Sequence[Override]) -> None:
             )
 
 
-def _legal_keys(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
-    """The keys of these options, and the task that they choose."""
-    varying = {normalized(item) for item in groups if key_of(item) not in SAME_KEYS}
+def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
+    """The keys of the options in these overrides, and the task that they choose."""
+    varying = {
+        normalized(item)
+        for item in overrides
+        if is_search_path(item) or (key_of(item) in AXES and key_of(item) not in SAME_KEYS)
+    }
     return _cached_legal_keys(tuple(sorted(varying)))
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from fgvc.config.compose import conf_dir
+from fgvc.config.option_files import option_file
 
 Combination = tuple[str, ...]
 SIZE = "backbone.size"
@@ -59,15 +60,16 @@ def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
 def keep_stated_size(combination: Combination) -> Combination:
     """The combination without a swept size if the backbone option names its size (vit_tiny)."""
     names = [item.partition("=")[2] for item in combination if key_of(item) == "backbone"]
-    if not any(map(_is_shorthand, names)):
+    files = [option_file("backbone", name, combination) for name in names]
+    if not any(file is not None and _is_shorthand(file) for file in files):
         return combination
     return tuple(item for item in combination if key_of(item) != SIZE)
 
 
 @functools.cache
-def _is_shorthand(backbone: str) -> bool:
-    file = conf_dir() / "backbone" / f"{backbone}.yaml"
-    return file.is_file() and "\ndefaults:" in f"\n{file.read_text(encoding='utf-8')}"
+def _is_shorthand(file: Path) -> bool:
+    text = f"\n{file.read_text(encoding='utf-8')}"
+    return "\ndefaults:" in text and "\nsize:" in text
 
 
 def drop_unknown_keys(

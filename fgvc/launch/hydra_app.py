@@ -22,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
+from fgvc.config.option_files import own_folders, search_path_override
 from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
+from fgvc.untrusted import shell
 from fgvc.untrusted.escape import shorten, visible
 
 ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -115,7 +117,17 @@ def complete(words: Sequence[str]) -> None:
             'as in: eval "$(fgvc -sc install=bash)"'
         )
     sys.argv[0] = "fgvc"  # `python -m fgvc.run` itself is not completed
-    _start_hydra(["-sc", *words], _no_job)
+    _start_hydra([*_folder_to_complete(), "-sc", *words], _no_job)
+
+
+def _folder_to_complete() -> list[str]:
+    """Hydra's flag for the user's folder of options in the line to complete."""
+    try:
+        words = shell.split(os.environ.get("COMP_LINE", ""))
+        folders = own_folders(search_path_override(words))
+    except ValueError:  # an open quote, or a folder that is not typed completely
+        return []
+    return ["--config-dir", str(folders[0])] if folders else []  # Hydra takes one
 
 
 def _no_job(cfg: DictConfig, overrides: Sequence[str]) -> None:
