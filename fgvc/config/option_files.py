@@ -7,11 +7,17 @@ an option of conf/; a folder that would need that is refused.
 
 from __future__ import annotations
 
-import functools
+import io
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fgvc import untrusted
 from fgvc.config.errors import ConfigError
@@ -21,6 +27,9 @@ from fgvc.untrusted.shell import literal
 CONFIG_NAME = "config"
 KEY = "hydra.searchpath"
 FILE = "file://"
+MOST_FILES = 1000  # of a folder of options
+HYDRA = re.compile(r"\bhydra[/.:@]|@hydra")  # in a list of defaults
+PACKAGE = re.compile(r"@package\s+(\S+)")
 FLAGS = ("--config-dir", "-cd")
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional; merged over the axes
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
@@ -108,24 +117,39 @@ def _checked(name: str) -> Path:
     folder = Path(name.removeprefix(FILE)).expanduser()
     if not name or not folder.is_dir():
         raise ConfigError(f"{KEY}={name}: no such folder")
-    files = [(group, file) for group in AXES for file in (folder / group).glob("*.yaml")]
-    if not files:
+    files = list(itertools.islice(folder.rglob("*.yaml"), MOST_FILES + 1))
+    groups = {file: file.parent.relative_to(folder).as_posix() for file in files}
+    if not set(AXES) & set(groups.values()):
         raise ConfigError(
             f"{KEY}={name}: holds no option, as DIR/dataset/NAME.yaml ({', '.join(AXES)})"
         )
-    for group, file in files:
-        if file.stem in _published(group):
-            raise ConfigError(
-                f"{KEY}={name}: {group}/{file.name} has the name of an option of fgvc, which is "
-                "read instead; give your file another name"
-            )
+    if len(files) > MOST_FILES:
+        raise ConfigError(f"{KEY}={name}: more than {MOST_FILES} files; give a folder of options")
+    for file, group in sorted(groups.items()):
         try:
-            untrusted.read_yaml(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{KEY}={name}: {group}/{file.name}: {error}") from error
+            if group in AXES and file.stem in options(group):
+                raise ValueError(
+                    "has the name of an option of fgvc, which is read instead; rename the file"
+                )
+            _check_file(group, untrusted.read_yaml(file))
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{KEY}={name}: {group}/{file.name}: {reason}") from error
     return folder
 
 
-@functools.cache
-def _published(group: str) -> frozenset[str]:
-    return frozenset(options(group))
+def _check_file(group: str, text: str) -> None:
+    """Refuse a file that configures Hydra, whose settings can name code; a sweep names its axes.
+
+    Raises:
+        ValueError: the reason.
+    """
+    file = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    if not isinstance(file, dict):
+        raise ValueError("not a mapping of keys to values")
+    settings: Any = file.get("hydra") or {}
+    if group == "sweep" and settings.keys() <= {"mode", "sweeper"}:
+        settings = (settings.get("sweeper") or {}).keys() - {"params"}
+    packages = set(PACKAGE.findall(text)) - {"_global_"}
+    if settings or packages or HYDRA.search(str(file.get("defaults"))):
+        raise ValueError("gives settings of Hydra; give hydra.* on the command line")

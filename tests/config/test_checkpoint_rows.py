@@ -146,6 +146,14 @@ def test_a_change_to_a_published_row_keeps_its_other_fields():
     assert published_rows("siglip2")["base"]["heads"] == 12
 
 
+def test_configs_share_no_row():
+    """A later step may change a row in place."""
+    rows = [chosen_checkpoint(make_job("backbone=vit", "backbone.size=mini").conf.backbone)]
+    rows[0].architecture["depth"] = 99
+    rows.append(chosen_checkpoint(make_job("backbone=vit", "backbone.size=mini").conf.backbone))
+    assert rows[1].architecture["depth"] == 2
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [

@@ -96,6 +96,14 @@ def test_each_own_option_composes_alone(folder):
     assert sizes == ["small", "base"]
 
 
+def test_an_option_may_be_called_hydra(folder):
+    (folder / "dataset" / "hydra.yaml").write_text("defaults: [pond, _self_]\nname: hydra\n")
+    overlay = "# @package _global_\ndefaults: [override /dataset: hydra]\n"
+    (folder / "experiment" / "hydra_near.yaml").write_text(overlay)
+    (job,) = jobs("--config-dir", "my conf", "experiment=hydra_near")
+    assert job.conf.dataset.name == "hydra"
+
+
 def test_folders_add_up(folder, tmp_path):
     (tmp_path / "more" / "head").mkdir(parents=True)
     (tmp_path / "more" / "head" / "far.yaml").write_text("defaults: [near, _self_]\nk: 50\n")
@@ -148,10 +156,17 @@ def test_a_wrong_folder_or_option_is_one_line(arguments, words, folder, capsys):
         ("dataset/cub.yaml", "name: cub\n", "dataset/cub.yaml"),
         ("head/odd.yaml", "k: [1\n", "head/odd.yaml"),
         ("recipe/odd.yaml", "x: !!python/object:os.system {}\n", "recipe/odd.yaml"),
+        ("head/odd.yaml", "- k\n", "mapping"),
+        # settings of Hydra, which can name code
+        ("experiment/odd.yaml", "hydra:\n  launcher: {_target_: os.system}\n", "hydra.*"),
+        ("sweep/odd.yaml", "hydra: {mode: MULTIRUN, sweeper: {_target_: os.system}}\n", "hydra.*"),
+        ("head/deep/odd.yaml", "# @package hydra.launcher\n_target_: os.system\n", "hydra.*"),
+        ("other/odd.yaml", "defaults: [override /hydra/launcher: joblib]\n", "hydra.*"),
+        ("head/odd.yaml", "defaults: [knn, /x@hydra.launcher: y]\n", "hydra.*"),
     ],
 )
 def test_a_file_that_is_not_read_is_named(name, text, word, folder, capsys):
-    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)
     assert main(["--config-dir", "my conf", "runtime.dry_run=true"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
