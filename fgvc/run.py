@@ -37,6 +37,7 @@ from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.option_files import search_path_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_exclusions import Exclusion, summarize
@@ -95,6 +96,9 @@ def main(arguments: Sequence[str]) -> int:
     if flags.cfg or flags.info or flags.hydra_help:
         from fgvc.launch import hydra_app
 
+        if flags.cfg == "job":
+            cfg = command.jobs[0].compose_to_print()
+            return hydra_app.print_config(cfg, flags.package, flags.resolve)
         pages = ["--hydra-help"] if flags.hydra_help else command.arguments
         return hydra_app.print_page(pages, flags.package)
     if command.jobs[0].conf.runtime.dry_run:
@@ -112,6 +116,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     """Check the whole command before anything is written; None for -sc, which it answers itself."""
     check_arguments(arguments)
     _refuse_secrets(arguments)
+    arguments = search_path_override(arguments)
     arguments = expand_experiment([normalized(argument) for argument in arguments])
     arguments = move_flags_first([as_list(argument) for argument in arguments])
     flags = parse_flags(arguments)
@@ -120,7 +125,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
 
         hydra_app.complete(flags.overrides)
         return None
-    for name in ("config_name", "config_path", "config_dir", "experimental_rerun"):
+    for name in ("config_name", "config_path", "experimental_rerun"):
         if getattr(flags, name, None):
             raise ConfigError(f"--{name.replace('_', '-')}: fgvc has one config, conf/config.yaml")
     overrides, is_named_sweep = expand_sweep(flags.overrides)

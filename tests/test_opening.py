@@ -59,7 +59,7 @@ ALLOWED = {
     "record.stack_check.tensorboard_steps": {"EventAccumulator"},  # written by this process
     "run": {"os.open"},  # the null device
     # the package's own files
-    "config.compose": {"OmegaConf.load"},
+    "config.checkpoint_rows": {"OmegaConf.load"},
     "config.help": {"read_text"},
     "config.launcher": {"OmegaConf.load"},
     "config.named_sweep": {"OmegaConf.load"},

@@ -1,24 +1,32 @@
-"""Rows of backbone.checkpoints from the command line or an overlay -> complete, checked rows.
+"""The published rows of a family, and a user's own rows -> the table of checkpoints of a backbone.
 
-A new row is written as `backbone.checkpoints.NAME={…}`, key by key, or under `checkpoints:` in an
-overlay. Hydra can add an entry to a typed table only by an override of the whole table.
+Published rows are in fgvc/model/backbone/checkpoints, beside the modules of the families. The
+config that Hydra composes does not contain them; in a folder of conf/ they would be options.
+A user's row, or a change to a published row, is written as `backbone.checkpoints.NAME={…}`, key by
+key, or under `checkpoints:` in an overlay or an option file.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError, nearest
-from fgvc.config.schema import Checkpoint
+from fgvc.config.override_grammar import parse_override
+from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
+from fgvc.untrusted.shell import escaped
 
 TABLE = "backbone.checkpoints"
+PUBLISHED = Path(__file__).parents[1] / "model" / "backbone" / "checkpoints"
 FIELDS = tuple(item.name for item in fields(Checkpoint))
 PREFIX = {"timm": 1, "open_clip": 1, "transformers": 0}  # default: tokens before the patches
 DEFAULTS: Mapping[str, Any] = {
@@ -27,77 +35,115 @@ DEFAULTS: Mapping[str, Any] = {
     "registers": False,
     "license": "not recorded",
 }
+REQUIRED = ("model", "patch", "width", "native")  # fields of a new row without a default
 
 
-def as_table_override(argument: str) -> str:
-    """An override of one row as an override of the table, to which Hydra can add a row.
-
-    Any other argument, and a sweep over values of a row, is unchanged.
+def as_row_override(argument: str) -> str:
+    """An override of a row with `++`, because Hydra adds a key only then; others are unchanged.
 
     Raises:
         ConfigError: a row has no such field.
     """
-    key, sign, _ = argument.lstrip("+").partition("=")
+    bare = argument.lstrip("+")
+    key, sign, _ = bare.partition("=")
     if not sign or (key != TABLE and not key.startswith(f"{TABLE}.")):
         return argument
     try:
-        override = parse_override(argument.lstrip("+"))
+        override = parse_override(bare)
     except HydraException:  # reported by a later check
         return argument
-    if override.is_sweep_override() or override.is_delete():
-        return argument
-    value: Any = override.value()
-    for name in reversed(key.removeprefix(TABLE).lstrip(".").split(".") if key != TABLE else []):
-        value = {name: value}
-    _check(value, argument)
-    return _table_override(value)
+    if not override.is_sweep_override():
+        value: Any = override.value()
+        for name in reversed(key.removeprefix(TABLE).split(".")[1:]):
+            value = {name: value}
+        _check(value, argument)
+    return f"++{bare}"
 
 
-def merge_tables(arguments: Sequence[str]) -> list[str]:
-    """The arguments with all overrides of the table merged: a Hydra sweep would keep only the last.
-
-    A later field replaces an earlier one.
-    """
-    prefix = f"++{TABLE}="
-    tables: list[Any] = [
-        parse_override(item).value() for item in arguments if item.startswith(prefix)
-    ]
-    if not tables:
-        return list(arguments)
-    table = OmegaConf.to_container(OmegaConf.merge(*tables))
-    index = next(i for i, item in enumerate(arguments) if item.startswith(prefix))
-    rest = [item for item in arguments[index:] if not item.startswith(prefix)]
-    return [*arguments[:index], _table_override(table), *rest]
+@functools.cache
+def published_rows(family: str) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of a family as plain data; empty for a family of one's own."""
+    if family not in _families():
+        return {}
+    rows = OmegaConf.to_container(OmegaConf.load(PUBLISHED / f"{family}.yaml"))
+    assert isinstance(rows, dict)
+    return {str(name): row for name, row in rows.items()}
 
 
-def _table_override(table: Any) -> str:
-    return f"++{TABLE}={Override._get_value_element_as_str(quote_strings(table))}"
+def _families() -> list[str]:
+    return sorted(file.stem for file in PUBLISHED.glob("*.yaml"))
 
 
-def fill_rows(backbone: DictConfig) -> None:
-    """Fill the default fields of rows that a user added, in place.
+@functools.cache
+def published_repos() -> frozenset[str]:
+    """The hub repositories in the published rows."""
+    rows = [row for family in _families() for row in published_rows(family).values()]
+    return frozenset(row["repo"] for row in rows if row["repo"])
+
+
+def fill_table(backbone: Backbone, is_recorded: bool) -> None:
+    """Replace the user's rows, as Hydra composes them, by the whole table of the family.
+
+    Args:
+        is_recorded: whether the config was read from a file that fgvc wrote. It has every row that
+            it needs, and the published rows may have changed since.
 
     Raises:
-        ConfigError: a row lacks fields that have no default.
+        ConfigError: a row has an unknown field or a value of another type, or lacks a field that
+            has no default.
     """
-    for name, row in (backbone.get("checkpoints") or {}).items():
-        missing = [field for field in FIELDS if OmegaConf.is_missing(row, field)]
-        if not missing:
-            continue
-        defaults = {**DEFAULTS, "size": name, "prefix": PREFIX.get(backbone.library, 1)}
-        if required := [field for field in missing if field not in defaults]:
-            others = [other for other in backbone.checkpoints if other != name]
-            raise ConfigError(
-                f"{TABLE}.{name}: a new row, which lacks {', '.join(required)}"
-                f"{nearest(str(name), others)}. Give model (the library's name), patch and native "
-                "(the side it was trained at) in pixels, and width (of its tokens)"
-            )
-        for field in missing:
-            row[field] = defaults[field]
+    own = backbone.checkpoints
+    published = {} if is_recorded else published_rows(backbone.name)
+    table = {name: Checkpoint(**copy.deepcopy(dict(row))) for name, row in published.items()}
+    _check(own, f"{TABLE}={own}")
+    for name, row in own.items():
+        base: Any = table.get(name)
+        if base is None:
+            others = [*table, *own]
+            base = Checkpoint if is_recorded else _row_defaults(name, row, backbone.library, others)
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(base), escaped(row))
+            built: Any = OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            key = f"{TABLE}.{name}.{error.full_key}" if error.full_key else f"{TABLE}.{name}"
+            raise ConfigError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+        table[name] = built
+    backbone.checkpoints = table
+
+
+def chosen_rows(backbone: Backbone) -> dict[str, Any]:
+    """The chosen row of the table, as plain data by its name; no row of a task without backbone."""
+    with suppress(ConfigError):
+        chosen = chosen_checkpoint(backbone)
+        return {name: asdict(row) for name, row in backbone.checkpoints.items() if row is chosen}
+    return {}
+
+
+def _row_defaults(
+    name: str, row: Mapping[str, Any], library: str, others: Sequence[str]
+) -> Checkpoint:
+    """A new row with its default fields.
+
+    Raises:
+        ConfigError: the row lacks fields that have no default.
+    """
+    defaults = {**DEFAULTS, "size": name, "prefix": PREFIX.get(library, 1)}
+    if missing := [field for field in REQUIRED if field not in row]:
+        close = nearest(name, [other for other in others if other != name])
+        raise ConfigError(
+            f"{TABLE}.{name}: a new row, which lacks {', '.join(missing)}{close}. Give model (the "
+            "library's name), patch and native (the side it was trained at) in pixels, and width "
+            "(of its tokens)"
+        )
+    return Checkpoint(**defaults)
 
 
 def _check(table: Any, argument: str) -> None:
-    """Refuse values that are no rows, and unknown fields."""
+    """Refuse values that are no rows, and unknown fields.
+
+    Args:
+        argument: as the user wrote it, for the message.
+    """
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
         raise ConfigError(
             f"{argument}: a row is a mapping, as in {TABLE}.NAME={{model: …, patch: 16, …}}"
@@ -109,14 +155,3 @@ def _check(table: Any, argument: str) -> None:
                     f"unknown config key {TABLE}.{name}.{field}{nearest(str(field), FIELDS)} "
                     f"(a row has {', '.join(FIELDS)})"
                 )
-
-
-def quote_strings(value: Any) -> Any:
-    """A value with its strings quoted, so that Hydra's grammar reads them literally."""
-    if isinstance(value, str):
-        return QuotedString(text=value, quote=Quote.double)
-    if isinstance(value, list):
-        return [quote_strings(item) for item in value]
-    if isinstance(value, dict):
-        return {key: quote_strings(item) for key, item in value.items()}
-    return value

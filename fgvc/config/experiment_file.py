@@ -14,16 +14,17 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.checkpoint_rows import TABLE, merge_tables, quote_strings
-from fgvc.config.compose_cache import parse_override
+from fgvc.config.checkpoint_rows import TABLE
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import AXES, normalized
+from fgvc.config.option_files import AXES
+from fgvc.config.override_grammar import parse_override
+from fgvc.config.overrides import normalized
 from fgvc.untrusted.shell import escaped
 
 EXPERIMENT = "experiment="
@@ -48,7 +49,7 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
         overrides = [o for o in overrides if o.partition("=")[0] not in typed - {"experiment"}]
         rows += [item for item in overrides if item.startswith(TABLE)]
         expanded += [item for item in overrides if not item.startswith(TABLE)]
-    return merge_tables([normalized(argument) for argument in (*rows, *expanded)])
+    return [normalized(argument) for argument in (*rows, *expanded)]
 
 
 def _file(argument: str) -> str | None:
@@ -143,4 +144,15 @@ def _value_overrides(plain: Mapping[Any, Any], prefix: str, path: Path) -> Itera
         if isinstance(value, dict) and value:
             yield from _value_overrides(value, f"{prefix}{name}.", path)
         else:
-            yield f"{prefix}{name}={Override._get_value_element_as_str(quote_strings(value))}"
+            yield f"{prefix}{name}={Override._get_value_element_as_str(_quote_strings(value))}"
+
+
+def _quote_strings(value: Any) -> Any:
+    """A value with its strings quoted, so that Hydra's grammar reads them literally."""
+    if isinstance(value, str):
+        return QuotedString(text=value, quote=Quote.double)
+    if isinstance(value, list):
+        return [_quote_strings(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _quote_strings(item) for key, item in value.items()}
+    return value

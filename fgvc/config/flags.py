@@ -8,19 +8,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from fgvc.config.compose import options
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import AXES, parse_command
+from fgvc.config.option_files import AXES, options
+from fgvc.config.override_grammar import parse_override
+from fgvc.config.overrides import parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
 PRINTING_FLAGS = ("cfg", "info")
 FLAGS_ALONE = ("-m", "--multirun", "--resolve")
 FLAGS_WITH_VALUE = ("-c", "--cfg", "-p", "--package")
+SWITCHES = (
+    ("--multirun", "-m"),
+    ("--resolve",),
+    ("--run", "-r"),
+    ("--hydra-help",),
+    ("--shell-completion", "-sc"),
+)
+FLAGS_OF_HYDRA = (  # which fgvc does not have
+    ("--config-name", "-cn"),
+    ("--config-path", "-cp"),
+    ("--experimental-rerun",),
+)
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 HOW_TO_WRITE = "overrides are written key=value, without dashes"
 
 
@@ -45,17 +57,26 @@ def move_flags_first(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
+def _parser() -> ArgumentParser:
+    """Hydra's flags; --help and --version are answered before."""
+    parser = _Parser(prog="fgvc", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in SWITCHES:
+        parser.add_argument(*names, action="store_true")
+    for names in (*FLAGS_OF_HYDRA, ("--package", "-p")):
+        parser.add_argument(*names)
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--info", "-i", const="all", nargs="?", choices=INFO)
+    return parser
+
+
 def parse_flags(arguments: Sequence[str]) -> Namespace:
     """Hydra's flags in a command.
 
     Raises:
         ConfigError: a flag that Hydra does not have, such as `--lr 0.1`; names its override.
     """
-    hydra = get_args_parser()
-    parser = _Parser(
-        add_help=False, allow_abbrev=False, parents=[hydra], conflict_handler="resolve"
-    )
-    flags, unknown = parser.parse_known_args(list(arguments))
+    flags, unknown = _parser().parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_flag_error(unknown[0], list(arguments)))
     printing = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]

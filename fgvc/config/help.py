@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from fgvc.config.compose import conf_dir
-from fgvc.config.overrides import AXES
+from fgvc.config.option_files import AXES, conf_dir
 
 PAGE = """\
 fgvc: what earns accuracy on look-alike classes?
@@ -21,6 +20,7 @@ Keys (`python -m fgvc.run --cfg job` prints all of them with their values):
   dataset.root=PATH         dataset.partial=true    dataset.split_seed=0
   backbone.size=base        backbone.weights=PATH   backbone.pretrained=false
   runtime.output_root=PATH  runtime.run_id=NAME     runtime.dry_run=true
+  --config-dir DIR          your own options too, such as DIR/dataset/NAME.yaml
   hydra/launcher=serial|joblib|submitit_local|submitit_slurm  (of a sweep, -m)
 
 Examples:

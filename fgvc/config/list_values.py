@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.schema_keys import SchemaKey, all_keys, walk_schema
 from fgvc.untrusted.shell import literal, quoted, setting, word

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from fgvc.config.compose import conf_dir
 from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.option_files import option_file, options
 
 PARAMS = "hydra.sweeper.params"
 
@@ -29,24 +29,24 @@ def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
         return list(arguments), False
     if len(names) > 1 or "," in names[0]:
         raise ConfigError(f"sweep={','.join(names)}: one named sweep at a time")
-    params = _params(names[0])
+    params = _params(names[0], arguments)
     typed = {_key(argument): argument for argument in arguments if _key(argument) in params}
     swept = [typed.get(key, f"{key}={value}") for key, value in params.items()]
     others = [argument for argument in arguments if _key(argument) not in params]
     return [*others, *swept, f"{PARAMS}=null"], True
 
 
-def _params(name: str) -> dict[str, str]:
-    folder = conf_dir() / "sweep"
-    legal = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in legal:
+def _params(name: str, arguments: Sequence[str]) -> dict[str, str]:
+    path = option_file("sweep", name, arguments)
+    if path is None:
+        legal = options("sweep", arguments)
         raise ConfigError(
             f"sweep={name}: no such option{nearest(name, legal)} ({', '.join(legal)})"
         )
-    file = OmegaConf.load(folder / f"{name}.yaml")
+    file = OmegaConf.load(path)
     params = OmegaConf.select(file, PARAMS)
     if OmegaConf.select(file, "hydra.mode") != "MULTIRUN" or not params:
-        raise ConfigError(f"conf/sweep/{name}.yaml: needs hydra.mode: MULTIRUN and {PARAMS}")
+        raise ConfigError(f"sweep={name}: {path}: needs hydra.mode: MULTIRUN and {PARAMS}")
     return {str(key): str(value) for key, value in params.items()}
 
 

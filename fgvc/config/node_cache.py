@@ -11,11 +11,13 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import check_config, composed, conf_dir, leaves, parse_config
+from fgvc.config.compose import check_config, composed, leaves, parse_config
+from fgvc.config.option_files import option_file
 from fgvc.config.schema import Config
 
 AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
@@ -82,10 +84,11 @@ def _is_separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     if any(text.count("${") != sum(map(text.count, ALLOWED)) for text in texts):
         return False
     choices = [item.lstrip("+").partition("=") for item in overrides]
-    return all(_fills_own_node(group, option) for group, _, option in choices if group in AXES)
+    files = [option_file(group, name, overrides) for group, _, name in choices if group in AXES]
+    return all(file is not None and _fills_own_node(file) for file in files)
 
 
 @functools.cache
-def _fills_own_node(group: str, option: str) -> bool:
-    text = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
+def _fills_own_node(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8")
     return "@package" not in text and "override " not in text

@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows
-from fgvc.config.compose import composed, is_operation, one_line, options
-from fgvc.config.compose_cache import parse_override
+from fgvc.config.compose import composed, is_operation, one_line
 from fgvc.config.config_hash import config_hash, hashed
 from fgvc.config.constraints import check_inputs, position_resizes
 from fgvc.config.duplicate_jobs import check_duplicates
@@ -28,6 +27,9 @@ from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
+from fgvc.config.option_files import AXES, OVERLAYS, is_search_path, options
+from fgvc.config.option_files import KEY as SEARCH_PATH
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.parse_errors import parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
 from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
@@ -41,14 +43,13 @@ from fgvc.config.sweep_expansion import (
     key_of,
 )
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
+from fgvc.untrusted.shell import escaped
 
-HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+HYDRA = (SEARCH_PATH, "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
 RUN_ID_KEY = "runtime.run_id="
 MAX_PIXELS = "dataset.max_pixels"
-OVERLAYS = ("experiment", "sweep", "recipe")  # optional; merged over the axes
 SAME_KEYS = ("dataset", "backbone", "resolution")  # all options have the same keys
-AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class JobConfig:
     def compose(self) -> DictConfig:
         """The config as Hydra composes it."""
         return composed([normalized(item) for item in self.overrides])
+
+    def compose_to_print(self) -> DictConfig:
+        """The config with the chosen row of the table of checkpoints only."""
+        cfg = self.compose()
+        cfg.backbone.checkpoints = escaped(checkpoint_rows.chosen_rows(self.conf.backbone))
+        return cfg
 
     @property
     def is_experiment(self) -> bool:
@@ -102,7 +109,7 @@ def expand_jobs(
     arguments = [as_list(argument) for argument in arguments]
     overrides = [_parse(argument) for argument in arguments]
     for override in overrides:
-        _check_option(override)
+        _check_option(override, arguments)
     for override in sorted(overrides, key=lambda override: override.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
             if override.key_or_group not in AXES:
@@ -161,8 +168,8 @@ def _has_key(combination: Combination, key: str) -> bool:
     """Whether the options of a combination have a key; a recipe is part of training."""
     if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
         return True
-    groups = [item for item in combination if key_of(item) in AXES and key_of(item) != "recipe"]
-    legal, task = _legal_keys(tuple(groups))
+    groups = [item for item in combination if key_of(item) != "recipe"]
+    legal, task = _legal_keys(groups)
     return task == "train" if key == "recipe" else key in legal
 
 
@@ -221,7 +228,7 @@ def _parse(argument: str) -> Override:
         raise parse_error(argument, AXES) from error
 
 
-def _check_option(override: Override) -> None:
+def _check_option(override: Override, arguments: Sequence[str]) -> None:
     group = override.key_or_group
     if group not in AXES:
         return
@@ -229,7 +236,7 @@ def _check_option(override: Override) -> None:
         raise ConfigError(f"{override.input_line}: every axis has a value; write {group}=…")
     if override.value_type in UNLISTED:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
-    legal = options(group)
+    legal = options(group, arguments)
     if override.is_sweep_override():
         names = [str(value) for value in override.sweep_iterator()]
     elif isinstance(override.value(), list | dict):
@@ -266,8 +273,7 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> JobConfig:
 
 def parse_command(overrides: Sequence[Override]) -> Command:
     """The legal keys of a command, its task, and the values that it sets."""
-    groups = [item.input_line or "" for item in overrides if item.key_or_group in AXES]
-    legal, task = _legal_keys(tuple(groups))
+    legal, task = _legal_keys([item.input_line or "" for item in overrides])
     return Command(legal, task, {item.key_or_group: _typed_value(item) for item in overrides})
 
 
@@ -287,9 +293,13 @@ def _check_position_resize(conf: Config, overrides: Sequence[Override]) -> None:
             )
 
 
-def _legal_keys(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
-    """The keys of these options, and the task that they choose."""
-    varying = {normalized(item) for item in groups if key_of(item) not in SAME_KEYS}
+def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
+    """The keys of the options in these overrides, and the task that they choose."""
+    varying = {
+        normalized(item)
+        for item in overrides
+        if is_search_path(item) or (key_of(item) in AXES and key_of(item) not in SAME_KEYS)
+    }
     return _cached_legal_keys(tuple(sorted(varying)))
 
 
@@ -333,7 +343,7 @@ def normalized(argument: str) -> str:
     if bare.startswith("hydra"):
         return argument
     if bare.startswith(checkpoint_rows.TABLE):
-        return checkpoint_rows.as_table_override(bare)
+        return checkpoint_rows.as_row_override(bare)
     key, sign, value = bare.partition("=")
     if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
         return f"{key}={name[2]}"

@@ -12,11 +12,11 @@ from contextlib import suppress
 from hydra.errors import HydraException
 
 from fgvc.config import schema
-from fgvc.config.compose import options
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.image_argument import refuse_address
 from fgvc.config.list_values import is_list, quoted_items
+from fgvc.config.option_files import options
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.schema_keys import all_keys
 from fgvc.config.suggested_override import literal_or_interpolation, written
 from fgvc.config.synonyms import for_word

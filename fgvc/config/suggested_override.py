@@ -11,7 +11,7 @@ import re
 from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
-from fgvc.config.compose_cache import parse_override
+from fgvc.config.override_grammar import parse_override
 from fgvc.untrusted import shell
 
 _RESOLVER = re.compile(r"\$\{(oc\.\w+|hydra):")  # resolvers of OmegaConf and Hydra

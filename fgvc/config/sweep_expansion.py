@@ -9,11 +9,12 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from fgvc.config.compose import conf_dir
+from fgvc.config.option_files import option_file
 
 Combination = tuple[str, ...]
 SIZE = "backbone.size"
@@ -30,6 +31,8 @@ SPLITS = ("split_seed", "val_fraction")  # the choice of validation images chang
 
 def cross(overrides: Sequence[Override]) -> list[Combination]:
     """Every combination of the values of a sweep; the last key varies fastest.
+
+    If a key is given twice, its last override counts.
 
     Args:
         overrides: each with one value, or with a finite list of values.
@@ -58,15 +61,16 @@ def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
 def keep_stated_size(combination: Combination) -> Combination:
     """The combination without a swept size if the backbone option names its size (vit_tiny)."""
     names = [item.partition("=")[2] for item in combination if key_of(item) == "backbone"]
-    if not any(map(_is_shorthand, names)):
+    files = [option_file("backbone", name, combination) for name in names]
+    if not any(file is not None and _is_shorthand(file) for file in files):
         return combination
     return tuple(item for item in combination if key_of(item) != SIZE)
 
 
 @functools.cache
-def _is_shorthand(backbone: str) -> bool:
-    file = conf_dir() / "backbone" / f"{backbone}.yaml"
-    return file.is_file() and "\ndefaults:" in f"\n{file.read_text(encoding='utf-8')}"
+def _is_shorthand(file: Path) -> bool:
+    text = f"\n{file.read_text(encoding='utf-8')}"
+    return "\ndefaults:" in text and "\nsize:" in text
 
 
 def drop_unknown_keys(

@@ -1,6 +1,6 @@
 """Arguments -> Hydra -> the config of each job, passed to a function of ours.
 
-Hydra also prints what belongs to it: the composed config, its own help, the shell completion.
+Also prints the composed config, Hydra's own help and the shell completion.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
+from fgvc.config.option_files import own_folders, search_path_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, choices, shared_arguments
 from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
+from fgvc.untrusted import shell
 from fgvc.untrusted.escape import shorten, visible
 
 ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -78,8 +82,34 @@ def launch(
             os.environ[FULL_ERROR] = before
 
 
+def print_config(cfg: DictConfig, package: str | None, resolve: bool) -> int:
+    """Print the config of a job, or one node or value of it; returns the exit code.
+
+    Args:
+        package: dotted key of the node; None or `_global_` for the whole config.
+        resolve: replace interpolations by their values.
+    """
+    node: Any = cfg
+    if package is not None and package != "_global_":
+        node = None
+        with suppress(OmegaConfBaseException):
+            node = OmegaConf.select(cfg, package)
+        if node is None:
+            print(_unknown_package(package), file=sys.stderr)
+            return WRONG_COMMAND
+    if not OmegaConf.is_config(node):
+        print(node)
+        return DONE
+    if node is not cfg:
+        print(f"# @package {package}")
+    if resolve:
+        OmegaConf.resolve(node)
+    print(OmegaConf.to_yaml(node), end="")
+    return DONE
+
+
 def print_page(arguments: Sequence[str], package: str | None) -> int:
-    """Print the config, or a help page of Hydra's; returns the exit code.
+    """Print Hydra's own config, or a help page of Hydra's; returns the exit code.
 
     Hydra exits with 1 on a wrong request; this returns WRONG_COMMAND.
     """
@@ -91,11 +121,15 @@ def print_page(arguments: Sequence[str], package: str | None) -> int:
         code = WRONG_COMMAND if end.code else DONE
     line = errors.getvalue().strip("\n")
     if code and line.startswith("package "):
-        message = f"--package {shorten(package or '')}: no such key; --cfg job alone shows them all"
-        line = f"fgvc: {visible(message)}"
+        line = _unknown_package(package or "")
     if line:
         print(line, file=sys.stderr)
     return code
+
+
+def _unknown_package(package: str) -> str:
+    message = f"--package {shorten(package)}: no such key; --cfg job alone shows them all"
+    return f"fgvc: {visible(message)}"
 
 
 def complete(words: Sequence[str]) -> None:
@@ -110,7 +144,17 @@ def complete(words: Sequence[str]) -> None:
             'as in: eval "$(fgvc -sc install=bash)"'
         )
     sys.argv[0] = "fgvc"  # `python -m fgvc.run` itself is not completed
-    _start_hydra(["-sc", *words], _no_job)
+    _start_hydra([*_folder_to_complete(), "-sc", *words], _no_job)
+
+
+def _folder_to_complete() -> list[str]:
+    """Hydra's flag for the user's folder of options in the line to complete."""
+    try:
+        words = shell.split(os.environ.get("COMP_LINE", ""))
+        folders = own_folders(search_path_override(words))
+    except ValueError:  # an open quote, or a folder that is not typed completely
+        return []
+    return ["--config-dir", str(folders[0])] if folders else []  # Hydra takes one
 
 
 def _no_job(cfg: DictConfig) -> None:

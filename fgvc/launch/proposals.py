@@ -19,7 +19,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from fgvc.config.compose_cache import parse_override
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.search_space import Search
 
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}

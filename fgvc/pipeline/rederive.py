@@ -13,12 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, place_keys, typed
-from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.flags import parse_flags
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search

@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
+from fgvc.config.checkpoint_rows import published_repos
 from fgvc.config.compose import (
     check_bounds,
     conf_dir,
     config_hash,
     parse_config,
-    published_repos,
     typed,
 )
 from fgvc.config.errors import ConfigError
@@ -324,7 +324,7 @@ def check_weights_found(stored: StoredCheckpoint, conf: Config) -> None:
 def find_weights(stored: StoredCheckpoint, conf: Config, given: str | None) -> WeightsSource:
     """The weights of a checkpoint's backbone.
 
-    Only repositories named by this command or by a row of conf/backbone are downloaded from, so a
+    Only repositories named by this command or by a published row are downloaded from, so a
     checkpoint cannot choose which server is contacted.
 
     Args:

@@ -48,9 +48,17 @@ def complete(tmp_path):
         ("fgvc back", {"backbone=", "backbone."}),
         ("fgvc sweep=grid backbone=", {"backbone=dinov2", "backbone=vit_tiny"}),
         ("fgvc backbone=vit runtime.dry", {"runtime.dry_run="}),
+        ("fgvc --config-dir {own} dataset=", {"dataset=cub", "dataset=pond"}),
+        ("fgvc --config-dir {own} dataset=pond dataset.val", {"dataset.val_fraction="}),
+        ("fgvc hydra.searchpath=[{own}] dataset=p", {"dataset=pond"}),
+        ("fgvc --config-dir {own}/none dataset=", {"dataset=cub"}),
     ],
 )
-def test_bash_completes_keys_and_options(complete, line, offered, tmp_path):
+def test_bash_completes_keys_and_options(complete, line, offered, tmp_path, tmp_path_factory):
+    own = tmp_path_factory.mktemp("own")
+    (own / "dataset").mkdir()
+    (own / "dataset" / "pond.yaml").write_text("defaults: [cub, _self_]\nname: pond\n")
+    line = line.format(own=own)
     words = complete(line)
     assert offered <= set(words)
     assert all(word.startswith(line.split(" ")[-1]) for word in words)

@@ -91,7 +91,16 @@ def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
 def test_help_is_our_own_page_within_80_columns(capfd):
     assert main(["--help"]) == 0
     page = capfd.readouterr().out
-    for word in ("task=", "dataset=", "backbone=", "dinov2", "resolution=", "r518", "Examples"):
+    for word in (
+        "task=",
+        "dataset=",
+        "backbone=",
+        "dinov2",
+        "resolution=",
+        "r518",
+        "Examples",
+        "--config-dir",
+    ):
         assert word in page
     assert "Hydra" not in page
     assert max(map(len, page.splitlines())) <= 80

@@ -124,7 +124,7 @@ def test_a_word_of_another_tool_is_refused_with_our_command(typed, tmp_path, mon
 
 
 def command_of(*options: str):
-    from fgvc.config.compose_cache import parse_override
+    from fgvc.config.override_grammar import parse_override
 
     return parse_command([parse_override(option) for option in options])
 

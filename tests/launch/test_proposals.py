@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fgvc.config.compose_cache import parse_override
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.search_space import Search
 from fgvc.launch.proposals import distribution, run_trials
 

@@ -13,6 +13,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from fgvc.config import schema
+from fgvc.config.checkpoint_rows import fill_table
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 ROWS = {  # model, patch, registers, prefix, width, native
@@ -151,7 +152,10 @@ def option():
     def make(family, **fields):
         node = OmegaConf.load(CONF / f"{family}.yaml")
         typed = OmegaConf.merge(OmegaConf.structured(schema.Backbone), node, fields)
-        return OmegaConf.to_object(typed)
+        conf = OmegaConf.to_object(typed)
+        assert isinstance(conf, schema.Backbone)
+        fill_table(conf, is_recorded=False)
+        return conf
 
     return make
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 
 from fgvc.config import schema
+from fgvc.config.checkpoint_rows import as_row_override, fill_table
 from fgvc.config.constraints import fill_derived
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
@@ -53,13 +54,14 @@ CLIP_LICENSE_OF_TIMM = "apache-2.0"
 
 def _composed(option, overrides=(), folder=FOLDER.parent):
     with initialize_config_dir(str(folder), version_base="1.3"):
-        node = compose(f"backbone/{option}", overrides=list(overrides)).backbone
+        node = compose(f"backbone/{option}", overrides=[*map(as_row_override, overrides)]).backbone
     return OmegaConf.merge(OmegaConf.structured(schema.Backbone), node)
 
 
 def _typed(option, overrides=(), folder=FOLDER.parent):
     conf = OmegaConf.to_object(_composed(option, overrides, folder))
     assert isinstance(conf, schema.Backbone)
+    fill_table(conf, is_recorded=False)
     return conf
 
 

@@ -146,10 +146,11 @@ IMPORTS = """
 import json, sys
 from fgvc.model.backbone import build, has_text_tower, text_tower, weights
 from omegaconf import OmegaConf
-from fgvc.config import schema
+from fgvc.config import checkpoint_rows, schema
 given = OmegaConf.load(sys.argv[1])
 typed = OmegaConf.merge(OmegaConf.structured(schema.Backbone), given)
 conf = OmegaConf.to_object(OmegaConf.merge(typed, {"size": "mini", "pretrained": False}))
+checkpoint_rows.fill_table(conf, is_recorded=False)
 source = weights.find(conf)
 cheap = [name for name in ("torch", "timm", "open_clip", "transformers") if name in sys.modules]
 build(conf, 224, source, 0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 
+from fgvc.config.checkpoint_rows import published_rows
 from fgvc.record import checkpoint
 
 SMALL = (
@@ -26,12 +26,9 @@ SMALL = (
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
     """Of the made-up model of backbone=vit."""
-    from omegaconf import OmegaConf
-
-    conf = OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "vit.yaml")
-    row = next(row for row in conf.checkpoints.values() if row.size == "mini")
+    row = published_rows("vit")["mini"]
     torch.manual_seed(0)
-    return timm.create_model(row.model, num_classes=0, **row.architecture).state_dict()
+    return timm.create_model(row["model"], num_classes=0, **row["architecture"]).state_dict()
 
 
 def test_the_part_that_was_read_is_reported_and_recorded_with_a_warm_cache_too(

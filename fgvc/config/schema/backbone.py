@@ -1,4 +1,7 @@
-"""backbone= axis: a family, its pretrained checkpoints, and the chosen checkpoint."""
+"""backbone= axis: a family, its pretrained checkpoints, and the chosen checkpoint.
+
+The checkpoints of a family are in fgvc/model/backbone/checkpoints (fgvc.config.checkpoint_rows).
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,8 @@ class Backbone:
     # filled in: norm_eps is the default of the layout, because no file beside the weights states it
     norm_eps_assumed: bool = card(False)
     contamination: str = card()
-    checkpoints: dict[str, Checkpoint] = MISSING
+    # rows by name; as Hydra composes it, only the user's own rows and changes, as plain mappings
+    checkpoints: dict[str, Any] = MISSING
 
 
 def row_key(backbone: Backbone) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fgvc.config import schema
-from fgvc.config.compose import options
 from fgvc.config.errors import nearest
+from fgvc.config.option_files import options
 from fgvc.config.schema_keys import owners
 from fgvc.config.synonyms import values
 from fgvc.config.synonyms.advice import Advice, Command

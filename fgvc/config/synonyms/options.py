@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fgvc.config.compose import options as legal
+from fgvc.config.option_files import options as legal
 from fgvc.config.synonyms.advice import Advice, is_true
 from fgvc.config.weight_files.shards import ENDINGS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from fgvc.config.compose import options
+from fgvc.config.option_files import options
 from fgvc.config.synonyms.advice import Advice, Command, is_true
 from fgvc.config.synonyms.options import for_option
 

@@ -1,4 +1,4 @@
-"""Cached files and nodes give the same configs as Hydra without a cache."""
+"""Merged options and cached nodes give the same configs as Hydra alone."""
 
 from __future__ import annotations
 
