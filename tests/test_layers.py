@@ -66,6 +66,14 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def plugins() -> list[Path]:
+    return sorted((ROOT / "hydra_plugins").rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
 def dotted(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
@@ -118,7 +126,7 @@ def test_no_room_may_import_its_own_floor_or_a_higher_one():
             assert floor_of[other.split(".")[0]] < floor_of[room], f"{room} imports {other}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "hydra_plugins").rglob("*.py")), ids=str)
+@pytest.mark.parametrize("path", plugins(), ids=relative)
 def test_a_plugin_imports_fgvc_only_when_a_sweep_starts(path):
     """Hydra imports every plugin whenever it starts."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -136,7 +144,7 @@ def test_a_plugin_imports_fgvc_only_when_a_sweep_starts(path):
     }
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@pytest.mark.parametrize("path", [*modules(), *plugins()], ids=relative)
 def test_nothing_is_imported_from_internals_of_hydra(path):
     assert not [name for name in imports(path) if name.startswith("hydra._internal")]
 

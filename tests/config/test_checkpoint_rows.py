@@ -122,7 +122,8 @@ def test_a_record_with_the_whole_table_chooses_from_its_own_rows():
     plain = asdict(replace(conf, backbone=replace(conf.backbone, checkpoints=rows)))
     cfg = OmegaConf.create(plain)
     assert isinstance(cfg, DictConfig)
-    assert typed(cfg).backbone.checkpoints == {"first": rows["first"]}
+    assert typed(cfg).backbone.checkpoints == rows
+    assert chosen_checkpoint(typed(cfg).backbone) == rows["first"]
     cfg.backbone.checkpoint = "large"
     with pytest.raises(ConfigError, match=r"^backbone.checkpoint=large: vit has first, base, sm"):
         typed(cfg)

@@ -61,7 +61,7 @@ def test_a_record_of_own_options_needs_no_folder_of_options(run, places, tmp_pat
     (folder,) = (tmp_path / "outputs").glob("*/*/*/ckpt.bin")
     shown = yaml.safe_load((folder.parent / "config.yaml").read_text())
     assert (shown["dataset"]["name"], shown["seed"], shown["head"]["k"]) == ("pond", 3, 3)
-    assert [*shown["backbone"]["checkpoints"]] == ["own"]
+    assert shown["backbone"]["checkpoints"]["own"]["size"] == "own"
     assert str(own) in (folder.parent / "command.txt").read_text()
     shutil.rmtree(own)
     again = run("task=eval", f"checkpoint={folder}", bare=True)
