@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,8 @@ class Search:
         settings: arguments of the sampler.
         trials: the number of trials.
         parallel: trials that are proposed without each other's results.
-        digest: of the history of trials; the number of trials is not part of it.
+        digest: of all that decides which trials are proposed, with the version of Optuna; the
+            number of trials is not part of it.
     """
 
     space: dict[str, str]
@@ -78,7 +80,7 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | N
     settings = [argument.lstrip("+").partition("=") for argument in arguments]
     space = {key: value for key, _, value in settings if key in searched}
     history = [space, sampler, sweeper.n_jobs, config_hash(jobs[0].plain)]
-    digest = config_hash({"history": history})
+    digest = config_hash({"history": history, "optuna": metadata.version("optuna")})
     return Search(
         space,
         jobs[0].conf.task.select,
@@ -100,8 +102,9 @@ def check_same_search(search: Search, conf: Config, run_id: str) -> None:
     for row in sorted(folder.glob("*.json"))[:1]:
         if untrusted.read_json(row)["search"] != search.digest:
             raise ConfigError(
-                f"runtime.run_id={run_id}: another search has its trials in {folder}; repeat its "
-                "command, or give a new run_id"
+                f"runtime.run_id={run_id}: another search, or the same with another version of "
+                f"Optuna (here {metadata.version('optuna')}), has its trials in {folder}; repeat "
+                "its command with its version, or give a new run_id"
             )
 
 

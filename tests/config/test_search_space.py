@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from importlib import metadata
+
 import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment, experiment_text
 from fgvc.config.named_sweep import expand_sweep
-from fgvc.config.search_space import parse_search
+from fgvc.config.search_space import check_same_search, parse_search
 from fgvc.run import main
 
 TINY = ("backbone=vit_tiny", "backbone.pretrained=false")
@@ -39,6 +42,20 @@ def test_typed_keys_replace_those_of_the_sweep_file():
     assert {task.warmup_steps for task in tasks} == {1, 9}
     assert {task.layer_decay for task in tasks} >= {0.5, 1.0}
     assert all(job.conf.runtime.stop_before_test for job in corners)
+
+
+def test_a_search_of_another_version_of_optuna_is_another_search(tmp_path, monkeypatch):
+    """It may propose other trials, which would replace the recorded ones."""
+    folder = tmp_path / "before" / "trials"
+    folder.mkdir(parents=True)
+    search, corners = parse(f"runtime.multirun_root={tmp_path}", "task.drop_path=0,0.1")
+    (folder / "00000.json").write_text(json.dumps({"search": search.digest}))
+    check_same_search(search, corners[0].conf, "before")
+    installed = metadata.version("optuna")
+    monkeypatch.setattr(metadata, "version", lambda name: f"1{installed}")
+    search, corners = parse(f"runtime.multirun_root={tmp_path}", "task.drop_path=0,0.1")
+    with pytest.raises(ConfigError, match=rf"^runtime.run_id=before: .*Optuna \(here 1{installed}"):
+        check_same_search(search, corners[0].conf, "before")
 
 
 def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
