@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fgvc.html.formats import number, percent
@@ -107,11 +108,14 @@ class TrainingLog:
 @contextmanager
 def stop_after_step() -> Iterator[Callable[[], bool]]:
     """On a cluster's signal or Ctrl-C, stop after the step; a second signal stops at once."""
-    received: list[str] = []
+    reported: list[str] = []
 
     def report(name: str) -> None:
-        received.append(name)
-        console.say(f"{name}: stopping after this step")
+        reported.append(f"{name}: stopping after this step")
+        with suppress(OSError):  # not print(), which fails if the signal has interrupted a print()
+            os.write(1, f"{reported[-1]}\n".encode())
 
     with signals.report_first_signal(report):
-        yield lambda: bool(received)
+        yield lambda: bool(reported)
+    for line in reported:
+        console.log.info(line)
