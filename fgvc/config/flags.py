@@ -87,6 +87,10 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     printing = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
     if len(printing) > 1 or (printing and flags.multirun):
         raise ConfigError(f"{' '.join([*printing, '-m'][:2])}: one of these at a time")
+    if "--" in arguments:
+        raise ConfigError(f"--: {HOW_TO_WRITE}; leave it out")
+    if flags.resolve and not flags.cfg:
+        raise ConfigError("--resolve: needs --cfg job")
     if flags.package and not flags.cfg:
         raise ConfigError(f"--package {flags.package}: needs --cfg job")
     return flags

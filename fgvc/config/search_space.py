@@ -35,6 +35,7 @@ SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper
 SWEEPER_KEYS += ("hydra/sweeper/sampler",)
 NO_PARAMS = f"{PARAMS}=null"  # in place of the space in the file, which expand_sweep has expanded
 LEGAL_OPTIONS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}
+LAUNCHER = "hydra/launcher"
 FRACTION = 0.37  # of an interval: a point that is an integer for no integer ends
 
 
@@ -124,6 +125,8 @@ def _is_search(arguments: Sequence[str]) -> bool:
                 "hydra.sweeper.sampler.*; a key is searched by its space, as in "
                 "'task.learning_rate=tag(log,interval(1e-4,1e-2))'"
             )
+        if named and (key.startswith("hydra.launcher") or (key == LAUNCHER and value != "serial")):
+            raise ConfigError(f"{argument}: the trials of a search run one by one; leave it out")
         if named and key in LEGAL_OPTIONS and value not in LEGAL_OPTIONS[key]:
             raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(LEGAL_OPTIONS[key])}")
     return named

@@ -102,6 +102,11 @@ def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
         ("hydra.sweeper.sampler.seed=null", "without a seed"),
         ("hydra/sweeper/sampler=grid", "takes tpe or random"),
         ("hydra/sweeper=basic", "a search is sweep=tune"),
+        ("hydra/launcher=joblib", "hydra/launcher=joblib: the trials of a search run one by one"),
+        (
+            "hydra.launcher.n_jobs=2",
+            "hydra.launcher.n_jobs=2: the trials of a search run one by one",
+        ),
     ],
 )
 def test_an_invalid_search_is_refused_in_one_line(argument, message):
