@@ -418,8 +418,17 @@ script()
 """
 
 
+@pytest.fixture
+def no_process_remains(running_processes):
+    """Kills what a failed test has left: its ranks would wait for ever."""
+    yield
+    for pid in running_processes("program.py"):
+        os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.fault(45)
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_process_remains")
 @pytest.mark.parametrize("target", ["rank-0", "torchrun"])
 def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
     places, tmp_path, wait_until, running_processes, target
