@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from argparse import ArgumentParser, Namespace
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn
@@ -19,6 +19,7 @@ from fgvc.config.synonyms import Advice, for_key, for_option
 
 PRINTING_FLAGS = ("cfg", "info")
 FLAGS_ALONE = ("-m", "--multirun", "--resolve")
+INFO_FLAGS = ("-i", "--info")
 FLAGS_WITH_VALUE = ("-c", "--cfg", "-p", "--package")
 SWITCHES = (
     ("--multirun", "-m"),
@@ -46,10 +47,14 @@ class _Parser(ArgumentParser):
 def move_flags_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with Hydra's flags before the overrides, where its parser expects them."""
     flags, overrides = [], []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument in FLAGS_WITH_VALUE:
-            flags += [argument, *itertools.islice(remaining, 1)]
+    remaining = deque(arguments)
+    while remaining:
+        argument = remaining.popleft()
+        if argument in INFO_FLAGS:  # its value is optional: an override is none
+            has_value = remaining and "=" not in remaining[0] and not remaining[0].startswith("-")
+            flags.append(f"--info={remaining.popleft() if has_value else 'all'}")
+        elif argument in FLAGS_WITH_VALUE:
+            flags += [argument, *([remaining.popleft()] if remaining else [])]
         elif argument in FLAGS_ALONE or argument.partition("=")[0] in FLAGS_WITH_VALUE:
             flags.append(argument)
         else:
@@ -82,6 +87,10 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     printing = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
     if len(printing) > 1 or (printing and flags.multirun):
         raise ConfigError(f"{' '.join([*printing, '-m'][:2])}: one of these at a time")
+    if "--" in arguments:
+        raise ConfigError(f"--: {HOW_TO_WRITE}; leave it out")
+    if flags.resolve and not flags.cfg:
+        raise ConfigError("--resolve: needs --cfg job")
     if flags.package and not flags.cfg:
         raise ConfigError(f"--package {flags.package}: needs --cfg job")
     return flags

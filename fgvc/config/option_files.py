@@ -117,12 +117,16 @@ def _checked(name: str) -> Path:
     folder = Path(name.removeprefix(FILE)).expanduser()
     if not name or not folder.is_dir():
         raise ConfigError(f"{KEY}={name}: no such folder")
-    files = list(itertools.islice(folder.rglob("*.yaml"), MOST_FILES + 1))
-    groups = {file: file.parent.relative_to(folder).as_posix() for file in files}
-    if not set(AXES) & set(groups.values()):
+    # before the whole tree is read, which may be a home folder or a disk
+    if not any(True for group in AXES for _ in (folder / group).glob("*.yaml")):
         raise ConfigError(
             f"{KEY}={name}: holds no option, as DIR/dataset/NAME.yaml ({', '.join(AXES)})"
         )
+    try:
+        files = list(itertools.islice(folder.rglob("*.yaml"), MOST_FILES + 1))
+    except OSError as error:
+        raise ConfigError(f"{KEY}={name}: {error.filename}: {error.strerror}") from error
+    groups = {file: file.parent.relative_to(folder).as_posix() for file in files}
     if len(files) > MOST_FILES:
         raise ConfigError(f"{KEY}={name}: more than {MOST_FILES} files; give a folder of options")
     for file, group in sorted(groups.items()):

@@ -7,12 +7,11 @@ parsed here first, and its corners are composed like typed commands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -20,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
 from fgvc.config.compose import check_bounds, composed, config_hash, one_line
-from fgvc.config.errors import ConfigError
+from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.named_sweep import PARAMS
+from fgvc.config.override_grammar import parse_override
 from fgvc.config.overrides import JobConfig, jobs_of
 from fgvc.config.schema import Config
 from fgvc.config.schema.sweeper import SAMPLERS, Sweeper
@@ -30,9 +31,12 @@ TRIALS = "trials"  # folder of the rows, in the folder of the run_id
 SEARCHED = ("task.", "head.", "part_attention.")  # keys that may be searched
 NOT_SEARCHED = ("task.name", "task.select", "task.debug")  # they define the objective
 SAMPLER = "hydra.sweeper.sampler"
+SAMPLER_OPTION = "hydra/sweeper/sampler="
 SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
-SWEEPER_KEYS += ("hydra.sweeper.params", "hydra/sweeper/sampler")
+SWEEPER_KEYS += ("hydra/sweeper/sampler",)
+NO_PARAMS = f"{PARAMS}=null"  # in place of the space in the file, which expand_sweep has expanded
 LEGAL_OPTIONS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}
+LAUNCHER = "hydra/launcher"
 FRACTION = 0.37  # of an interval: a point that is an integer for no integer ends
 
 
@@ -72,11 +76,12 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | N
     """
     if not _is_search(arguments):
         return None
+    option = _check_sampler_keys(arguments)
     searched, fixed = _split_space([_parse(argument) for argument in arguments])
     corners = range(max(map(len, searched.values())))
     jobs = [_corner(fixed, searched, index) for index in corners]
     _check_task(jobs[0].conf)
-    sweeper, sampler = _sweeper_config(arguments)
+    sweeper, sampler = _sweeper_config(arguments, option)
     settings = [argument.lstrip("+").partition("=") for argument in arguments]
     space = {key: value for key, _, value in settings if key in searched}
     history = [space, sampler, sweeper.n_jobs, config_hash(jobs[0].plain)]
@@ -114,11 +119,17 @@ def _is_search(arguments: Sequence[str]) -> bool:
         key, _, value = argument.lstrip("+~").partition("=")
         if key == "hydra/sweeper" and (named or value != "basic"):
             raise ConfigError(f"{argument}: a search is sweep={NAME}, which brings its sweeper")
-        if named and key.startswith("hydra.sweeper") and not key.startswith(SWEEPER_KEYS):
+        if not named and key.startswith(SWEEPER_KEYS):
+            raise ConfigError(f"{argument}: a setting of a search; add sweep={NAME}")
+        is_other = key.startswith("hydra.sweeper") and not key.startswith(SWEEPER_KEYS)
+        if named and is_other and argument != NO_PARAMS:
             raise ConfigError(
                 f"{argument}: a search takes hydra.sweeper.n_trials, hydra.sweeper.n_jobs and "
-                "hydra.sweeper.sampler.*"
+                "hydra.sweeper.sampler.*; a key is searched by its space, as in "
+                "'task.learning_rate=tag(log,interval(1e-4,1e-2))'"
             )
+        if named and (key.startswith("hydra.launcher") or (key == LAUNCHER and value != "serial")):
+            raise ConfigError(f"{argument}: the trials of a search run one by one; leave it out")
         if named and key in LEGAL_OPTIONS and value not in LEGAL_OPTIONS[key]:
             raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(LEGAL_OPTIONS[key])}")
     return named
@@ -151,6 +162,11 @@ def _split_space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list
 def _ends(override: Override) -> list[str]:
     """All choices, or both ends; for real numbers also a value between them."""
     value = override.value()
+    tags = getattr(value, "tags", set())
+    if unknown := sorted(map(str, tags - {"log"})):
+        raise ConfigError(f"{override.input_line}: tag {unknown[0]} is unknown; only log is a tag")
+    if tags and not isinstance(value, IntervalSweep):
+        raise ConfigError(f"{override.input_line}: a log scale takes tag(log,interval(LOW,HIGH))")
     if isinstance(value, Glob):
         raise ConfigError(f"{override.input_line}: give an interval, a range, or the choices")
     if isinstance(value, IntervalSweep):
@@ -206,8 +222,8 @@ def _check_task(conf: Config) -> None:
         )
 
 
-def _sweeper_config(arguments: Sequence[str]) -> tuple[Sweeper, dict[str, Any]]:
-    """The node hydra.sweeper, checked: without its sampler, and its sampler."""
+def _sweeper_config(arguments: Sequence[str], option: str) -> tuple[Sweeper, dict[str, Any]]:
+    """The node hydra.sweeper, checked: without its sampler, and its sampler, which is `option`."""
     fixed = [argument for argument in arguments if not _parse(argument).is_sweep_override()]
     try:
         node: Any = OmegaConf.to_container(composed(fixed, whole=True).hydra.sweeper)
@@ -216,6 +232,8 @@ def _sweeper_config(arguments: Sequence[str]) -> tuple[Sweeper, dict[str, Any]]:
     values, sampler = {key: node.get(key) for key in ("n_trials", "n_jobs")}, node["sampler"]
     if (name := sampler.get("name")) not in SAMPLERS:
         raise ConfigError(f"{SAMPLER}.name={name}: not one of {', '.join(SAMPLERS)}")
+    if name != option:
+        raise ConfigError(f"{SAMPLER}.name={name}: choose it by {SAMPLER_OPTION}{name}")
     if sampler.get("seed") is None:
         raise ConfigError(
             f"{SAMPLER}.seed=null: a search without a seed cannot be repeated; give one"
@@ -224,19 +242,43 @@ def _sweeper_config(arguments: Sequence[str]) -> tuple[Sweeper, dict[str, Any]]:
     return _checked(Sweeper, values, "hydra.sweeper"), sampler
 
 
+def _check_sampler_keys(arguments: Sequence[str]) -> str:
+    """The chosen sampler; ConfigError for a key that it does not have."""
+    chosen = [item for item in arguments if item.lstrip("+").startswith(SAMPLER_OPTION)]
+    option = chosen[-1].partition("=")[2] if chosen else "tpe"
+    legal = [item.name for item in fields(SAMPLERS[option])]
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        name = key.removeprefix(f"{SAMPLER}.")
+        if name not in (key, *legal):
+            raise ConfigError(
+                f"{argument}: sampler {option} has no {name}{nearest(name, legal)} "
+                f"({', '.join(legal)})"
+            )
+    return option
+
+
 def _checked(cls: type, values: dict[str, Any], node: str) -> Any:
     """The values as a dataclass."""
     try:
         checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{node}.{one_line(error)}") from error
+        item = next((item for item in fields(cls) if item.name == error.full_key), None)
+        if item is None:
+            raise ConfigError(f"{node}.{one_line(error)}") from error
+        value = "null" if values[item.name] is None else values[item.name]
+        kind = "true or false" if item.type == "bool" else "a whole number"
+        low, high = item.metadata.get("bounds", (None, None))
+        bounds = f" of at least {low}" if low is not None else ""
+        bounds += f" and at most {high}" if high is not None else ""
+        raise ConfigError(f"{node}.{item.name}={value}: must be {kind}{bounds}") from error
     check_bounds(checked, f"{node}.")
     return checked
 
 
 def _parse(argument: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(argument)
+        return parse_override(argument)
     except HydraException as error:
         jobs_of([argument], multirun=False)  # raises a better error
         raise ConfigError(f"{argument}: cannot be read") from error

@@ -160,7 +160,8 @@ def _read_result(cfg: DictConfig, code: int) -> dict[str, Any]:
         row |= {"test_reads": numbers["test_reads"], "epoch": numbers["selection"]["best_epoch"]}
         return row | {"seconds": numbers.get("seconds", numbers.get("cost", {}).get("seconds"))}
     if not (folder / "status.json").is_file():
-        return row | {"state": "failed", "error": f"ended with {code}, without a run folder"}
+        state = STOPPED if code == PREEMPTED else "failed"
+        return row | {"state": state, "error": f"ended with {code}, without a run folder"}
     status = read_json(folder, "status.json")
     state = STOPPED if code == PREEMPTED else status["state"]
     if state in ("running", stop_before_test.STATE):  # killed before it could write its state

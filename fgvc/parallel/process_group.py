@@ -262,6 +262,8 @@ def _start_ranks(nproc: int, watchdog: Watchdog) -> Iterator[RankMonitor]:
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared |= {"LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    # in a process of torchrun, rank 0 would wait for the store of torchrun instead of opening one
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "False"}
     environment = {**shared, "RANK": "0", "LOCAL_RANK": "0"}
     before = {name: os.environ.get(name) for name in environment}
     ranks = [_start_rank({**os.environ, **shared}, rank) for rank in range(1, nproc)]

@@ -35,10 +35,11 @@ class ExtractionSetup:
     dataset: Dataset
     source: WeightsSource
     suggest_skip: bool
+    share_threads: bool
 
     def follow(self, group: ProcessGroup) -> None:
         """Compute this rank's shards of each request, until rank 0 requests None."""
-        conf = rank_config(self.conf, group.local_size)
+        conf = rank_config(self.conf, group.local_size, self.share_threads)
         extractor = FeatureExtractor(
             conf, self.dataset, self.source, set_up_process(conf), suggest_skip=self.suggest_skip
         )
@@ -73,8 +74,11 @@ class RankedExtractor(FeatureExtractor):
     _is_set_up: bool = False
 
     def __post_init__(self) -> None:
-        self._setup = ExtractionSetup(self.conf, self.dataset, self.source, self.suggest_skip)
-        self.conf = rank_config(self.conf, self.group.local_size)
+        share_threads = not self.group.launch.startswith("torchrun")
+        self._setup = ExtractionSetup(
+            self.conf, self.dataset, self.source, self.suggest_skip, share_threads
+        )
+        self.conf = rank_config(self.conf, self.group.local_size, share_threads)
         super().__post_init__()
 
     def end(self) -> None:
@@ -134,13 +138,17 @@ class RankedExtractor(FeatureExtractor):
         self.peak_memory_mib = max(self.peak_memory_mib, result.peak_memory_mib)
 
 
-def rank_config(conf: Config, local_size: int) -> Config:
+def rank_config(conf: Config, local_size: int, share_threads: bool = True) -> Config:
     """The config of one of `local_size` ranks on a machine.
 
     `runtime.threads` and `runtime.num_workers` are per process, as in training. Where they are not
     set, the ranks divide the machine's threads and loader processes.
+
+    Args:
+        share_threads: False under torchrun, whose OMP_NUM_THREADS is already per process.
     """
-    threads = conf.runtime.threads or max(1, torch.get_num_threads() // local_size)
+    available = torch.get_num_threads()
+    threads = conf.runtime.threads or max(1, available // (local_size if share_threads else 1))
     num_workers = conf.runtime.num_workers
     if num_workers is None:
         num_workers = max(1, loader.worker_count(None) // local_size)

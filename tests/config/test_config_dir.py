@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fgvc.config.compose import config_hash
@@ -126,6 +128,24 @@ def test_the_config_is_printed(folder, capsys):
     assert capsys.readouterr().out == "0.2\n"
     assert main(["--info", "searchpath", "--config-dir", "my conf"]) == 0
     assert "my conf" in capsys.readouterr().out
+    # the value of --info is optional
+    for arguments in (["--config-dir", "my conf", "--info"], ["--info", "--config-dir=my conf"]):
+        assert main(arguments) == 0
+        assert "my conf" in capsys.readouterr().out
+
+
+def test_a_folder_without_options_is_not_walked(folder, monkeypatch, capsys):
+    """It may be a home folder, or a disk whose files come and go."""
+
+    def vanish(path, pattern):
+        raise FileNotFoundError(2, "No such file or directory", "my conf/gone")
+
+    monkeypatch.setattr(Path, "rglob", vanish)
+    assert main(["-cd", "my conf/dataset"]) == 2
+    assert "holds no option" in capsys.readouterr().err
+    assert main(["-cd", "my conf"]) == 2
+    expected = "fgvc: hydra.searchpath=my conf: my conf/gone: No such file or directory\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

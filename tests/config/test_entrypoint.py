@@ -44,6 +44,8 @@ def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
         ["dataset.root=/a=b"],
         ["runtime.run_id=../up"],
         ["-m", "backbone=vit_tiny,vit_tini"],
+        ["--resolve"],  # without --cfg it ran a job
+        ["--", "seed=1"],
     ],
 )
 def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capfd):

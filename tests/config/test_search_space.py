@@ -97,18 +97,33 @@ def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
         ("final_fit=trainval", "final_fit=train"),
         ("runtime.stop_before_test=false", "a trial of sweep=tune never reads test"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be at least 1"),
-        ("hydra.sweeper.n_trials=two", "hydra.sweeper.n_trials: Value 'two'"),
-        ("~hydra.sweeper.n_trials", "hydra.sweeper.n_trials: "),
+        ("hydra.sweeper.n_trials=two", "n_trials=two: must be a whole number of at least 1"),
+        ("~hydra.sweeper.n_trials", "hydra.sweeper.n_trials=null: must be a whole number"),
+        ("hydra.sweeper.sampler.multivariate=x", "multivariate=x: must be true or false"),
+        ("hydra.sweeper.sampler.seed=x", "seed=x: .* of at least 0 and at most 4294967295"),
+        # they were ignored
+        ("hydra.sweeper.params={task.mixup:0}", "a key is searched by its space"),
+        ("+hydra.sweeper.params.task.mixup=0.1", "a key is searched by its space"),
+        ("task.learning_rate=tag(lgo,interval(1e-4,1e-2))", "tag lgo is unknown"),
+        ("task.mixup=tag(log,choice(0.1,0.2))", "a log scale takes"),
+        ("task.epochs=range(1,2,0)", "a step that is not 0"),
+        ("task.epochs=range(1,9999999)", "more than 10000 values"),
         ("hydra.sweeper.n_jobs=0", "hydra.sweeper.n_jobs=0: must be at least 1"),
         ("hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials"),
         ("hydra.sweeper.sampler.name=cmaes", "sampler.name=cmaes: not one of tpe, random"),
-        ("hydra.sweeper.sampler.n_startup=3", "hydra.sweeper.sampler.n_startup: "),
-        ("+hydra.sweeper.sampler.gamma=1", "hydra.sweeper.sampler.gamma: "),
+        ("hydra.sweeper.sampler.name=random", "by hydra/sweeper/sampler=random"),
+        ("hydra.sweeper.sampler.n_startup=3", "n_startup=3: sampler tpe has no n_startup; did you"),
+        ("+hydra.sweeper.sampler.gamma=1", "gamma=1: sampler tpe has no gamma"),
         ("hydra.sweeper.sampler.n_ei_candidates=0", "n_ei_candidates=0: must be at least 1"),
         ("hydra.sweeper.sampler.seed=-1", "hydra.sweeper.sampler.seed=-1: must be at least 0"),
         ("hydra.sweeper.sampler.seed=null", "without a seed"),
         ("hydra/sweeper/sampler=grid", "takes tpe or random"),
         ("hydra/sweeper=basic", "a search is sweep=tune"),
+        ("hydra/launcher=joblib", "hydra/launcher=joblib: the trials of a search run one by one"),
+        (
+            "hydra.launcher.n_jobs=2",
+            "hydra.launcher.n_jobs=2: the trials of a search run one by one",
+        ),
     ],
 )
 def test_an_invalid_search_is_refused_in_one_line(argument, message):
@@ -117,6 +132,14 @@ def test_an_invalid_search_is_refused_in_one_line(argument, message):
     with pytest.raises(ConfigError, match=message) as refused:
         parse(*overrides, argument, only=only)
     assert "\n" not in str(refused.value)
+
+
+def test_settings_of_a_search_need_one():
+    with pytest.raises(ConfigError, match="n_trials=3: a setting of a search; add"):
+        parse_search(["seed=1,2", "hydra.sweeper.n_trials=3"])
+    random = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.n_ei_candidates=3"]
+    with pytest.raises(ConfigError, match="n_ei_candidates=3: sampler random has no "):
+        parse(*random)
 
 
 def test_nothing_to_search_and_a_search_without_a_name_are_refused():

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from fgvc.config.compose import composed
+from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.search_space import parse_search
+from fgvc.launch.search import objective
 from fgvc.report.baselines import build_table
 from fgvc.run import main
+from fgvc.types import Preempted
 
 COMMAND = (
     "sweep=tune",
@@ -196,6 +201,22 @@ def test_a_stopped_search_resumes(search, start_finetune):
     assert [row["values"] for row in after] == [row["values"] for row in before]
     assert second.output.count("validated already") == len(before) - 1
     assert second.output.count("resumed after step") == 1
+
+
+@pytest.mark.parametrize(("code", "state"), [(75, "stopped"), (1, "failed")])
+def test_a_trial_that_a_signal_ends_before_its_run_folder_is_stopped(tmp_path, code, state):
+    values = [f"task.{item}" for item in ("learning_rate=1e-3", "layer_decay=0.7", "mixup=0")]
+    values += ["task.weight_decay=0.1", "task.drop_path=0.1"]
+    places = [f"runtime.{name}_root={tmp_path / name}" for name in ("output", "multirun")]
+    model = ["backbone=vit_tiny", "backbone.pretrained=false"]
+    fixed = ["sweep=tune", *model, "runtime.run_id=s", *places]
+    parsed = parse_search(expand_sweep(fixed)[0])
+    assert parsed is not None
+    trial = [*values, *fixed]
+    with pytest.raises(Preempted) if code == 75 else contextlib.nullcontext():
+        objective(parsed[0], composed(trial), trial, 3, code)
+    row = json.loads((tmp_path / "multirun" / "s" / "trials" / "00003.json").read_text())
+    assert row["state"] == state
 
 
 def test_a_search_without_a_winner_fails(search):

@@ -88,6 +88,16 @@ def test_ranks_start_with_the_first_request_serve_all_requests_and_end(work, mon
     assert dict(os.environ) == environment
 
 
+def test_ranks_connect_to_rank_0_also_in_a_process_of_torchrun(work, monkeypatch):
+    """`torchrun --nproc-per-node 1` and `runtime.nproc=2`: the store is not that of torchrun."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with join_group(2) as group:
+        group.request(work.Work())
+        assert len(ask(group, "pid")) == 1
+        group.request(None)
+    assert os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
+
+
 def test_ranks_that_no_request_needs_do_not_start(monkeypatch):
     monkeypatch.setattr(process_group, "_start_rank", None)
     with join_group(2, lazy=True) as group:

@@ -171,6 +171,9 @@ def test_ranks_divide_what_the_config_does_not_set(monkeypatch):
     assert (runtime.threads, runtime.num_workers) == (4, 3)
     runtime = rank_config(conf_with(), 16).runtime
     assert (runtime.threads, runtime.num_workers) == (1, 1)
+    # torchrun gives each rank an OMP_NUM_THREADS, 1 unless the user sets it
+    runtime = rank_config(conf_with(), 2, share_threads=False).runtime
+    assert (runtime.threads, runtime.num_workers) == (8, 3)
     per_rank = conf_with("runtime.threads=5", "runtime.num_workers=0")
     runtime = rank_config(per_rank, 2).runtime
     assert (runtime.threads, runtime.num_workers) == (5, 0)
@@ -318,6 +321,18 @@ def pause_in_third(*arguments):
 
 features.FeatureExtractor.compute = pause_in_third
 """
+EXTRACTED = """
+import pathlib, signal
+from fgvc.pipeline import features
+from fgvc.store import feature_cache
+features.SHARD = 4
+
+def pause(*arguments):
+    pathlib.Path({reached!r}).touch()
+    signal.pause()
+
+feature_cache._write_done = pause
+"""
 STARTING = """
 import pathlib
 from fgvc.parallel import process_group
@@ -340,10 +355,18 @@ process_group._start_rank = start
         (EXTRACTING, signal.SIGKILL, 4),
         (EXTRACTING, signal.SIGTERM, 4),
         (EXTRACTING, signal.SIGINT, 4),
+        (EXTRACTED, signal.SIGTERM, 6),  # all of train; the other rank waits for a request
         (STARTING, signal.SIGKILL, 0),
         (STARTING, signal.SIGTERM, 0),
     ],
-    ids=["killed", "stopped", "interrupted", "killed-at-start", "stopped-at-start"],
+    ids=[
+        "killed",
+        "stopped",
+        "interrupted",
+        "stopped-at-end",
+        "killed-at-start",
+        "stopped-at-start",
+    ],
 )
 def test_a_stopped_extraction_ends_all_ranks_and_keeps_every_finished_shard(
     start_job, run, images, tmp_path, wait_until, monkeypatch, setup, number, shards
@@ -369,4 +392,5 @@ def test_a_stopped_extraction_ends_all_ranks_and_keeps_every_finished_shard(
     monkeypatch.setattr(features, "SHARD", 4)
     resumed = run(*usual, birds=False)
     assert resumed.code == 0, resumed.err
-    assert resumed.json("metrics.json")["cost"]["forwarded"] == 35 - min(4 * shards, 15)
+    torn = int(shards > 2)  # its image is in the third shard
+    assert resumed.json("metrics.json")["cost"]["forwarded"] == 35 - (4 * shards - torn)

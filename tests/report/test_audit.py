@@ -66,6 +66,18 @@ def test_a_knn_run_passes_too(runs):
     assert failures(runs("knn", 1, "train")) == {}
 
 
+def test_a_run_of_a_named_checkpoint_passes(tmp_path, monkeypatch, small_probe):
+    """`backbone.checkpoint` names a row of the table in config.yaml, and that row is compared."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    places = [f"runtime.{name}_root={tmp_path / name}" for name in ("output", "cache", "data")]
+    named = ("backbone.checkpoint=own", "backbone.checkpoints.own={model: vit_small_patch16_224,"
+             "patch: 16, width: 64, native: 224, heads: 2, architecture: {depth: 1, num_heads: 2,"
+             "embed_dim: 64}}")  # fmt: skip
+    assert main(["dataset=synthetic", *small_probe, *named, *places]) == 0
+    (status,) = (tmp_path / "output").glob("*/*/*/status.json")
+    assert failures(status.parent) == {}
+
+
 def test_ids_are_stable():
     assert [check_id(check) for check in CHECKS] == [
         *("status", "hashes", "names", "retention", "config"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -391,6 +392,76 @@ def test_ranks_of_torchrun_extract_features(torchrun, run, tmp_path, monkeypatch
     assert results["one"][2] == 18 + 12
     assert len(results["one"][0]) == 3 + 2
     assert results["cached"] == (*results["two"][:2], 0)
+
+
+WAITING = """
+import os, pathlib, threading
+from fgvc.parallel.process_group import ProcessGroup
+from fgvc.pipeline import features
+from fgvc.run import script
+
+features.SHARD, barrier = 4, ProcessGroup.barrier
+
+def wait(group):
+    pathlib.Path({reached!r}).write_text(str(os.getpid()))
+    barrier(group)
+
+def hang(*arguments):
+    pathlib.Path({reached!r} + "-rank-1").touch()
+    threading.Event().wait()
+
+if os.environ["RANK"] == "0":
+    ProcessGroup.barrier = wait
+else:
+    features.FeatureExtractor.compute = hang
+script()
+"""
+
+
+@pytest.fixture
+def no_process_remains(running_processes):
+    """Kills what a failed test has left: its ranks would wait for ever."""
+    yield
+    for pid in running_processes("program.py"):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.fault(45)
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_process_remains")
+@pytest.mark.parametrize("target", ["rank-0", "torchrun"])
+def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
+    places, tmp_path, wait_until, running_processes, target
+):
+    """Rank 0 waits for the shard of rank 1, which ignores signals."""
+    program, reached, log = (tmp_path / name for name in ("program.py", "reached", "log.txt"))
+    program.write_text(WAITING.format(reached=str(reached)))
+    environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
+                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    options = ("head=knn", "head.k=3", "runtime.run_id=r", "runtime.stop_grace=0.5")
+    cache = f"runtime.cache_root={tmp_path / 'cache'}"
+    with log.open("w") as output:
+        job = subprocess.Popen(
+            [sys.executable, *launch, str(program), *places, *SMALL, *options, cache],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+        arrived = (reached, tmp_path / "reached-rank-1")
+        wait_until(lambda: all(path.exists() for path in arrived) or job.poll() is not None, 300)
+        assert job.poll() is None, log.read_text()
+        os.kill(int(reached.read_text()) if target == "rank-0" else job.pid, signal.SIGTERM)
+        assert job.wait(90) != 0
+    said = log.read_text()
+    (line,) = (line for line in said.splitlines() if line.startswith("fgvc: "))
+    assert line.startswith("fgvc: SIGTERM: no answer from the other ranks")
+    assert "finished shards are kept" in line
+    if target == "rank-0":  # torchrun reports how it ended; after its own signal it does not
+        assert re.search(r"exitcode +: 75 \(", said), said
+    (path,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
+    assert json.loads(path.read_text())["state"] == "preempted"
+    wait_until(lambda: not running_processes("program.py"), 60)
 
 
 @pytest.mark.slow

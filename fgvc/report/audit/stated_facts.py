@@ -39,7 +39,8 @@ def checkpoint_config(record: Record) -> str:
 def _check_row(record: Record) -> None:
     """Raise DamageError unless the table of config.yaml has the hashed row of the backbone."""
     shown = record.shown_config["backbone"]
-    rows = [row for row in (shown["checkpoint"], *shown["checkpoints"].values()) if row]
+    table, name = shown["checkpoints"], shown["checkpoint"]
+    rows = list(table.values()) if name is None else [table[name]]
     sources = ("repo", "revision")  # the config may give another revision
     hashed = {
         key: value
