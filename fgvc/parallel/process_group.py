@@ -32,6 +32,7 @@ IDLE_TIMEOUT = datetime.timedelta(days=7)  # of a wait for a request; rank 0 may
 POLL = 0.02  # seconds between two checks whether the other ranks have arrived
 CONNECT_TIMEOUT = 60.0  # seconds for a connection to another machine
 GRACE = 10.0  # seconds the other ranks have to end after one has died
+TORCHRUN = "torchrun"
 LOST_PEER = ("connection closed", "connection reset", "broken pipe")
 
 
@@ -55,6 +56,10 @@ class ProcessGroup:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def is_torchrun(self) -> bool:
+        return self.launch.startswith(TORCHRUN)
 
     def waiting(self, typical: bool = True) -> AbstractContextManager[None]:
         """Context for collective calls, in which the watchdog acts on a signal to stop.
@@ -147,7 +152,7 @@ def join_group(
         check_gpu_count(local_size, device)
         _check_store()
         rank, nodes = int(os.environ["RANK"]), os.environ["GROUP_WORLD_SIZE"]
-        launch = f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
+        launch = f"{TORCHRUN}, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
         watchdog = Watchdog(grace) if rank == 0 else None
         with _report_lost_rank(size, watchdog), _init_group(watchdog) as requests:
             yield ProcessGroup(rank, size, launch, watchdog, local_size, requests=requests)

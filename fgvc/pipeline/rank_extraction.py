@@ -74,7 +74,7 @@ class RankedExtractor(FeatureExtractor):
     _is_set_up: bool = False
 
     def __post_init__(self) -> None:
-        share_threads = not self.group.launch.startswith("torchrun")
+        share_threads = not self.group.is_torchrun
         self._setup = ExtractionSetup(
             self.conf, self.dataset, self.source, self.suggest_skip, share_threads
         )
