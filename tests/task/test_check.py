@@ -67,7 +67,10 @@ def a_users_database(tmp_path) -> Iterator[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_database):
+def test_the_real_stack_passes_and_is_recorded(
+    run, cache, checkout, a_users_database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FGVC_TEST", str(tmp_path))  # of the processes that this check starts
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 0, ran.out
     lines = ran.out.splitlines()
@@ -80,7 +83,12 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
     assert json.loads((checkout / "specs" / "stack.json").read_text()) == [record]
     assert f"| {record['platform']} |" in (checkout / "README.md").read_text()
     assert a_users_database.is_running()  # FiftyOne alone would have joined it
-    assert not [p for p in psutil.process_iter(["cmdline"]) if _of_a_check(p.info["cmdline"])]
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if _of_a_check(process.info["cmdline"])
+        and (process.info["environ"] or {}).get("FGVC_TEST") == str(tmp_path)
+    ]
     remaining = {path.name for path in (cache / "stack").iterdir()}
     assert remaining == {f"{record['env_hash']}.json", f"{record['env_hash']}.log"}
 
