@@ -1,4 +1,4 @@
-"""Cached features -> a fitted head; `FITS` names the function that fits each head= of a probe.
+"""Cached features -> a fitted head, by the `fit` of its HeadSpec.
 
 N images, D feature width, C classes.
 """
@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
-from fgvc.model import head as heads
+from fgvc.model import head_layers
+from fgvc.model.build_head import new_head
 from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
-from fgvc.types import Features, UserError
+from fgvc.types import Features
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,23 @@ def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHe
     Raises:
         UserError: too few images for the head, or features that no head can be fitted to.
     """
-    return FITS[experiment.conf.head.name](experiment, train, val)
+    spec = heads()[experiment.conf.head.name]
+    if spec.fit == "logistic":
+        fit = _text_linear if spec.reads_text else _linear
+    else:
+        fit = _by_gradient if spec.learns else _closed_form
+    return fit(experiment, train, val)
 
 
 def check_fit(experiment: Experiment) -> None:
-    """Check the head's options before features are extracted."""
-    head, images = experiment.conf.head, len(experiment.dataset.split.train_N)
-    if head.name == "knn" and head.k > images:
-        raise UserError(
-            f"head.k={head.k} exceeds the {images} training images: set head.k={images}"
-        )
+    """Check the head's options before features are extracted, by an empty head.
+
+    Raises:
+        UserError: too few images for the head.
+    """
+    conf, images = experiment.conf.head, len(experiment.dataset.split.train_N)
+    sizes = {"C": experiment.num_classes, "D": 1, "N": images}
+    heads()[conf.name].build(conf, sizes, torch.Generator())
 
 
 def does_refit(experiment: Experiment) -> bool:
@@ -66,7 +75,7 @@ def concat_features(train: Features, val: Features) -> Features:
 
 
 def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(experiment, train, val, None, heads.LinearHead)
+    return _logistic(experiment, train, val, None, head_layers.LinearHead)
 
 
 def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
@@ -82,7 +91,7 @@ def _text_linear(experiment: Experiment, train: Features, val: Features) -> Fitt
 
     text = class_text_features(experiment)
     prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, heads.TextLinearHead)
+    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, head_layers.TextLinearHead)
     return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
 
 
@@ -208,18 +217,14 @@ def _convergence(solution: logistic.Solution) -> dict[str, object]:
 # --- other heads ---
 
 
-def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """kNN: the bank holds the training features; nothing is fitted or chosen."""
+def _closed_form(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Fit a head that leaves nothing to choose on validation."""
+    conf, fit = experiment.conf.head, heads()[experiment.conf.head.name].fit
+    assert callable(fit), conf.name
 
-    def head(bank: Features) -> torch.nn.Module:
-        conf, label_N = experiment.conf.head, experiment.dataset.manifest.label_N[bank.row_N]
-        return heads.KnnHead(
-            torch.from_numpy(bank.x_ND),
-            torch.from_numpy(label_N),
-            experiment.num_classes,
-            conf.k,
-            conf.temperature,
-        )
+    def head(features: Features) -> torch.nn.Module:
+        label_N = torch.from_numpy(experiment.dataset.manifest.label_N[features.row_N])
+        return fit(conf, torch.from_numpy(features.x_ND), label_N, experiment.num_classes)
 
     final = concat_features(train, val) if does_refit(experiment) else train
     return FittedHead(head(train), head(final), {"selection": None})
@@ -233,7 +238,7 @@ def _by_gradient(experiment: Experiment, train: Features, val: Features) -> Fitt
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
     def build() -> torch.nn.Module:
-        return heads.new_head(conf, train.x_ND.shape[1], classes, seed)
+        return new_head(conf, train.x_ND.shape[1], classes, seed)
 
     with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
         choice = gradient_probe.fit(
@@ -278,12 +283,3 @@ def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
                 f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
             )
     return tuple(notes)
-
-
-FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {
-    "linear": _linear,
-    "text_linear": _text_linear,
-    "knn": _knn,
-    "cosine": _by_gradient,
-    "mlp": _by_gradient,
-}

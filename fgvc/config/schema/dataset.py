@@ -8,6 +8,8 @@ from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded, card, declared, later, one_of, place
 
+USER_READERS = ("folder", "table")  # of a user's own images, perhaps with splits of their own
+
 
 @dataclass
 class Card:
@@ -87,3 +89,9 @@ class Dataset:
     archives: dict[str, Archive] = field(default_factory=dict, metadata={"card": True})
     download: bool = card(False)  # true: task=doctor fetches the archives first
     card: Card = card()  # noqa: RUF009 - a field, as dataclasses.field would make it
+
+
+def lacks_validation(dataset: Dataset) -> bool:
+    """Whether validation has no images. A user's own images may have a validation split, which is
+    only known after reading them; the task checks that case."""
+    return dataset.val_fraction == 0 and dataset.reader not in USER_READERS

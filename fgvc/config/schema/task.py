@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema.dataset import lacks_validation
 from fgvc.config.schema.fields import bounded, one_of, place
+from fgvc.config.schema.head import heads
 
 
 @dataclass
@@ -167,3 +172,95 @@ class ExportTask:
     name: str = MISSING
     tolerance: float = bounded(0.0)  # largest difference of a logit between torch and ONNX
     output: str | None = place()  # a folder; null: <runtime.output_root>/export/CHECKPOINT
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: its page, fgvc/task/NAME.py, is imported when it runs.
+
+    Attributes:
+        options: dataclass of the `task` node.
+        experiment: whether it has a config hash and a run folder, and its weights and device are
+            checked; otherwise it is an operation on existing files.
+        inputs: of checkpoint, run, against and image, those that it requires beside its dataset or
+            instead of it. optional_inputs: those that it can read.
+        ranks: whether it can run as runtime.nproc processes.
+        check: (config): refuses, with ConfigError, what would fail only after data is loaded.
+    """
+
+    options: type
+    experiment: bool = False
+    inputs: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    ranks: bool = False
+    check: Callable[[Any], None] | None = None
+
+
+def _check_probe(conf: Any) -> None:
+    """Errors of a probe that would otherwise appear after its features are extracted."""
+    task = conf.task
+    if heads()[conf.head.name].learns and lacks_validation(conf.dataset):
+        raise ConfigError(
+            f"dataset.val_fraction=0: no validation image to choose head={conf.head.name} on. "
+            "Set it to 0.1"
+        )
+    if task.c_count > 1 and not task.c_low < task.c_high:
+        raise ConfigError(
+            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
+            "low that is below the high"
+        )
+
+
+def _check_train(conf: Any) -> None:
+    """Errors of a finetune that would otherwise appear after its data is loaded."""
+    task, head = conf.task, conf.head.name
+    if not heads()[head].learns:
+        raise ConfigError(
+            f"head={head}: task=train needs a head with weights to learn, such as head=linear"
+        )
+    if conf.final_fit == "train" and lacks_validation(conf.dataset):
+        raise ConfigError(
+            "dataset.val_fraction=0: no validation image to choose the best epoch on. Set 0.1, "
+            "or set final_fit=trainval, which reports the last epoch"
+        )
+    if conf.final_fit == "trainval" and conf.runtime.stop_before_test:
+        raise ConfigError(
+            "runtime.stop_before_test=true: final_fit=trainval has no validation to stop at"
+        )
+    if task.tune == "head" and task.frozen_stages:
+        raise ConfigError(
+            f"task.frozen_stages={task.frozen_stages}: task.tune=head freezes the whole backbone"
+        )
+    if task.patience is not None and conf.final_fit == "trainval":
+        raise ConfigError(
+            f"task.patience={task.patience}: final_fit=trainval has no validation to stop on"
+        )
+    nproc, mixes = conf.runtime.nproc, bool(task.mixup or task.cutmix)
+    if nproc > task.batch_size // (2 if mixes else 1):
+        raise ConfigError(
+            f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
+            f"split into {nproc} parts{' in pairs, which mixup and cutmix need' if mixes else ''}"
+        )
+
+
+def _check_prune(conf: Any) -> None:
+    if (conf.run is None) != (conf.task.pin is None and conf.task.unpin is None):
+        raise ConfigError("task=prune: run=PATH goes with task.pin=WHY or task.unpin=WHY")
+
+
+TASKS = {
+    "probe": TaskSpec(ProbeTask, experiment=True, ranks=True, check=_check_probe),
+    "zero_shot": TaskSpec(ZeroShotTask, experiment=True, ranks=True),
+    "train": TaskSpec(TrainTask, experiment=True, ranks=True, check=_check_train),
+    "eval": TaskSpec(EvalTask, experiment=True, ranks=True, inputs=("checkpoint",)),
+    "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
+    "doctor": TaskSpec(DoctorTask),
+    "check": TaskSpec(CheckTask),
+    "view": TaskSpec(ViewTask, inputs=("run",), optional_inputs=("against",)),
+    "report": TaskSpec(ReportTask),
+    "compare": TaskSpec(CompareTask, inputs=("run", "against")),
+    "audit": TaskSpec(AuditTask, inputs=("run",)),
+    "plan": TaskSpec(PlanTask),
+    "prune": TaskSpec(PruneTask, optional_inputs=("run",), check=_check_prune),
+    "export": TaskSpec(ExportTask, inputs=("checkpoint",), optional_inputs=("image",)),
+}

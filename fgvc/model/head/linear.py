@@ -1,27 +1,37 @@
-"""head=linear: one affine map from features to logits. B batch, D width, C classes."""
+"""head=linear: one affine map; in a probe, multinomial logistic regression."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from fgvc.config.schema.head import HeadSpec
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from fgvc.model.head_layers import LinearHead
+
+TENSORS = {"weight_CD": "CD", "bias_C": "C"}
 
 
-class LinearHead(nn.Module):
-    """logits = features W^T + b, in float32.
+@dataclass
+class LinearOptions:
+    """A linear head has no options."""
 
-    Args:
-        weight_CD, bias_C: any float type; kept as float32 parameters `weight_CD` and `bias_C`.
-    """
+    name: str = MISSING
 
-    def __init__(self, weight_CD: Tensor, bias_C: Tensor) -> None:
-        super().__init__()
-        assert weight_CD.ndim == 2
-        assert bias_C.shape == weight_CD.shape[:1]
-        self.weight_CD = nn.Parameter(weight_CD.detach().to(torch.float32).clone())
-        self.bias_C = nn.Parameter(bias_C.detach().to(torch.float32).clone())
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC."""
-        return nn.functional.linear(
-            feature_BD.to(self.weight_CD.dtype), self.weight_CD, self.bias_C
-        )
+def build(options: LinearOptions, sizes: Mapping[str, int], generator: Generator) -> LinearHead:
+    """A head of zeros, so that no random gradient reaches the backbone."""
+    import torch
+
+    from fgvc.model.head_layers import LinearHead
+
+    return LinearHead(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
+
+
+HEAD = HeadSpec(LinearOptions, TENSORS, build, fit="logistic")

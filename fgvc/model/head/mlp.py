@@ -1,50 +1,49 @@
-"""head=mlp: one hidden layer. B batch, D width, H hidden units, C classes."""
+"""head=mlp: one hidden layer between the feature and the classes."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from omegaconf import MISSING
 
+from fgvc.config.schema.fields import bounded
+from fgvc.config.schema.head import GradientFit, HeadSpec
 
-class MlpHead(nn.Module):
-    """logits = dropout(gelu(standardised feature W^T + b)) V^T + c, in float32.
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
-    Each feature is first standardised over its D numbers. Thus one learning rate suits backbones
-    whose features differ a hundredfold in scale, and only the weights have to be stored. Dropout
-    (of hidden units, in training) draws from torch's global generator in a fit on cached features;
-    task=train replaces it by draws per image.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        hidden: int,
-        classes: int,
-        dropout: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        assert min(features, hidden, classes) > 0
-        assert 0 <= dropout < 1
-        self.hidden_HD = nn.Parameter(_initial_weight(hidden, features, generator))
-        self.hidden_H = nn.Parameter(torch.zeros(hidden))
-        self.weight_CH = nn.Parameter(_initial_weight(classes, hidden, generator))
-        self.bias_C = nn.Parameter(torch.zeros(classes))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC."""
-        feature_BD = functional.layer_norm(
-            feature_BD.to(self.hidden_HD.dtype), feature_BD.shape[1:]
-        )
-        hidden_BH = functional.gelu(functional.linear(feature_BD, self.hidden_HD, self.hidden_H))
-        hidden_BH = self.dropout(hidden_BH)
-        return functional.linear(hidden_BH, self.weight_CH, self.bias_C)
+    from fgvc.model.head_layers import MlpHead
 
 
-def _initial_weight(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Normal, with the variance that preserves the variance of the input."""
-    return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)
+@dataclass
+class MlpOptions:
+    """Width of the hidden layer, and the share of its units that training drops."""
+
+    name: str = MISSING
+    hidden: int = bounded(1, 2**20)
+    dropout: float = bounded(0.0, 0.99)
+    fit: GradientFit = field(default_factory=GradientFit)
+
+
+def build(options: MlpOptions, sizes: Mapping[str, int], generator: Generator) -> MlpHead:
+    """A head with random weights."""
+    from fgvc.model.head_layers import MlpHead
+
+    return MlpHead(sizes["D"], options.hidden, sizes["C"], options.dropout, generator)
+
+
+def check(options: MlpOptions, tensors: Mapping[str, Tensor], classes: int) -> str | None:
+    """Another number of hidden units than the option states, as an error message."""
+    hidden = len(tensors["hidden_HD"])
+    return None if options.hidden == hidden else f"head.hidden={options.hidden}: must be {hidden}"
+
+
+HEAD = HeadSpec(
+    MlpOptions,
+    {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"},
+    build,
+    fit="gradient",
+    check=check,
+)

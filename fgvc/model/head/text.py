@@ -1,34 +1,34 @@
-"""head=text: class names as directions in the joint space of images and text; nothing is learnt.
-
-B batch, D width of that space, C classes.
-"""
+"""head=text: class names as directions in the joint space of images and text; nothing is fitted."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from fgvc.model.head.l2_normalize import l2_normalize
+from fgvc.config.schema.head import HeadSpec
+from fgvc.model.head.linear import LinearOptions
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from fgvc.model.head_layers import TextHead
 
 
-class TextHead(nn.Module):
-    """logits = scale cos(feature, t_c), in float32.
+def build(options: LinearOptions, sizes: Mapping[str, int], generator: Generator) -> TextHead:
+    """A head of zeros, for the text features."""
+    import torch
 
-    weight_CD: a text feature per class, normalised here, stored as float32 buffer. scale: the
-    inverse temperature of the text tower, stored as float32 buffer. A bias common to all classes,
-    as in SigLIP, cancels in the softmax and is left out.
-    """
+    from fgvc.model.head_layers import TextHead
 
-    weight_CD: Tensor
-    scale: Tensor
+    return TextHead(torch.zeros(sizes["C"], sizes["D"]), 1.0)
 
-    def __init__(self, weight_CD: Tensor, scale: float) -> None:
-        super().__init__()
-        assert weight_CD.ndim == 2
-        assert scale > 0
-        self.register_buffer("weight_CD", l2_normalize(weight_CD.detach()).clone())
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC, within -scale..scale."""
-        return self.scale * (l2_normalize(feature_BD) @ self.weight_CD.T)
+def check(options: LinearOptions, tensors: Mapping[str, Tensor], classes: int) -> str | None:
+    """A scale that is not positive, as an error message."""
+    scale = float(tensors["scale"])
+    return None if scale > 0 else f"head.scale={scale}: must be more than 0"
+
+
+HEAD = HeadSpec(
+    LinearOptions, {"weight_CD": "CD", "scale": ""}, build, fit=None, reads_text=True, check=check
+)
