@@ -7,10 +7,12 @@ bank, K neighbours, H hidden units.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from fgvc.config.schema.head import Sizes
 from fgvc.types import UserError
 
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
@@ -40,6 +42,11 @@ class LinearHead(nn.Module):
         assert bias_C.shape == weight_CD.shape[:1]
         self.weight_CD = nn.Parameter(weight_CD.detach().to(torch.float32).clone())
         self.bias_C = nn.Parameter(bias_C.detach().to(torch.float32).clone())
+
+    @classmethod
+    def zeros(cls, sizes: Sizes) -> Self:
+        """A head of zeros."""
+        return cls(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
@@ -73,6 +80,11 @@ class TextHead(nn.Module):
         assert scale > 0
         self.register_buffer("weight_CD", l2_normalize(weight_CD.detach()).clone())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    @classmethod
+    def zeros(cls, sizes: Sizes) -> Self:
+        """A head of zeros, with scale 1."""
+        return cls(torch.zeros(sizes["C"], sizes["D"]), 1.0)
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC, within -scale..scale."""

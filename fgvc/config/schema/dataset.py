@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded, card, declared, later, one_of, place
+from fgvc.config.schema.gather import module_names
 
 USER_READERS = ("folder", "table")  # of a user's own images, perhaps with splits of their own
 
@@ -65,9 +66,7 @@ class Dataset:
     """dataset= axis."""
 
     name: str = MISSING
-    reader: str = one_of(
-        "cub", "cars", "dogs", "nabirds", "inat2017", "folder", "table", "synthetic"
-    )
+    reader: str = one_of(*module_names("fgvc.data.datasets"))
     root: str | None = place()  # null (reader table): the folder of the table
     table: str | None = place(None)  # reader table: the file
     path_column: str | None = later(None)  # reader table; null: by its name

@@ -12,6 +12,8 @@ from omegaconf import MISSING
 from fgvc.config.schema.fields import bounded
 from fgvc.config.schema.gather import gather
 
+Sizes = Mapping[str, int]  # axis -> size
+
 
 @dataclass
 class GradientFit:
@@ -47,7 +49,7 @@ class HeadSpec:
 
     options: type
     tensors: Mapping[str, str]
-    build: Callable[[Any, Mapping[str, int], Any], Any]
+    build: Callable[[Any, Sizes, Any], Any]
     fit: str | Callable[[Any, Any, Any, int], Any] | None
     reads_text: bool = False
     check: Callable[[Any, Mapping[str, Any], int], str | None] | None = None

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from omegaconf import MISSING
 
-from fgvc.config.schema.head import HeadSpec
-
-if TYPE_CHECKING:
-    from torch import Generator
-
-    from fgvc.model.head_layers import LinearHead
+from fgvc.config.schema.head import HeadSpec, Sizes
 
 TENSORS = {"weight_CD": "CD", "bias_C": "C"}
 
 
 @dataclass
 class LinearOptions:
-    """A linear head has no options."""
+    """The `head` node of a head without options."""
 
     name: str = MISSING
 
 
-def build(options: LinearOptions, sizes: Mapping[str, int], generator: Generator) -> LinearHead:
-    """A head of zeros, so that no random gradient reaches the backbone."""
-    import torch
-
+def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
     from fgvc.model.head_layers import LinearHead
 
-    return LinearHead(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
+    return LinearHead.zeros(sizes)  # so that no random gradient reaches the backbone
 
 
-HEAD = HeadSpec(LinearOptions, TENSORS, build, fit="logistic")
+HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit="logistic")

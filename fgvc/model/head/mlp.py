@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded
-from fgvc.config.schema.head import GradientFit, HeadSpec
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    from fgvc.model.head_layers import MlpHead
+from fgvc.config.schema.head import GradientFit, HeadSpec, Sizes
 
 
 @dataclass
 class MlpOptions:
-    """Width of the hidden layer, and the share of its units that training drops."""
+    """The `head` node of head=mlp."""
 
     name: str = MISSING
     hidden: int = bounded(1, 2**20)
@@ -27,23 +21,16 @@ class MlpOptions:
     fit: GradientFit = field(default_factory=GradientFit)
 
 
-def build(options: MlpOptions, sizes: Mapping[str, int], generator: Generator) -> MlpHead:
-    """A head with random weights."""
+def _build(options: MlpOptions, sizes: Sizes, generator: Any) -> Any:
     from fgvc.model.head_layers import MlpHead
 
     return MlpHead(sizes["D"], options.hidden, sizes["C"], options.dropout, generator)
 
 
-def check(options: MlpOptions, tensors: Mapping[str, Tensor], classes: int) -> str | None:
-    """Another number of hidden units than the option states, as an error message."""
+def _check(options: MlpOptions, tensors: Any, classes: int) -> str | None:
     hidden = len(tensors["hidden_HD"])
     return None if options.hidden == hidden else f"head.hidden={options.hidden}: must be {hidden}"
 
 
-HEAD = HeadSpec(
-    MlpOptions,
-    {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"},
-    build,
-    fit="gradient",
-    check=check,
-)
+TENSORS = {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"}
+HEAD = HeadSpec(MlpOptions, TENSORS, _build, fit="gradient", check=_check)

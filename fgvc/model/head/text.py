@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
-from fgvc.config.schema.head import HeadSpec
+from fgvc.config.schema.head import HeadSpec, Sizes
 from fgvc.model.head.linear import LinearOptions
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
+def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
     from fgvc.model.head_layers import TextHead
 
-
-def build(options: LinearOptions, sizes: Mapping[str, int], generator: Generator) -> TextHead:
-    """A head of zeros, for the text features."""
-    import torch
-
-    from fgvc.model.head_layers import TextHead
-
-    return TextHead(torch.zeros(sizes["C"], sizes["D"]), 1.0)
+    return TextHead.zeros(sizes)
 
 
-def check(options: LinearOptions, tensors: Mapping[str, Tensor], classes: int) -> str | None:
-    """A scale that is not positive, as an error message."""
+def _check(options: Any, tensors: Any, classes: int) -> str | None:
     scale = float(tensors["scale"])
     return None if scale > 0 else f"head.scale={scale}: must be more than 0"
 
 
-HEAD = HeadSpec(
-    LinearOptions, {"weight_CD": "CD", "scale": ""}, build, fit=None, reads_text=True, check=check
-)
+TENSORS = {"weight_CD": "CD", "scale": ""}
+HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit=None, reads_text=True, check=_check)

@@ -5,25 +5,16 @@ The fit starts from weights scale * t_c and no bias, which is the classifier of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
-from fgvc.config.schema.head import HeadSpec
+from fgvc.config.schema.head import HeadSpec, Sizes
 from fgvc.model.head.linear import TENSORS, LinearOptions
 
-if TYPE_CHECKING:
-    from torch import Generator
 
+def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
     from fgvc.model.head_layers import TextLinearHead
 
-
-def build(options: LinearOptions, sizes: Mapping[str, int], generator: Generator) -> TextLinearHead:
-    """A head of zeros, for the weights of a fit or of the text features."""
-    import torch
-
-    from fgvc.model.head_layers import TextLinearHead
-
-    return TextLinearHead(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
+    return TextLinearHead.zeros(sizes)
 
 
-HEAD = HeadSpec(LinearOptions, TENSORS, build, fit="logistic", reads_text=True)
+HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit="logistic", reads_text=True)
