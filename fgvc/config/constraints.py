@@ -7,14 +7,10 @@ from pathlib import Path
 from fgvc.config import image_argument
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema import TASKS, Config, chosen_checkpoint, reads_text
-from fgvc.config.schema.backbone import FEATURES
 from fgvc.config.schema.dataset import lacks_validation
+from fgvc.config.schema.head import heads
+from fgvc.config.schema.library import LIBRARIES
 
-POSITION_RESIZE = {  # methods of resizing positions per library; the first is the default
-    "timm": ("timm", "zoom"),
-    "open_clip": ("open_clip",),
-    "transformers": ("transformers",),
-}
 ROTARY_FAMILY = "dinov3"  # in timm's model names; rotary positions need no resizing
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
@@ -48,7 +44,7 @@ def fill_derived(conf: Config) -> None:
 
 def position_resizes(conf: Config) -> tuple[str, ...]:
     """The values of backbone.position_resize that the chosen model supports; the default first."""
-    methods = POSITION_RESIZE[conf.backbone.library]
+    methods = LIBRARIES[conf.backbone.library].position_resizes
     return methods[:1] if ROTARY_FAMILY in chosen_checkpoint(conf.backbone).model else methods
 
 
@@ -58,7 +54,7 @@ def check_text(conf: Config) -> None:
     Raises:
         ConfigError: names the key and the legal values.
     """
-    backbone, legal = conf.backbone, FEATURES[conf.backbone.library]
+    backbone, legal = conf.backbone, LIBRARIES[conf.backbone.library].features
     if reads_text(conf) and "projected" not in legal:
         raise ImpossibleError(
             f"head={conf.head.name} reads class names: backbone={backbone.name} has no text tower, "
@@ -73,7 +69,7 @@ def check_text(conf: Config) -> None:
             f"backbone.features={backbone.features}: head={conf.head.name} compares with text, "
             "which takes backbone.features=projected"
         )
-    if (conf.task.name == "zero_shot") != (conf.head.name == "text"):
+    if (conf.task.name == "zero_shot") != (heads()[conf.head.name].fit is None):
         raise ConfigError(
             f"task={conf.task.name} head={conf.head.name}: zero_shot goes with head=text, "
             "and no other task does"

@@ -123,12 +123,7 @@ class MlpHead(nn.Module):
     """
 
     def __init__(
-        self,
-        features: int,
-        hidden: int,
-        classes: int,
-        dropout: float,
-        generator: torch.Generator,
+        self, features: int, hidden: int, classes: int, dropout: float, generator: torch.Generator
     ) -> None:
         super().__init__()
         assert min(features, hidden, classes) > 0

@@ -6,8 +6,8 @@ N images, D feature width, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch.nn.functional import normalize
 
 from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
-from fgvc.model import head_layers
 from fgvc.model.build_head import new_head
 from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.text_features import class_text_features
@@ -40,11 +39,9 @@ def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHe
         UserError: too few images for the head, or features that no head can be fitted to.
     """
     spec = heads()[experiment.conf.head.name]
-    if spec.fit == "logistic":
-        fit = _text_linear if spec.reads_text else _linear
-    else:
-        fit = _by_gradient if spec.learns else _closed_form
-    return fit(experiment, train, val)
+    if not spec.learns:
+        return _closed_form(experiment, train, val)
+    return (_logistic if spec.fit == "logistic" else _by_gradient)(experiment, train, val)
 
 
 def check_fit(experiment: Experiment) -> None:
@@ -74,36 +71,24 @@ def concat_features(train: Features, val: Features) -> Features:
 # --- logistic regression ---
 
 
-def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(experiment, train, val, None, head_layers.LinearHead)
+def _unit(features: Features) -> Features:
+    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
+    return Features(x_ND, features.row_N, features.bad)
 
 
-def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """Logistic regression on unit features, regularised towards the text classifier.
+def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
+    joins both splits, on train and validation.
 
-    A convex optimum does not depend on the initial weights, so the text is in the penalty:
+    A head that reads text takes unit features, and is regularised towards the text classifier. A
+    convex optimum does not depend on the initial weights, so the text is in the penalty:
     C |W - scale * text|^2.
     """
-
-    def unit(features: Features) -> Features:
-        x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
-        return Features(x_ND, features.row_N, features.bad)
-
-    text = class_text_features(experiment)
-    prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, head_layers.TextLinearHead)
-    return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
-
-
-def _logistic(
-    experiment: Experiment,
-    train: Features,
-    val: Features,
-    prior_CD: np.ndarray | None,
-    head_class: Callable[[torch.Tensor, torch.Tensor], torch.nn.Module],
-) -> FittedHead:
-    """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
-    joins both splits, on train and validation."""
+    conf, prior_CD, numbers = experiment.conf.head, None, {}
+    if heads()[conf.name].reads_text:
+        text = class_text_features(experiment)
+        prior_CD = (text.weight_CD.double() * text.scale).numpy()
+        train, val, numbers = _unit(train), _unit(val), {"text_scale": text.scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
@@ -131,12 +116,14 @@ def _logistic(
 
     def head(solution: logistic.Solution) -> torch.nn.Module:
         """The head as the checkpoint stores it, in float32; the same head predicts test."""
-        weight_CD, bias_C = solution.weight_CD, solution.bias_C
-        return head_class(torch.as_tensor(weight_CD).float(), torch.as_tensor(bias_C).float())
+        head = new_head(conf, train.x_ND.shape[1], experiment.num_classes, experiment.conf.seed)
+        state = {"weight_CD": solution.weight_CD, "bias_C": solution.bias_C}
+        head.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+        return head
 
     selection = _selection(path, choice, chosen, final)
     notes = _c_notes(experiment, choice)
-    return FittedHead(head(chosen), head(final), {"selection": selection}, notes)
+    return FittedHead(head(chosen), head(final), {"selection": selection, **numbers}, notes)
 
 
 def _record_path(

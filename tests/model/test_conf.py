@@ -16,7 +16,6 @@ from timm.models.vision_transformer import VisionTransformer
 from fgvc.config import schema
 from fgvc.config.checkpoint_rows import as_row_override, fill_table
 from fgvc.config.constraints import fill_derived
-from fgvc.config.schema.task import ZeroShotTask
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
 from fgvc.model.part_attention.attention_hooks import head_count
@@ -211,7 +210,9 @@ def test_every_row_is_preprocessed_natively_with_its_own_statistics(family):
     rows, conf = _rows(family)
     for name, row in rows.items():
         node = replace(conf, checkpoint=name)
-        native_config = schema.Config(ZeroShotTask("zero_shot"), backbone=node, preprocess="native")
+        native_config = schema.Config(
+            schema.NoOptions("zero_shot"), backbone=node, preprocess="native"
+        )
         native_config.resolution = schema.Resolution("r224", 224)
         fill_derived(native_config)
         identity = evaluation_transform(native_config).identity

@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
+from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import GradientFit, heads
 from fgvc.model.build_head import load_head, new_head
 from fgvc.model.head.cosine import CosineOptions
 from fgvc.model.head.knn import KnnOptions
-from fgvc.model.head.linear import LinearOptions
 from fgvc.model.head.mlp import MlpOptions
 from fgvc.model.head_layers import (
     CosineHead,
@@ -56,7 +56,7 @@ NODES = {
     "knn": {"name": "knn", "k": 5, "temperature": 0.07},
 }
 CONFS = {
-    "linear": LinearOptions("linear"),
+    "linear": NoOptions("linear"),
     "cosine": CosineOptions("cosine", 16.0, FIT),
     "mlp": MlpOptions("mlp", HIDDEN, 0.5, FIT),
 }
@@ -220,7 +220,7 @@ def test_fresh_heads_start_where_they_should():
     assert mlp.weight_CH.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)
 
 
-@pytest.mark.parametrize("conf", [KnnOptions("knn", 5, 0.07), LinearOptions("text")])
+@pytest.mark.parametrize("conf", [KnnOptions("knn", 5, 0.07), NoOptions("text")])
 def test_fresh_refuses_heads_that_gradients_do_not_train(conf):
     with pytest.raises(UserError, match=f"head={conf.name} is not trained by gradients"):
         new_head(conf, WIDTH, CLASSES, 0)

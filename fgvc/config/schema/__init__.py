@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from fgvc.config.schema.backbone import Backbone, Checkpoint, chosen_checkpoint
 from fgvc.config.schema.dataset import Archive, Card, Dataset, Generator, OfficialCounts
-from fgvc.config.schema.fields import bounded, one_of, place
+from fgvc.config.schema.fields import NoOptions, bounded, one_of, place
 from fgvc.config.schema.head import GradientFit, heads
 from fgvc.config.schema.task import TASKS, TrainTask
 
@@ -30,7 +30,7 @@ __all__ = [
     "Dataset",
     "Generator",
     "GradientFit",
-    "NoPartAttention",
+    "NoOptions",
     "OfficialCounts",
     "PartAttention",
     "Resolution",
@@ -52,13 +52,6 @@ class Resolution:
     name: str = MISSING
     side: int = bounded(0, 2048)  # 0: from the grid
     grid: int | None = field(default=None, metadata={"legacy": None, "bounds": (1, 256)})
-
-
-@dataclass
-class NoPartAttention:
-    """part_attention=off."""
-
-    name: str = MISSING
 
 
 @dataclass
@@ -89,9 +82,7 @@ class Runtime:
     threads: int | None = bounded(1)  # null: torch's own choice
     nproc: int = bounded(1)
     eval_batch_size: int = bounded(1)
-    micro_batch: int | None = bounded(
-        1
-    )  # images per device and forward pass in training; null: all
+    micro_batch: int | None = bounded(1)  # images per device and pass in training; null: all
     grad_checkpointing: bool = MISSING
     compile: bool = MISSING
     save_every: int | None = bounded(1)  # steps between resume states; null: at each epoch's end
@@ -140,7 +131,7 @@ def variants() -> Mapping[str, Mapping[str, type]]:
     return {
         "task": {name: spec.options for name, spec in TASKS.items()},
         "head": {name: spec.options for name, spec in heads().items()},
-        "part_attention": {"off": NoPartAttention, **dict.fromkeys(selections, PartAttention)},
+        "part_attention": {"off": NoOptions, **dict.fromkeys(selections, PartAttention)},
     }
 
 

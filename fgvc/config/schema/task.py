@@ -10,8 +10,16 @@ from omegaconf import MISSING
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.dataset import lacks_validation
-from fgvc.config.schema.fields import bounded, one_of, place
+from fgvc.config.schema.fields import NoOptions, bounded, one_of, place
 from fgvc.config.schema.head import heads
+
+
+@dataclass
+class OutputTask:
+    """A task whose only option is where it writes: task=doctor, report and audit."""
+
+    name: str = MISSING
+    output: str | None = place()  # a file or a folder; null: below runtime.output_root
 
 
 @dataclass
@@ -26,13 +34,6 @@ class ProbeTask:
     final_gap: float = bounded(1e-12, 1.0)  # relative objective gap of the reported model
     gap_until: float = bounded(0.0)  # above this C, max_iterations may end the solve
     max_iterations: int = bounded(1)
-
-
-@dataclass
-class ZeroShotTask:
-    """task=zero_shot: compare images with text features of the class names; nothing is fitted."""
-
-    name: str = MISSING
 
 
 @dataclass
@@ -75,13 +76,6 @@ class TrainTask:
 
 
 @dataclass
-class EvalTask:
-    """task=eval: repeat the evaluation of a checkpoint, with the config of the checkpoint."""
-
-    name: str = MISSING
-
-
-@dataclass
 class PredictTask:
     """task=predict: images without a dataset -> class names, with the checkpoint's config."""
 
@@ -93,27 +87,11 @@ class PredictTask:
 
 
 @dataclass
-class DoctorTask:
-    """task=doctor: check a dataset on disk against its definition."""
-
-    name: str = MISSING
-    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/doctor
-
-
-@dataclass
 class CheckTask:
     """task=check: run the stack (TensorBoard, FiftyOne, its database and App)."""
 
     name: str = MISSING
     record: bool = MISSING  # true: also update specs/stack.json and README's table
-
-
-@dataclass
-class ReportTask:
-    """task=report: the run folders under runtime.output_root -> one table."""
-
-    name: str = MISSING
-    output: str | None = place()  # folder of baselines.*; null: runtime.output_root
 
 
 @dataclass
@@ -132,14 +110,6 @@ class CompareTask:
     name: str = MISSING
     force: bool = MISSING  # true: also compare runs of different comparability keys
     output: str | None = place()  # FILE.json or a folder; null: the terminal alone
-
-
-@dataclass
-class AuditTask:
-    """task=audit: verify a run folder."""
-
-    name: str = MISSING
-    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/audit
 
 
 @dataclass
@@ -250,16 +220,16 @@ def _check_prune(conf: Any) -> None:
 
 TASKS = {
     "probe": TaskSpec(ProbeTask, experiment=True, ranks=True, check=_check_probe),
-    "zero_shot": TaskSpec(ZeroShotTask, experiment=True, ranks=True),
+    "zero_shot": TaskSpec(NoOptions, experiment=True, ranks=True),
     "train": TaskSpec(TrainTask, experiment=True, ranks=True, check=_check_train),
-    "eval": TaskSpec(EvalTask, experiment=True, ranks=True, inputs=("checkpoint",)),
+    "eval": TaskSpec(NoOptions, experiment=True, ranks=True, inputs=("checkpoint",)),
     "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
-    "doctor": TaskSpec(DoctorTask),
+    "doctor": TaskSpec(OutputTask),
     "check": TaskSpec(CheckTask),
     "view": TaskSpec(ViewTask, inputs=("run",), optional_inputs=("against",)),
-    "report": TaskSpec(ReportTask),
+    "report": TaskSpec(OutputTask),
     "compare": TaskSpec(CompareTask, inputs=("run", "against")),
-    "audit": TaskSpec(AuditTask, inputs=("run",)),
+    "audit": TaskSpec(OutputTask, inputs=("run",)),
     "plan": TaskSpec(PlanTask),
     "prune": TaskSpec(PruneTask, optional_inputs=("run",), check=_check_prune),
     "export": TaskSpec(ExportTask, inputs=("checkpoint",), optional_inputs=("image",)),

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
+from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import HeadSpec, Sizes
 
 TENSORS = {"weight_CD": "CD", "bias_C": "C"}
-
-
-@dataclass
-class LinearOptions:
-    """The `head` node of a head without options."""
-
-    name: str = MISSING
 
 
 def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
@@ -25,4 +16,4 @@ def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
     return LinearHead.zeros(sizes)  # so that no random gradient reaches the backbone
 
 
-HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit="logistic")
+HEAD = HeadSpec(NoOptions, TENSORS, _build, fit="logistic")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import HeadSpec, Sizes
-from fgvc.model.head.linear import LinearOptions
 
 
 def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
@@ -20,4 +20,4 @@ def _check(options: Any, tensors: Any, classes: int) -> str | None:
 
 
 TENSORS = {"weight_CD": "CD", "scale": ""}
-HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit=None, reads_text=True, check=_check)
+HEAD = HeadSpec(NoOptions, TENSORS, _build, fit=None, reads_text=True, check=_check)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import HeadSpec, Sizes
-from fgvc.model.head.linear import TENSORS, LinearOptions
+from fgvc.model.head.linear import TENSORS
 
 
 def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
@@ -17,4 +18,4 @@ def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
     return TextLinearHead.zeros(sizes)
 
 
-HEAD = HeadSpec(LinearOptions, TENSORS, _build, fit="logistic", reads_text=True)
+HEAD = HeadSpec(NoOptions, TENSORS, _build, fit="logistic", reads_text=True)
