@@ -19,7 +19,7 @@ from benchmarks import pictures
 from benchmarks.side_by_side import Row, best_times
 from fgvc.learn import logistic
 from fgvc.model.backbone import weights
-from fgvc.model.head import KnnHead
+from fgvc.model.head_layers import KnnHead
 from fgvc.pipeline.features import FeatureExtractor
 
 

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks import pictures
 from benchmarks.side_by_side import Row, best_times
 from fgvc.learn.train import LoaderBatch, Trainer
-from fgvc.model import head as heads
 from fgvc.model.backbone import build, weights
+from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier
 
 CLASSES = 200
@@ -33,7 +33,7 @@ def step(folder: Path, images: int, device: str) -> Row:
     )  # fmt: skip
     torch_device = torch.device(device)
     backbone = build(conf.backbone, conf.resolution.side, weights.find(conf.backbone), 0)
-    model = Classifier(backbone, heads.new_head(conf.head, backbone.feature_dim, CLASSES, 0))
+    model = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
     model = model.to(torch_device)
     plain_model = copy.deepcopy(model).train()

@@ -30,7 +30,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.arguments import check_arguments, shorten_words
 from fgvc.config.compose import is_operation
-from fgvc.config.constraints import EXTRACTING_TASKS
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.flags import move_flags_first, parse_flags
@@ -39,6 +38,7 @@ from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.option_files import search_path_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
+from fgvc.config.schema import TASKS
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.config.version import version
@@ -242,7 +242,7 @@ def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:
         return
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={world_size} and no torchrun")
-    if (task := jobs[0].conf.task.name) not in ("train", *EXTRACTING_TASKS):
+    if not TASKS[task := jobs[0].conf.task.name].ranks:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 

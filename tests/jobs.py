@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fgvc.config.compose import composed, typed
-from fgvc.data.datasets import synthetic
+from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.run import main
 from tests.narrow import not_none
 

@@ -149,6 +149,22 @@ def test_nothing_is_imported_from_internals_of_hydra(path):
     assert not [name for name in imports(path) if name.startswith("hydra._internal")]
 
 
+def test_what_the_config_gathers_is_cheap_to_import():
+    """config is below model, yet reads what describes a head, which stands beside the head."""
+    gathered = [path for path in modules() if path.parent == PACKAGE / "model" / "head"]
+    assert {path.stem for path in gathered} >= {"linear", "knn"}
+    for path in gathered:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [getattr(node, "module", None)] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in map(str, names):
+                is_config = within(name, {"fgvc.config.schema", "fgvc.model.head"})
+                top = name.split(".")[0]
+                assert is_config or top in {"omegaconf"} | sys.stdlib_module_names, (
+                    f"{path}: {name}"
+                )
+
+
 def test_run_imports_record_and_task_only_when_needed():
     tree = ast.parse((PACKAGE / "run.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -165,6 +181,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.named_sweep",
         "fgvc.config.option_files",
         "fgvc.config.overrides",
+        "fgvc.config.schema",
         "fgvc.config.search_space",
         "fgvc.config.sweep_exclusions",
         "fgvc.config.version",

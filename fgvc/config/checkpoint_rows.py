@@ -23,12 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.override_grammar import parse_override
 from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted.shell import escaped
 
 TABLE = "backbone.checkpoints"
 PUBLISHED = Path(__file__).parents[1] / "model" / "backbone" / "checkpoints"
 FIELDS = tuple(item.name for item in fields(Checkpoint))
-PREFIX = {"timm": 1, "open_clip": 1, "transformers": 0}  # default: tokens before the patches
 DEFAULTS: Mapping[str, Any] = {
     "repo": "",
     "revision": "main",
@@ -127,7 +127,7 @@ def _row_defaults(
     Raises:
         ConfigError: the row lacks fields that have no default.
     """
-    defaults = {**DEFAULTS, "size": name, "prefix": PREFIX.get(library, 1)}
+    defaults = {**DEFAULTS, "size": name, "prefix": LIBRARIES[library].prefix}
     if missing := [field for field in REQUIRED if field not in row]:
         close = nearest(name, [other for other in others if other != name])
         raise ConfigError(

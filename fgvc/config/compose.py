@@ -171,7 +171,7 @@ def check_config(conf: schema.Config) -> schema.Config:
 
 def is_operation(conf: schema.Config) -> bool:
     """Whether the task is no experiment: no config hash, run folder, weights or device."""
-    return conf.task.name in schema.OPERATIONS
+    return not schema.TASKS[conf.task.name].experiment
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

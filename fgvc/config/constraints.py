@@ -6,26 +6,12 @@ from pathlib import Path
 
 from fgvc.config import image_argument
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.schema import Config, CosineHead, MlpHead, chosen_checkpoint, reads_text
-from fgvc.config.schema.backbone import FEATURES
+from fgvc.config.schema import TASKS, Config, chosen_checkpoint, reads_text
+from fgvc.config.schema.dataset import lacks_validation
+from fgvc.config.schema.head import heads
+from fgvc.config.schema.library import LIBRARIES
 
-INPUTS = {  # inputs that a task requires, beside its dataset or instead of it
-    "eval": {"checkpoint"},
-    "predict": {"checkpoint", "image"},
-    "view": {"run"},
-    "compare": {"run", "against"},
-    "audit": {"run"},
-    "export": {"checkpoint"},
-}
-OPTIONAL_INPUTS = {"view": {"against"}, "export": {"image"}, "prune": {"run"}}
-POSITION_RESIZE = {  # methods of resizing positions per library; the first is the default
-    "timm": ("timm", "zoom"),
-    "open_clip": ("open_clip",),
-    "transformers": ("transformers",),
-}
 ROTARY_FAMILY = "dinov3"  # in timm's model names; rotary positions need no resizing
-OWN_SPLITS = ("folder", "table")  # readers whose data may have a validation split
-EXTRACTING_TASKS = ("probe", "zero_shot", "eval")  # extract features on runtime.nproc processes
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
 
@@ -44,12 +30,11 @@ def fill_derived(conf: Config) -> None:
     resizes = position_resizes(conf)
     if conf.backbone.position_resize not in resizes:
         conf.backbone.position_resize = resizes[0]
-    if conf.task.name == "probe" and _lacks_validation(conf):
+    if conf.task.name == "probe" and lacks_validation(conf.dataset):
         conf.final_fit = "trainval"
-    if conf.task.name == "train" and conf.task.debug and not _lacks_validation(conf):
+    if conf.task.name == "train" and conf.task.debug and not lacks_validation(conf.dataset):
         conf.final_fit = "train"
-    if isinstance(conf.head, CosineHead | MlpHead):
-        fit = conf.head.fit  # + 0.0 makes -0.0 equal to 0.0
+    if (fit := getattr(conf.head, "fit", None)) is not None:  # + 0.0 makes -0.0 equal to 0.0
         fit.learning_rates = sorted({rate + 0.0 for rate in fit.learning_rates})
         fit.weight_decays = sorted({decay + 0.0 for decay in fit.weight_decays})
     if resolution.grid is not None:
@@ -57,15 +42,9 @@ def fill_derived(conf: Config) -> None:
         resolution.name, resolution.grid = f"r{resolution.side}", None
 
 
-def _lacks_validation(conf: Config) -> bool:
-    """Whether validation has no images. A folder or table may have its own validation split, which
-    is only known after reading it; the task checks that case."""
-    return conf.dataset.val_fraction == 0 and conf.dataset.reader not in OWN_SPLITS
-
-
 def position_resizes(conf: Config) -> tuple[str, ...]:
     """The values of backbone.position_resize that the chosen model supports; the default first."""
-    methods = POSITION_RESIZE[conf.backbone.library]
+    methods = LIBRARIES[conf.backbone.library].position_resizes
     return methods[:1] if ROTARY_FAMILY in chosen_checkpoint(conf.backbone).model else methods
 
 
@@ -75,7 +54,7 @@ def check_text(conf: Config) -> None:
     Raises:
         ConfigError: names the key and the legal values.
     """
-    backbone, legal = conf.backbone, FEATURES[conf.backbone.library]
+    backbone, legal = conf.backbone, LIBRARIES[conf.backbone.library].features
     if reads_text(conf) and "projected" not in legal:
         raise ImpossibleError(
             f"head={conf.head.name} reads class names: backbone={backbone.name} has no text tower, "
@@ -90,7 +69,7 @@ def check_text(conf: Config) -> None:
             f"backbone.features={backbone.features}: head={conf.head.name} compares with text, "
             "which takes backbone.features=projected"
         )
-    if (conf.task.name == "zero_shot") != (conf.head.name == "text"):
+    if (conf.task.name == "zero_shot") != (heads()[conf.head.name].fit is None):
         raise ConfigError(
             f"task={conf.task.name} head={conf.head.name}: zero_shot goes with head=text, "
             "and no other task does"
@@ -134,24 +113,17 @@ def check_inputs(conf: Config) -> None:
     """Refuse a missing input of the task, and an input that the task would ignore."""
     if conf.task.name != "train":
         _check_single_process(conf)
-    required = INPUTS.get(conf.task.name, set())
-    legal = required | OPTIONAL_INPUTS.get(conf.task.name, set())
+    task = TASKS[conf.task.name]
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
-        if value is None and name in required:
+        if value is None and name in task.inputs:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
-        if value is not None and name not in legal:
+        if value is not None and name not in task.inputs + task.optional_inputs:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
     _check_table(conf)
-    if conf.task.name == "prune" and (conf.run is None) != (
-        conf.task.pin is None and conf.task.unpin is None
-    ):
-        raise ConfigError("task=prune: run=PATH goes with task.pin=WHY or task.unpin=WHY")
-    if conf.task.name == "probe":
-        _check_probe(conf)
-    if conf.task.name == "train":
-        _check_train(conf)
-    elif conf.runtime.stop_before_test:
+    if task.check is not None:
+        task.check(conf)
+    if conf.runtime.stop_before_test and conf.task.name != "train":
         raise ConfigError(
             f"runtime.stop_before_test=true: task={conf.task.name} has no validation to stop at, "
             "only task=train has"
@@ -177,7 +149,7 @@ def check_inputs(conf: Config) -> None:
 
 def _check_single_process(conf: Config) -> None:
     """Refuse several processes where nothing is extracted, and a path to a resume state."""
-    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTING_TASKS:
+    if conf.runtime.nproc != 1 and not TASKS[conf.task.name].ranks:
         raise ConfigError(
             f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1 process"
         )
@@ -185,38 +157,6 @@ def _check_single_process(conf: Config) -> None:
         raise ConfigError(
             f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
             "from a path; give the same runtime.run_id to reuse its features"
-        )
-
-
-def _check_train(conf: Config) -> None:
-    """Errors of a finetune that would otherwise appear after its data is loaded."""
-    task, head = conf.task, conf.head.name
-    if head in ("knn", "text"):
-        raise ConfigError(
-            f"head={head}: task=train needs a head with weights to learn, such as head=linear"
-        )
-    if conf.final_fit == "train" and _lacks_validation(conf):
-        raise ConfigError(
-            "dataset.val_fraction=0: no validation image to choose the best epoch on. Set 0.1, "
-            "or set final_fit=trainval, which reports the last epoch"
-        )
-    if conf.final_fit == "trainval" and conf.runtime.stop_before_test:
-        raise ConfigError(
-            "runtime.stop_before_test=true: final_fit=trainval has no validation to stop at"
-        )
-    if task.tune == "head" and task.frozen_stages:
-        raise ConfigError(
-            f"task.frozen_stages={task.frozen_stages}: task.tune=head freezes the whole backbone"
-        )
-    if task.patience is not None and conf.final_fit == "trainval":
-        raise ConfigError(
-            f"task.patience={task.patience}: final_fit=trainval has no validation to stop on"
-        )
-    nproc, mixes = conf.runtime.nproc, bool(task.mixup or task.cutmix)
-    if nproc > task.batch_size // (2 if mixes else 1):
-        raise ConfigError(
-            f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
-            f"split into {nproc} parts{' in pairs, which mixup and cutmix need' if mixes else ''}"
         )
 
 
@@ -250,21 +190,6 @@ def check_part_attention(conf: Config) -> None:
         raise ConfigError(
             f"part_attention.stride={chosen.stride}: patches of {patch} px would leave gaps; "
             f"at most {patch}"
-        )
-
-
-def _check_probe(conf: Config) -> None:
-    """Errors of a probe that would otherwise appear after its features are extracted."""
-    task = conf.task
-    if conf.head.name != "knn" and _lacks_validation(conf):
-        raise ConfigError(
-            f"dataset.val_fraction=0: no validation image to choose head={conf.head.name} on. "
-            "Set it to 0.1"
-        )
-    if task.c_count > 1 and not task.c_low < task.c_high:
-        raise ConfigError(
-            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
-            "low that is below the high"
         )
 
 

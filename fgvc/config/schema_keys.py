@@ -50,7 +50,7 @@ def walk_schema(
 def all_keys() -> tuple[SchemaKey, ...]:
     """The keys of every option."""
     roots: list[tuple[str, type]] = [("", schema.Config)]
-    for node, classes in schema.VARIANTS.items():
+    for node, classes in schema.variants().items():
         roots += [(f"{node}.", cls) for cls in classes.values()]
     return tuple(key for prefix, cls in roots for key in walk_schema(cls, prefix))
 
@@ -62,7 +62,7 @@ def chosen_variants(cfg: DictConfig) -> dict[str, type]:
         ConfigError: an unknown name.
     """
     variants = {}
-    for node, classes in schema.VARIANTS.items():
+    for node, classes in schema.variants().items():
         name = OmegaConf.select(cfg, f"{node}.name")
         if name not in classes:
             raise ConfigError(f"{node}={name}: not one of {', '.join(classes)}")
@@ -85,7 +85,7 @@ def owners(key: str) -> list[str]:
     node = key.partition(".")[0]
     return [
         name
-        for name, cls in schema.VARIANTS.get(node, {}).items()
+        for name, cls in schema.variants().get(node, {}).items()
         if any(item.key == key for item in walk_schema(cls, f"{node}."))
     ]
 

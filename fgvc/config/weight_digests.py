@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, chosen_checkpoint
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import sidecars
 from fgvc.config.weight_files.folder import find_weights
 from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
@@ -13,7 +14,6 @@ from fgvc.config.weight_files.shards import find_file, sha256_of
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 TOKENIZER = "tokenizer.json"
-TOKENIZER_LIBRARY = "transformers"  # other libraries contain their vocabulary
 
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
@@ -86,7 +86,7 @@ def fill_tokenizer(backbone: Backbone) -> None:
     Raises:
         ConfigError: the tokenizer has another digest than `tokenizer_sha256`.
     """
-    if backbone.weights is None or backbone.library != TOKENIZER_LIBRARY:
+    if backbone.weights is None or not LIBRARIES[backbone.library].reads_tokenizer:
         return
     path = Path(backbone.weights).with_name(TOKENIZER)
     if path.is_file():

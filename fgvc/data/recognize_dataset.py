@@ -14,39 +14,15 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.data import file_state
+from fgvc.data.dataset_spec import readers
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 
 MAX_DEPTH = 3  # folders below the root that are searched
 MAX_ENTRIES = 20_000  # entries read at most: the root may be any folder
-NAMES = {
-    "cub": "CUB-200-2011",
-    "cars": "Stanford Cars",
-    "dogs": "Stanford Dogs",
-    "nabirds": "NABirds",
-    "inat2017": "iNaturalist 2017",
-}
 ICONIC_GROUPS = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
-_SIGNATURE_FILES = {  # the surest file first
-    "inat2017": re.compile(r"(train|val)2017\.json"),
-    "cars": re.compile(r"cars_.*\.mat"),
-    "dogs": re.compile(r"(train|test|file)_list\.mat"),
-    "nabirds": re.compile(r"hierarchy\.txt|sizes\.txt"),
-}
-_CUB_FILES = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
-_INDEX_FILES = {  # every index file that a reader needs
-    "nabirds": _CUB_FILES | {"hierarchy.txt"},
-    "cub": _CUB_FILES,
-    "cars": {"cars_annos.mat"},
-    "dogs": {"train_list.mat", "test_list.mat"},
-    "inat2017": {"train2017.json", "val2017.json"},
-}
-_IMAGE_FOLDERS = (
-    "images",
-    "car_ims",
-    "train_val_images",
-)  # in lower case
+_IMAGE_FOLDERS = ("images", "car_ims", "train_val_images")  # in lower case
 _OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
 _SPECIES_FOLDER_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
@@ -72,7 +48,7 @@ def advice(root: Path, reader: str) -> str | None:
     if dataset == reader:
         return None
     if dataset is not None:
-        return f"this looks like {NAMES[dataset]}: read it with {command(dataset, root)}"
+        return f"this looks like {readers()[dataset].title}: read it with {command(dataset, root)}"
     if reader == "folder":
         return None
     folder = class_folders(root)
@@ -93,10 +69,12 @@ def official_note(root: Path) -> tuple[str, ...]:
     """A note if dataset=folder ignores the official files of a published dataset."""
     for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
-        dataset = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
-        if dataset is not None and "generator.json" not in names:  # of synthetic birds
+        specs = [item for item in readers().items() if frozenset() < item[1].index_files <= names]
+        if specs and "generator.json" not in names:  # of synthetic birds
+            # NABirds has every file of CUB, and one more
+            dataset, spec = max(specs, key=lambda item: len(item[1].index_files))
             return (
-                f"{place} holds the official files of {NAMES[dataset]}, which dataset=folder "
+                f"{place} holds the official files of {spec.title}, which dataset=folder "
                 f"ignores: {command(dataset, place)} reads its official split",
             )
     return ()
@@ -114,7 +92,7 @@ def is_merged_inat2017(root: Path) -> bool:
     """
     names = {entry.path.name for entry in _walk(root)}
     other = any(
-        _OTHER_RELEASE.fullmatch(name) or _SIGNATURE_FILES["inat2017"].fullmatch(name)
+        _OTHER_RELEASE.fullmatch(name) or re.fullmatch(r"(train|val)2017\.json", name)
         for name in names
     )
     return len(ICONIC_GROUPS & names) >= 3 and not other
@@ -165,8 +143,9 @@ def _holds_classes(folder: Path) -> bool:
 
 def _identify(entries: list[Entry]) -> str | None:
     """The dataset that these files belong to; None if unknown."""
-    for dataset, sign in _SIGNATURE_FILES.items():
-        if any(sign.fullmatch(entry.path.name) for entry in entries if not entry.is_folder):
+    files = [entry.path.name for entry in entries if not entry.is_folder]
+    for dataset, spec in readers().items():
+        if spec.signature is not None and any(map(spec.signature.fullmatch, files)):
             return dataset
     index = [e.path for e in entries if e.path.name in ("images.txt", "train_test_split.txt")]
     if not index:

@@ -18,6 +18,7 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash, is_operation
 from fgvc.config.overrides import AXES, JobConfig, choices
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
+from fgvc.config.schema.head import heads
 from fgvc.config.search_space import Search
 from fgvc.config.sweep_exclusions import Exclusion
 from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_keys
@@ -154,7 +155,7 @@ def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int
     weights = 4 * images.classes * width
     if conf.task.name == "train":
         weights = 4 * 12 * _depth(row) * row.width**2
-    elif conf.head.name == "knn":
+    elif "ND" in heads()[conf.head.name].tensors.values():  # a bank of features
         weights = 4 * (images.train + images.val) * width
     return RECORD + weights + 8 * images.test * images.classes
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Config
+from fgvc.config.schema import TASKS, Config
 from fgvc.config.weight_files import sidecars
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
 from fgvc.launch.stale_files import remove_stale_files
@@ -26,8 +26,6 @@ from fgvc.record.run_dir import state_of
 from fgvc.store.disk_advice import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
-
-STARTS_FROM_WEIGHTS = ("probe", "zero_shot", "train")  # experiments that read no checkpoint
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,9 @@ def _check_weights(conf: Config) -> None:
         UserError: they are not here and the hub does not answer.
         ConfigError: they expect other pixels than the config gives.
     """
-    if conf.task.name in STARTS_FROM_WEIGHTS and conf.backbone.weights is None:
+    task = TASKS[conf.task.name]
+    reads_weights = task.experiment and "checkpoint" not in task.inputs
+    if reads_weights and conf.backbone.weights is None:
         from fgvc.model.backbone import weights
 
         path = weights.find(conf.backbone).path

@@ -12,14 +12,14 @@ from importlib.metadata import version
 import torch
 
 from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.data.preprocess import Preprocess
 from fgvc.model.backbone import hf_config
 from fgvc.record.env_stamp import fp32_precision
 from fgvc.types import Dataset, WeightsSource
 
 VERSION = 4  # raise it when the same inputs would give other features
-LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow")
-FAMILY = {"timm": "timm", "open_clip": "open_clip_torch", "transformers": "transformers"}
+PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
 DECLARED = (  # fields of a row of backbone.checkpoints
     "patch",
     "registers",
@@ -50,7 +50,7 @@ def feature_key(
         # the epsilon belongs to no tensor, so the weights' digest does not cover it
         **({} if norm_eps is None else {"norm_eps": norm_eps}),
         "extractor": VERSION,
-        "libraries": {name: version(name) for name in (*LIBRARIES, FAMILY[library])},
+        "libraries": {name: version(name) for name in (*PACKAGES, LIBRARIES[library].package)},
         "model": row.model,
         "weights": source.sha256 or f"random seed {conf.seed}",
         "layer": "last",

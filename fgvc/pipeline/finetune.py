@@ -23,7 +23,7 @@ from fgvc.config.schema import Config
 from fgvc.data.manifest import SKIP_HINT
 from fgvc.data.sampler import Draws
 from fgvc.learn.train import BestEpoch, Hooks, LoaderBatch, StepReport, Trainer
-from fgvc.model import head as heads
+from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.pipeline import resumed_epochs
@@ -125,11 +125,9 @@ class Finetune:
     def _build_model(self) -> Classifier:
         conf = self.conf
         backbone, selector = build_model(conf, self.setup.source)
-        if self.setup.text_CD is not None:
-            bias_C = torch.zeros(self.num_classes)
-            head: torch.nn.Module = heads.TextLinearHead(self.setup.text_CD, bias_C)
-        else:
-            head = heads.new_head(conf.head, backbone.feature_dim, self.num_classes, conf.seed)
+        head = new_head(conf.head, backbone.feature_dim, self.num_classes, conf.seed)
+        if (text_CD := self.setup.text_CD) is not None:
+            head.load_state_dict({"weight_CD": text_CD, "bias_C": torch.zeros(len(text_CD))})
         model = Classifier(backbone, head, selector)
         model.returns_features = self.contrastive[0] > 0
         model.thaw(conf.task)

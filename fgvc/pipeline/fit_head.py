@@ -1,4 +1,4 @@
-"""Cached features -> a fitted head; `FITS` names the function that fits each head= of a probe.
+"""Cached features -> a fitted head, by the `fit` of its HeadSpec.
 
 N images, D feature width, C classes.
 """
@@ -6,19 +6,20 @@ N images, D feature width, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
-from fgvc.model import head as heads
+from fgvc.model.build_head import new_head
 from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
-from fgvc.types import Features, UserError
+from fgvc.types import Features
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,21 @@ def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHe
     Raises:
         UserError: too few images for the head, or features that no head can be fitted to.
     """
-    return FITS[experiment.conf.head.name](experiment, train, val)
+    spec = heads()[experiment.conf.head.name]
+    if not spec.learns:
+        return _closed_form(experiment, train, val)
+    return (_logistic if spec.fit == "logistic" else _by_gradient)(experiment, train, val)
 
 
 def check_fit(experiment: Experiment) -> None:
-    """Check the head's options before features are extracted."""
-    head, images = experiment.conf.head, len(experiment.dataset.split.train_N)
-    if head.name == "knn" and head.k > images:
-        raise UserError(
-            f"head.k={head.k} exceeds the {images} training images: set head.k={images}"
-        )
+    """Check the head's options before features are extracted, by an empty head.
+
+    Raises:
+        UserError: too few images for the head.
+    """
+    conf, images = experiment.conf.head, len(experiment.dataset.split.train_N)
+    sizes = {"C": experiment.num_classes, "D": 1, "N": images}
+    heads()[conf.name].build(conf, sizes, torch.Generator())
 
 
 def does_refit(experiment: Experiment) -> bool:
@@ -65,36 +71,24 @@ def concat_features(train: Features, val: Features) -> Features:
 # --- logistic regression ---
 
 
-def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(experiment, train, val, None, heads.LinearHead)
+def _unit(features: Features) -> Features:
+    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
+    return Features(x_ND, features.row_N, features.bad)
 
 
-def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """Logistic regression on unit features, regularised towards the text classifier.
+def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
+    joins both splits, on train and validation.
 
-    A convex optimum does not depend on the initial weights, so the text is in the penalty:
+    A head that reads text takes unit features, and is regularised towards the text classifier. A
+    convex optimum does not depend on the initial weights, so the text is in the penalty:
     C |W - scale * text|^2.
     """
-
-    def unit(features: Features) -> Features:
-        x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
-        return Features(x_ND, features.row_N, features.bad)
-
-    text = class_text_features(experiment)
-    prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, heads.TextLinearHead)
-    return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
-
-
-def _logistic(
-    experiment: Experiment,
-    train: Features,
-    val: Features,
-    prior_CD: np.ndarray | None,
-    head_class: Callable[[torch.Tensor, torch.Tensor], torch.nn.Module],
-) -> FittedHead:
-    """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
-    joins both splits, on train and validation."""
+    conf, prior_CD, numbers = experiment.conf.head, None, {}
+    if heads()[conf.name].reads_text:
+        text = class_text_features(experiment)
+        prior_CD = (text.weight_CD.double() * text.scale).numpy()
+        train, val, numbers = _unit(train), _unit(val), {"text_scale": text.scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
@@ -122,12 +116,14 @@ def _logistic(
 
     def head(solution: logistic.Solution) -> torch.nn.Module:
         """The head as the checkpoint stores it, in float32; the same head predicts test."""
-        weight_CD, bias_C = solution.weight_CD, solution.bias_C
-        return head_class(torch.as_tensor(weight_CD).float(), torch.as_tensor(bias_C).float())
+        head = new_head(conf, train.x_ND.shape[1], experiment.num_classes, experiment.conf.seed)
+        state = {"weight_CD": solution.weight_CD, "bias_C": solution.bias_C}
+        head.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+        return head
 
     selection = _selection(path, choice, chosen, final)
     notes = _c_notes(experiment, choice)
-    return FittedHead(head(chosen), head(final), {"selection": selection}, notes)
+    return FittedHead(head(chosen), head(final), {"selection": selection, **numbers}, notes)
 
 
 def _record_path(
@@ -208,18 +204,14 @@ def _convergence(solution: logistic.Solution) -> dict[str, object]:
 # --- other heads ---
 
 
-def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """kNN: the bank holds the training features; nothing is fitted or chosen."""
+def _closed_form(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Fit a head that leaves nothing to choose on validation."""
+    conf, fit = experiment.conf.head, heads()[experiment.conf.head.name].fit
+    assert callable(fit), conf.name
 
-    def head(bank: Features) -> torch.nn.Module:
-        conf, label_N = experiment.conf.head, experiment.dataset.manifest.label_N[bank.row_N]
-        return heads.KnnHead(
-            torch.from_numpy(bank.x_ND),
-            torch.from_numpy(label_N),
-            experiment.num_classes,
-            conf.k,
-            conf.temperature,
-        )
+    def head(features: Features) -> torch.nn.Module:
+        label_N = torch.from_numpy(experiment.dataset.manifest.label_N[features.row_N])
+        return fit(conf, torch.from_numpy(features.x_ND), label_N, experiment.num_classes)
 
     final = concat_features(train, val) if does_refit(experiment) else train
     return FittedHead(head(train), head(final), {"selection": None})
@@ -233,7 +225,7 @@ def _by_gradient(experiment: Experiment, train: Features, val: Features) -> Fitt
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
     def build() -> torch.nn.Module:
-        return heads.new_head(conf, train.x_ND.shape[1], classes, seed)
+        return new_head(conf, train.x_ND.shape[1], classes, seed)
 
     with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
         choice = gradient_probe.fit(
@@ -278,12 +270,3 @@ def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
                 f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
             )
     return tuple(notes)
-
-
-FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {
-    "linear": _linear,
-    "text_linear": _text_linear,
-    "knn": _knn,
-    "cosine": _by_gradient,
-    "mlp": _by_gradient,
-}

@@ -16,8 +16,8 @@ from torch import Tensor
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model import head as heads
 from fgvc.model.backbone.load_state import first_difference
+from fgvc.model.build_head import load_head
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
 from fgvc.parallel.device import autocast
@@ -200,7 +200,7 @@ def load_classifier(
         name[len(HEAD) :]: tensor for name, tensor in tensors.items() if name.startswith(HEAD)
     }
     num_classes = len(metadata["labelmap"]["ids"])
-    head = heads.load_head(metadata["head"], head_state, num_classes, backbone.feature_dim)
+    head = load_head(metadata["head"], head_state, num_classes, backbone.feature_dim)
     model = Classifier(backbone, head, selector)
     if (difference := first_difference(tensors, model.state_dict())) is not None:
         raise UserError(f"the checkpoint's tensors are not those of {row.model}: {difference}")

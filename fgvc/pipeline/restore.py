@@ -30,9 +30,9 @@ from fgvc.config.schema import Config, architecture, chosen_checkpoint
 from fgvc.config.sweep_expansion import key_of
 from fgvc.config.weight_files.hub_name import HUB
 from fgvc.data.preprocess import Preprocess, evaluation_transform
-from fgvc.model import head as heads
 from fgvc.model.backbone import weights
 from fgvc.model.backbone.base import feature_dim
+from fgvc.model.build_head import load_head
 from fgvc.model.classifier import Classifier
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.experiment import weight_store
@@ -94,7 +94,7 @@ class StoredCheckpoint:
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
         state = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items()}
         try:
-            return heads.load_head(self.metadata["head"], state, len(self.classes), width)
+            return load_head(self.metadata["head"], state, len(self.classes), width)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
 

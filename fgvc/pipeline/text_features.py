@@ -14,17 +14,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgvc.config.schema import chosen_checkpoint
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.data import prompts
 from fgvc.model import backbone as backbones
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import console
 from fgvc.store.array_cache import cached_arrays
-
-LIBRARIES = {
-    "open_clip": ("open_clip_torch", "ftfy", "regex"),
-    "transformers": ("transformers", "tokenizers"),
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,9 @@ def _key(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, objec
     return {
         "cleaning": prompts.VERSION,
         "prompts": prompts_CT,
-        "libraries": {name: version(name) for name in ("torch", *LIBRARIES[conf.library])},
+        "libraries": {
+            name: version(name) for name in ("torch", *LIBRARIES[conf.library].text_packages)
+        },
         "model": [row.model, row.tag, row.architecture],
         "weights": source.sha256 or f"random seed {experiment.conf.seed}",
         **({} if eps is None else {"norm_eps": eps}),

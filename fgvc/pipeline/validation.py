@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from fgvc.config.schema import Config
+from fgvc.config.schema.head import heads
 from fgvc.data import split
 from fgvc.types import VAL, Dataset, UserError
 
@@ -67,7 +68,7 @@ def suggested_fraction(images: int, classes: int) -> float:
 
 def _purpose(task: str, conf: Config) -> str | None:
     """What validation has to choose; None if it chooses nothing."""
-    if task == "probe" and conf.head.name != "knn":
+    if task == "probe" and heads()[conf.head.name].learns:
         return f"head={conf.head.name}"
     if task == "train" and conf.final_fit == "train" and conf.task.debug != "overfit":
         return "the best epoch"

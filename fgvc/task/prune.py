@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from fgvc.config.schema import PruneTask
+from fgvc.config.schema.task import PruneTask
 from fgvc.pipeline.job import Job
 from fgvc.record import console, retention
 from fgvc.record.find_run import find_run

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fgvc.config.compose import resolved
+from fgvc.config.schema import reads_text
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import stop_before_test, write_run
@@ -97,7 +98,7 @@ def _train(experiment: Experiment, plain: dict[str, Any], group: ProcessGroup) -
 
 def _text(experiment: Experiment) -> torch.Tensor | None:
     """The initial weights of head=text_linear: the classifier made from the class names."""
-    if experiment.conf.head.name != "text_linear":
+    if not reads_text(experiment.conf):
         return None
     text = class_text_features(experiment)
     return text.weight_CD * text.scale

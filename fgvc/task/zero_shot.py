@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fgvc.config.compose import resolved
-from fgvc.model import head as heads
+from fgvc.model import head_layers
 from fgvc.pipeline import write_run
 from fgvc.pipeline.experiment import (
     Experiment,
@@ -37,7 +37,7 @@ def run(job: Job) -> Skipped | None:
 
 def _zero_shot(experiment: Experiment) -> Results:
     text = class_text_features(experiment)
-    head = heads.TextHead(text.weight_CD, text.scale)
+    head = head_layers.TextHead(text.weight_CD, text.scale)
     test = experiment.extractor.extract("test", experiment.dataset.split.test_N)
     numbers: dict[str, object] = {
         "selection": None,

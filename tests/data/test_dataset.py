@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from fgvc.config import schema
 from fgvc.data import dataset
+from fgvc.data.dataset_spec import readers
 from fgvc.data.index import check_boxes, take
 from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Split, UserError, nfc
 from tests.narrow import not_none
@@ -179,7 +180,7 @@ def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):
 
 
 def test_unknown_reader_and_missing_generator(conf, cub, tmp_path):
-    with pytest.raises(UserError, match=r"dataset\.reader=cab: one of cub, cars, dogs, nabirds,"):
+    with pytest.raises(UserError, match=r"dataset\.reader=cab: one of cars, cub, dogs, folder,"):
         dataset.load(conf("cab", cub), tmp_path)
     with pytest.raises(UserError, match=r"dataset\.generator=null"):
         dataset.load(conf("synthetic", cub), tmp_path)
@@ -214,7 +215,7 @@ def test_synthetic_whole(conf, root, tmp_path):
     assert not loaded.partial
 
 
-@pytest.mark.parametrize("name", sorted(dataset.READERS))
+@pytest.mark.parametrize("name", sorted(readers()))
 def test_conf_files_fill_the_schema_exactly(name):
     node = OmegaConf.load(CONF / f"{name}.yaml")
     assert node.name == name
@@ -223,7 +224,7 @@ def test_conf_files_fill_the_schema_exactly(name):
     config.dataset = OmegaConf.merge(OmegaConf.structured(schema.Dataset), config.dataset)
     loadedd_conf = OmegaConf.to_object(config.dataset)
     assert isinstance(loadedd_conf, schema.Dataset)
-    assert loadedd_conf.reader in dataset.READERS
+    assert loadedd_conf.reader in readers()
     assert (
         loadedd_conf.root is None
         if name == "table"
@@ -236,8 +237,8 @@ def test_conf_files_fill_the_schema_exactly(name):
 
 
 def test_every_conf_file_is_tested():
-    assert {file.stem for file in CONF.glob("*.yaml")} == set(dataset.READERS)
-    assert len(dataset.READERS) == 8
+    assert {file.stem for file in CONF.glob("*.yaml")} == set(readers())
+    assert len(readers()) == 8
 
 
 OFFICIAL = {
@@ -292,12 +293,11 @@ def test_the_order_in_which_files_list_images_changes_no_row(
 ):
     chosen = conf(name, cub if name == "cub" else READ[name](copies))
     original = dataset.load(chosen, tmp_path / "cache")
-    reader, order = dataset.READERS[name], np.random.default_rng(3).permutation
-    monkeypatch.setitem(
-        dataset.READERS,
-        name,
-        lambda *arguments: take(index := reader(*arguments), order(len(index))),
+    spec, order = readers()[name], np.random.default_rng(3).permutation
+    shuffled = replace(
+        spec, read=lambda *arguments: take(index := spec.read(*arguments), order(len(index)))
     )
+    monkeypatch.setitem(readers(), name, shuffled)
     other = dataset.load(chosen, tmp_path / "cache")
     assert (
         original.manifest.path

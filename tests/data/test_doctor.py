@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fgvc.config import schema
-from fgvc.data import dataset
+from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor import Examination, Finding, examine
 from fgvc.types import Progress
 
@@ -351,15 +351,15 @@ def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, run_doctor, monkeypatc
     """A copy twice as large: every box fits."""
     from dataclasses import replace
 
-    read = dataset.READERS["cub"]
+    spec = readers()["cub"]
 
     def with_sizes(*arguments):
-        index = read(*arguments)
+        index = spec.read(*arguments)
         size_N2 = np.tile(np.array([[36, 48]], np.float32), (len(index), 1))  # turned: accepted
         size_N2[-1] = np.nan
         return replace(index, size_N2=size_N2)
 
-    monkeypatch.setitem(dataset.READERS, "cub", with_sizes)
+    monkeypatch.setitem(readers(), "cub", replace(spec, read=with_sizes))
     assert run_doctor(cub).findings == ()
     for file in images(cub):
         Image.open(file).resize((96, 72)).save(file)

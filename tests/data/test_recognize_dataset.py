@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset, recognize_dataset
+from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor import Examination, examine
 from fgvc.data.index import Index
 from fgvc.task.doctor import _title
@@ -139,7 +140,7 @@ def test_another_dataset_is_named_by_the_command_that_reads_it(
 ):
     root = cub if published == "cub" else getattr(copies, published)()
     message = refusal_message(conf, reader, root)
-    assert f"this looks like {recognize_dataset.NAMES[published]}" in message
+    assert f"this looks like {readers()[published].title}" in message
     assert len(read_advised(message)) == len(dataset.read(conf(published, root)))
 
 
@@ -147,7 +148,7 @@ def test_another_dataset_is_named_by_the_command_that_reads_it(
 def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, published):
     root = cub if published == "cub" else getattr(copies, published)()
     assert recognize_dataset.advice(root, "folder") == (
-        f"this looks like {recognize_dataset.NAMES[published]}: read it with "
+        f"this looks like {readers()[published].title}: read it with "
         f"{recognize_dataset.command(published, root)}"
     )
 

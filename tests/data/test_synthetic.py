@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fgvc.config.schema import Generator
-from fgvc.data.datasets.synthetic import VERSION, scene, write
+from fgvc.data.datasets.synthetic import scene
 from fgvc.data.datasets.synthetic.bird import PARTS, Shape, draw_bird
-from fgvc.data.datasets.synthetic.folder import render
+from fgvc.data.datasets.synthetic.folder import VERSION, render, write
 from fgvc.data.datasets.synthetic.species import (
     ATTRIBUTES,
     GENUS_ATTRIBUTES,
@@ -224,7 +224,7 @@ def test_two_processes_at_once_both_succeed_with_the_same_bytes(small, tmp_path)
     root = tmp_path / "birds"
     code = (
         "import sys; from pathlib import Path; from fgvc.config.schema import Generator\n"
-        "from fgvc.data.datasets.synthetic import write\n"
+        "from fgvc.data.datasets.synthetic.folder import write\n"
         "write(Path(sys.argv[1]), Generator(*map(int, sys.argv[2:])))"
     )
     command = [sys.executable, "-c", code, str(root), *map(str, astuple(SMALL))]

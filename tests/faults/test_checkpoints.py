@@ -19,7 +19,7 @@ from fgvc.config.compose import composed, parse_config, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import architecture
 from fgvc.config.schema.dataset import Generator
-from fgvc.data.datasets import synthetic
+from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.record import checkpoint
 from fgvc.store import hashing
 from fgvc.store.tensor_file import KEY

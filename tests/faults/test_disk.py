@@ -23,7 +23,6 @@ from PIL import Image
 
 from fgvc.config.schema import Generator
 from fgvc.data import digest_cache, rescale
-from fgvc.data.datasets import synthetic
 from fgvc.data.datasets.synthetic import folder as synthetic_folder
 from fgvc.data.datasets.synthetic.species import species
 from fgvc.data.datasets.table import embedded_images
@@ -385,14 +384,14 @@ def test_damaged_kept_weights_are_replaced_by_the_original_with_a_note(tmp_path,
 def test_damaged_synthetic_birds_are_drawn_again_with_a_note(tmp_path, name, kind):
     root, notes = tmp_path / "birds", []
     settings = Generator(version=1, classes=2, train_per_class=1, test_per_class=1, side=32, seed=0)
-    synthetic.write(root, settings)
+    synthetic_folder.write(root, settings)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     if name == "images":
         shutil.rmtree(root / "parts")
         (root / "parts").write_text("a file")
     else:
         damaged(root / name, kind, random.Random(len(name)))
-    synthetic.write(root, settings, on_note=notes.append)
+    synthetic_folder.write(root, settings, on_note=notes.append)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert [note.startswith(f"{root}: damaged synthetic birds") for note in notes] == [True]
 

@@ -22,6 +22,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.weight_files import shards, tensor_names
 from fgvc.data import (
+    cub_files,
     decode,
     digest_cache,
     file_state,
@@ -32,7 +33,7 @@ from fgvc.data import (
     matlab,
     rescale,
 )
-from fgvc.data.datasets import cub_files, folder, table
+from fgvc.data.datasets import folder, table
 from fgvc.data.datasets.table import paths
 from fgvc.data.doctor import definition
 from fgvc.data.download.unpack import unpack

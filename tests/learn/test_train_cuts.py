@@ -23,8 +23,8 @@ from fgvc.config.compose import composed, typed
 from fgvc.data.sampler import Epoch
 from fgvc.learn.train import Hooks, LoaderBatch, Trainer
 from fgvc.model.backbone import build
+from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier
-from fgvc.model.head import new_head
 from fgvc.types import WeightsSource
 from tests.narrow import not_none
 

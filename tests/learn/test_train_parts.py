@@ -17,7 +17,7 @@ from fgvc.learn.train import BestEpoch
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.param_groups import no_decay_names, parameter_groups
-from fgvc.model.head import MlpHead
+from fgvc.model.head_layers import MlpHead
 
 DEPTH = 3
 

@@ -11,8 +11,8 @@ from torch import nn
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train.param_groups import parameter_groups
 from fgvc.model.backbone import build
+from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
-from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES = ("vit", "dinov2", "clip", "siglip2")

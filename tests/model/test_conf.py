@@ -211,7 +211,7 @@ def test_every_row_is_preprocessed_natively_with_its_own_statistics(family):
     for name, row in rows.items():
         node = replace(conf, checkpoint=name)
         native_config = schema.Config(
-            schema.ZeroShotTask("zero_shot"), backbone=node, preprocess="native"
+            schema.NoOptions("zero_shot"), backbone=node, preprocess="native"
         )
         native_config.resolution = schema.Resolution("r224", 224)
         fill_derived(native_config)

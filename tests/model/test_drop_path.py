@@ -7,9 +7,10 @@ from torch import nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
+from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier
 from fgvc.model.drop_path import ImageDrop, RandomLayers, draws, replace_dropout
-from fgvc.model.head import LinearHead, MlpHead, new_head
+from fgvc.model.head_layers import LinearHead, MlpHead
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES, SIDE, CLASSES = ("vit", "dinov2", "clip", "siglip2"), 112, 5

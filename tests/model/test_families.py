@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fgvc.config.schema.backbone import FEATURES
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.model.backbone import (
     Backbone,
     TextTower,
@@ -93,7 +93,7 @@ def test_features_that_the_family_lacks_are_refused_naming_those_it_has(mini, fa
 
 @every_family
 def test_every_feature_that_the_config_lists_can_be_computed(mini, family):
-    for features in FEATURES[LIBRARY[family]]:
+    for features in LIBRARIES[LIBRARY[family]].features:
         backbone = build(mini(family, pretrained=False, features=features), 224, RANDOM, seed=0)
         with torch.inference_mode():
             assert backbone.feature(_pixels()).shape == (2, backbone.feature_dim)

@@ -1,130 +1,226 @@
-"""The probe heads: exact arithmetic, bounded memory, tensors that survive a file."""
+"""The heads: against plain formulas, fresh by their seed, and back from a file."""
 
 import math
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_similarity
+from torch import nn
 
-from fgvc.model.head import knn
-from fgvc.model.head.knn import FLOOR, KnnHead
-from fgvc.model.head.linear import LinearHead
+from fgvc.config.schema.fields import NoOptions
+from fgvc.config.schema.head import GradientFit, heads
+from fgvc.model.build_head import load_head, new_head
+from fgvc.model.head.cosine import CosineOptions
+from fgvc.model.head.knn import KnnOptions
+from fgvc.model.head.mlp import MlpOptions
+from fgvc.model.head_layers import (
+    CosineHead,
+    KnnHead,
+    LinearHead,
+    MlpHead,
+    TextHead,
+    TextLinearHead,
+)
 from fgvc.types import UserError
 
-
-def bank(rows=200, width=16, classes=6, seed=0):
-    rng = np.random.default_rng(seed)
-    x_ND = rng.normal(size=(rows, width)).astype(np.float32) * rng.uniform(0.1, 9, (rows, 1))
-    return torch.from_numpy(x_ND.astype(np.float32)), torch.from_numpy(
-        rng.integers(0, classes, rows)
-    )
+WIDTH, HIDDEN, CLASSES = 16, 10, 6
+FIT = GradientFit(1, 1, [1e-3], [0.0])
 
 
-def queries(rows=50, width=16, seed=9):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, width)).astype("f4"))
+def numbers(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype("f4"))
 
 
-def votes_in_a_loop(query_BD, bank_ND, label_N, classes, k, temperature):
-    """The definition, one image at a time, in float64."""
-    unit_ND = bank_ND.double() / bank_ND.double().norm(dim=1, keepdim=True)
-    share_BC = torch.zeros(len(query_BD), classes, dtype=torch.float64)
-    for row, query_D in enumerate(query_BD.double()):
-        cosine_N = unit_ND @ (query_D / query_D.norm())
-        for index in cosine_N.argsort(descending=True)[:k].tolist():
-            share_BC[row, label_N[index]] += math.exp(cosine_N[index] / temperature)
-    return share_BC / share_BC.sum(1, keepdim=True)
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("k", [1, 20, 200])
-def test_knn_is_its_definition(k):
-    bank_ND, label_N = bank()
-    logits_BC = KnnHead(bank_ND, label_N, 6, k, 0.07)(queries())
-    share_BC = votes_in_a_loop(queries(), bank_ND, label_N, 6, k, 0.07)
-    assert logits_BC.dtype == torch.float32
-    torch.testing.assert_close(logits_BC.exp().double(), share_BC, atol=1e-5, rtol=1e-4)
-    assert (logits_BC[share_BC == 0] == np.float32(FLOOR)).all()
+FEATURE_BD = numbers(20, WIDTH, seed=3)
+HEADS = {
+    "linear": lambda: LinearHead(numbers(CLASSES, WIDTH), numbers(CLASSES)),
+    "cosine": lambda: CosineHead(WIDTH, CLASSES, 16.0, generator()),
+    "mlp": lambda: MlpHead(WIDTH, HIDDEN, CLASSES, 0.5, generator()).eval(),
+    "text": lambda: TextHead(numbers(CLASSES, WIDTH), 100.0),
+    "text_linear": lambda: TextLinearHead(numbers(CLASSES, WIDTH), numbers(CLASSES)),
+    "knn": lambda: KnnHead(numbers(40, WIDTH), torch.arange(40) % CLASSES, CLASSES, 5, 0.07),
+}
+NODES = {
+    "linear": {"name": "linear"},
+    "cosine": {"name": "cosine", "scale": 3.0, "fit": {}},
+    "mlp": {"name": "mlp", "hidden": HIDDEN, "dropout": 0.5, "fit": {}},
+    "text": {"name": "text"},
+    "text_linear": {"name": "text_linear"},
+    "knn": {"name": "knn", "k": 5, "temperature": 0.07},
+}
+CONFS = {
+    "linear": NoOptions("linear"),
+    "cosine": CosineOptions("cosine", 16.0, FIT),
+    "mlp": MlpOptions("mlp", HIDDEN, 0.5, FIT),
+}
 
 
-def test_knn_agrees_with_scikit_learn():
-    bank_ND, label_N = bank()
-    weights = cast(Any, lambda d: np.exp((1 - d) / 0.07))  # documented, but not annotated
-    model = KNeighborsClassifier(20, metric="cosine", weights=weights)
-    model.fit(bank_ND.double().numpy(), label_N.numpy())
-    share_BC = model.predict_proba(queries().double().numpy())
-    logits_BC = KnnHead(bank_ND, label_N, 6, 20, 0.07)(queries())
-    np.testing.assert_allclose(logits_BC.exp().numpy(), share_BC, atol=1e-5)
-
-
-def test_knn_ignores_the_length_of_features():
-    head = KnnHead(*bank(), 6, 20, 0.07)
-    torch.testing.assert_close(head(queries() * 50), head(queries()))
-
-
-def test_knn_of_a_zero_feature_and_a_tiny_temperature_is_finite():
-    bank_ND, label_N = bank()
-    bank_ND[0] = 0
-    logits_BC = KnnHead(bank_ND, label_N, 6, 20, 1e-6)(torch.cat([queries(), torch.zeros(1, 16)]))
-    assert logits_BC.isfinite().all()
-    torch.testing.assert_close(logits_BC.exp().sum(1), torch.ones(51))
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_knn_takes_the_lower_row_of_equal_neighbours(k):
-    bank_ND = torch.eye(4)[[1, 0, 0, 0, 0, 0, 2]]
-    head = KnnHead(bank_ND, torch.arange(7), 7, k, 0.07)
-    voted = (head(torch.eye(4)[:1])[0] > FLOOR).nonzero().flatten()
-    assert voted.tolist() == list(range(1, k + 1))
-
-
-def test_knn_in_chunks_is_knn_at_once(monkeypatch):
-    head = KnnHead(*bank(), 6, 20, 0.07)
-    whole_BC = head(queries())
-    sizes = []
-    votes = KnnHead._votes
-
-    def spy(self, feature_BD):
-        sizes.append(len(feature_BD))
-        return votes(self, feature_BD)
-
-    monkeypatch.setattr(KnnHead, "_votes", spy)
-    monkeypatch.setattr(knn, "_MAX_SIMILARITIES", 200 * 7)
-    torch.testing.assert_close(head(queries()), whole_BC)
-    assert sizes == [7] * 7 + [1]
-
-
-def test_knn_of_no_image():
-    assert KnnHead(*bank(), 6, 20, 0.07)(torch.zeros(0, 16)).shape == (0, 6)
-
-
-def test_knn_refuses_more_neighbours_than_rows():
-    with pytest.raises(UserError, match=r"head\.k=201 exceeds the 200 images"):
-        KnnHead(*bank(), 6, 201, 0.07)
+def test_every_head_of_the_config_is_held_here():
+    assert set(HEADS) == set(NODES) == set(heads())
 
 
 def test_linear_is_the_affine_map():
-    weight_CD = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 16)))
-    bias_C = torch.arange(6, dtype=torch.float64)
-    logits_BC = LinearHead(weight_CD, bias_C)(queries())
+    weight_CD, bias_C = numbers(CLASSES, WIDTH).double(), torch.arange(CLASSES).double()
+    logits_BC = LinearHead(weight_CD, bias_C)(FEATURE_BD)
     assert logits_BC.dtype == torch.float32
     torch.testing.assert_close(
-        logits_BC.double(), queries().double() @ weight_CD.T + bias_C, atol=1e-4, rtol=1e-5
+        logits_BC.double(), FEATURE_BD.double() @ weight_CD.T + bias_C, atol=1e-4, rtol=1e-5
     )
 
 
-@pytest.mark.parametrize("kind", ["linear", "knn"])
-def test_a_head_survives_a_file(kind, tmp_path):
-    if kind == "linear":
-        head = LinearHead(torch.randn(6, 16), torch.randn(6))
-        empty = LinearHead(torch.zeros(6, 16), torch.zeros(6))
-        names = ["weight_CD", "bias_C"]
-    else:
-        head = KnnHead(*bank(), 6, 20, 0.07)
-        empty = KnnHead(torch.zeros(200, 16), torch.zeros(200), 6, 20, 0.07)
-        names = ["bank_ND", "label_N"]
+def test_cosine_is_the_scaled_cosine():
+    head = CosineHead(WIDTH, CLASSES, 16.0, generator())
+    cosine_BC = cosine_similarity(FEATURE_BD.double(), head.weight_CD.detach().double())
+    np.testing.assert_allclose(head(FEATURE_BD).detach().numpy(), 16 * cosine_BC, atol=1e-4)
+
+
+def test_cosine_learns_its_scale_and_keeps_it_positive():
+    head = CosineHead(WIDTH, CLASSES, 0.1, generator())
+    step = torch.optim.SGD(head.parameters(), lr=10.0)
+    for _ in range(20):  # opposite labels: smaller scales are better and better
+        label_B = head(FEATURE_BD).argmin(1)
+        step.zero_grad()
+        nn.functional.cross_entropy(head(FEATURE_BD), label_B).backward()
+        head.weight_CD.grad = None
+        step.step()
+    assert 0 < head.log_scale.exp().item() < 0.1 * 0.9
+
+
+def test_mlp_is_its_definition():
+    head = HEADS["mlp"]()
+    plain = nn.Sequential(
+        nn.LayerNorm(WIDTH, elementwise_affine=False),
+        nn.Linear(WIDTH, HIDDEN),
+        nn.GELU(),
+        nn.Linear(HIDDEN, CLASSES),
+    )
+    names = ("1.weight", "1.bias", "3.weight", "3.bias")
+    tensors = [value + 0.1 for value in head.state_dict().values()]
+    head.load_state_dict(dict(zip(head.state_dict(), tensors, strict=True)))
+    plain.load_state_dict(dict(zip(names, tensors, strict=True)))
+    torch.testing.assert_close(head(FEATURE_BD), plain(FEATURE_BD))
+
+
+def test_mlp_drops_hidden_units_while_training_only():
+    head = HEADS["mlp"]()
+    assert torch.equal(head(FEATURE_BD), head(FEATURE_BD))
+    head.train()
+    assert not torch.equal(head(FEATURE_BD), head(FEATURE_BD))
+    mean_BC = torch.stack([head(FEATURE_BD) for _ in range(3000)]).mean(0)
+    torch.testing.assert_close(mean_BC, head.eval()(FEATURE_BD), atol=0.1, rtol=0)
+
+
+def test_text_is_the_scaled_cosine_of_features_and_names():
+    weight_CD = numbers(CLASSES, WIDTH) * 7
+    logits_BC = TextHead(weight_CD, 100.0)(FEATURE_BD)
+    cosine_BC = cosine_similarity(FEATURE_BD.double(), weight_CD.double())
+    np.testing.assert_allclose(logits_BC.numpy(), 100 * cosine_BC, atol=1e-3)
+    assert list(TextHead(weight_CD, 100.0).parameters()) == []
+
+
+def test_text_linear_is_scikit_learns_model_on_unit_features():
+    unit_BD = FEATURE_BD.numpy() / np.linalg.norm(FEATURE_BD.numpy(), axis=1, keepdims=True)
+    model = LogisticRegression().fit(unit_BD, np.arange(20) % CLASSES)
+    head = TextLinearHead(torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_))
+    logits_BC = head(FEATURE_BD * 30).detach().numpy()
+    np.testing.assert_allclose(logits_BC, model.decision_function(unit_BD), atol=1e-5)
+
+
+def test_text_linear_with_the_texts_own_weights_is_the_text_head():
+    text = TextHead(numbers(CLASSES, WIDTH), 100.0)
+    head = TextLinearHead(text.scale * text.weight_CD, torch.zeros(CLASSES))
+    torch.testing.assert_close(head(FEATURE_BD), text(FEATURE_BD))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "mlp", "text", "text_linear", "knn"])
+def test_the_length_of_a_feature_is_nothing(kind):
+    head = HEADS[kind]()
+    torch.testing.assert_close(head(FEATURE_BD * 100), head(FEATURE_BD), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "mlp", "text", "text_linear"])
+def test_gradients_reach_the_features_and_every_parameter(kind):
+    head = HEADS[kind]()
+    feature_BD = FEATURE_BD.clone().requires_grad_()
+    nn.functional.cross_entropy(head(feature_BD), torch.arange(20) % CLASSES).backward()
+    for value in [feature_BD, *head.parameters()]:
+        assert value.grad is not None
+        assert value.grad.isfinite().all()
+        assert value.grad.any()
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_logits_are_float32_for_half_precision_features(kind):
+    assert HEADS[kind]()(FEATURE_BD.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
+    head = HEADS[kind]()
     save_file(head.state_dict(), tmp_path / "head.safetensors")
-    empty.load_state_dict(load_file(tmp_path / "head.safetensors"))
-    assert list(head.state_dict()) == names
-    assert torch.equal(empty(queries()), head(queries()))
+    before = torch.get_rng_state()
+    back = load_head(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
+    assert type(back) is type(head)
+    assert not back.training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(back.state_dict()) == list(head.state_dict())
+    for name, value in head.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value)
+    assert torch.equal(back(FEATURE_BD), head(FEATURE_BD))
+
+
+def test_a_head_of_the_future_is_refused():
+    with pytest.raises(UserError, match="head=quantum, which this version lacks"):
+        load_head({"name": "quantum"}, {}, CLASSES, WIDTH)
+
+
+@pytest.mark.parametrize("kind", CONFS)
+def test_fresh_follows_the_config_and_the_seed_alone(kind):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = new_head(CONFS[kind], WIDTH, CLASSES, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = (
+        new_head(CONFS[kind], WIDTH, CLASSES, 0),
+        new_head(CONFS[kind], WIDTH, CLASSES, 1),
+    )
+    assert type(first) is type(HEADS[kind]())
+    assert {name: value.shape for name, value in first.state_dict().items()} == {
+        name: value.shape for name, value in HEADS[kind]().state_dict().items()
+    }
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    differs = any(
+        not torch.equal(other.state_dict()[name], value)
+        for name, value in first.state_dict().items()
+    )
+    assert differs == (kind != "linear")
+
+
+def test_fresh_heads_start_where_they_should():
+    assert not any(
+        value.any() for value in new_head(CONFS["linear"], WIDTH, CLASSES, 0).parameters()
+    )
+    cosine = new_head(CONFS["cosine"], 400, 100, 0)
+    assert isinstance(cosine, CosineHead)
+    assert cosine.log_scale.exp().item() == pytest.approx(16.0)
+    assert cosine.weight_CD.norm(dim=1).mean().item() == pytest.approx(1, abs=0.05)
+    mlp = new_head(MlpOptions("mlp", 300, 0.25, FIT), 400, 100, 0)
+    assert isinstance(mlp, MlpHead)
+    assert mlp.dropout.p == 0.25
+    assert mlp.hidden_HD.std().item() == pytest.approx(1 / math.sqrt(400), rel=0.02)
+    assert mlp.weight_CH.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)
+
+
+@pytest.mark.parametrize("conf", [KnnOptions("knn", 5, 0.07), NoOptions("text")])
+def test_fresh_refuses_heads_that_gradients_do_not_train(conf):
+    with pytest.raises(UserError, match=f"head={conf.name} is not trained by gradients"):
+        new_head(conf, WIDTH, CLASSES, 0)

@@ -8,8 +8,7 @@ import torch
 
 from fgvc.config.compose import composed, typed
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model import head as heads
-from fgvc.model import onnx_export
+from fgvc.model import head_layers, onnx_export
 from fgvc.model.backbone import weights
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention.rollout import attention_row
@@ -20,21 +19,23 @@ RANDOM = torch.Generator().manual_seed(0)
 
 
 def linear(width):
-    return heads.LinearHead(torch.randn(CLASSES, width, generator=RANDOM), torch.zeros(CLASSES))
+    return head_layers.LinearHead(
+        torch.randn(CLASSES, width, generator=RANDOM), torch.zeros(CLASSES)
+    )
 
 
 def text(width):
-    return heads.TextHead(torch.randn(CLASSES, width, generator=RANDOM), 20.0)
+    return head_layers.TextHead(torch.randn(CLASSES, width, generator=RANDOM), 20.0)
 
 
 def mlp(width):
-    return heads.MlpHead(width, 16, CLASSES, 0.5, RANDOM)
+    return head_layers.MlpHead(width, 16, CLASSES, 0.5, RANDOM)
 
 
 def knn(width):
     """Neighbours that tie at the border of the k nearest: each row of the bank is there twice."""
     bank_ND = torch.randn(BANK // 2, width, generator=RANDOM).repeat(2, 1)
-    return heads.KnnHead(bank_ND, torch.arange(BANK) % CLASSES, CLASSES, 5, 0.07)
+    return head_layers.KnnHead(bank_ND, torch.arange(BANK) % CLASSES, CLASSES, 5, 0.07)
 
 
 CASES = {

@@ -294,7 +294,7 @@ def test_off_changes_nothing(make_backbone):
     backbone = make_backbone("vit")
     with torch.no_grad():
         expected = backbone(_pixels(224))
-        assert attach_selector(backbone, schema.NoPartAttention("off"), seed=0) is None
+        assert attach_selector(backbone, schema.NoOptions("off"), seed=0) is None
         result = backbone(_pixels(224))
     torch.testing.assert_close(result.patch_BND, expected.patch_BND, rtol=0, atol=0)
     assert result.patch_BND.shape[1] == 196

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fgvc.config.inert.rule import Rule, fixed, part, trains
 from fgvc.config.schema import Config, chosen_checkpoint, reads_text
-from fgvc.config.weight_digests import TOKENIZER_LIBRARY
+from fgvc.config.schema.library import LIBRARIES
 
 
 def _from_hub(conf: Config) -> bool:
@@ -24,7 +24,7 @@ def _keeps_position_grid(conf: Config) -> bool:
 
 
 def _tokenizer_is_unused(conf: Config) -> bool:
-    return not reads_text(conf) or conf.backbone.library != TOKENIZER_LIBRARY
+    return not reads_text(conf) or not LIBRARIES[conf.backbone.library].reads_tokenizer
 
 
 def _tokens_are_the_default(conf: Config) -> bool:

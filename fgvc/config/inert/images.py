@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fgvc.config.inert.rule import Rule, fixed, zero_shot
 from fgvc.config.schema import Config, reads_text
-
-CARVED = ("folder", "table")  # readers that can carve a test split with dataset.split_seed
+from fgvc.config.schema.dataset import USER_READERS
 
 
 def _generates(conf: Config) -> bool:
@@ -15,7 +14,7 @@ def _generates(conf: Config) -> bool:
 def _split_is_unused(conf: Config) -> bool:
     """A finetune on train and validation together uses the split: its record states it."""
     dataset = conf.dataset
-    carves_test = dataset.reader in CARVED and dataset.test_fraction > 0
+    carves_test = dataset.reader in USER_READERS and dataset.test_fraction > 0
     return not carves_test and (zero_shot(conf) or dataset.val_fraction == 0)
 
 
@@ -44,7 +43,7 @@ RULES = (
     fixed(
         0.0,
         "dataset.test_fraction",
-        where=lambda conf: conf.dataset.reader not in CARVED,
+        where=lambda conf: conf.dataset.reader not in USER_READERS,
         reason="only folders and tables without a test split carve one",
     ),
     Rule(("dataset.split_seed",), _split_is_unused, "nothing is carved with it"),

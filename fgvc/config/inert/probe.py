@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fgvc.config.inert.rule import Rule, fixed, probes
 from fgvc.config.schema import Config
+from fgvc.config.schema.head import heads
 
-LOGISTIC = ("linear", "text_linear")  # heads whose C is chosen on a path
 ROUNDING = 1e-9  # relative; the values of C are computed from logarithms
 
 
 def _chooses_no_c(conf: Config) -> bool:
-    return probes(conf) and conf.head.name not in LOGISTIC
+    return probes(conf) and heads()[conf.head.name].fit != "logistic"
 
 
 def _highest_c(conf: Config) -> float:

@@ -5,6 +5,8 @@ The metadata of a field states how the config hash treats it (fields.py, fgvc.co
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,72 +14,31 @@ from omegaconf import MISSING
 
 from fgvc.config.schema.backbone import Backbone, Checkpoint, chosen_checkpoint
 from fgvc.config.schema.dataset import Archive, Card, Dataset, Generator, OfficialCounts
-from fgvc.config.schema.fields import bounded, one_of, place
-from fgvc.config.schema.head import (
-    CosineHead,
-    GradientFit,
-    KnnHead,
-    LinearHead,
-    MlpHead,
-    TextHead,
-    TextLinearHead,
-)
-from fgvc.config.schema.task import (
-    AuditTask,
-    CheckTask,
-    CompareTask,
-    DoctorTask,
-    EvalTask,
-    ExportTask,
-    PlanTask,
-    PredictTask,
-    ProbeTask,
-    PruneTask,
-    ReportTask,
-    TrainTask,
-    ViewTask,
-    ZeroShotTask,
-)
+from fgvc.config.schema.fields import NoOptions, bounded, one_of, place
+from fgvc.config.schema.head import GradientFit, heads
+from fgvc.config.schema.task import TASKS, TrainTask
 
 __all__ = [
-    "OPERATIONS",
     "TABLES",
+    "TASKS",
     "VARIANTS",
     "Archive",
-    "AuditTask",
     "Backbone",
     "Card",
-    "CheckTask",
     "Checkpoint",
-    "CompareTask",
     "Config",
-    "CosineHead",
     "Dataset",
-    "DoctorTask",
-    "EvalTask",
-    "ExportTask",
     "Generator",
     "GradientFit",
-    "KnnHead",
-    "LinearHead",
-    "MlpHead",
-    "NoPartAttention",
+    "NoOptions",
     "OfficialCounts",
     "PartAttention",
-    "PlanTask",
-    "PredictTask",
-    "ProbeTask",
-    "PruneTask",
-    "ReportTask",
     "Resolution",
     "Runtime",
-    "TextHead",
-    "TextLinearHead",
     "TrainTask",
-    "ViewTask",
-    "ZeroShotTask",
     "chosen_checkpoint",
     "reads_text",
+    "variants",
 ]
 
 
@@ -91,13 +52,6 @@ class Resolution:
     name: str = MISSING
     side: int = bounded(0, 2048)  # 0: from the grid
     grid: int | None = field(default=None, metadata={"legacy": None, "bounds": (1, 256)})
-
-
-@dataclass
-class NoPartAttention:
-    """part_attention=off."""
-
-    name: str = MISSING
 
 
 @dataclass
@@ -128,9 +82,7 @@ class Runtime:
     threads: int | None = bounded(1)  # null: torch's own choice
     nproc: int = bounded(1)
     eval_batch_size: int = bounded(1)
-    micro_batch: int | None = bounded(
-        1
-    )  # images per device and forward pass in training; null: all
+    micro_batch: int | None = bounded(1)  # images per device and pass in training; null: all
     grad_checkpointing: bool = MISSING
     compile: bool = MISSING
     save_every: int | None = bounded(1)  # steps between resume states; null: at each epoch's end
@@ -169,47 +121,20 @@ class Config:
 # Prefixes of tables of rows with keys of their own.
 TABLES = ("backbone.checkpoints.", "dataset.archives.")
 
-# Nodes whose dataclass follows from the chosen option: {node: {name: dataclass}}.
-VARIANTS: dict[str, dict[str, type]] = {
-    "task": {
-        "probe": ProbeTask,
-        "zero_shot": ZeroShotTask,
-        "train": TrainTask,
-        "eval": EvalTask,
-        "predict": PredictTask,
-        "doctor": DoctorTask,
-        "check": CheckTask,
-        "view": ViewTask,
-        "report": ReportTask,
-        "compare": CompareTask,
-        "audit": AuditTask,
-        "plan": PlanTask,
-        "prune": PruneTask,
-        "export": ExportTask,
-    },
-    "head": {
-        "linear": LinearHead,
-        "knn": KnnHead,
-        "cosine": CosineHead,
-        "mlp": MlpHead,
-        "text": TextHead,
-        "text_linear": TextLinearHead,
-    },
-    "part_attention": {
-        "off": NoPartAttention,
-        "transfg": PartAttention,
-        "rollout": PartAttention,
-        "cls_topk": PartAttention,
-        "random": PartAttention,
-        "centre": PartAttention,
-    },
-}
+VARIANTS = ("task", "head", "part_attention")  # nodes whose dataclass follows from the option
 
-EXPERIMENTS = ("probe", "zero_shot", "train", "eval")
-# Other tasks have no config hash and no run folder; weights and device are not checked.
-OPERATIONS = tuple(name for name in VARIANTS["task"] if name not in EXPERIMENTS)
+
+@functools.cache
+def variants() -> Mapping[str, Mapping[str, type]]:
+    """The dataclasses of the nodes of VARIANTS by the name of their option."""
+    selections = ("transfg", "rollout", "cls_topk", "random", "centre")
+    return {
+        "task": {name: spec.options for name, spec in TASKS.items()},
+        "head": {name: spec.options for name, spec in heads().items()},
+        "part_attention": {"off": NoOptions, **dict.fromkeys(selections, PartAttention)},
+    }
 
 
 def reads_text(conf: Config) -> bool:
     """Whether the head reads the class names, as text features."""
-    return conf.head.name in ("text", "text_linear")
+    return heads()[conf.head.name].reads_text

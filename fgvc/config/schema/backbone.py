@@ -12,12 +12,7 @@ from omegaconf import MISSING
 
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema.fields import card, later, one_of, place
-
-FEATURES = {  # features of a backbone, by library
-    "timm": ("cls", "patch_mean", "cls_patch_mean"),
-    "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
-    "transformers": ("map", "patch_mean", "projected"),
-}
+from fgvc.config.schema.library import LIBRARIES
 
 
 @dataclass
@@ -71,7 +66,7 @@ class Backbone:
     """backbone= axis. size, patch and registers choose one row of checkpoints."""
 
     name: str = MISSING
-    library: str = one_of("timm", "open_clip", "transformers")
+    library: str = one_of(*LIBRARIES)
     checkpoint: str | None = later(None)  # name of a row; null: by size, patch, registers
     size: str = MISSING
     patch: int | None = MISSING  # null: the first row of that size

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded, card, declared, later, one_of, place
+from fgvc.config.schema.gather import module_names
+
+USER_READERS = ("folder", "table")  # of a user's own images, perhaps with splits of their own
 
 
 @dataclass
@@ -63,9 +66,7 @@ class Dataset:
     """dataset= axis."""
 
     name: str = MISSING
-    reader: str = one_of(
-        "cub", "cars", "dogs", "nabirds", "inat2017", "folder", "table", "synthetic"
-    )
+    reader: str = one_of(*module_names("fgvc.data.datasets"))
     root: str | None = place()  # null (reader table): the folder of the table
     table: str | None = place(None)  # reader table: the file
     path_column: str | None = later(None)  # reader table; null: by its name
@@ -87,3 +88,9 @@ class Dataset:
     archives: dict[str, Archive] = field(default_factory=dict, metadata={"card": True})
     download: bool = card(False)  # true: task=doctor fetches the archives first
     card: Card = card()  # noqa: RUF009 - a field, as dataclasses.field would make it
+
+
+def lacks_validation(dataset: Dataset) -> bool:
+    """Whether validation has no images. A user's own images may have a validation split, which is
+    only known after reading them; the task checks that case."""
+    return dataset.val_fraction == 0 and dataset.reader not in USER_READERS

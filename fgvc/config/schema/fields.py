@@ -11,7 +11,7 @@ legacy    the value that means "as before this field existed"; not hashed at thi
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -46,3 +46,10 @@ def later(legacy: Any, bounds: tuple[float, float] | None = None) -> Any:
     """A field added later: older configs mean `legacy`, which is not hashed."""
     limits = {} if bounds is None else {"bounds": bounds}
     return field(default=legacy, metadata={"legacy": legacy, **limits})
+
+
+@dataclass
+class NoOptions:
+    """The node of an option that has no key but its name."""
+
+    name: str = MISSING

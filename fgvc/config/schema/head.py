@@ -1,28 +1,18 @@
-"""head= axis: a feature -> logits."""
+"""head= axis: what describes a head, and the heads of fgvc/model/head."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded
+from fgvc.config.schema.gather import gather
 
-
-@dataclass
-class LinearHead:
-    """head=linear: multinomial logistic regression (probe)."""
-
-    name: str = MISSING
-
-
-@dataclass
-class KnnHead:
-    """head=knn: weighted nearest neighbours (probe)."""
-
-    name: str = MISSING
-    k: int = bounded(1)
-    temperature: float = bounded(1e-6)
+Sizes = Mapping[str, int]  # axis -> size
 
 
 @dataclass
@@ -38,34 +28,39 @@ class GradientFit:
     weight_decays: list[float] = MISSING
 
 
-@dataclass
-class CosineHead:
-    """head=cosine: scaled cosine between the feature and a weight per class."""
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head: a module of fgvc/model/head holds its options, its functions and its HEAD.
 
-    name: str = MISSING
-    scale: float = bounded(1e-6)  # initial value; learned
-    fit: GradientFit = field(default_factory=GradientFit)
+    C classes, D feature width, N images; any other letter is an axis of the head's own.
+
+    Attributes:
+        options: dataclass of the `head` node.
+        tensors: names of its tensors in a checkpoint -> their axes.
+        build: (options, sizes by axis, torch.Generator) -> the head with initial values. An axis of
+            the head's own has a size if the head is read from a checkpoint.
+        fit: how a probe fits the head to features. "logistic" and "gradient": validation chooses
+            its settings, and task=train trains it too. A function (options, x_ND, label_N, classes)
+            -> head: in closed form, without validation. None: only task=zero_shot has it.
+        reads_text: whether it compares features with text features of the class names.
+        check: (options, tensors, classes) -> the reason why tensors of these shapes are no such
+            head, or None.
+    """
+
+    options: type
+    tensors: Mapping[str, str]
+    build: Callable[[Any, Sizes, Any], Any]
+    fit: str | Callable[[Any, Any, Any, int], Any] | None
+    reads_text: bool = False
+    check: Callable[[Any, Mapping[str, Any], int], str | None] | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has weights that an optimiser trains and settings that validation chooses."""
+        return isinstance(self.fit, str)
 
 
-@dataclass
-class MlpHead:
-    """head=mlp: one hidden layer."""
-
-    name: str = MISSING
-    hidden: int = bounded(1)
-    dropout: float = bounded(0.0, 0.99)
-    fit: GradientFit = field(default_factory=GradientFit)
-
-
-@dataclass
-class TextHead:
-    """head=text: the text features of the class names (zero_shot)."""
-
-    name: str = MISSING
-
-
-@dataclass
-class TextLinearHead:
-    """head=text_linear: logistic regression regularized towards the class names' text features."""
-
-    name: str = MISSING
+@functools.cache
+def heads() -> Mapping[str, HeadSpec]:
+    """The heads by name."""
+    return gather("fgvc.model.head", "HEAD")

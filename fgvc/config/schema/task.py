@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
-from fgvc.config.schema.fields import bounded, one_of, place
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema.dataset import lacks_validation
+from fgvc.config.schema.fields import NoOptions, bounded, one_of, place
+from fgvc.config.schema.head import heads
+
+
+@dataclass
+class OutputTask:
+    """A task whose only option is where it writes: task=doctor, report and audit."""
+
+    name: str = MISSING
+    output: str | None = place()  # a file or a folder; null: below runtime.output_root
 
 
 @dataclass
@@ -21,13 +34,6 @@ class ProbeTask:
     final_gap: float = bounded(1e-12, 1.0)  # relative objective gap of the reported model
     gap_until: float = bounded(0.0)  # above this C, max_iterations may end the solve
     max_iterations: int = bounded(1)
-
-
-@dataclass
-class ZeroShotTask:
-    """task=zero_shot: compare images with text features of the class names; nothing is fitted."""
-
-    name: str = MISSING
 
 
 @dataclass
@@ -70,13 +76,6 @@ class TrainTask:
 
 
 @dataclass
-class EvalTask:
-    """task=eval: repeat the evaluation of a checkpoint, with the config of the checkpoint."""
-
-    name: str = MISSING
-
-
-@dataclass
 class PredictTask:
     """task=predict: images without a dataset -> class names, with the checkpoint's config."""
 
@@ -88,27 +87,11 @@ class PredictTask:
 
 
 @dataclass
-class DoctorTask:
-    """task=doctor: check a dataset on disk against its definition."""
-
-    name: str = MISSING
-    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/doctor
-
-
-@dataclass
 class CheckTask:
     """task=check: run the stack (TensorBoard, FiftyOne, its database and App)."""
 
     name: str = MISSING
     record: bool = MISSING  # true: also update specs/stack.json and README's table
-
-
-@dataclass
-class ReportTask:
-    """task=report: the run folders under runtime.output_root -> one table."""
-
-    name: str = MISSING
-    output: str | None = place()  # folder of baselines.*; null: runtime.output_root
 
 
 @dataclass
@@ -127,14 +110,6 @@ class CompareTask:
     name: str = MISSING
     force: bool = MISSING  # true: also compare runs of different comparability keys
     output: str | None = place()  # FILE.json or a folder; null: the terminal alone
-
-
-@dataclass
-class AuditTask:
-    """task=audit: verify a run folder."""
-
-    name: str = MISSING
-    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/audit
 
 
 @dataclass
@@ -167,3 +142,95 @@ class ExportTask:
     name: str = MISSING
     tolerance: float = bounded(0.0)  # largest difference of a logit between torch and ONNX
     output: str | None = place()  # a folder; null: <runtime.output_root>/export/CHECKPOINT
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: its page, fgvc/task/NAME.py, is imported when it runs.
+
+    Attributes:
+        options: dataclass of the `task` node.
+        experiment: whether it has a config hash and a run folder, and its weights and device are
+            checked; otherwise it is an operation on existing files.
+        inputs: of checkpoint, run, against and image, those that it requires beside its dataset or
+            instead of it. optional_inputs: those that it can read.
+        ranks: whether it can run as runtime.nproc processes.
+        check: (config): refuses, with ConfigError, what would fail only after data is loaded.
+    """
+
+    options: type
+    experiment: bool = False
+    inputs: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    ranks: bool = False
+    check: Callable[[Any], None] | None = None
+
+
+def _check_probe(conf: Any) -> None:
+    """Errors of a probe that would otherwise appear after its features are extracted."""
+    task = conf.task
+    if heads()[conf.head.name].learns and lacks_validation(conf.dataset):
+        raise ConfigError(
+            f"dataset.val_fraction=0: no validation image to choose head={conf.head.name} on. "
+            "Set it to 0.1"
+        )
+    if task.c_count > 1 and not task.c_low < task.c_high:
+        raise ConfigError(
+            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
+            "low that is below the high"
+        )
+
+
+def _check_train(conf: Any) -> None:
+    """Errors of a finetune that would otherwise appear after its data is loaded."""
+    task, head = conf.task, conf.head.name
+    if not heads()[head].learns:
+        raise ConfigError(
+            f"head={head}: task=train needs a head with weights to learn, such as head=linear"
+        )
+    if conf.final_fit == "train" and lacks_validation(conf.dataset):
+        raise ConfigError(
+            "dataset.val_fraction=0: no validation image to choose the best epoch on. Set 0.1, "
+            "or set final_fit=trainval, which reports the last epoch"
+        )
+    if conf.final_fit == "trainval" and conf.runtime.stop_before_test:
+        raise ConfigError(
+            "runtime.stop_before_test=true: final_fit=trainval has no validation to stop at"
+        )
+    if task.tune == "head" and task.frozen_stages:
+        raise ConfigError(
+            f"task.frozen_stages={task.frozen_stages}: task.tune=head freezes the whole backbone"
+        )
+    if task.patience is not None and conf.final_fit == "trainval":
+        raise ConfigError(
+            f"task.patience={task.patience}: final_fit=trainval has no validation to stop on"
+        )
+    nproc, mixes = conf.runtime.nproc, bool(task.mixup or task.cutmix)
+    if nproc > task.batch_size // (2 if mixes else 1):
+        raise ConfigError(
+            f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
+            f"split into {nproc} parts{' in pairs, which mixup and cutmix need' if mixes else ''}"
+        )
+
+
+def _check_prune(conf: Any) -> None:
+    if (conf.run is None) != (conf.task.pin is None and conf.task.unpin is None):
+        raise ConfigError("task=prune: run=PATH goes with task.pin=WHY or task.unpin=WHY")
+
+
+TASKS = {
+    "probe": TaskSpec(ProbeTask, experiment=True, ranks=True, check=_check_probe),
+    "zero_shot": TaskSpec(NoOptions, experiment=True, ranks=True),
+    "train": TaskSpec(TrainTask, experiment=True, ranks=True, check=_check_train),
+    "eval": TaskSpec(NoOptions, experiment=True, ranks=True, inputs=("checkpoint",)),
+    "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
+    "doctor": TaskSpec(OutputTask),
+    "check": TaskSpec(CheckTask),
+    "view": TaskSpec(ViewTask, inputs=("run",), optional_inputs=("against",)),
+    "report": TaskSpec(OutputTask),
+    "compare": TaskSpec(CompareTask, inputs=("run", "against")),
+    "audit": TaskSpec(OutputTask, inputs=("run",)),
+    "plan": TaskSpec(PlanTask),
+    "prune": TaskSpec(PruneTask, optional_inputs=("run",), check=_check_prune),
+    "export": TaskSpec(ExportTask, inputs=("checkpoint",), optional_inputs=("image",)),
+}

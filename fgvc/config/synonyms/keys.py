@@ -80,8 +80,8 @@ def _other_choice(advice: Advice, command: Command) -> str | None:
             continue
         setting = advice.overrides[-1].partition("=")[0]
         line = f"{axis}={current} has no {setting}; {override} has it"
-        is_operation = {current, option} & set(schema.OPERATIONS)
-        return line if is_operation else f"{line}: {advice}"
+        tasks = [schema.TASKS[name] for name in (current, option) if name in schema.TASKS]
+        return f"{line}: {advice}" if all(task.experiment for task in tasks) else line
     return None
 
 

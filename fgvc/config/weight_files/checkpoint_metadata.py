@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-from fgvc.config.schema.architecture import ARGUMENTS
 from fgvc.config.schema.dataset import Dataset
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted import parse_json
 from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import UNSEEN
@@ -188,7 +188,7 @@ FACTS: Mapping[str, tuple[Test, str]] = {
     "config.dataset.name": WORD,
     "config.dataset.reader": _one_of(*READERS),
     "config.backbone": MAPPING,
-    "config.backbone.library": _one_of(*ARGUMENTS),
+    "config.backbone.library": _one_of(*LIBRARIES),
     "config.backbone.pretrained": FLAG,
     "config.backbone.contamination": (_is_text, "a text"),
     "config.backbone.checkpoints": (

@@ -6,21 +6,15 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
 from fgvc.config.errors import ConfigError
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted import TooLargeError, parse_json
 from fgvc.untrusted.shell import command, file_word
 
-# library: file names of its weights, first choice first
-NAMES: Mapping[str, Sequence[str]] = {
-    "timm": ("model.safetensors", "pytorch_model.bin"),
-    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-    "transformers": ("model.safetensors", "pytorch_model.bin"),
-}
 MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
 INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
@@ -45,8 +39,8 @@ OTHER_LIBRARIES = {  # suffix: the library that reads it
 
 def candidate_names(library: str) -> tuple[str, ...]:
     """File names to try in a folder, first choice first: of the library, of shards, of others."""
-    others = (name for names in NAMES.values() for name in names)
-    return tuple(dict.fromkeys((*NAMES[library], *SHARDED, *others)))
+    others = (name for spec in LIBRARIES.values() for name in spec.weight_files)
+    return tuple(dict.fromkeys((*LIBRARIES[library].weight_files, *SHARDED, *others)))
 
 
 def find_file(folder: Path, library: str) -> Path | None:
@@ -68,7 +62,7 @@ def safetensors_header(path: Path) -> bytes | None:
 def missing_message(folder: Path, library: str) -> str:
     """The message for a folder without a weights file of a known name."""
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = " or ".join(candidate_names(library)[: len(NAMES[library])])
+    names = " or ".join(LIBRARIES[library].weight_files)
     message = f"the folder holds no {names}, as {library} saves them"
     if any(name.endswith(".distcp") for name in files):
         convert = ("python", "-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch")

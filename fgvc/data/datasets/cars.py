@@ -8,11 +8,13 @@ annotations of one layout never match the images of the other. Boxes are stored 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from fgvc.data import find_root, labelmap, matlab
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, LabelMap, UserError
 
@@ -135,3 +137,16 @@ def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[
     if duplicates := repeated(names):
         raise UserError(f"{rows.file}: image listed twice: {list_first(duplicates)}")
     return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)
+
+
+DATASET = DatasetSpec(
+    lambda conf, *_: read(root_of(conf), conf.partial),
+    title="Stanford Cars",
+    signature=re.compile(r"cars_.*\.mat"),
+    index_files=frozenset({"cars_annos.mat"}),
+    first_id=1,
+    download_steps="no host serves Stanford Cars any more. 1) get cars_train.tgz, cars_test.tgz, "
+    "car_devkit.tgz and cars_test_annos_withlabels.mat from someone who has them; 2) unpack the "
+    "three into {root}; 3) put the .mat file beside them; 4) run task=doctor dataset=cars, which "
+    "verifies these archives by their known md5",
+)

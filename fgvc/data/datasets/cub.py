@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data import find_root, labelmap
-from fgvc.data.datasets import cub_files
-from fgvc.data.datasets.cub_files import INDEX_FILES
+from fgvc.data import cub_files, find_root, labelmap
+from fgvc.data.cub_files import INDEX_FILES
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first
 from fgvc.types import LabelMap, UserError
 
@@ -74,3 +74,11 @@ def _classes(root: Path, raw_N: np.ndarray, partial: bool) -> LabelMap:
     if partial:
         ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
     return labelmap.from_ids(ids, names, str(root / "classes.txt"), allow_gaps=partial)
+
+
+DATASET = DatasetSpec(
+    lambda conf, *_: read(root_of(conf), conf.partial),
+    title="CUB-200-2011",
+    index_files=frozenset(INDEX_FILES),
+    first_id=1,
+)

@@ -8,6 +8,7 @@ y, width, height. N images, C classes.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.data import find_root, labelmap, matlab
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, LabelMap, UserError
 
@@ -132,3 +134,14 @@ def _parse_annotation(text: bytes) -> list[float]:
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
         raise ValueError("a bndbox without numbers")
     return [x1, y1, x2 - x1, y2 - y1, *size]
+
+
+DATASET = DatasetSpec(
+    lambda conf, *_: read(root_of(conf), conf.partial),
+    title="Stanford Dogs",
+    signature=re.compile(r"(train|test|file)_list\.mat"),
+    index_files=frozenset(LISTS),
+    first_id=1,
+    caveat="all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
+    "labels has seen the test",
+)

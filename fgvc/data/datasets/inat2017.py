@@ -9,6 +9,7 @@ images; the first box of an image is used. N images, C classes.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fgvc.data import find_root, json_stream, labelmap
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 
@@ -290,3 +292,12 @@ def _classes(
 def _hierarchy(categories: Mapping[int, Category], classes: LabelMap) -> Hierarchy:
     above = [categories[int(number)].above for number in classes.ids]
     return Hierarchy(tuple((name,) for name in above), {name: name for name in sorted(set(above))})
+
+
+DATASET = DatasetSpec(
+    lambda conf, *_: read(root_of(conf), conf.partial),
+    title="iNaturalist 2017",
+    signature=re.compile(r"(train|val)2017\.json"),
+    index_files=frozenset({TRAIN_FILE, VAL_FILE}),
+    first_id=0,
+)

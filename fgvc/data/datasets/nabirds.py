@@ -6,11 +6,12 @@ lists them in the order of their ids. N images, C classes.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
-from fgvc.data import find_root, labelmap
-from fgvc.data.datasets import cub_files
-from fgvc.data.datasets.cub_files import INDEX_FILES, ImageList
+from fgvc.data import cub_files, find_root, labelmap
+from fgvc.data.cub_files import INDEX_FILES, ImageList
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first
 from fgvc.types import Hierarchy, LabelMap, UserError
 
@@ -138,3 +139,15 @@ def _ancestors(file: Path, parent: dict[int, int], node: int) -> list[int]:
             raise UserError(f"{file}: node {node} lies above itself")
         ancestors.append(node)
     return ancestors
+
+
+DATASET = DatasetSpec(
+    lambda conf, *_: read(root_of(conf)),
+    title="NABirds",
+    signature=re.compile(r"hierarchy\.txt|sizes\.txt"),
+    index_files=frozenset(FILES),
+    download_steps="NABirds requires a form. 1) agree to the terms at "
+    "https://dl.allaboutbirds.org/nabirds and take nabirds.tar.gz; 2) unpack it into {root}; "
+    "3) run task=doctor dataset=nabirds, which verifies an archive beside the folder by its "
+    "known md5",
+)

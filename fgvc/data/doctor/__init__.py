@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import dataset
+from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, errors_first
 from fgvc.types import Progress
@@ -62,7 +63,7 @@ def examine(
         findings += geometry.check_geometry(index, image_table)
         findings += exact_duplicates.check_duplicates(index, image_table)
     facts["pictures"] = images.summarize(image_table)
-    caveat = definition.CAVEATS.get(conf.reader)
+    caveat = readers()[conf.reader].caveat
     return Examination(
         conf.name, conf.reader, str(root), partial, errors_first(findings), facts, caveat
     )

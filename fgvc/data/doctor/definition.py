@@ -6,6 +6,7 @@ No image is opened. N images.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,28 +14,13 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
+from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, from_error
 from fgvc.data.find_root import walk
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
-
-FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the datasets' own numbering
-LISTS_ALL = ("folder",)  # readers that index every image in the folder
-CAVEATS = {
-    "dogs": "all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
-    "labels has seen the test",
-}
-LAYOUT_FIX = {  # how to fix an error that names no fix
-    "folder": "arrange the images as train/<class>/ and test/<class>/, or as <class>/",
-    "table": "correct the table: a row per image with columns path and label, and perhaps split",
-    "synthetic": "delete the folder, and its images are drawn again",
-}
-COVERAGE_FIX = {
-    "folder": "add images of these classes to train/, or remove their folders",
-    "table": "add rows of these classes with split train, or remove their rows",
-}
 
 
 def read(
@@ -46,15 +32,14 @@ def read(
     returned.
     """
     try:
-        return dataset.READERS[conf.reader](conf, progress, cache_root), []
+        return readers()[conf.reader].read(conf, progress, cache_root), []
     except UserError as error:
         findings = [_reader_error(conf, error)]
     if conf.partial or not dataset_folder(conf).is_dir():
         return None, findings
     try:
-        return dataset.READERS[conf.reader](
-            replace(conf, partial=True), progress, cache_root
-        ), findings
+        partial = replace(conf, partial=True)
+        return readers()[conf.reader].read(partial, progress, cache_root), findings
     except UserError:
         return None, findings
 
@@ -97,7 +82,8 @@ def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, in
 
 def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
     """A finding on images in the copy that its index does not list."""
-    if conf.reader in LISTS_ALL:
+    source = readers()[conf.reader].index
+    if source is None:
         return []
     listed = {unicodedata.normalize("NFC", path) for path in index.path}
     unlisted = [
@@ -107,7 +93,6 @@ def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
     ]
     if not unlisted:
         return []
-    source = "table" if conf.reader == "table" else "index"
     return [
         Finding(
             NOTE,
@@ -141,9 +126,7 @@ def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
-    findings = from_error(
-        error, "layout", LAYOUT_FIX.get(conf.reader, "restore the official index files")
-    )
+    findings = from_error(error, "layout", readers()[conf.reader].layout_fix)
     advice = recognize_dataset.advice(root, conf.reader)
     return findings if advice is None else replace(findings, mend=advice)
 
@@ -166,14 +149,14 @@ def _check_splits(index: Index) -> list[Finding]:
 def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     """Check the range of the class ids and, where the class names contain the id, their order."""
     ids, names = index.labelmap.ids, index.labelmap.names
-    if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
+    first, count = readers()[conf.reader].first_id, dataset.expected_counts(conf).classes
+    if first is None or not all(number.isdigit() for number in ids):
         return []
-    first, count = FIRST_ID[conf.reader], dataset.expected_counts(conf).classes
     outside = [number for number in ids if not first <= int(number) < first + count]
     mismatched = [
         f"{number} {name}"
         for number, name in zip(ids, names, strict=True)
-        if conf.reader == "cub" and name[:3].isdigit() and int(name[:3]) != int(number)
+        if re.match(r"\d{3}\.", name) and int(name[:3]) != int(number)
     ]
     findings = []
     if count and outside:
@@ -194,7 +177,5 @@ def _check_coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
     try:
         notes = check_coverage(index)
     except UserError as error:
-        return [
-            from_error(error, "classes", COVERAGE_FIX.get(conf.reader, "compare the index files"))
-        ]
+        return [from_error(error, "classes", readers()[conf.reader].coverage_fix)]
     return [Finding(NOTE, "classes", note, "their accuracy cannot be measured") for note in notes]

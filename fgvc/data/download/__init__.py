@@ -12,28 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor.archives import difference
 from fgvc.data.download.http import download
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.store.atomic import sync_folder
 from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
-
-MANUAL_STEPS = {
-    "cars": (
-        "no host serves Stanford Cars any more. 1) get cars_train.tgz, cars_test.tgz, "
-        "car_devkit.tgz and cars_test_annos_withlabels.mat from someone who has them; 2) unpack "
-        "the three into {root}; 3) put the .mat file beside them; 4) run task=doctor dataset=cars, "
-        "which verifies these archives by their known md5"
-    ),
-    "nabirds": (
-        "NABirds requires a form. 1) agree to the terms at "
-        "https://dl.allaboutbirds.org/nabirds and take nabirds.tar.gz; 2) unpack it into {root}; "
-        "3) run task=doctor dataset=nabirds, which verifies an archive beside the folder by its "
-        "known md5"
-    ),
-    "synthetic": "synthetic birds are drawn when first needed; remove dataset.download=true",
-}
 
 
 def fetch(conf: schema.Dataset, progress: Progress) -> str:
@@ -51,8 +36,8 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
             is too small, or an archive is damaged or unsafe.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
-        steps = MANUAL_STEPS.get(conf.reader, "there is no download for your own dataset")
-        raise UserError(f"dataset.download=true: {steps.format(root=conf.root)}")
+        steps = readers()[conf.reader].download_steps.format(root=conf.root)
+        raise UserError(f"dataset.download=true: {steps}")
     root = Path(conf.root).expanduser()
     if _is_occupied(root):
         return _occupied_message(root)

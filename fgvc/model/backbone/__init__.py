@@ -14,14 +14,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fgvc.config import schema
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.types import UserError, WeightsSource
 
 if TYPE_CHECKING:
     from fgvc.model.backbone.base import Backbone, TextTower
 
 __all__ = ["Backbone", "TextTower", "build", "has_text_tower", "text_tower"]
-
-MODULES = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
 
 
 def build(
@@ -61,7 +60,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
 
 
 def _family_module(conf: schema.Backbone) -> Any:
-    return importlib.import_module(f"{__name__}.{MODULES[conf.library]}")
+    return importlib.import_module(f"{__name__}.{LIBRARIES[conf.library].module}")
 
 
 def __getattr__(name: str) -> Any:

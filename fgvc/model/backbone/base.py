@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.config.schema import architecture
-from fgvc.config.schema.backbone import FEATURES, row_key
+from fgvc.config.schema.backbone import row_key
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import sidecars
 from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.types import Tokens, UserError, WeightsSource
@@ -184,7 +185,7 @@ def assemble(
         reason := sidecars.normalization_mismatch(conf, source.path, "native")
     ):
         raise UserError(reason)
-    if conf.features not in (features := FEATURES[conf.library]):
+    if conf.features not in (features := LIBRARIES[conf.library].features):
         raise UserError(f"backbone.features={conf.features}: {conf.name} has {', '.join(features)}")
     with torch.device("meta"):  # shapes only: no time is spent on initial values
         backbone = backbone_class(create_trunk, row, conf.features, shape, source).eval()

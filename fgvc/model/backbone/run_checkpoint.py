@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import checkpoint_metadata
 from fgvc.store import tensor_file
 from fgvc.types import UserError
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRUNK_PREFIX = "backbone.trunk."  # of the classifier, in front of the library's names
-TOWER_PREFIX = {
-    "timm": "",
-    "open_clip": "visual.",
-    "transformers": "vision_model.",
-}  # in whole models
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
@@ -36,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     metadata = _check_metadata(path, tensor_file.verify(path))
     from safetensors import safe_open
 
-    prefix = TOWER_PREFIX[metadata["config"]["backbone"]["library"]]
+    prefix = LIBRARIES[metadata["config"]["backbone"]["library"]].tower
     try:
         with safe_open(untrusted.require_regular(path), framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(TRUNK_PREFIX)]  # noqa: SIM118

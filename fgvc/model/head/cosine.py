@@ -1,36 +1,32 @@
-"""head=cosine: cosine similarity of a feature and each class weight. B batch, D width, C classes.
+"""head=cosine: scaled cosine between the feature and a weight vector per class.
 
 Source: the cosine classifier of Gidaris and Komodakis (CVPR 2018, eq. 3).
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from omegaconf import MISSING
 
-from fgvc.model.head.l2_normalize import l2_normalize
+from fgvc.config.schema.fields import bounded
+from fgvc.config.schema.head import GradientFit, HeadSpec, Sizes
 
 
-class CosineHead(nn.Module):
-    """logits = s cos(feature, w_c), in float32, independent of the lengths of feature and weights.
+@dataclass
+class CosineOptions:
+    """The `head` node of head=cosine."""
 
-    The logarithm of the scale is learnt, so that the scale stays positive. Class weights start at
-    random.
-    """
+    name: str = MISSING
+    scale: float = bounded(1e-6, 1e12)  # initial value; learned
+    fit: GradientFit = field(default_factory=GradientFit)
 
-    def __init__(
-        self, features: int, classes: int, scale: float, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        assert features > 0
-        assert classes > 0
-        assert scale > 0
-        weight_CD = torch.randn(classes, features, generator=generator) / math.sqrt(features)
-        self.weight_CD = nn.Parameter(weight_CD)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float32))
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC, within -s..s."""
-        return self.log_scale.exp() * (l2_normalize(feature_BD) @ l2_normalize(self.weight_CD).T)
+def _build(options: CosineOptions, sizes: Sizes, generator: Any) -> Any:
+    from fgvc.model.head_layers import CosineHead
+
+    return CosineHead(sizes["D"], sizes["C"], options.scale, generator)
+
+
+HEAD = HeadSpec(CosineOptions, {"weight_CD": "CD", "log_scale": ""}, _build, fit="gradient")

@@ -1,75 +1,49 @@
 """head=knn: the votes of the nearest training images, weighted by similarity.
 
 Source: DINO's k-nearest-neighbour protocol (Caron et al., ICCV 2021, appendix F.1).
-B batch, D width, N rows of the bank, C classes, K neighbours.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from omegaconf import MISSING
 
-from fgvc.model.head.l2_normalize import l2_normalize
-from fgvc.types import UserError
-
-FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
-_MAX_SIMILARITIES = 1 << 22  # in memory at the same time: 16 MiB
+from fgvc.config.schema.fields import bounded
+from fgvc.config.schema.head import HeadSpec, Sizes
 
 
-class KnnHead(nn.Module):
-    """Features -> log of each class's share of the votes exp(cosine / temperature).
+@dataclass
+class KnnOptions:
+    """The `head` node of head=knn."""
 
-    bank_ND: normalised here, stored as float32 buffer. label_N: int64 buffer. Among neighbours of
-    equal similarity, the lower row is nearer.
+    name: str = MISSING
+    k: int = bounded(1, 2**31)
+    temperature: float = bounded(1e-6, 1e12)
 
-    Raises:
-        UserError: k exceeds the number of rows.
-    """
 
-    bank_ND: Tensor
-    label_N: Tensor
+def _fit(options: KnnOptions, x_ND: Any, label_N: Any, classes: int) -> Any:
+    """The bank holds the training features; nothing is fitted or chosen."""
+    from fgvc.model.head_layers import KnnHead
 
-    def __init__(
-        self, bank_ND: Tensor, label_N: Tensor, classes: int, k: int, temperature: float
-    ) -> None:
-        super().__init__()
-        assert bank_ND.ndim == 2
-        assert label_N.shape == bank_ND.shape[:1]
-        assert temperature > 0
-        if k > len(bank_ND):
-            raise UserError(
-                f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
-                f"{len(bank_ND)}, or use more training images"
-            )
-        self.register_buffer("bank_ND", l2_normalize(bank_ND))
-        self.register_buffer("label_N", label_N.to(torch.int64).clone())
-        self.classes, self.k, self.temperature = classes, k, temperature
+    return KnnHead(x_ND, label_N, classes, options.k, options.temperature)
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
-        if torch.compiler.is_exporting():  # an exported graph has no batch size to split
-            return self._votes(feature_BD)
-        rows = max(1, _MAX_SIMILARITIES // len(self.bank_ND))
-        return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
 
-    def _votes(self, feature_BD: Tensor) -> Tensor:
-        similarity_BN = l2_normalize(feature_BD) @ self.bank_ND.T
-        top_BK, index_BK = self._nearest(similarity_BN)
-        # softmax subtracts the maximum first, so the temperature may be tiny
-        weight_BK = torch.softmax(top_BK / self.temperature, dim=1)
-        vote_BC = weight_BK.new_zeros(feature_BD.shape[0], self.classes)
-        vote_BC.scatter_add_(1, self.label_N[index_BK], weight_BK)
-        return vote_BC.log().clamp(min=FLOOR)
+def _build(options: KnnOptions, sizes: Sizes, generator: Any) -> Any:
+    import torch
 
-    def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """The k largest of each row; only rows with a tie at rank k need the slow stable sort."""
-        top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
-        if torch.compiler.is_exporting():  # ONNX's TopK takes the lower row of a tie by itself
-            return top_BK, index_BK
-        tied_B = (similarity_BN >= top_BK[:, -1:]).sum(dim=1) > self.k
-        if tied_B.any():
-            order_TN = similarity_BN[tied_B].argsort(dim=1, descending=True, stable=True)
-            index_BK[tied_B] = order_TN[:, : self.k]
-        return top_BK, index_BK
+    bank_ND, label_N = torch.zeros(sizes["N"], sizes["D"]), torch.zeros(sizes["N"])
+    return _fit(options, bank_ND, label_N, sizes["C"])
+
+
+def _check(options: KnnOptions, tensors: Any, classes: int) -> str | None:
+    low, high = int(tensors["label_N"].min()), int(tensors["label_N"].max())
+    if low < 0 or high >= classes:
+        return f"label_N holds classes {low} to {high}, but there are {classes}"
+    if options.k > len(tensors["label_N"]):
+        return f"head.k={options.k}: exceeds the {len(tensors['label_N'])} images of the bank"
+    return None
+
+
+HEAD = HeadSpec(KnnOptions, {"bank_ND": "ND", "label_N": "N"}, _build, _fit, check=_check)

@@ -1,50 +1,36 @@
-"""head=mlp: one hidden layer. B batch, D width, H hidden units, C classes."""
+"""head=mlp: one hidden layer between the feature and the classes."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from omegaconf import MISSING
 
-
-class MlpHead(nn.Module):
-    """logits = dropout(gelu(standardised feature W^T + b)) V^T + c, in float32.
-
-    Each feature is first standardised over its D numbers. Thus one learning rate suits backbones
-    whose features differ a hundredfold in scale, and only the weights have to be stored. Dropout
-    (of hidden units, in training) draws from torch's global generator in a fit on cached features;
-    task=train replaces it by draws per image.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        hidden: int,
-        classes: int,
-        dropout: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        assert min(features, hidden, classes) > 0
-        assert 0 <= dropout < 1
-        self.hidden_HD = nn.Parameter(_initial_weight(hidden, features, generator))
-        self.hidden_H = nn.Parameter(torch.zeros(hidden))
-        self.weight_CH = nn.Parameter(_initial_weight(classes, hidden, generator))
-        self.bias_C = nn.Parameter(torch.zeros(classes))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC."""
-        feature_BD = functional.layer_norm(
-            feature_BD.to(self.hidden_HD.dtype), feature_BD.shape[1:]
-        )
-        hidden_BH = functional.gelu(functional.linear(feature_BD, self.hidden_HD, self.hidden_H))
-        hidden_BH = self.dropout(hidden_BH)
-        return functional.linear(hidden_BH, self.weight_CH, self.bias_C)
+from fgvc.config.schema.fields import bounded
+from fgvc.config.schema.head import GradientFit, HeadSpec, Sizes
 
 
-def _initial_weight(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Normal, with the variance that preserves the variance of the input."""
-    return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)
+@dataclass
+class MlpOptions:
+    """The `head` node of head=mlp."""
+
+    name: str = MISSING
+    hidden: int = bounded(1, 2**20)
+    dropout: float = bounded(0.0, 0.99)
+    fit: GradientFit = field(default_factory=GradientFit)
+
+
+def _build(options: MlpOptions, sizes: Sizes, generator: Any) -> Any:
+    from fgvc.model.head_layers import MlpHead
+
+    return MlpHead(sizes["D"], options.hidden, sizes["C"], options.dropout, generator)
+
+
+def _check(options: MlpOptions, tensors: Any, classes: int) -> str | None:
+    hidden = len(tensors["hidden_HD"])
+    return None if options.hidden == hidden else f"head.hidden={options.hidden}: must be {hidden}"
+
+
+TENSORS = {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"}
+HEAD = HeadSpec(MlpOptions, TENSORS, _build, fit="gradient", check=_check)

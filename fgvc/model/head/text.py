@@ -1,34 +1,23 @@
-"""head=text: class names as directions in the joint space of images and text; nothing is learnt.
-
-B batch, D width of that space, C classes.
-"""
+"""head=text: class names as directions in the joint space of images and text; nothing is fitted."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from fgvc.model.head.l2_normalize import l2_normalize
+from fgvc.config.schema.fields import NoOptions
+from fgvc.config.schema.head import HeadSpec, Sizes
 
 
-class TextHead(nn.Module):
-    """logits = scale cos(feature, t_c), in float32.
+def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
+    from fgvc.model.head_layers import TextHead
 
-    weight_CD: a text feature per class, normalised here, stored as float32 buffer. scale: the
-    inverse temperature of the text tower, stored as float32 buffer. A bias common to all classes,
-    as in SigLIP, cancels in the softmax and is left out.
-    """
+    return TextHead.zeros(sizes)
 
-    weight_CD: Tensor
-    scale: Tensor
 
-    def __init__(self, weight_CD: Tensor, scale: float) -> None:
-        super().__init__()
-        assert weight_CD.ndim == 2
-        assert scale > 0
-        self.register_buffer("weight_CD", l2_normalize(weight_CD.detach()).clone())
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+def _check(options: Any, tensors: Any, classes: int) -> str | None:
+    scale = float(tensors["scale"])
+    return None if scale > 0 else f"head.scale={scale}: must be more than 0"
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC, within -scale..scale."""
-        return self.scale * (l2_normalize(feature_BD) @ self.weight_CD.T)
+
+TENSORS = {"weight_CD": "CD", "scale": ""}
+HEAD = HeadSpec(NoOptions, TENSORS, _build, fit=None, reads_text=True, check=_check)

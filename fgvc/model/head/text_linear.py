@@ -1,20 +1,21 @@
 """head=text_linear: an affine map of unit features, regularised towards the text features of names.
 
 The fit starts from weights scale * t_c and no bias, which is the classifier of head=text.
-B batch, D width, C classes.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
-from fgvc.model.head.l2_normalize import l2_normalize
-from fgvc.model.head.linear import LinearHead
+from fgvc.config.schema.fields import NoOptions
+from fgvc.config.schema.head import HeadSpec, Sizes
+from fgvc.model.head.linear import TENSORS
 
 
-class TextLinearHead(LinearHead):
-    """logits = features / |features| W^T + b, in float32; arguments as LinearHead."""
+def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
+    from fgvc.model.head_layers import TextLinearHead
 
-    def forward(self, feature_BD: Tensor) -> Tensor:
-        """Any float feature_BD -> float32 logits_BC."""
-        return super().forward(l2_normalize(feature_BD))
+    return TextLinearHead.zeros(sizes)
+
+
+HEAD = HeadSpec(NoOptions, TENSORS, _build, fit="logistic", reads_text=True)

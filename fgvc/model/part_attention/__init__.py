@@ -36,7 +36,7 @@ SCORED = ("transfg", "rollout", "cls_topk")  # methods that use attention scores
 
 
 def attach_selector(
-    backbone: Backbone, conf: schema.NoPartAttention | schema.PartAttention, seed: int
+    backbone: Backbone, conf: schema.NoOptions | schema.PartAttention, seed: int
 ) -> TokenSelector | None:
     """Restrict the last block of `backbone` to its prefix tokens and K selected patches.
 
@@ -53,7 +53,7 @@ def attach_selector(
     Raises:
         UserError: `tokens` is impossible for this backbone, or no query attends to the patches.
     """
-    if isinstance(conf, schema.NoPartAttention):
+    if isinstance(conf, schema.NoOptions):
         return None
     patches = backbone.grid[0] * backbone.grid[1]
     assert backbone.patches == patches, "attached before"

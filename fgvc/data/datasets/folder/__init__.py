@@ -12,10 +12,13 @@ that are not read. N images.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fgvc.config import schema
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.datasets.folder import find_classes, images, skipped_files
 from fgvc.data.datasets.folder.find_classes import DatasetRoot
 from fgvc.data.datasets.folder.listing import Folder
@@ -23,6 +26,7 @@ from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import file_kind
 from fgvc.data.index import Index, list_first
 from fgvc.data.labelmap import from_names
+from fgvc.data.recognize_dataset import official_note
 from fgvc.data.split import carve_test
 from fgvc.data.split_names import split_of
 from fgvc.types import UserError
@@ -132,3 +136,17 @@ def _sibling_splits_note(folder: Folder) -> list[str]:
         f"dataset.root={folder.path}: {list_first(other.path for other in others)} beside it is "
         f"not read; to use it, set {setting('dataset.root', place.parent)}"
     ]
+
+
+def _read(conf: schema.Dataset, *_: object) -> Index:
+    index = read(root_of(conf), conf.test_fraction, conf.split_seed)
+    return replace(index, notes=index.notes + official_note(index.root))
+
+
+DATASET = DatasetSpec(
+    _read,
+    index=None,
+    layout_fix="arrange the images as train/<class>/ and test/<class>/, or as <class>/",
+    coverage_fix="add images of these classes to train/, or remove their folders",
+    restore="restore or remove such files",
+)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fgvc.config import schema
+from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
@@ -260,3 +262,21 @@ def _column_notes(
             f"it, set {setting('dataset.label_column', others[0])}"
         )
     return tuple(notes)
+
+
+def _read(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None) -> Index:
+    if conf.table is None:
+        raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
+    root = None if conf.root is None else root_of(conf)
+    keys = Keys(conf.path_column, conf.label_column, conf.split_column)
+    file, fraction = Path(conf.table).expanduser(), conf.test_fraction
+    return read(file, root, fraction, conf.split_seed, keys, cache_root, progress)
+
+
+DATASET = DatasetSpec(
+    _read,
+    index="table",
+    layout_fix="correct the table: a row per image with columns path and label, and perhaps split",
+    coverage_fix="add rows of these classes with split train, or remove their rows",
+    restore="restore such files or remove their rows from the table",
+)

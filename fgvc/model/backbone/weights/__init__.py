@@ -5,15 +5,12 @@ select(path, wanted, convert) -> the part of the file that fits a model
 read(path) -> the named tensors of the file, without a model
 """
 
-from fgvc.config.weight_files.shards import NAMES
 from fgvc.model.backbone.weights.read_file import read_json
 from fgvc.model.backbone.weights.select_state import Convert, SelectedState, read, select
 from fgvc.model.backbone.weights.sharded import files_of
-from fgvc.model.backbone.weights.sources import COMPANIONS, TOKENIZER, find, tokenizer
+from fgvc.model.backbone.weights.sources import TOKENIZER, find, tokenizer
 
 __all__ = [
-    "COMPANIONS",
-    "NAMES",
     "TOKENIZER",
     "Convert",
     "SelectedState",

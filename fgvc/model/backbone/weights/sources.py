@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files.folder import find_weights
 from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
 from fgvc.config.weight_files.shards import (
-    NAMES,
     SHARDED,
     is_index,
     sha256_of,
@@ -24,11 +24,6 @@ from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.shell import command, file_word
 
 TOKENIZER = "tokenizer.json"
-COMPANIONS: Mapping[str, Sequence[str]] = {
-    "timm": ("config.json", "preprocessor_config.json"),
-    "open_clip": ("open_clip_config.json", "config.json", "preprocessor_config.json"),
-    "transformers": ("config.json", "preprocessor_config.json"),
-}
 
 
 def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) -> WeightsSource:
@@ -70,7 +65,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
             repo=row.repo,
             revision=conf.revision or row.revision,
             names=names,
-            companions=COMPANIONS[conf.library],
+            companions=LIBRARIES[conf.library].companions,
             instead="give a local file with backbone.weights=PATH",
             certain=1 if conf.revision is None else None,
             trusted=trusted,
@@ -90,7 +85,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
         UserError: neither beside the weights nor on the hub, or its digest is not
             `backbone.tokenizer_sha256`.
     """
-    if source.path is None or conf.library != "transformers":
+    if source.path is None or not LIBRARIES[conf.library].reads_tokenizer:
         return None
     row = schema.chosen_checkpoint(conf)
     path = source.path.with_name(TOKENIZER)
@@ -148,11 +143,12 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
 
     open_clip also reads files of transformers, unless the row has a tag of open_clip.
     """
+    names = LIBRARIES[library].weight_files
     if library != "open_clip":
-        return (*NAMES[library], *SHARDED)
+        return (*names, *SHARDED)
     if row.tag is not None:
-        return NAMES[library]
-    return (*NAMES[library], *NAMES["transformers"], *SHARDED)
+        return names
+    return (*names, *LIBRARIES["transformers"].weight_files, *SHARDED)
 
 
 def _fetch_shards(

@@ -1,0 +1,201 @@
+"""The heads as torch modules: pooled features -> logits in float32, of any float features.
+
+Each belongs to the head= of its name in fgvc/model/head. B batch, D width, C classes, N rows of a
+bank, K neighbours, H hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from fgvc.config.schema.head import Sizes
+from fgvc.types import UserError
+
+FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
+_MAX_SIMILARITIES = 1 << 22  # in memory at the same time: 16 MiB
+
+
+def l2_normalize(feature_BD: Tensor) -> Tensor:
+    """Rows of unit length in float32; a row of zeros is unchanged."""
+    return nn.functional.normalize(feature_BD.to(torch.float32), dim=1, eps=1e-12)
+
+
+def _initial_weight(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
+    """Normal, with the variance that preserves the variance of the input."""
+    return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
+
+
+class LinearHead(nn.Module):
+    """logits = features W^T + b, in float32.
+
+    Args:
+        weight_CD, bias_C: any float type; kept as float32 parameters `weight_CD` and `bias_C`.
+    """
+
+    def __init__(self, weight_CD: Tensor, bias_C: Tensor) -> None:
+        super().__init__()
+        assert weight_CD.ndim == 2
+        assert bias_C.shape == weight_CD.shape[:1]
+        self.weight_CD = nn.Parameter(weight_CD.detach().to(torch.float32).clone())
+        self.bias_C = nn.Parameter(bias_C.detach().to(torch.float32).clone())
+
+    @classmethod
+    def zeros(cls, sizes: Sizes) -> Self:
+        """A head of zeros."""
+        return cls(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """Any float feature_BD -> float32 logits_BC."""
+        return nn.functional.linear(
+            feature_BD.to(self.weight_CD.dtype), self.weight_CD, self.bias_C
+        )
+
+
+class TextLinearHead(LinearHead):
+    """logits = features / |features| W^T + b, in float32; arguments as LinearHead."""
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """Any float feature_BD -> float32 logits_BC."""
+        return super().forward(l2_normalize(feature_BD))
+
+
+class TextHead(nn.Module):
+    """logits = scale cos(feature, t_c), in float32.
+
+    weight_CD: a text feature per class, normalised here, stored as float32 buffer. scale: the
+    inverse temperature of the text tower, stored as float32 buffer. A bias common to all classes,
+    as in SigLIP, cancels in the softmax and is left out.
+    """
+
+    weight_CD: Tensor
+    scale: Tensor
+
+    def __init__(self, weight_CD: Tensor, scale: float) -> None:
+        super().__init__()
+        assert weight_CD.ndim == 2
+        assert scale > 0
+        self.register_buffer("weight_CD", l2_normalize(weight_CD.detach()).clone())
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    @classmethod
+    def zeros(cls, sizes: Sizes) -> Self:
+        """A head of zeros, with scale 1."""
+        return cls(torch.zeros(sizes["C"], sizes["D"]), 1.0)
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """Any float feature_BD -> float32 logits_BC, within -scale..scale."""
+        return self.scale * (l2_normalize(feature_BD) @ self.weight_CD.T)
+
+
+class CosineHead(nn.Module):
+    """logits = s cos(feature, w_c), in float32, independent of the lengths of feature and weights.
+
+    The logarithm of the scale is learnt, so that the scale stays positive. Class weights start at
+    random.
+    """
+
+    def __init__(
+        self, features: int, classes: int, scale: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        assert features > 0
+        assert classes > 0
+        assert scale > 0
+        self.weight_CD = _initial_weight(classes, features, generator)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float32))
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """Any float feature_BD -> float32 logits_BC, within -s..s."""
+        return self.log_scale.exp() * (l2_normalize(feature_BD) @ l2_normalize(self.weight_CD).T)
+
+
+class MlpHead(nn.Module):
+    """logits = dropout(gelu(standardised feature W^T + b)) V^T + c, in float32.
+
+    Each feature is first standardised over its D numbers. Thus one learning rate suits backbones
+    whose features differ a hundredfold in scale, and only the weights have to be stored. Dropout
+    (of hidden units, in training) draws from torch's global generator in a fit on cached features;
+    task=train replaces it by draws per image.
+    """
+
+    def __init__(
+        self, features: int, hidden: int, classes: int, dropout: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        assert min(features, hidden, classes) > 0
+        assert 0 <= dropout < 1
+        self.hidden_HD = _initial_weight(hidden, features, generator)
+        self.hidden_H = nn.Parameter(torch.zeros(hidden))
+        self.weight_CH = _initial_weight(classes, hidden, generator)
+        self.bias_C = nn.Parameter(torch.zeros(classes))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """Any float feature_BD -> float32 logits_BC."""
+        feature_BD = nn.functional.layer_norm(
+            feature_BD.to(self.hidden_HD.dtype), feature_BD.shape[1:]
+        )
+        hidden_BH = nn.functional.linear(feature_BD, self.hidden_HD, self.hidden_H)
+        hidden_BH = self.dropout(nn.functional.gelu(hidden_BH))
+        return nn.functional.linear(hidden_BH, self.weight_CH, self.bias_C)
+
+
+class KnnHead(nn.Module):
+    """Features -> log of each class's share of the votes exp(cosine / temperature).
+
+    bank_ND: normalised here, stored as float32 buffer. label_N: int64 buffer. Among neighbours of
+    equal similarity, the lower row is nearer.
+
+    Raises:
+        UserError: k exceeds the number of rows.
+    """
+
+    bank_ND: Tensor
+    label_N: Tensor
+
+    def __init__(
+        self, bank_ND: Tensor, label_N: Tensor, classes: int, k: int, temperature: float
+    ) -> None:
+        super().__init__()
+        assert bank_ND.ndim == 2
+        assert label_N.shape == bank_ND.shape[:1]
+        assert temperature > 0
+        if k > len(bank_ND):
+            raise UserError(
+                f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
+                f"{len(bank_ND)}, or use more training images"
+            )
+        self.register_buffer("bank_ND", l2_normalize(bank_ND))
+        self.register_buffer("label_N", label_N.to(torch.int64).clone())
+        self.classes, self.k, self.temperature = classes, k, temperature
+
+    def forward(self, feature_BD: Tensor) -> Tensor:
+        """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
+        if torch.compiler.is_exporting():  # an exported graph has no batch size to split
+            return self._votes(feature_BD)
+        rows = max(1, _MAX_SIMILARITIES // len(self.bank_ND))
+        return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
+
+    def _votes(self, feature_BD: Tensor) -> Tensor:
+        similarity_BN = l2_normalize(feature_BD) @ self.bank_ND.T
+        top_BK, index_BK = self._nearest(similarity_BN)
+        # softmax subtracts the maximum first, so the temperature may be tiny
+        weight_BK = torch.softmax(top_BK / self.temperature, dim=1)
+        vote_BC = weight_BK.new_zeros(feature_BD.shape[0], self.classes)
+        vote_BC.scatter_add_(1, self.label_N[index_BK], weight_BK)
+        return vote_BC.log().clamp(min=FLOOR)
+
+    def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest of each row; only rows with a tie at rank k need the slow stable sort."""
+        top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
+        if torch.compiler.is_exporting():  # ONNX's TopK takes the lower row of a tie by itself
+            return top_BK, index_BK
+        tied_B = (similarity_BN >= top_BK[:, -1:]).sum(dim=1) > self.k
+        if tied_B.any():
+            order_TN = similarity_BN[tied_B].argsort(dim=1, descending=True, stable=True)
+            index_BK[tied_B] = order_TN[:, : self.k]
+        return top_BK, index_BK
