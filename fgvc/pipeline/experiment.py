@@ -17,18 +17,20 @@ import torch
 import yaml
 
 from fgvc.config.compose import canonical, config_hash
+from fgvc.config.finetuned_weights import backbone_was_trained
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import hf_config, weights
 from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup, join_group
-from fgvc.pipeline import validation, weights_overlap
+from fgvc.pipeline import validation
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
+from fgvc.pipeline.restore import read_checkpoint
 from fgvc.pipeline.run_identity import differing, identity_of
 from fgvc.record import console, stack_check
-from fgvc.record.fitted_images import Fit, short_digests
+from fgvc.record.fitted_images import Fit, earlier_runs, short_digests
 from fgvc.record.run_dir import (
     RESUME,
     SHORT,
@@ -39,7 +41,6 @@ from fgvc.record.run_dir import (
     write_status,
 )
 from fgvc.record.tensorboard import Board
-from fgvc.store.content_store import ContentStore
 from fgvc.types import (
     AttentionMaps,
     BadImage,
@@ -58,7 +59,7 @@ class Experiment:
 
     plain, config_hash: the hashed part of the config, and its hash. stack_check: as in the
     environment stamp. group: the processes of the run; this process is rank 0.
-    backbone_image_N: as from `weights_overlap.backbone_images`.
+    backbone_image_N: as from `backbone_images`.
     """
 
     task: str
@@ -156,9 +157,9 @@ def open_experiment(
             group.watchdog.is_training = task == "train"
             group.watchdog.on_end = lambda reason: _mark_preempted(run, reason)
         source = source or weights.find(conf.backbone)  # first, because it fails fastest
-        backbone_image_N = weights_overlap.backbone_images(source)
+        backbone_image_N = backbone_images(source)
         if source.made_by is not None:
-            runs = weights_overlap.describe(source.made_by)
+            runs = describe_earlier_runs(source)
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
         eps_notes = hf_config.assumed_eps_note(conf.backbone, source)
         dataset = _load_dataset(task, conf, (*eps_notes, *run.code.notes))
@@ -184,6 +185,30 @@ def open_experiment(
             extractor.before_test = experiment.record_test_read
             yield experiment
             extractor.end()
+
+
+def backbone_images(source: WeightsSource) -> np.ndarray:
+    """image_N: short digests, sorted, of every image that changed the backbone in a run of fgvc.
+
+    If a backbone was finetuned on another split of the same dataset, the training may have included
+    test images of a probe. They count like images that fitted the head. Every earlier finetune
+    counts. The checkpoint is verified.
+
+    Raises:
+        UserError: the checkpoint is damaged, or does not record its images.
+    """
+    if source.made_by is None or source.path is None:
+        return np.empty(0, np.int64)
+    stored = read_checkpoint(source.path, "backbone.weights=")
+    trained = backbone_was_trained(stored.metadata)
+    own = (stored.fit.image_N, stored.fit.validation_N) if trained else ()
+    return np.unique(np.concatenate([stored.fit.backbone_N, *own]))
+
+
+def describe_earlier_runs(source: WeightsSource) -> str:
+    """The runs of fgvc that made a file of weights, the newest first, in one line."""
+    runs = earlier_runs({"made_by": source.made_by})
+    return ", after ".join(f"task={run['task']} on {run['dataset']}" for run in runs)
 
 
 def _mark_preempted(run: RunFolder, reason: str) -> None:
@@ -253,21 +278,6 @@ def find_complete_run(experiment: Experiment, checkpoint_id: str | None = None) 
             "give a new runtime.run_id"
         )
     return None
-
-
-def weight_store(conf: Config) -> ContentStore:
-    """The store of local weights by digest, where a checkpoint finds its weights again."""
-    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
-
-
-def store_weights(conf: Config, path: Path) -> None:
-    """Put a weights file into the store; for sharded weights every shard and their list."""
-    store = weight_store(conf)
-    files, shard_list = weights.files_of(path)
-    for file in files:
-        store.put(file)
-    if shard_list is not None:
-        store.put_bytes(shard_list)
 
 
 def describe_fit(

@@ -5,24 +5,20 @@ N images, B batch, D feature width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.schema import Config
 from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model import head as heads
-from fgvc.model.backbone.load_state import first_difference
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
 from fgvc.parallel.device import autocast
 from fgvc.pipeline.attention_maps import append_columns, split_columns
-from fgvc.pipeline.build_model import build_model
 from fgvc.types import (
     AttentionMaps,
     BadImage,
@@ -31,11 +27,8 @@ from fgvc.types import (
     Features,
     Manifest,
     Predictions,
-    UserError,
-    WeightsSource,
 )
 
-HEAD = "head."
 CHUNK = 4096  # features per forward pass of a head: fixed, so that logits repeat to the last bit
 
 
@@ -180,29 +173,3 @@ def stream_batches(
         with autocast(conf.precision, device):
             logits_BK, feature_BD = model.with_features(pixels_BCHW)
         yield BatchOutput(batch, logits_BK.float(), feature_BD, selector and selector.last)
-
-
-def load_classifier(
-    conf: Config, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
-) -> Classifier:
-    """The classifier of a checkpoint that holds backbone and head.
-
-    Raises:
-        UserError: its tensors are not those of the model in its config.
-    """
-    eps = metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
-    conf = replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
-    row = chosen_checkpoint(conf.backbone)
-    size = sum(tensor.numel() for tensor in tensors.values())
-    # random weights are overwritten: the file has every tensor
-    backbone, selector = build_model(conf, WeightsSource("random", row.model, value_count=size))
-    head_state = {
-        name[len(HEAD) :]: tensor for name, tensor in tensors.items() if name.startswith(HEAD)
-    }
-    num_classes = len(metadata["labelmap"]["ids"])
-    head = heads.load_head(metadata["head"], head_state, num_classes, backbone.feature_dim)
-    model = Classifier(backbone, head, selector)
-    if (difference := first_difference(tensors, model.state_dict())) is not None:
-        raise UserError(f"the checkpoint's tensors are not those of {row.model}: {difference}")
-    model.load_state_dict(dict(tensors))
-    return model.to(device).eval()

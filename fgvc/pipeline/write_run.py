@@ -17,9 +17,10 @@ from fgvc.model.backbone import hf_config
 from fgvc.parallel.device import peak_memory_mib
 from fgvc.pipeline import localization, notes
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Results, identity, store_weights
+from fgvc.pipeline.experiment import Experiment, Results, identity
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.pipeline.print_summary import print_summary
+from fgvc.pipeline.restore import HEAD, store_weights
 from fgvc.pipeline.run_images import DatasetImages
 from fgvc.record import comparability, env_stamp, fitted_images, prediction_tables, privacy
 from fgvc.record.run_dir import TEST_READ_LOG, now
@@ -227,7 +228,7 @@ def _checkpoint(
     """Tensors and facts of ckpt.bin, or the checkpoint that was evaluated."""
     if isinstance(results.head, Path):
         return results.head
-    prefix = "" if results.has_backbone else "head."
+    prefix = "" if results.has_backbone else HEAD
     tensors = {f"{prefix}{name}": tensor for name, tensor in results.head.items()}
     tensors |= results.fit.tensors()
     fit = {**results.fit.facts(), "notes": notes.notes_of_fit(experiment, results)}

@@ -9,9 +9,8 @@ import os
 import time
 from collections.abc import Mapping
 
-from fgvc.config.compose import resolved, typed
+from fgvc.config.compose import resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import declared_values
 from fgvc.pipeline import restore, write_run
 from fgvc.pipeline.experiment import Experiment, Results, find_complete_run, open_experiment
 from fgvc.pipeline.features import measure_cost
@@ -32,18 +31,16 @@ def run(job: Job) -> Skipped | None:
     """
     stored = restore.load_checkpoint(job)
     cfg = restore.merge_config(stored, job)
-    conf = restore.set_norm_eps(stored, typed(cfg))
-    restore.check_weights_found(stored, conf)
+    conf = restore.check_weights_found(stored, cfg)
     processes = int(os.environ.get("WORLD_SIZE", conf.runtime.nproc))  # torchrun sets it
-    if stored.embedded_weights and processes != 1:
+    if stored.whole and processes != 1:
         raise ConfigError(
             f"runtime.nproc={processes}: {stored.file} holds a finetuned backbone, whose "
             "features are not cached: task=eval runs it in 1 process"
         )
-    plain = stored.metadata["hashed"] if stored.embedded_weights else resolved(cfg)
+    plain = stored.metadata["hashed"] if stored.whole else resolved(cfg)
     restore.check_config_hash(stored, plain)
-    weights = declared_values(job.overrides).get("backbone.weights")
-    source = restore.find_weights(stored, conf, weights)
+    source = restore.find_weights(stored, conf, job)
     with open_experiment("eval", conf, plain, job.command, source=source) as experiment:
         if skipped := find_complete_run(experiment, stored.id):
             return skipped

@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit, rotation_units
+from benchmarks.heads import rotation_units
+from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit
 from fgvc.learn.logistic.frame import ABSENT_LOGIT
 from fgvc.types import UserError
 

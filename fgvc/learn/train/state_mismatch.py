@@ -17,10 +17,15 @@ def find_mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optim
     Args:
         state: from `Trainer.state`.
     """
-    tensors = list(_model_mismatches(state["model"], model.state_dict()))
-    if not tensors and state["ema"] is not None:
-        tensors = [f"of the averages, {phrase}" for phrase in _ema_mismatches(state["ema"], model)]
-    return tensors or list(_optimiser_mismatches(state["optimiser"], model, optimiser))
+    model_state, averages = model.state_dict(), state["ema"]
+    phrases = list(_model_mismatches(state["model"], model_state))
+    if not phrases and averages is not None:  # the model's tensors behind a prefix, and a count
+        expected = {f"module.{name}": tensor for name, tensor in model_state.items()}
+        saved = {name: averages[name] for name in averages if name != UPDATE_COUNT}
+        phrases = [f"of the averages, {phrase}" for phrase in _model_mismatches(saved, expected)]
+        if UPDATE_COUNT not in averages or averages[UPDATE_COUNT].ndim:
+            phrases.append(f"of the averages, {UPDATE_COUNT} is no number in the state")
+    return phrases or list(_optimiser_mismatches(state["optimiser"], model, optimiser))
 
 
 def _model_mismatches(
@@ -36,16 +41,6 @@ def _model_mismatches(
     yield from (f"{name} of the state is unknown here" for name in saved if name not in model_state)
 
 
-def _ema_mismatches(saved: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
-    """Averages have the names of the model's tensors behind a prefix, and a count of updates."""
-    averaged_state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-    yield from _model_mismatches(
-        {name: saved[name] for name in saved if name != UPDATE_COUNT}, averaged_state
-    )
-    if UPDATE_COUNT not in saved or saved[UPDATE_COUNT].ndim:
-        yield f"{UPDATE_COUNT} is no number in the state"
-
-
 def _optimiser_mismatches(
     saved: Mapping[int, Mapping[str, Any]], model: nn.Module, optimiser: Optimizer
 ) -> Iterator[str]:
@@ -59,12 +54,10 @@ def _optimiser_mismatches(
         return
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for place, values in saved.items():
+        own = parameters[place]
         for key, value in values.items():
-            parameter = parameters[place]
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                yield _shape_mismatch(
-                    f"the optimiser's {key} of {names[id(parameter)]}", value, parameter
-                )
+            if isinstance(value, Tensor) and value.ndim and value.shape != own.shape:
+                yield _shape_mismatch(f"the optimiser's {key} of {names[id(own)]}", value, own)
 
 
 def _shape_mismatch(name: str, saved: Tensor, own: Tensor) -> str:

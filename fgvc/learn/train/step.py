@@ -6,7 +6,7 @@ B images of a loader batch, C channels, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -55,22 +55,16 @@ class StepReport:
     updated: bool
 
 
-def mark_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Each item and whether it is the last; reads one item ahead."""
+def sync_on_last(model: nn.Module, items: Iterable[T]) -> Iterator[T]:
+    """The items, read one ahead; ranks exchange gradients only while the last is processed."""
     iterator = iter(items)
     item = next(iterator, None)
     assert item is not None, "a step needs at least one micro-batch, which may be empty"
     for next_item in iterator:
-        yield item, False
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            yield item
         item = next_item
-    yield item, True
-
-
-def no_sync_unless_last(model: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """A context in which ranks exchange no gradients, unless this is the last micro-batch."""
-    if isinstance(model, DistributedDataParallel) and not last:
-        return model.no_sync()
-    return nullcontext()
+    yield item
 
 
 def unwrap_ddp(model: nn.Module) -> nn.Module:

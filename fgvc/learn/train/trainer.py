@@ -67,7 +67,7 @@ class Trainer:
         hooks: Hooks | None = None,
     ) -> None:
         self.task, self.precision = task, precision
-        self.world, self.rank = world, distributed.get_rank() if world > 1 else 0
+        self.world = world
         self.total, self.done = task.epochs * steps_per_epoch, 0
         self.unwrapped_model = unwrap(model)
         self.ema_model = _build_ema(self.unwrapped_model, task.ema)
@@ -104,15 +104,18 @@ class Trainer:
             UserError: a random layer of the model does not draw per image.
             OutOfMemory: on the rank whose memory is exhausted.
         """
-        start = time.perf_counter()
-        rate = self._set_rate()
+        start, task = time.perf_counter(), self.task
+        rate = learning_rate(
+            self.done, self.total, task.learning_rate, task.warmup_steps, task.final_rate
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["lr_scale"]
         try:
             if not self.unwrapped_model.training:
                 self.model.train()
             self.optimiser.zero_grad()
             results = self.accumulate(batches, self.done)
             loss, top1, images, norm = self._reduce_results(results)
-            self._check_finite(loss, images, norm, results)
             updated = self._update_weights(images, norm)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -157,19 +160,14 @@ class Trainer:
         best = state["best"] | {"select": self.task.select, "patience": self.task.patience}
         self.best = BestEpoch(**best)
 
-    def _set_rate(self) -> float:
-        task = self.task
-        rate = learning_rate(
-            self.done, self.total, task.learning_rate, task.warmup_steps, task.final_rate
-        )
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        return rate
-
     def _reduce_results(
         self, results: Sequence[MicroBatchResult]
     ) -> tuple[float, float, int, float]:
-        """Mean loss, top-1 and number of images over all ranks, and the norm of the gradient."""
+        """Mean loss, top-1 and number of images over all ranks, and the norm of the gradient.
+
+        Raises:
+            NonFinite: loss or norm are not finite.
+        """
         loss_N = torch.cat([part.loss_B for part in results])
         right_N = torch.cat([part.right_B for part in results])
         sums = torch.stack(
@@ -181,29 +179,24 @@ class Trainer:
         norm = get_total_norm(self._gradients())
         # the one wait for the device
         total, right, count, norm = torch.cat([sums, norm[None]]).tolist()
-        if count == 0:
-            return math.nan, math.nan, 0, norm
-        norm *= self.task.batch_size / count
-        return total / count, right / count, int(count), norm
-
-    def _check_finite(
-        self, loss: float, images: int, norm: float, results: Sequence[MicroBatchResult]
-    ) -> None:
-        if images and not math.isfinite(loss):
-            raise NonFinite("the loss", loss, self.done, self._nonfinite_rows(results))
+        loss = top1 = math.nan
+        if count:
+            loss, top1, norm = total / count, right / count, norm * self.task.batch_size / count
+            if not math.isfinite(loss):
+                raise NonFinite("the loss", loss, self.done, self._nonfinite_rows(results))
         # in fp16 an overflow is part of the search for a scale
         if not math.isfinite(norm) and self.precision != "fp16":
             raise NonFinite("the gradient's norm", norm, self.done, self._nonfinite_rows(results))
+        return loss, top1, int(count), norm
 
     def _nonfinite_rows(self, results: Sequence[MicroBatchResult]) -> list[int]:
         """Rows of all ranks whose loss is not finite; if there are none, all rows. Collective."""
         row_N = np.concatenate([part.row_B for part in results])
         nonfinite_N = ~torch.cat([part.loss_B for part in results]).isfinite().cpu().numpy()
-        ranks: list[Any] = [
-            list(zip(row_N.tolist(), nonfinite_N.tolist(), strict=True))
-        ] * self.world
+        own = list(zip(row_N.tolist(), nonfinite_N.tolist(), strict=True))
+        ranks: list[Any] = [own] * self.world
         if self.world > 1:
-            distributed.all_gather_object(ranks, ranks[self.rank])
+            distributed.all_gather_object(ranks, own)
         all_rows = list(itertools.chain.from_iterable(ranks))
         return [row for row, bad in all_rows if bad] or [row for row, _ in all_rows]
 
