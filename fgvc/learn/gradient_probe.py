@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fgvc.config import schema
-from fgvc.learn.logistic.frame import check_rows
 from fgvc.learn.logistic.path import range_end
-from fgvc.learn.logistic.problem import threads_for
+from fgvc.learn.logistic.problem import check_rows, threads_for
 from fgvc.types import Progress, UserError
 
 TIE = 1e-9  # relative difference of validation losses that counts as a tie
@@ -207,11 +206,7 @@ def _run_trial(
 
 
 def _train_epochs(
-    head: nn.Module,
-    rows: Rows,
-    pair: tuple[float, float],
-    settings: schema.GradientFit,
-    seed: int,
+    head: nn.Module, rows: Rows, pair: tuple[float, float], settings: schema.GradientFit, seed: int
 ) -> Iterator[float]:
     """Train in place; yields the mean loss of each epoch."""
     x_ND, label_N = rows

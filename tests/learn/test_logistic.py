@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.heads import rotation_units
 from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit
-from fgvc.learn.logistic.frame import ABSENT_LOGIT
+from fgvc.learn.logistic.problem import ABSENT_LOGIT
 from fgvc.types import UserError
 
 CS = np.logspace(-5, 3, 9).tolist()

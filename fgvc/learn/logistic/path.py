@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.frame import Frame, build_frame
 from fgvc.learn.logistic.newton import Result, minimise
-from fgvc.learn.logistic.problem import Point, Problem, cold_start, point_at, threads_for
+from fgvc.learn.logistic.problem import Frame, Point, build_frame, cold_start, point_at, threads_for
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
@@ -45,14 +44,26 @@ class Solution:
     units: float
     converged: bool
 
+    @property
+    def convergence(self) -> dict[str, object]:
+        """How well the problem was solved, as plain data."""
+        return {
+            "c": self.c,
+            "gap": self.gap if math.isfinite(self.gap) else None,
+            "iterations": self.iterations,
+            "units": self.units,
+            "converged": self.converged,
+        }
+
 
 @dataclass(frozen=True)
 class Trial:
-    """Validation of one C: mean log-loss and accuracy."""
+    """Validation of one C: mean log-loss and accuracy. convergence: of its solution."""
 
     c: float
     loss: float
     top1: float
+    convergence: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -83,21 +94,15 @@ def range_end(chosen: float, tried: Iterable[float]) -> str | None:
 def _make_solution(frame: Frame, c: float, result: Result, gap: float) -> Solution:
     weight_CD, bias_C = frame.to_weights(result.point)
     units, frame.problem.products = frame.problem.products / 2, 0
+    objective, converged = result.point.objective, result.gap <= gap
     return Solution(
-        c,
-        weight_CD,
-        bias_C,
-        result.point.objective,
-        result.gap,
-        result.iterations,
-        units,
-        converged=result.gap <= gap,
+        c, weight_CD, bias_C, objective, result.gap, result.iterations, units, converged
     )
 
 
-def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:
+def _extrapolate(frame: Frame, c: float, history: Sequence[tuple[float, Point]]) -> Point:
     """The best of a cold start and extrapolations of order 0 to 2 in log C; needs no product."""
-    starts = [cold_start(problem, c)]
+    starts = [cold_start(frame.problem, c)]
     for order in range(1, len(history) + 1):
         knots = [math.log(knot) for knot, _ in history[-order:]]
         lagrange_weights = [
@@ -111,7 +116,7 @@ def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Poin
             )
             for name in ("weight_CR", "bias_C", "logit_CN")
         ]
-        starts.append(point_at(problem, c, *values))
+        starts.append(point_at(frame.problem, c, *values))
     return min(starts, key=lambda point: point.objective)
 
 
@@ -150,7 +155,7 @@ def fit_path(
         for c in sorted(map(float, cs)):
             cap = None if c <= gap_until else max_iterations
             with threads_for(frame.cells):
-                start = _extrapolate(frame.problem, c, history)
+                start = _extrapolate(frame, c, history)
                 result = minimise(frame.problem, c, start, gap, cap)
                 solution = _make_solution(frame, c, result, gap)
             history = [*history, (c, result.point)][-_HISTORY:]
@@ -178,7 +183,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
         logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
         loss = float(torch.nn.functional.cross_entropy(logit_NC, label_N))
         top1 = float((logit_NC.argmax(1) == label_N).double().mean())
-        curve.append(Trial(solution.c, loss, top1))
+        curve.append(Trial(solution.c, loss, top1, solution.convergence))
         if candidates and not loss < candidates[-1][0]:
             continue
         near = [pair for pair in candidates if pair[0] <= loss + TOLERANCE]

@@ -23,8 +23,7 @@ from torch.nn.functional import cross_entropy
 from fgvc.config import schema
 from fgvc.learn.train.contrastive import contrastive_gradient, gather_counts
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.seeds import image_keys
-from fgvc.learn.train.step import LoaderBatch, sync_on_last, unwrap_ddp
+from fgvc.learn.train.step import LoaderBatch, image_keys, sync_on_last, unwrap_ddp
 from fgvc.parallel.device import autocast
 from fgvc.types import UserError
 
@@ -145,12 +144,8 @@ class Accumulator:
         batch; both are divided by this share before the optimiser step.
         """
         weight, margin = self.contrastive
-        gradient_bD = contrastive_gradient(
-            torch.cat(list(features)),
-            torch.cat([part.label_B for part in micro_batches]),
-            margin,
-            counts,
-        )
+        label_b = torch.cat([part.label_B for part in micro_batches])
+        gradient_bD = contrastive_gradient(torch.cat(list(features)), label_b, margin, counts)
         scale = weight * self.world * sum(counts) / self.task.batch_size
         return (scale * gradient_bD).split([len(part.row_B) for part in micro_batches])
 
@@ -161,9 +156,6 @@ class Accumulator:
 
         An empty micro-batch runs the model on a blank image and drops the outputs, because its rank
         must take part in the collective calls and libraries cannot reshape an empty batch.
-
-        Raises:
-            UserError: a layer of the model drew from a random generator of the process.
         """
         images = len(micro_batch.row_B)
         self.last_forward = (images, micro_batch.pixels_BCHW.shape[-1])

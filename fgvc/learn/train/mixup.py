@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from fgvc.config import schema
-from fgvc.learn.train.seeds import MIXING, derive_seed
+from fgvc.learn.train.step import MIXING, derive_seed
 
 
 class Mixer:
@@ -32,8 +32,7 @@ class Mixer:
 
         An image whose partner is missing in `place_B` (an unreadable image) is not mixed.
 
-        Args:
-            place_B: places in the global batch, ascending.
+        place_B: places in the global batch, ascending.
         """
         target_BC = functional.one_hot(label_B, self.classes).to(torch.float32)
         if not self.transforms:

@@ -1,4 +1,7 @@
-"""Batches of the loader, the report of a step, and helpers for models in DistributedDataParallel.
+"""Batches of the loader, the report of a step, the seeds of its draws, and helpers for models in
+DistributedDataParallel.
+
+A seed is derived from (seed, stream, place), so that no random state is kept between steps.
 
 B images of a loader batch, C channels, H, W pixels.
 """
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+# streams: (step, place) for drop path and dropout of an image, (step, pair) for mixing
+LAYERS, MIXING = 0, 1
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,20 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile."""
     model = unwrap_ddp(model)
     return getattr(model, "_orig_mod", model)
+
+
+def derive_seed(seed: int, stream: int, *key: int) -> int:
+    """A seed of 63 bits that is different for different arguments."""
+    state = np.random.SeedSequence((seed, stream, *key)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def image_keys(seed: int, step: int, place_B: np.ndarray) -> np.ndarray:
+    """int64 key_B, from which the random layers of a model draw for each image of a step.
+
+    An image is identified by its place in the global batch. A place belongs to exactly one image of
+    a step, for any split into ranks and micro-batches, even if class-balanced sampling draws an
+    image twice.
+    """
+    keys = [derive_seed(seed, LAYERS, step, place) for place in place_B.tolist()]
+    return np.array(keys, dtype=np.int64)
