@@ -7,7 +7,7 @@ listed in unreadable.json, each with its split and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,45 +24,32 @@ from fgvc.types import BadImage, Dataset
 SPLITS = ("train", "val", "test")
 
 
-def notes_of(experiment: Experiment, results: Results) -> list[str]:
-    """All notes of a run: on the dataset, the validation split, unreadable images and the task.
+def notes_of(experiment: Experiment, results: Results, of_fit: bool = False) -> list[str]:
+    """The notes of a run: on the dataset, the validation split, unreadable images and the task.
 
     Tables, pages and model cards show them on other machines, so they contain no path of this
     machine.
+
+    of_fit: only those that also hold for an evaluation of the head on other images, which are
+    stored in its checkpoint.
     """
-    shared = _shared_notes(experiment, results, SPLITS, f"; {UNREADABLE_FILE} lists them all")
-    return [privacy.without_user_paths(note) for note in (*experiment.dataset.warnings, *shared)]
-
-
-def notes_of_fit(experiment: Experiment, results: Results) -> list[str]:
-    """The notes that also hold for an evaluation of the head on other images.
-
-    They are stored in its checkpoint.
-    """
-    notes = _shared_notes(experiment, results, ("train", "val"), "")
-    return [privacy.without_user_paths(note) for note in notes]
-
-
-def _shared_notes(
-    experiment: Experiment, results: Results, splits: Sequence[str], end: str
-) -> Iterator[str]:
     conf, dataset, source = experiment.conf, experiment.dataset, experiment.extractor.source
-    yield from validation.notes(experiment.task, conf, dataset)
-    yield from _unreadable_notes(experiment, results, splits, end)
-    yield from _lost_class_notes(experiment, results.unreadable)
+    notes = [] if of_fit else [*dataset.warnings]
+    notes += validation.notes(experiment.task, conf, dataset)
+    notes += _unreadable_notes(experiment, results, of_fit)
+    notes += _lost_class_notes(experiment, results.unreadable)
     cost: Any = results.cost or experiment.extractor.cost()
-    for note in cost.get(WEIGHTS_NOTES, ()):
-        if f"of the fit: {note}" not in results.notes:
-            yield note
-    yield from hf_config.assumed_eps_note(conf.backbone, source)
+    weights_notes = cost.get(WEIGHTS_NOTES, ())
+    notes += [note for note in weights_notes if f"of the fit: {note}" not in results.notes]
+    notes += hf_config.assumed_eps_note(conf.backbone, source)
     val_N = fitted_images.short_digests(dataset.manifest.sha256, dataset.split.val_N)
     if count := fitted_images.overlap(experiment.backbone_image_N, val_N):
-        yield (
+        notes.append(
             f"{count} of the {len(val_N)} validation images fitted or chose the backbone "
             f"({describe_earlier_runs(source)}): numbers on validation, and what is chosen on "
             "them, favour it"
         )
-    yield from results.notes
+    return [privacy.without_user_paths(note) for note in (*notes, *results.notes)]
 
 
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:
@@ -92,12 +79,12 @@ def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, l
     }
 
 
-def _unreadable_notes(
-    experiment: Experiment, results: Results, splits: Sequence[str], end: str
-) -> Iterator[str]:
-    """Counts and names of the unreadable images of some splits, and the consequences."""
+def _unreadable_notes(experiment: Experiment, results: Results, of_fit: bool) -> Iterator[str]:
+    """Counts and names of the unreadable images, and the consequences."""
     by_split = _by_split(experiment.dataset, results.unreadable)
-    by_split = {split: by_split[split] for split in splits}
+    end = "" if of_fit else f"; {UNREADABLE_FILE} lists them all"
+    if of_fit:
+        del by_split["test"]
     counts = [f"{len(bad)} of {split}" for split, bad in by_split.items() if bad]
     if not counts:
         return

@@ -72,17 +72,6 @@ class StoredCheckpoint:
         return self.weights["kind"] == "file" and not self.whole
 
     @property
-    def embedded_weights(self) -> WeightsSource | None:
-        """The source of a finetuned backbone, which lies in the checkpoint; otherwise None.
-
-        The digest is that of the weights that the training began with.
-        """
-        if not self.whole:
-            return None
-        facts = (self.weights["sha256"], self.weights["revision"], self.weights.get("made_by"))
-        return WeightsSource("checkpoint", self.file.name, None, *facts)
-
-    @property
     def classes(self) -> list[tuple[str, str]]:
         """The dataset's id and the name of each class, in the order of the logits."""
         labelmap = self.metadata["labelmap"]
@@ -108,8 +97,7 @@ class StoredCheckpoint:
     ) -> Classifier:
         """Backbone and head together, in evaluation mode.
 
-        Args:
-            source: of the backbone; not needed for one that lies in the checkpoint.
+        source: of the backbone; not needed for one that lies in the checkpoint.
 
         Raises:
             UserError: the model cannot be built, or the checkpoint's tensors do not fit it.
@@ -148,9 +136,6 @@ class StoredCheckpoint:
             raise UserError(f"{self.file} was made with another preprocessing than this version's")
 
 
-# --- read a checkpoint ---
-
-
 def load_checkpoint(job: Job) -> StoredCheckpoint:
     """The checkpoint that `checkpoint=` names: a file, or its run folder.
 
@@ -177,9 +162,6 @@ def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
         ) from error
     tensors = {name: value for name, value in tensors.items() if name not in fitted_images.TENSORS}
     return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fit)
-
-
-# --- its config ---
 
 
 def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
@@ -285,15 +267,11 @@ def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
         )
 
 
-# --- its weights ---
-
-
 def check_weights_found(stored: StoredCheckpoint, cfg: DictConfig) -> Config:
     """The typed config, with the layer norm epsilon that the hub's config.json had: a copy of the
     weights file without its config.json does not state it.
 
-    Args:
-        cfg: as from `merge_config`; composing it looks for the file in runtime.weights_root too.
+    cfg: as from `merge_config`; composing it looks for the file in runtime.weights_root too.
 
     Raises:
         UserError: the backbone came from a file that is not found; names its digest.
@@ -318,8 +296,9 @@ def find_weights(stored: StoredCheckpoint, conf: Config, job: Job) -> WeightsSou
     Raises:
         UserError: they are missing, or have another digest.
     """
-    if stored.embedded_weights is not None:
-        return stored.embedded_weights
+    if stored.whole:  # with the digest of the weights that the training began with
+        facts = [stored.weights.get(name) for name in ("sha256", "revision", "made_by")]
+        return WeightsSource("checkpoint", stored.file.name, None, *facts)
     is_own_choice = (declared_values(job.overrides).get(WEIGHTS) or "").startswith(HUB)
     may_fetch = None if is_own_choice else published_repos().__contains__
     return weights.find(conf.backbone, may_fetch)

@@ -6,8 +6,8 @@ before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import NoneType
+from collections.abc import Callable, Collection, Mapping
+from types import UnionType
 from typing import Any
 
 from torch import Tensor
@@ -20,17 +20,16 @@ Check = Callable[[Any], bool]
 def check_content(state: Mapping[str, Any], path: object) -> None:
     """Check that every entry of a state exists and has its type.
 
-    Args:
-        path: of the state, with which the message begins.
+    path: of the state, with which the message begins.
 
     Raises:
         UserError: names the first entry that is missing or of another type.
     """
-    for key, check in ENTRIES.items():
+    for key, shape in ENTRIES.items():
         value: Any = state
         for name in key.split("."):
             value = value.get(name, ENTRIES) if isinstance(value, Mapping) else ENTRIES
-        if value is ENTRIES or not check(value):
+        if value is ENTRIES or not _fits(value, shape):
             fault = "is missing" if value is ENTRIES else f"is an invalid {type(value).__name__}"
             raise UserError(
                 f"{path}: not a resume state of this version: {key} {fault}. Train under a new "
@@ -38,85 +37,73 @@ def check_content(state: Mapping[str, Any], path: object) -> None:
             )
 
 
-def _is(*types: type) -> Check:
-    """A check for exactly these types, because a bool is an instance of int."""
-    return lambda value: type(value) in types
+def _fits(value: Any, shape: Any) -> bool:
+    """Whether a value has a shape: a type, a check, [shape of each element], (shape per element)
+    or {shape of each key: shape of each value}."""
+    if isinstance(shape, list):
+        return isinstance(value, list | tuple) and all(_fits(each, shape[0]) for each in value)
+    if isinstance(shape, tuple):
+        same_length = isinstance(value, list | tuple) and len(value) == len(shape)
+        return same_length and all(map(_fits, value, shape))
+    if isinstance(shape, dict):
+        ((key_shape, value_shape),) = shape.items()
+        return isinstance(value, Mapping) and all(
+            _fits(key, key_shape) and _fits(entry, value_shape) for key, entry in value.items()
+        )
+    if isinstance(shape, type | UnionType):  # True is an int, but no number of steps
+        return isinstance(value, shape) and (shape in (bool, object) or type(value) is not bool)
+    return shape(value)
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def _is_count_or_none(value: Any) -> bool:
+    return value is None or _is_count(value)
 
 
-def _or_none(check: Check) -> Check:
-    return lambda value: value is None or check(value)
-
-
-def _is_list_of(check: Check) -> Check:
-    return lambda value: isinstance(value, list | tuple) and all(map(check, value))
-
-
-def _is_tuple_of(*checks: Check) -> Check:
-    """A check for a list or tuple with one check per element."""
-    return lambda value: (
-        isinstance(value, list | tuple)
-        and len(value) == len(checks)
-        and all(check(element) for check, element in zip(checks, value, strict=True))
-    )
-
-
-def _is_mapping_of(key_check: Check, check: Check) -> Check:
+def _has_entries(shapes: Mapping[str, Any], optional: Collection[str]) -> Check:
+    """A check for a mapping with these entries and no others."""
     return lambda value: (
         isinstance(value, Mapping)
-        and all(map(key_check, value))
-        and all(map(check, value.values()))
-    )
-
-
-def _has_entries(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check:
-    """A check for a mapping with all required entries and no others than the optional ones."""
-    checks = {**required, **optional}
-    return lambda value: (
-        isinstance(value, Mapping)
-        and required.keys() <= value.keys() <= checks.keys()
-        and all(checks[name](entry) for name, entry in value.items())
+        and shapes.keys() - optional <= value.keys() <= shapes.keys()
+        and all(_fits(entry, shapes[name]) for name, entry in value.items())
     )
 
 
 def _is_optimiser(value: Any) -> bool:
     """Whether every trained tensor, by its index, has the same kinds of values."""
-    if not _is_mapping_of(_is_count, lambda entry: isinstance(entry, Mapping))(value):
-        return False
-    return len({frozenset(entry) for entry in value.values()}) <= 1
+    return _fits(value, {_is_count: Mapping}) and len(set(map(frozenset, value.values()))) <= 1
 
 
-TEXT, NUMBER = _is(str), _is(int, float)
-TENSORS, PLAIN = _is_mapping_of(TEXT, _is_tensor), _is_mapping_of(TEXT, lambda value: True)
 BEST = {
-    "select": TEXT,
-    "patience": _or_none(_is_count),
-    "epoch": _or_none(_is_count),
-    "top1": NUMBER,
-    "loss": NUMBER,
-    "last": _or_none(_is_count),
+    "select": str,
+    "patience": _is_count_or_none,
+    "epoch": _is_count_or_none,
+    "top1": int | float,
+    "loss": int | float,
+    "last": _is_count_or_none,
 }
-ORIGIN = {"from": _is(str, NoneType), "changed": _is_list_of(TEXT), "other_code": _is(bool)}
-LOST = _has_entries({"epoch": _or_none(_is_count), "step": _is_count}, {})
-ENTRIES: Mapping[str, Check] = {
-    "trainer.model": TENSORS,
+LOST = {"epoch": _is_count_or_none, "step": _is_count}
+ORIGIN = {
+    "from": str | None,
+    "changed": [str],
+    "other_code": bool,
+    "best_lost": _has_entries(LOST, ()),
+}
+ENTRIES: Mapping[str, Any] = {
+    "trainer.model": {str: Tensor},
     "trainer.optimiser": _is_optimiser,
-    "trainer.scaler": PLAIN,
-    "trainer.ema": _or_none(TENSORS),
+    "trainer.scaler": {str: object},
+    "trainer.ema": lambda value: value is None or _fits(value, {str: Tensor}),
     "trainer.step": _is_count,
-    "trainer.best": _has_entries({}, BEST),
+    "trainer.best": _has_entries(BEST, BEST),
     "epochs_judged": _is_count,
     "steps_per_epoch": lambda value: _is_count(value) and value > 0,
-    "unreadable": _is_list_of(_is_tuple_of(_is_count, TEXT)),
-    "history": _is_list_of(_is_tuple_of(TEXT, _is_count, NUMBER)),
-    "config": PLAIN,
-    "identity": PLAIN,
-    "origin": _has_entries(ORIGIN, {"best_lost": LOST}),
+    "unreadable": [(_is_count, str)],
+    "history": [(str, _is_count, int | float)],
+    "config": {str: object},
+    "identity": {str: object},
+    "origin": _has_entries(ORIGIN, ["best_lost"]),
 }
