@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fgvc.config import schema
-from fgvc.learn.logistic.frame import check_rows
-from fgvc.learn.logistic.problem import threads_for
-from fgvc.learn.range_end import range_end
+from fgvc.learn.logistic.path import range_end
+from fgvc.learn.logistic.problem import check_rows, threads_for
 from fgvc.types import Progress, UserError
 
 TIE = 1e-9  # relative difference of validation losses that counts as a tie
@@ -96,7 +95,7 @@ def fit(
     classes: int,
     settings: schema.GradientFit,
     seed: int,
-    on_step: Progress | None = None,
+    on_step: Progress = lambda n, note="": None,
 ) -> Choice:
     """Run every pair and select the lowest validation log-loss over pairs and epochs.
 
@@ -113,6 +112,13 @@ def fit(
         UserError: no rows, features not finite, labels or learning rates out of range, or no trial
             has a finite loss.
     """
+    rates, decays = sorted(set(settings.learning_rates)), sorted(set(settings.weight_decays))
+    if not rates or not 0 < rates[0] <= rates[-1] <= _LARGEST:
+        raise UserError(
+            f"head.fit.learning_rates={rates}: needs numbers above 0, at most {_LARGEST:g}"
+        )
+    if not decays or not 0 <= decays[0] <= decays[-1] <= _LARGEST:
+        raise UserError(f"head.fit.weight_decays={decays}: needs numbers from 0 to {_LARGEST:g}")
     check_rows(x_ND, label_N, classes)
     if len(x_val_ND) == 0:
         raise UserError("0 validation rows: no epoch can be chosen; raise dataset.val_fraction")
@@ -120,7 +126,7 @@ def fit(
     rows, val = _as_tensors(x_ND, label_N), _as_tensors(x_val_ND, label_val_N)
     trials: list[Trial] = []
     best: tuple[Trial, nn.Module] | None = None
-    for pair in _grid(settings):
+    for pair in itertools.product(rates, decays):
         trial, head = _run_trial(build, rows, val, pair, settings, seed, on_step)
         trials.append(trial)
         if trial.epochs and (best is None or trial.loss < best[0].loss * (1 - TIE)):
@@ -141,7 +147,7 @@ def refit(
     trial: Trial,
     settings: schema.GradientFit,
     seed: int,
-    on_step: Progress | None = None,
+    on_step: Progress = lambda n, note="": None,
 ) -> nn.Module:
     """Follow the schedule of a trial on other rows (train + val) up to the selected epoch.
 
@@ -151,25 +157,13 @@ def refit(
     head, pair = build(), (trial.learning_rate, trial.weight_decay)
     epochs = _train_epochs(head, _as_tensors(x_ND, label_N), pair, settings, seed)
     for _ in itertools.islice(epochs, trial.epochs):
-        if on_step is not None:
-            on_step(1, _pair_note(pair))
+        on_step(1, _pair_note(pair))
     if not all(bool(weight.isfinite().all()) for weight in head.parameters()):
         raise UserError(
             f"at learning rate {trial.learning_rate:g} the weights left the finite numbers on "
             "train and validation rows: set head.fit.learning_rates to smaller ones"
         )
     return head.eval()
-
-
-def _grid(settings: schema.GradientFit) -> list[tuple[float, float]]:
-    rates, decays = sorted(set(settings.learning_rates)), sorted(set(settings.weight_decays))
-    if not rates or not 0 < rates[0] <= rates[-1] <= _LARGEST:
-        raise UserError(
-            f"head.fit.learning_rates={rates}: needs numbers above 0, at most {_LARGEST:g}"
-        )
-    if not decays or not 0 <= decays[0] <= decays[-1] <= _LARGEST:
-        raise UserError(f"head.fit.weight_decays={decays}: needs numbers from 0 to {_LARGEST:g}")
-    return list(itertools.product(rates, decays))
 
 
 def _as_tensors(x_ND: np.ndarray, label_N: np.ndarray) -> Rows:
@@ -188,7 +182,7 @@ def _run_trial(
     pair: tuple[float, float],
     settings: schema.GradientFit,
     seed: int,
-    on_step: Progress | None,
+    on_step: Progress,
 ) -> tuple[Trial, nn.Module]:
     """Run a pair to the end of its schedule; the head returns to its best epoch."""
     head = build()
@@ -203,26 +197,24 @@ def _run_trial(
         if epoch.val_loss < lowest_loss * (1 - TIE):
             epochs, lowest_loss = len(curve), epoch.val_loss
             best_state = {name: value.clone() for name, value in head.state_dict().items()}
-        if on_step is not None:
-            on_step(1, _pair_note(pair))
+        on_step(1, _pair_note(pair))
     if epochs:
         head.load_state_dict(best_state)
-    elif on_step is not None:
+    else:
         on_step(settings.epochs - len(curve), _pair_note(pair))
     return Trial(*pair, epochs, tuple(curve)), head.eval()
 
 
 def _train_epochs(
-    head: nn.Module,
-    rows: Rows,
-    pair: tuple[float, float],
-    settings: schema.GradientFit,
-    seed: int,
+    head: nn.Module, rows: Rows, pair: tuple[float, float], settings: schema.GradientFit, seed: int
 ) -> Iterator[float]:
     """Train in place; yields the mean loss of each epoch."""
     x_ND, label_N = rows
-    rate, decay = pair
-    optimiser = torch.optim.AdamW(_parameter_groups(head, decay), lr=rate)
+    # weight decay for matrices only: a bias or scale near 0 is no simpler than another value
+    matrices = [weight for weight in head.parameters() if weight.ndim >= 2]
+    others = [weight for weight in head.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": pair[1]}, {"params": others, "weight_decay": 0}]
+    optimiser = torch.optim.AdamW(groups, lr=pair[0])
     steps = settings.epochs * math.ceil(len(x_ND) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
@@ -243,13 +235,6 @@ def _train_epochs(
                 schedule.step()
                 loss_sum += loss.item() * len(row_B)
         yield loss_sum / len(x_ND)
-
-
-def _parameter_groups(head: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices only: a bias or scale near 0 is no simpler than another value."""
-    matrices = [weight for weight in head.parameters() if weight.ndim >= 2]
-    others = [weight for weight in head.parameters() if weight.ndim < 2]
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @torch.inference_mode()

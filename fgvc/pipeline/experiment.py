@@ -6,9 +6,10 @@ N images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ import torch
 import yaml
 
 from fgvc.config.compose import canonical, config_hash
+from fgvc.config.finetuned_weights import backbone_was_trained
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import hf_config, weights
-from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup, join_group
-from fgvc.pipeline import validation, weights_overlap
+from fgvc.parallel.process_group import ProcessGroup, join_group
+from fgvc.pipeline import validation
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
-from fgvc.pipeline.run_identity import differing, identity_of
+from fgvc.pipeline.restore import read_checkpoint
 from fgvc.record import console, stack_check
-from fgvc.record.fitted_images import Fit, short_digests
+from fgvc.record.env_stamp import GitState
+from fgvc.record.fitted_images import Fit, earlier_runs, short_digests
 from fgvc.record.run_dir import (
     RESUME,
     SHORT,
@@ -39,7 +42,6 @@ from fgvc.record.run_dir import (
     write_status,
 )
 from fgvc.record.tensorboard import Board
-from fgvc.store.content_store import ContentStore
 from fgvc.types import (
     AttentionMaps,
     BadImage,
@@ -51,6 +53,9 @@ from fgvc.types import (
     WeightsSource,
 )
 
+DATA = ("manifest_digest", "split_digest", "labelmap_digest", "weights_digest", "weights_revision")
+SHOWN = 16  # hex digits of a digest in a message
+
 
 @dataclass
 class Experiment:
@@ -58,7 +63,7 @@ class Experiment:
 
     plain, config_hash: the hashed part of the config, and its hash. stack_check: as in the
     environment stamp. group: the processes of the run; this process is rank 0.
-    backbone_image_N: as from `weights_overlap.backbone_images`.
+    backbone_image_N: short digests of the images that changed the backbone in runs of fgvc.
     """
 
     task: str
@@ -70,33 +75,88 @@ class Experiment:
     extractor: FeatureExtractor
     board: Board
     stack_check: str
-    group: ProcessGroup = SINGLE_PROCESS
-    backbone_image_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    group: ProcessGroup
+    backbone_image_N: np.ndarray
 
     @property
     def num_classes(self) -> int:
         return len(self.dataset.labelmap)
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """The identity of the run besides its config: equal identities mean equal results."""
+        return identity_of(self.task, self.run.code, self.dataset, self.extractor.source)
+
     def record_test_read(self) -> None:
         """Record a read of test; the extractor calls this before it reads the first image."""
-        self.run.record_test_read(identity(self))
+        self.run.record_test_read(self.identity)
+
+    def find_complete_run(self, checkpoint_id: str | None = None) -> Skipped | None:
+        """The complete run of the same config, code, data and weights under this run_id, if any.
+
+        The folder of the opened run is then deleted, unless the run is refused and the folder holds
+        the states of a stopped training.
+
+        checkpoint_id: of the checkpoint that task=eval reads; None for other tasks.
+
+        Raises:
+            UserError: a complete run of this config exists with other code, data, weights or
+                checkpoint.
+        """
+        run, current = self.run, self.identity
+        root = Path(self.conf.runtime.output_root).expanduser()
+        for folder in complete_runs(root, run.run_id, self.config_hash):
+            recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
+            current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
+            # zero-shot reads no split of train
+            unused = {"split_digest"} if self.conf.task.name == "zero_shot" else set()
+            different = differing(recorded, current, tuple(n for n in current if n not in unused))
+            if not different or not (run.path / RESUME).exists():  # states may be of the other data
+                run.discard()
+            for name in different:
+                raise UserError(
+                    f"{folder} is complete, with another {name} ({recorded[name]}, now "
+                    f"{current[name]}): give a new runtime.run_id"
+                )
+            console.say(f"complete already: {folder}")
+            return Skipped(folder)
+        return None
+
+    def describe_fit(
+        self, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
+    ) -> Fit:
+        """The digests of the images that fitted and chose a head.
+
+        Args:
+            row_N: manifest rows that the head was fitted on.
+            validation_N: rows whose predictions chose the head; those in row_N do not count again.
+            forced: whether the training was resumed by force.
+        """
+        manifest = self.dataset.manifest
+        return Fit(
+            manifest.digest,
+            self.dataset.split_digest,
+            short_digests(manifest.sha256, row_N),
+            short_digests(manifest.sha256, np.setdiff1d(validation_N, row_N)),
+            forced,
+            self.backbone_image_N,
+        )
 
 
 @dataclass(frozen=True)
 class Results:
     """What a task found, to be written by `write_run`.
 
-    Attributes:
-        predictions: by split.
-        head: state dict of the head, or the checkpoint file that holds it, which is then copied.
-        numbers: further entries of metrics.json.
-        fit: the images that fitted or chose the head, to count their overlap with test.
-        has_backbone: whether `head` is the state dict of backbone and head together.
-        cost: as from `FeatureExtractor.cost`; None: the cost of the extractor.
-        steps: optimiser steps behind the weights.
-        features, attention_maps: of the readable test images; None where there are none.
-        notes: one line each that a reader of the numbers must know; printed and recorded.
-        unreadable: images of any split that the run could not read.
+    predictions: by split.
+    head: state dict of the head, or the checkpoint file that holds it, which is then copied.
+    numbers: further entries of metrics.json.
+    fit: the images that fitted or chose the head, to count their overlap with test.
+    has_backbone: whether `head` is the state dict of backbone and head together.
+    cost: as from `FeatureExtractor.cost`; None: the cost of the extractor.
+    steps: optimiser steps behind the weights.
+    features, attention_maps: of the readable test images; None where there are none.
+    notes: one line each that a reader of the numbers must know; printed and recorded.
+    unreadable: images of any split that the run could not read.
     """
 
     predictions: Mapping[str, Predictions]
@@ -135,61 +195,68 @@ def open_experiment(
             image and the task needs one.
     """
     stack = _check_stack(conf)
-    device = set_up_process(conf)
-    run_hash = config_hash(plain)
+    device, runtime = set_up_process(conf), conf.runtime
+    run_hash, root = config_hash(plain), Path(runtime.output_root).expanduser()
     texts = {
         "config.yaml": yaml.safe_dump(asdict(conf), allow_unicode=True, sort_keys=False),
         "config.canonical.json": canonical(plain),
         "command.txt": command + "\n",
     }
-    assert conf.runtime.run_id is not None
-    root = Path(conf.runtime.output_root).expanduser()
-    runtime = conf.runtime
-    joined = (
-        join_group(runtime.nproc, runtime.device, runtime.stop_grace, lazy=True)
-        if group is None
-        else nullcontext(group)
-    )
+    assert runtime.run_id is not None
+    ranks = (runtime.nproc, runtime.device, runtime.stop_grace)
+    joined = join_group(*ranks, lazy=True) if group is None else nullcontext(group)
     # the run outside, to record the error of the group
-    with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run, joined as group:
+    with open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
+
+        def mark_preempted(reason: str) -> None:
+            if run.sealed is None:
+                write_status(run.path, "preempted", run.started, Preempted(reason))
+
         if group.watchdog is not None:
             group.watchdog.is_training = task == "train"
-            group.watchdog.on_end = lambda reason: _mark_preempted(run, reason)
+            group.watchdog.on_end = mark_preempted
         source = source or weights.find(conf.backbone)  # first, because it fails fastest
-        backbone_image_N = weights_overlap.backbone_images(source)
-        if source.made_by is not None:
-            runs = weights_overlap.describe(source.made_by)
-            console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
-        eps_notes = hf_config.assumed_eps_note(conf.backbone, source)
-        dataset = _load_dataset(task, conf, (*eps_notes, *run.code.notes))
-        extractor = FeatureExtractor(conf, dataset, source, device, suggest_skip=task != "eval")
+        image_N = _backbone_images(source)
+        notes = (*hf_config.assumed_eps_note(conf.backbone, source), *run.code.notes)
+        dataset = _load_dataset(task, conf, notes)
+        kind: Callable[..., FeatureExtractor] = FeatureExtractor
         if task != "train" and group.size > 1:
-            extractor = RankedExtractor(
-                conf, dataset, source, device, suggest_skip=task != "eval", group=group
-            )
+            kind = partial(RankedExtractor, group=group)
+        extractor = kind(conf, dataset, source, device, suggest_skip=task != "eval")
         with Board(run.path) as board:
             experiment = Experiment(
-                task,
-                conf,
-                plain,
-                run_hash,
-                run,
-                dataset,
-                extractor,
-                board,
-                stack,
-                group,
-                backbone_image_N,
+                task, conf, plain, run_hash, run, dataset, extractor, board, stack, group, image_N
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
             extractor.end()
 
 
-def _mark_preempted(run: RunFolder, reason: str) -> None:
-    """Write the status of a run that the watchdog ends."""
-    if run.sealed is None:
-        write_status(run.path, "preempted", run.started, Preempted(reason))
+def _backbone_images(source: WeightsSource) -> np.ndarray:
+    """image_N: short digests, sorted, of every image that changed the backbone in a run of fgvc.
+
+    If a backbone was finetuned on another split of the same dataset, the training may have included
+    test images of a probe. They count like images that fitted the head. Every earlier finetune
+    counts. The checkpoint is verified.
+
+    Raises:
+        UserError: the checkpoint is damaged, or does not record its images.
+    """
+    if source.made_by is not None:
+        runs = describe_earlier_runs(source)
+        console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
+    if source.made_by is None or source.path is None:
+        return np.empty(0, np.int64)
+    stored = read_checkpoint(source.path, "backbone.weights=")
+    trained = backbone_was_trained(stored.metadata)
+    own = (stored.fit.image_N, stored.fit.validation_N) if trained else ()
+    return np.unique(np.concatenate([stored.fit.backbone_N, *own]))
+
+
+def describe_earlier_runs(source: WeightsSource) -> str:
+    """The runs of fgvc that made a file of weights, the newest first, in one line."""
+    runs = earlier_runs({"made_by": source.made_by})
+    return ", after ".join(f"task={run['task']} on {run['dataset']}" for run in runs)
 
 
 def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
@@ -221,78 +288,57 @@ def _check_stack(conf: Config) -> str:
     return "validated"
 
 
-def find_complete_run(experiment: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
-    """The complete run of the same config, code, data and weights under this run_id, if any.
+def identity_of(
+    task: str, code: GitState, dataset: Dataset, source: WeightsSource
+) -> dict[str, object]:
+    """The identity of a run as plain data; None where a part does not exist.
 
-    The folder of the opened run is then deleted, unless the run is refused and the folder holds the
-    states of a stopped training.
+    source: of the pretrained weights; the seed of random weights is in the config.
+    """
+    return {
+        "task": task,
+        "git_commit": code.commit,
+        "code_patch_sha256": code.patch_sha256,
+        "manifest_digest": dataset.manifest.digest,
+        "split_digest": dataset.split_digest,
+        "labelmap_digest": dataset.labelmap.digest,
+        "weights_digest": source.sha256,
+        "weights_revision": source.revision,
+    }
+
+
+def differing(
+    recorded: Mapping[str, object], current: Mapping[str, object], names: tuple[str, ...] = DATA
+) -> list[str]:
+    """The names whose values differ.
+
+    Hub revisions are compared only if both exist: a file has none and is identified by its digest.
+    """
+    unequal = [name for name in names if recorded.get(name) != current.get(name)]
+    revisions = recorded.get("weights_revision"), current.get("weights_revision")
+    return [name for name in unequal if name != "weights_revision" or None not in revisions]
+
+
+def check_data(
+    recorded: Mapping[str, object], current: Mapping[str, object], path: object, also: str = ""
+) -> None:
+    """Refuse to continue on other images, another split, label map or other weights.
 
     Args:
-        checkpoint_id: of the checkpoint that task=eval reads; None for other tasks.
+        path: of the earlier state or run, with which the message begins.
+        also: other differences, for the message.
 
     Raises:
-        UserError: a complete run of this config exists with other code, data, weights or
-            checkpoint.
+        UserError: names each part that differs with both values.
     """
-    run, current = experiment.run, identity(experiment)
-    root = Path(experiment.conf.runtime.output_root).expanduser()
-    for folder in complete_runs(root, run.run_id, experiment.config_hash):
-        recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
-        current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
-        # zero-shot reads no split of train
-        unused = {"split_digest"} if experiment.conf.task.name == "zero_shot" else set()
-        different = differing(recorded, current, tuple(n for n in current if n not in unused))
-        if not different or not (run.path / RESUME).exists():  # states may be of the other data
-            run.discard()
-        if not different:
-            console.say(f"complete already: {folder}")
-            return Skipped(folder)
-        name = different[0]
-        raise UserError(
-            f"{folder} is complete, with another {name} ({recorded[name]}, now {current[name]}): "
-            "give a new runtime.run_id"
-        )
-    return None
-
-
-def weight_store(conf: Config) -> ContentStore:
-    """The store of local weights by digest, where a checkpoint finds its weights again."""
-    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
-
-
-def store_weights(conf: Config, path: Path) -> None:
-    """Put a weights file into the store; for sharded weights every shard and their list."""
-    store = weight_store(conf)
-    files, shard_list = weights.files_of(path)
-    for file in files:
-        store.put(file)
-    if shard_list is not None:
-        store.put_bytes(shard_list)
-
-
-def describe_fit(
-    experiment: Experiment, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
-) -> Fit:
-    """The digests of the images that fitted and chose a head.
-
-    Args:
-        row_N: manifest rows that the head was fitted on.
-        validation_N: rows whose predictions chose the head; those in row_N do not count again.
-        forced: whether the training was resumed by force.
-    """
-    manifest = experiment.dataset.manifest
-    return Fit(
-        manifest.digest,
-        experiment.dataset.split_digest,
-        short_digests(manifest.sha256, row_N),
-        short_digests(manifest.sha256, np.setdiff1d(validation_N, row_N)),
-        forced,
-        experiment.backbone_image_N,
+    if not (names := differing(recorded, current)):
+        return
+    values = "; ".join(
+        f"{name}: {str(recorded.get(name))[:SHOWN]} there, {str(current.get(name))[:SHOWN]} here"
+        for name in names
     )
-
-
-def identity(experiment: Experiment) -> dict[str, object]:
-    """The identity of a run besides its config: equal identities mean equal results."""
-    return identity_of(
-        experiment.task, experiment.run.code, experiment.dataset, experiment.extractor.source
+    raise UserError(
+        f"{path}: trained on other data or weights than there are now ({values}{also}). Restore "
+        "them, or train under a new runtime.run_id without runtime.resume; "
+        "runtime.resume_force=true accepts only differences of the config"
     )

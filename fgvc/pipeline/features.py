@@ -9,23 +9,25 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fgvc.config.schema import Config
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.schema.library import LIBRARIES
 from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone import Backbone, hf_config
 from fgvc.parallel.device import autocast, peak_memory_mib
-from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
-from fgvc.pipeline.feature_key import feature_key
+from fgvc.pipeline.inference import append_columns, concat_features, split_columns
 from fgvc.record import console
+from fgvc.record.env_stamp import fp32_precision
 from fgvc.store import hashing, json_cache
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.types import (
@@ -42,6 +44,22 @@ from fgvc.types import (
 WEIGHTS_NOTES = "weights_notes"
 COST = ("parameters", "macs", "images_per_s", "peak_memory_mib")
 SHARD = 256  # images per shard of the cache: at most these are lost when the process is killed
+
+
+VERSION = 4  # in the key: raise it when the same inputs would give other features
+PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
+# fields of a row of backbone.checkpoints
+DECLARED = [
+    "patch",
+    "registers",
+    "prefix",
+    "width",
+    "embedding",
+    "heads",
+    "blocks",
+    "activation",
+    "architecture",
+]
 
 
 @dataclass
@@ -112,31 +130,55 @@ class FeatureExtractor:
         return features
 
     def key(self, role: str) -> dict[str, object]:
-        """The key of these features in the cache."""
-        return feature_key(self.conf, self.dataset, self.source, self.preprocess, self.device, role)
+        """The key of the features of one role ("train" or "test") in the cache, as plain data."""
+        conf, source = self.conf, self.source
+        row, library = chosen_checkpoint(conf.backbone), conf.backbone.library
+        norm_eps = hf_config.norm_eps(conf.backbone, source)
+        options = asdict(conf.part_attention)
+        for name in ("contrastive", "margin"):  # read only by training
+            options.pop(name, None)
+        draws = {"part_seed": conf.seed, "drawn_by": "path"} if options["name"] == "random" else {}
+        return {
+            # every field that a row declares: the model is checked against it only when it is built
+            **{name: getattr(row, name) for name in DECLARED},
+            # the epsilon belongs to no tensor, so the weights' digest does not cover it
+            **({} if norm_eps is None else {"norm_eps": norm_eps}),
+            "extractor": VERSION,
+            "libraries": {name: version(name) for name in (*PACKAGES, LIBRARIES[library].package)},
+            "model": row.model,
+            "weights": source.sha256 or f"random seed {conf.seed}",
+            "layer": "last",
+            "pooling": conf.backbone.features,
+            "position_resize": conf.backbone.position_resize,
+            "part_attention": options,
+            **draws,
+            "preprocess": self.preprocess.identity,
+            "side": conf.resolution.side,
+            "precision": conf.precision,
+            "matmul_precision": conf.matmul_precision,
+            # older versions cached GPU features that TF32 convolutions had computed
+            **({"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}),
+            "device": self.device.type,
+            "manifest": self.dataset.manifest.digest,
+            "role": role,
+        }
 
     def compute(self, role: str, row_N: np.ndarray, advance: Callable[[int], None]) -> Features:
         """Compute the features of one shard in this process. advance: called with each batch."""
-        x_BDs, row_Bs, bad = [], [], []
-        start = time.monotonic()
+        parts, runtime, start = [], self.conf.runtime, time.monotonic()
+        workers = loader.worker_count(runtime.num_workers)
         for batch in loader.batches(
-            self.dataset.manifest,
-            row_N,
-            self.preprocess,
-            self.conf.runtime.eval_batch_size,
-            loader.worker_count(self.conf.runtime.num_workers),
+            self.dataset.manifest, row_N, self.preprocess, runtime.eval_batch_size, workers
         ):
             self.check_readable(batch.bad)
-            bad += batch.bad
             advance(len(batch.row_B) + len(batch.bad))
+            x_BD = np.empty((0, 0), np.float32)
             if len(batch.row_B):
-                x_BDs.append(self._forward(batch, scores=role == "test"))
-                row_Bs.append(batch.row_B)
+                x_BD = self._forward(batch, scores=role == "test")
+            parts.append(Features(x_BD, batch.row_B, batch.bad))
             self.counters.decoded += len(batch.row_B)
         self.counters.seconds += time.monotonic() - start
-        if not x_BDs:
-            return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), tuple(bad))
-        return Features(np.concatenate(x_BDs), np.concatenate(row_Bs), tuple(bad))
+        return concat_features(parts)
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
@@ -191,15 +233,13 @@ class FeatureExtractor:
         A missing or damaged file is written again, with null for a rate that this process did not
         measure.
         """
-        path = self._cost_path(role)
+        path, images = self._cost_path(role), self.counters.forwarded
         json_cache.clear_folder(path.parent, console.say)
         if json_cache.read(path, console.say) is not None:
             return
-        rate = None
-        if self.counters.forwarded:
-            rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
+        rate = images / max(self.counters.seconds, 1e-9) if images else None
+        peak = max(peak_memory_mib(self.device), self.peak_memory_mib) if images else None
         cost = measure_cost(self.backbone(), rate, self.device)
-        peak = None if rate is None else max(peak_memory_mib(self.device), self.peak_memory_mib)
         json_cache.write(path, {**cost, "peak_memory_mib": peak})
 
 

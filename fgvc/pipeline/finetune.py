@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,21 +26,10 @@ from fgvc.learn.train import BestEpoch, Hooks, LoaderBatch, StepReport, Trainer
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import ProcessGroup
-from fgvc.pipeline import resumed_epochs
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import InferenceResults, classify, concat_results
 from fgvc.pipeline.training_data import TrainingData
-from fgvc.types import (
-    AttentionMaps,
-    BadImage,
-    Batch,
-    Dataset,
-    Features,
-    Predictions,
-    Preempted,
-    UserError,
-    WeightsSource,
-)
+from fgvc.types import BadImage, Batch, Dataset, Preempted, UserError, WeightsSource
 
 
 @dataclass(frozen=True)
@@ -61,15 +50,14 @@ class FinetuneSetup:
 class FinetuneResults:
     """The results of a training on rank 0; empty on other ranks.
 
-    predictions: of the chosen weights, by split. last_val: numbers of the last weights on
-    validation. unreadable: images of any split. features, attention_maps: of the test images.
+    val, test: of the chosen weights; None where the split is not read. last_val: numbers of the
+    last weights on validation. unreadable: images of any split.
     """
 
-    predictions: dict[str, Predictions]
+    val: InferenceResults | None
+    test: InferenceResults | None
     last_val: dict[str, Any] | None
     unreadable: tuple[BadImage, ...]
-    features: Features | None = None
-    attention_maps: AttentionMaps | None = None
 
 
 class FinetuneLog(Protocol):
@@ -92,13 +80,13 @@ class Finetune:
         self.data = TrainingData(self.conf, self.dataset, group.rank, group.size)
         self.steps = self.data.order.steps_per_epoch
         self.num_classes = len(self.dataset.labelmap)
-        part_attention = self.conf.part_attention
+        parts = self.conf.part_attention
         # weight and margin of the contrastive loss; no weight where part attention is off
-        self.contrastive: tuple[float, float] = (
-            getattr(part_attention, "contrastive", 0.0),
-            getattr(part_attention, "margin", 0.0),
-        )
+        contrastive = getattr(parts, "contrastive", 0.0), getattr(parts, "margin", 0.0)
         self.model = self._build_model()
+        self.model.returns_features = contrastive[0] > 0
+        selector, key_N = self.model.selector, self.dataset.manifest.key_N
+        set_images = selector and (lambda row_B: selector.set_images(key_N[row_B]))
         self.trainer = Trainer(
             torch.compile(self.model) if self.conf.runtime.compile else self.model,  # type: ignore[arg-type]
             self.conf.task,
@@ -109,12 +97,9 @@ class Finetune:
             self.conf.precision,
             self.conf.seed,
             group.size,
-            self.contrastive,
+            contrastive,
             self.conf.runtime.micro_batch,
-            Hooks(
-                None if self.model.selector is None else self._set_images,
-                self.model.random_layers.set_keys,
-            ),
+            Hooks(set_images, self.model.random_layers.set_keys),
         )
         self.validated_epochs = 0
         self.unreadable: dict[int, str] = {}  # manifest row -> message
@@ -129,30 +114,21 @@ class Finetune:
         if (text_CD := self.setup.text_CD) is not None:
             head.load_state_dict({"weight_CD": text_CD, "bias_C": torch.zeros(len(text_CD))})
         model = Classifier(backbone, head, selector)
-        model.returns_features = self.contrastive[0] > 0
         model.thaw(conf.task)
         model.randomize(conf.task.drop_path)
         if conf.runtime.grad_checkpointing:
             checkpoint_blocks(backbone)
         return model.to(self.device)
 
-    def _set_images(self, row_B: np.ndarray) -> None:
-        """Set the images of the next forward pass, for part_attention=random."""
-        assert self.model.selector is not None
-        self.model.selector.set_images(self.dataset.manifest.key_N[row_B])
-
     @property
     def epoch(self) -> int:
         """Whole epochs behind the weights."""
         return self.trainer.done // self.steps
 
-    # --- training ---
-
     def run(self, log: FinetuneLog | None, should_stop: Callable[[], bool]) -> None:
         """Train to the end.
 
-        Args:
-            should_stop: called after each step; true: save the state and stop.
+        should_stop: called after each step; true: save the state and stop.
 
         Raises:
             Preempted: on all ranks together; the state is saved.
@@ -169,14 +145,16 @@ class Finetune:
         """Train from the current step to the end of the epoch."""
         epoch, start = divmod(self.trainer.done, self.steps)
         parts = self.data.parts(epoch, start)
-        batches = self.data.read(parts, epoch)
+        batches, save_every = self.data.read(parts, epoch), self.conf.runtime.save_every
         for part in parts:
             with self.group.waiting():
                 report = self.trainer.step(self._micro_batches(batches, part, log))
             if log is not None:
                 log.log_step(report)
-            stopping = self.group.any(should_stop())
-            if stopping or self._state_is_due():
+            stopping, done = self.group.any(should_stop()), self.trainer.done
+            # a validated epoch saves its own state
+            epoch_ends = done % self.steps == 0 and not self.data.validates
+            if stopping or epoch_ends or (save_every is not None and done % save_every == 0):
                 self._save_state(log)
             if stopping:
                 raise Preempted("stopped after a step")
@@ -210,29 +188,19 @@ class Finetune:
         self.validated_epochs = self.epoch
         if not self.data.validates:
             return
-        predictions, numbers = self.predict(self.data.validation_N), None
-        if predictions is not None:
-            numbers = metrics.evaluate(predictions.logits_NC, predictions.label_N, self.num_classes)
-            if numbers["loss"] is None and self.data.overfits:
-                raise _none_readable(
-                    self.data.validation_N,
-                    "images of task.debug=overfit can be read",
-                    ", or set another seed",
-                )
-            if numbers["loss"] is None:
-                raise _none_readable(
-                    self.data.validation_N,
-                    "validation images can be read, so no epoch can be chosen",
-                    ", raise dataset.val_fraction, or set final_fit=trainval",
-                )
+        numbers = self._metrics(self._classify(self.data.validation_N))
+        if numbers is not None and numbers["loss"] is None:
+            what = "validation images can be read, so no epoch can be chosen"
+            way_out = ", raise dataset.val_fraction, or set final_fit=trainval"
+            if self.data.overfits:
+                what, way_out = "images of task.debug=overfit can be read", ", or set another seed"
+            raise _none_readable(self.data.validation_N, what, way_out)
         top1, loss = self.group.broadcast(numbers and (numbers["top1"], numbers["loss"]))
         self.trainer.best = self.trainer.best.after(self.epoch, top1, loss)
         if log is not None:
             assert numbers is not None
             log.log_validation(dict(numbers), self)
         self._save_state(log)
-
-    # --- resume states ---
 
     def state(self) -> dict[str, Any]:
         return {
@@ -243,49 +211,35 @@ class Finetune:
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        if self.group.is_main:
-            resumed_epochs.check_not_past_end(self.conf, state["trainer"]["step"], self.steps)
-        if mismatches := self._load_trainer(state["trainer"]):
+        done, epochs = state["trainer"]["step"], self.conf.task.epochs
+        if self.group.is_main and done > epochs * self.steps:
+            raise UserError(
+                f"task.epochs={epochs}: the resume state lies at step {done}, past the end of this "
+                f"training (steps per epoch: {self.steps}; in all: {epochs * self.steps}). Set "
+                f"task.epochs={-(-done // self.steps)} or more, or resume an earlier state"
+            )
+        try:
+            if not (mismatches := self.trainer.mismatches(state["trainer"])):
+                self.trainer.load(state["trainer"])
+        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+            mismatches = [f"its content ({' '.join(str(error).split())[:150]})"]
+        if mismatches:
             if not self.group.is_main:
                 self.group.broadcast(None)  # fails, because rank 0 reports the error and ends
-            raise UserError(self._mismatch_message(mismatches))
-        self.validated_epochs, self.trainer.best = resumed_epochs.convert_epochs(
-            self.trainer.best,
-            state["epochs_judged"],
-            self.trainer.done,
-            state["steps_per_epoch"],
-            self.steps,
+            path = self.conf.runtime.resume
+            key = "the resume state" if path is None else f"runtime.resume={path}"
+            count = f" ({len(mismatches)} such tensors)" if len(mismatches) > 1 else ""
+            raise UserError(
+                f"{key}: {mismatches[0]}{count}. Give the backbone, resolution, part_attention, "
+                "head and task.tune of the state, or train under a new runtime.run_id without "
+                "runtime.resume"
+            )
+        self.validated_epochs, self.trainer.best = convert_epochs(
+            self.trainer.best, state["epochs_judged"], done, state["steps_per_epoch"], self.steps
         )
         if not self.data.validates:  # a state of another config may have a best epoch
             self.trainer.best = BestEpoch(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
-
-    def _load_trainer(self, state: dict[str, Any]) -> list[str]:
-        """Load the state of the trainer; returns the mismatches, in which case it loads nothing."""
-        try:
-            if mismatches := self.trainer.mismatches(state):
-                return mismatches
-            self.trainer.load(state)
-        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
-            return [f"its content ({' '.join(str(error).split())[:150]})"]
-        return []
-
-    def _mismatch_message(self, mismatches: list[str]) -> str:
-        """The message for a state of another model."""
-        path = self.conf.runtime.resume
-        key = "the resume state" if path is None else f"runtime.resume={path}"
-        count = f" ({len(mismatches)} such tensors)" if len(mismatches) > 1 else ""
-        return (
-            f"{key}: {mismatches[0]}{count}. "
-            "Give the backbone, resolution, part_attention, head and task.tune of the state, or "
-            "train under a new runtime.run_id without runtime.resume"
-        )
-
-    def _state_is_due(self) -> bool:
-        """Whether to save a state after this step; a validated epoch saves its own."""
-        save_every, done = self.conf.runtime.save_every, self.trainer.done
-        epoch_ends = done % self.steps == 0 and not self.data.validates
-        return epoch_ends or (save_every is not None and done % save_every == 0)
 
     def _save_state(self, log: FinetuneLog | None) -> None:
         """Save a state with the unreadable images of all ranks; a collective operation."""
@@ -296,47 +250,36 @@ class Finetune:
             if self.group.watchdog is not None:
                 self.group.watchdog.state_saved = True
 
-    # --- evaluation ---
-
     def evaluate(
         self, best: dict[str, Tensor] | None, before_test: Callable[[], None] = lambda: None
     ) -> FinetuneResults:
         """Evaluate the last weights on validation, then the chosen ones on validation and test.
 
-        With runtime.stop_before_test no test image is read, and there is no split `test`.
+        With runtime.stop_before_test no test image is read.
 
         Args:
             best: the weights that validation chose, on rank 0; None: the last weights.
             before_test: called on each rank before any rank reads test.
         """
         self._read_undrawn_images()
-        split, last_val = self.dataset.split, None
-        predictions: dict[str, Predictions] = {}
+        split, test = self.dataset.split, None
         validates = self.conf.final_fit == "train" and len(split.val_N) > 0
-        if validates and (val := self.predict(split.val_N)) is not None:
-            predictions["val"] = val
-            last_val = metrics.evaluate(val.logits_NC, val.label_N, self.num_classes)
-        chosen = self.group.broadcast(best)
+        val = self._classify(split.val_N) if validates else None
+        last_val, chosen = self._metrics(val), self.group.broadcast(best)
         if chosen is not None:
             self.trainer.evaluated_model().load_state_dict(chosen)
-            if validates and (val := self.predict(split.val_N)) is not None:
-                predictions["val"] = val
-        if self.conf.runtime.stop_before_test:
-            return FinetuneResults(predictions, last_val, self._gather_unreadable())
-        self.group.broadcast(before_test())  # no rank reads test before rank 0 has recorded it
-        test = self._classify(split.test_N, features=True)
-        unreadable = self._gather_unreadable()
-        if test is None:
-            return FinetuneResults(predictions, last_val, unreadable)
-        predictions["test"] = test.predictions
-        return FinetuneResults(
-            predictions, last_val, unreadable, test.features, test.attention_maps
-        )
+            val = self._classify(split.val_N) if validates else None
+        if not self.conf.runtime.stop_before_test:
+            self.group.broadcast(before_test())  # no rank reads test before rank 0 has recorded it
+            test = self._classify(split.test_N, features=True)
+        return FinetuneResults(val, test, last_val, self._gather_unreadable())
 
-    def predict(self, row_N: np.ndarray) -> Predictions | None:
-        """Predictions of the evaluated model for manifest rows, on rank 0; None on other ranks."""
-        results = self._classify(row_N)
-        return None if results is None else results.predictions
+    def _metrics(self, results: InferenceResults | None) -> dict[str, Any] | None:
+        """The metrics on rank 0; None on other ranks."""
+        if results is None:
+            return None
+        predictions = results.predictions
+        return metrics.evaluate(predictions.logits_NC, predictions.label_N, self.num_classes)
 
     def _classify(self, row_N: np.ndarray, features: bool = False) -> InferenceResults | None:
         """Each rank classifies its share of the rows; gathered on rank 0, None on other ranks."""
@@ -356,8 +299,6 @@ class Finetune:
         shares = self.group.gather(share)
         return concat_results(shares) if self.group.is_main else None
 
-    # --- unreadable images ---
-
     def _record_unreadable(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":
             raise UserError(f"{bad[0].message}; repair it, or {SKIP_HINT}")
@@ -372,11 +313,7 @@ class Finetune:
 
     def _read_undrawn_images(self) -> None:
         """Record unreadable images that no step drew, so that the numbers of the fit do not depend
-        on the draws. Under dataset.on_bad_image=error these images are not read.
-
-        Raises:
-            UserError: on rank 0, if no image of the fit can be read.
-        """
+        on the draws. Under dataset.on_bad_image=error these images are not read."""
         if self.conf.dataset.on_bad_image != "skip":
             return
         for batch in self.data.read_undrawn(self.trainer.done):
@@ -391,3 +328,24 @@ def _none_readable(row_N: np.ndarray, what: str, way_out: str) -> UserError:
     return UserError(
         f"dataset.on_bad_image=skip: 0 of the {len(row_N)} {what}. Repair them{way_out}"
     )
+
+
+def convert_epochs(
+    best: BestEpoch, validated: int, done: int, old_steps: int, new_steps: int
+) -> tuple[int, BestEpoch]:
+    """Convert epochs of `old_steps` steps to epochs of `new_steps` steps.
+
+    Only a forced resume can change them, by another batch size or other fitted images.
+    The weights at step `done` are validated again only if a new epoch ends there and no old epoch
+    did. The best epoch is rounded down, so that it never equals the next epoch to validate.
+
+    best: of the state. validated: epochs validated so far. done: optimiser steps so far.
+
+    Returns:
+        The number of validated epochs, and the best epoch.
+    """
+    if old_steps == new_steps:
+        return validated, best
+    ends_unvalidated = done % new_steps == 0 and done != validated * old_steps
+    epoch, last = (count and count * old_steps // new_steps for count in (best.epoch, best.last))
+    return done // new_steps - ends_unvalidated, replace(best, epoch=epoch, last=last)

@@ -5,8 +5,6 @@ N images, D feature width, C classes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
 from fgvc.model.build_head import new_head
 from fgvc.pipeline.experiment import Experiment
+from fgvc.pipeline.inference import concat_features
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
 from fgvc.types import Features
@@ -60,15 +59,11 @@ def does_refit(experiment: Experiment) -> bool:
     return experiment.conf.final_fit == "trainval" and len(experiment.dataset.split.val_N) > 0
 
 
-def concat_features(train: Features, val: Features) -> Features:
+def _join_splits(train: Features, val: Features) -> Features:
     """The features of both splits, rows ascending."""
-    row_N = np.concatenate([train.row_N, val.row_N])
-    order_N = np.argsort(row_N, kind="stable")
-    x_ND = np.concatenate([train.x_ND, val.x_ND]) if len(val.row_N) else train.x_ND
-    return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
-
-
-# --- logistic regression ---
+    both = concat_features([train, val])
+    order_N = np.argsort(both.row_N, kind="stable")
+    return Features(both.x_ND[order_N], both.row_N[order_N], both.bad)
 
 
 def _unit(features: Features) -> Features:
@@ -90,29 +85,25 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
         prior_CD = (text.weight_CD.double() * text.scale).numpy()
         train, val, numbers = _unit(train), _unit(val), {"text_scale": text.scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
+    classes, limits = experiment.num_classes, (task.gap_until, task.max_iterations)
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
-    path: list[dict[str, object]] = []
     with console.progress("logistic regression", len(cs), "values of C") as advance:
         solutions = logistic.fit_path(
-            train.x_ND,
-            label_N[train.row_N],
-            experiment.num_classes,
-            cs,
-            task.gap,
-            task.gap_until,
-            task.max_iterations,
-            advance,
-            prior_CD,
+            train.x_ND, label_N[train.row_N], classes, cs, task.gap, *limits, advance, prior_CD
         )
-        choice = logistic.choose(_record_path(solutions, path), val.x_ND, label_N[val.row_N])
-    chosen = _solve_to_final_gap(experiment, train, choice.solution, prior_CD)
-    final = chosen
+        choice = logistic.choose(solutions, val.x_ND, label_N[val.row_N])
+
+    def solve(features: Features, start: logistic.Solution) -> logistic.Solution:
+        rows = features.x_ND, label_N[features.row_N]
+        return logistic.refit(*rows, classes, start, task.final_gap, *limits, prior_CD)
+
+    chosen = final = solve(train, choice.solution)
     if does_refit(experiment):
-        final = _solve_to_final_gap(experiment, concat_features(train, val), chosen, prior_CD)
+        final = solve(_join_splits(train, val), chosen)
     for step, trial in enumerate(choice.curve):
-        experiment.board.scalar("select/val_loss", trial.loss, step)
-        experiment.board.scalar("select/val_top1", trial.top1, step)
-        experiment.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+        points = {"val_loss": trial.loss, "val_top1": trial.top1, "log10_c": np.log10(trial.c)}
+        for name, value in points.items():
+            experiment.board.scalar(f"select/{name}", float(value), step)
 
     def head(solution: logistic.Solution) -> torch.nn.Module:
         """The head as the checkpoint stores it, in float32; the same head predicts test."""
@@ -121,87 +112,31 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
         head.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
         return head
 
-    selection = _selection(path, choice, chosen, final)
+    selection = {
+        "c": choice.solution.c,
+        "end": choice.end,
+        "chosen": chosen.convergence,  # predicts validation
+        "final": final.convergence,  # predicts test
+        "path": [
+            {**trial.convergence, "val_loss": trial.loss, "val_top1": trial.top1}
+            for trial in choice.curve
+        ],
+    }
     notes = _c_notes(experiment, choice)
     return FittedHead(head(chosen), head(final), {"selection": selection, **numbers}, notes)
-
-
-def _record_path(
-    solutions: Iterable[logistic.Solution], path: list[dict[str, object]]
-) -> Iterator[logistic.Solution]:
-    """Pass the solutions on; append the convergence of each to `path`, not its large weights."""
-    for solution in solutions:
-        path.append(_convergence(solution))
-        yield solution
-
-
-def _solve_to_final_gap(
-    experiment: Experiment,
-    features: Features,
-    start: logistic.Solution,
-    prior_CD: np.ndarray | None,
-) -> logistic.Solution:
-    """Solve at start.c on these features until the certified gap is at most task.final_gap."""
-    task = experiment.conf.task
-    return logistic.refit(
-        features.x_ND,
-        experiment.dataset.manifest.label_N[features.row_N],
-        experiment.num_classes,
-        start,
-        task.final_gap,
-        task.gap_until,
-        task.max_iterations,
-        prior_CD,
-    )
 
 
 def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
     """A note if the chosen C lies at an end of its range, with the key that widens the range."""
     if choice.end is None:
         return ()
-    task, c = experiment.conf.task, choice.solution.c
-    key, value, verb = ("c_high", task.c_high, "Raise")
-    if choice.end == "first":
-        key, value, verb = ("c_low", task.c_low, "Lower")
+    task = experiment.conf.task
+    key, verb = {"first": ("c_low", "Lower"), "last": ("c_high", "Raise")}[choice.end]
     return (
-        f"task.{key}={value:g}: the chosen C = {c:.3g} is the {choice.end} of {task.c_count} "
-        f"values; validation may prefer one beyond it. {verb} task.{key}.",
+        f"task.{key}={getattr(task, key):g}: the chosen C = {choice.solution.c:.3g} is the "
+        f"{choice.end} of {task.c_count} values; validation may prefer one beyond it. {verb} "
+        f"task.{key}.",
     )
-
-
-def _selection(
-    path: list[dict[str, object]],
-    choice: logistic.Choice,
-    chosen: logistic.Solution,
-    final: logistic.Solution,
-) -> dict[str, object]:
-    """How C was chosen, and how well each problem was solved.
-
-    end: whether the chosen C is the "first" or "last" of the range. path: as validation compared
-    them, solved to task.gap. chosen, final: solved to task.final_gap; `chosen` predicts
-    validation and `final` predicts test.
-    """
-    curve = [{"val_loss": trial.loss, "val_top1": trial.top1} for trial in choice.curve]
-    return {
-        "c": choice.solution.c,
-        "end": choice.end,
-        "chosen": _convergence(chosen),
-        "final": _convergence(final),
-        "path": [{**solved, **trial} for solved, trial in zip(path, curve, strict=True)],
-    }
-
-
-def _convergence(solution: logistic.Solution) -> dict[str, object]:
-    return {
-        "c": solution.c,
-        "gap": solution.gap if math.isfinite(solution.gap) else None,
-        "iterations": solution.iterations,
-        "units": solution.units,
-        "converged": solution.converged,
-    }
-
-
-# --- other heads ---
 
 
 def _closed_form(experiment: Experiment, train: Features, val: Features) -> FittedHead:
@@ -213,7 +148,7 @@ def _closed_form(experiment: Experiment, train: Features, val: Features) -> Fitt
         label_N = torch.from_numpy(experiment.dataset.manifest.label_N[features.row_N])
         return fit(conf, torch.from_numpy(features.x_ND), label_N, experiment.num_classes)
 
-    final = concat_features(train, val) if does_refit(experiment) else train
+    final = _join_splits(train, val) if does_refit(experiment) else train
     return FittedHead(head(train), head(final), {"selection": None})
 
 
@@ -224,34 +159,23 @@ def _by_gradient(experiment: Experiment, train: Features, val: Features) -> Fitt
     settings = conf.fit
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
+    def rows(features: Features) -> tuple[np.ndarray, np.ndarray]:
+        return features.x_ND, label_N[features.row_N]
+
     def build() -> torch.nn.Module:
         return new_head(conf, train.x_ND.shape[1], classes, seed)
 
     with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
         choice = gradient_probe.fit(
-            build,
-            train.x_ND,
-            label_N[train.row_N],
-            val.x_ND,
-            label_N[val.row_N],
-            classes,
-            settings,
-            seed,
-            advance,
+            build, *rows(train), *rows(val), classes, settings, seed, advance
         )
     final, trial = choice.head, choice.trial
     if does_refit(experiment):
-        both = concat_features(train, val)
+        both = rows(_join_splits(train, val))
         with console.progress("fit on train and val", trial.epochs, "epochs") as advance:
-            final = gradient_probe.refit(
-                build, both.x_ND, label_N[both.row_N], classes, trial, settings, seed, advance
-            )
+            final = gradient_probe.refit(build, *both, classes, trial, settings, seed, advance)
     selection = {
-        "chosen": {
-            "learning_rate": trial.learning_rate,
-            "weight_decay": trial.weight_decay,
-            "epochs": trial.epochs,
-        },
+        "chosen": {k: getattr(trial, k) for k in ("learning_rate", "weight_decay", "epochs")},
         "ends": choice.ends,
         "trials": [asdict(trial) for trial in choice.trials],
     }

@@ -1,12 +1,14 @@
 """A classifier and images, or a head and features -> predictions.
 
-N images, B batch, D feature width, K classes.
+A cache, or a message from rank to rank, holds one array per image: first the feature, then the
+selected patches, then the scores of all patches.
+N images, B batch, D feature width, K classes or selected patches, G patches of the grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,26 +18,14 @@ from torch import Tensor
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model.backbone.load_state import first_difference
-from fgvc.model.build_head import load_head
+from fgvc.data.view_transform import grid_side
+from fgvc.model.backbone.base import feature_dim
 from fgvc.model.classifier import Classifier
-from fgvc.model.part_attention import Selection
+from fgvc.model.part_attention import SCORED, Selection
 from fgvc.parallel.device import autocast
-from fgvc.pipeline.attention_maps import append_columns, split_columns
-from fgvc.pipeline.build_model import build_model
-from fgvc.types import (
-    AttentionMaps,
-    BadImage,
-    Batch,
-    Dataset,
-    Features,
-    Manifest,
-    Predictions,
-    UserError,
-    WeightsSource,
-)
+from fgvc.pipeline.build_model import stride_of
+from fgvc.types import AttentionMaps, BadImage, Batch, Dataset, Features, Manifest, Predictions
 
-HEAD = "head."
 CHUNK = 4096  # features per forward pass of a head: fixed, so that logits repeat to the last bit
 
 
@@ -60,22 +50,22 @@ class InferenceResults:
     attention_maps: AttentionMaps | None = None
 
 
+@torch.inference_mode()
 def predict_features(head: torch.nn.Module, features: Features, dataset: Dataset) -> Predictions:
-    """Predictions of a head from features; an unreadable image gets a row of -inf logits."""
-    logits_NK = head_logits(head, features.x_ND, len(dataset.labelmap))
+    """Predictions of a head from features, on the CPU in chunks of a fixed size.
+
+    An unreadable image gets a row of -inf logits.
+    """
+    x_ND, logits_NK = features.x_ND, np.empty((0, len(dataset.labelmap)), np.float32)
+    if len(x_ND):
+        chunks = torch.from_numpy(x_ND).split(CHUNK)
+        logits_NK = torch.cat([head(chunk_BD) for chunk_BD in chunks]).numpy()
     bad_rows = np.array([bad.row for bad in features.bad], np.int64)
     row_N = np.concatenate([features.row_N, bad_rows])
     bad_logits = np.full((len(bad_rows), logits_NK.shape[1]), -np.inf, np.float32)
     order = np.argsort(row_N, kind="stable")
     logits_NK = np.concatenate([logits_NK.astype(np.float32), bad_logits])[order]
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NK)
-
-
-@torch.inference_mode()
-def head_logits(head: torch.nn.Module, x_ND: np.ndarray, num_classes: int) -> np.ndarray:
-    """Logits of a head from features, on the CPU in chunks of a fixed size."""
-    chunks = [head(torch.from_numpy(x_ND[i : i + CHUNK])) for i in range(0, len(x_ND), CHUNK)]
-    return torch.cat(chunks).numpy() if chunks else np.empty((0, num_classes), np.float32)
 
 
 def classify(
@@ -109,42 +99,28 @@ def classify(
     if not features:
         return InferenceResults(predictions)
     return InferenceResults(
-        predictions, *split_columns(_concat_features(columns), conf, scores=True)
+        predictions, *split_columns(concat_features(columns), conf, scores=True)
     )
 
 
 def concat_results(parts: Sequence[InferenceResults]) -> InferenceResults:
     """The results of several ranks, concatenated in the order of the ranks."""
-    predictions = Predictions(
-        *(
-            np.concatenate([getattr(part.predictions, name) for part in parts])
-            for name in ("row_N", "label_N", "logits_NC")
-        )
-    )
+
+    def joined(values: Sequence[Any], *names: str) -> Any:
+        return [np.concatenate([getattr(value, name) for value in values]) for name in names]
+
+    predictions = joined([part.predictions for part in parts], "row_N", "label_N", "logits_NC")
     features = [part.features for part in parts if part.features is not None]
     maps = [part.attention_maps for part in parts if part.attention_maps is not None]
     attention_maps = None
     if maps:
-        scores = [each.score_NG for each in maps if each.score_NG is not None]
-        attention_maps = AttentionMaps(
-            np.concatenate([each.row_N for each in maps]),
-            np.concatenate([each.index_NK for each in maps]),
-            np.concatenate(scores) if scores else None,
-            maps[0].grid,
-        )
+        scored = [each for each in maps if each.score_NG is not None]
+        (score_NG,) = joined(scored, "score_NG") if scored else (None,)
+        row_N, index_NK = joined(maps, "row_N", "index_NK")
+        attention_maps = AttentionMaps(row_N, index_NK, score_NG, maps[0].grid)
     return InferenceResults(
-        predictions, _concat_features(features) if features else None, attention_maps
+        Predictions(*predictions), concat_features(features) if features else None, attention_maps
     )
-
-
-def _concat_features(parts: Sequence[Features]) -> Features:
-    """Features in the given order; parts without a readable image have no width and add none."""
-    bad = tuple(bad for part in parts for bad in part.bad)
-    readable = [part for part in parts if len(part.row_N)]
-    if not readable:
-        return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), bad)
-    x_ND = np.concatenate([part.x_ND for part in readable])
-    return Features(x_ND, np.concatenate([part.row_N for part in readable]), bad)
 
 
 @torch.inference_mode()
@@ -158,8 +134,7 @@ def stream_batches(
 ) -> Iterator[BatchOutput]:
     """Run a classifier on manifest rows; yields the output of each batch, in the order of the rows.
 
-    Args:
-        check_digest: as in fgvc.data.loader.
+    check_digest: as in fgvc.data.loader.
     """
     preprocess, selector = evaluation_transform(conf), model.selector
     model.eval()
@@ -182,27 +157,50 @@ def stream_batches(
         yield BatchOutput(batch, logits_BK.float(), feature_BD, selector and selector.last)
 
 
-def load_classifier(
-    conf: Config, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
-) -> Classifier:
-    """The classifier of a checkpoint that holds backbone and head.
+def append_columns(feature_BD: Tensor, selection: Selection | None, scores: bool) -> Tensor:
+    """Features, the indices of the selected patches and the score of every patch, as float32.
 
-    Raises:
-        UserError: its tensors are not those of the model in its config.
+    Args:
+        selection: None where part attention is off.
+        scores: whether to append the scores, if there are any.
     """
-    eps = metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
-    conf = replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
+    if selection is None:
+        return feature_BD
+    columns = [feature_BD, selection.index_BK.float()]  # float32 represents every index exactly
+    if scores and selection.patch_scores is not None:
+        columns.append(selection.patch_scores)
+    return torch.cat(columns, 1)
+
+
+def split_columns(
+    columns: Features, conf: Config, scores: bool
+) -> tuple[Features, AttentionMaps | None]:
+    """The features and the attention maps; None where part attention is off or N is 0.
+
+    scores: as for `append_columns`.
+    """
+    name = conf.part_attention.name
+    if name == "off" or not len(columns.row_N):
+        return columns, None
     row = chosen_checkpoint(conf.backbone)
-    size = sum(tensor.numel() for tensor in tensors.values())
-    # random weights are overwritten: the file has every tensor
-    backbone, selector = build_model(conf, WeightsSource("random", row.model, value_count=size))
-    head_state = {
-        name[len(HEAD) :]: tensor for name, tensor in tensors.items() if name.startswith(HEAD)
-    }
-    num_classes = len(metadata["labelmap"]["ids"])
-    head = load_head(metadata["head"], head_state, num_classes, backbone.feature_dim)
-    model = Classifier(backbone, head, selector)
-    if (difference := first_difference(tensors, model.state_dict())) is not None:
-        raise UserError(f"the checkpoint's tensors are not those of {row.model}: {difference}")
-    model.load_state_dict(dict(tensors))
-    return model.to(device).eval()
+    width = feature_dim(row, conf.backbone.features)
+    grid = grid_side(conf.resolution.side, row.patch, stride_of(conf))
+    score_width = grid**2 if scores and name in SCORED else 0
+    score_start = columns.x_ND.shape[1] - score_width
+    x_ND, index_NK, score_NG = map(
+        np.ascontiguousarray, np.split(columns.x_ND, [width, score_start], 1)
+    )
+    attention_maps = AttentionMaps(
+        columns.row_N, index_NK.astype(np.int64), score_NG if score_width else None, grid
+    )
+    return Features(x_ND, columns.row_N, columns.bad), attention_maps
+
+
+def concat_features(parts: Sequence[Features]) -> Features:
+    """Features in the given order; parts without a readable image have no width and add none."""
+    bad = tuple(bad for part in parts for bad in part.bad)
+    readable = [part for part in parts if len(part.row_N)]
+    if not readable:
+        return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), bad)
+    x_ND = np.concatenate([part.x_ND for part in readable])
+    return Features(x_ND, np.concatenate([part.row_N for part in readable]), bad)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def find_images(image: object) -> Iterator[InputImages]:
     """The images; an image from standard input is kept in a temporary file during the block.
 
     Raises:
-        UserError: there is no image, or a folder cannot be listed.
+        UserError: there is no image or one of too many bytes, or a folder cannot be listed.
     """
     if not image_argument.reads_stdin(image):
         yield list_images(image)
@@ -50,29 +49,19 @@ def find_images(image: object) -> Iterator[InputImages]:
     if sys.stdin.isatty():
         raise UserError("image=-: standard input is a terminal; pipe an image in: … < bird.jpg")
     with scratch("picture") as folder:
-        file = folder / image_argument.STDIN
+        file, left = folder / image_argument.STDIN, untrusted.IMAGE
         with open_named(file) as copy:
-            _copy_stdin(copy)
+            while chunk := sys.stdin.buffer.read(untrusted.MIB):
+                left -= len(chunk)
+                if left < 0:  # a device in its place has no end
+                    raise UserError(
+                        f"image=-: standard input holds more than the {untrusted.IMAGE} bytes that "
+                        "an image may have; pipe one image in: … < bird.jpg"
+                    )
+                copy.write(chunk)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one image in: … < bird.jpg")
         yield InputImages(_manifest(folder, [image_argument.STDIN]))
-
-
-def _copy_stdin(copy: IO[bytes]) -> None:
-    """Copy standard input up to a limit, because a device in its place has no end.
-
-    Raises:
-        UserError: more bytes than an image may have.
-    """
-    left = untrusted.IMAGE
-    while chunk := sys.stdin.buffer.read(untrusted.MIB):
-        left -= len(chunk)
-        if left < 0:
-            raise UserError(
-                f"image=-: standard input holds more than the {untrusted.IMAGE} bytes that an "
-                "image may have; pipe one image in: … < bird.jpg"
-            )
-        copy.write(chunk)
 
 
 def list_images(image: object) -> InputImages:

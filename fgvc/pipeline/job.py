@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fgvc.config.schema import Config
+from fgvc.store.output_path import JSON, output_file
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Job:
     conf: Config
     overrides: tuple[str, ...]
     command: str
+
+    def json_file(self, folder: str, name: str) -> Path:
+        """The JSON file that an operation writes: task.output, or in `folder` of the outputs."""
+        if self.conf.task.output is not None:
+            return output_file(self.conf.task.output, name, JSON)
+        return Path(self.conf.runtime.output_root).expanduser() / folder / name
 
 
 @dataclass(frozen=True)

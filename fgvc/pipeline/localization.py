@@ -17,13 +17,13 @@ import torch
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data.decode import image_size
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.data.view_transform import View, grid_side, view
+from fgvc.data.view_transform import grid_side, view
 from fgvc.html.formats import percent
 from fgvc.metrics.part_localization import localization
 from fgvc.model import part_attention
 from fgvc.pipeline.build_model import stride_of
 from fgvc.record import console, image_overlay
-from fgvc.types import AttentionMaps, Dataset, Manifest
+from fgvc.types import AttentionMaps, Dataset
 
 
 def localization_metrics(
@@ -36,40 +36,28 @@ def localization_metrics(
     manifest = dataset.manifest
     if attention_maps is None or (manifest.box_N4 is None and manifest.parts is None):
         return {}
-    row_N, index_NK = attention_maps.row_N, attention_maps.index_NK
+    row_N, index_NK, side = attention_maps.row_N, attention_maps.index_NK, attention_maps.grid
+    (images, tokens), seed = index_NK.shape, conf.seed
     box_N4 = None if manifest.box_N4 is None else manifest.box_N4[row_N]
     part_NP2 = None if manifest.parts is None else manifest.parts.xy_NK2[row_N]
-    views, patch = _views(conf, manifest, row_N), chosen_checkpoint(conf.backbone).patch
+    paths = [manifest.root / manifest.path[row] for row in row_N.tolist()]
+    size_N2 = np.array([image_size(path, manifest.max_pixels) for path in paths])
+    cut_N4 = None if manifest.cut_N4 is None else manifest.cut_N4[row_N]
+    views = view(evaluation_transform(conf), size_N2, cut_N4)
+    central_K = part_attention.central_patches((side, side))[:tokens].numpy()
     own = {conf.part_attention.name: index_NK}
-    selections = own | _controls(attention_maps, manifest.key_N[row_N], conf.seed) | own
+    # the patches that part_attention=random and part_attention=centre select in these images
+    controls = {
+        "random": part_attention.random_patches(seed, manifest.key_N[row_N], (side, side), tokens),
+        "centre": np.tile(central_K, (images, 1)),
+    }
+    patch = chosen_checkpoint(conf.backbone).patch
     numbers: dict[str, Any] = {}
-    for name, selected_NK in selections.items():  # own: first, also where it is itself a control
+    for name, selected_NK in (own | controls | own).items():  # own first, even if it is a control
         patch_NK4 = views.patches(selected_NK, patch, stride_of(conf))
         means = localization(patch_NK4, selected_NK, box_N4, part_NP2)
         numbers[name] = {key: mean._asdict() for key, mean in means.items()}
-    return {"parts": {**numbers, "tokens": index_NK.shape[1]}}
-
-
-def _controls(attention_maps: AttentionMaps, key_N: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """The patches that part_attention=random and part_attention=centre select in these images."""
-    (images, tokens), side = attention_maps.index_NK.shape, attention_maps.grid
-    centre_K = part_attention.central_patches((side, side))[:tokens].numpy()
-    return {
-        "random": part_attention.random_patches(seed, key_N, (side, side), tokens),
-        "centre": np.tile(centre_K, (images, 1)),
-    }
-
-
-def _views(conf: Config, manifest: Manifest, row_N: np.ndarray) -> View:
-    """The network's views of these images, from the headers of their files."""
-    size_N2 = np.array(
-        [
-            image_size(manifest.root / manifest.path[row], manifest.max_pixels)
-            for row in row_N.tolist()
-        ]
-    )
-    cut_N4 = manifest.cut_N4
-    return view(evaluation_transform(conf), size_N2, None if cut_N4 is None else cut_N4[row_N])
+    return {"parts": {**numbers, "tokens": tokens}}
 
 
 def print_localization(record: Mapping[str, Any]) -> None:
@@ -77,15 +65,14 @@ def print_localization(record: Mapping[str, Any]) -> None:
     if (parts := record.get("parts")) is None:
         return
     names = [name for name in parts if name != "tokens"]
-    in_box, distance = (
-        {name: parts[name][key]["value"] for name in names} for key in ("in_box", "part_distance")
-    )
-    if None not in in_box.values():
-        values = ", ".join(f"{name} {percent(share)}" for name, share in in_box.items())
-        console.say(f"% of {parts['tokens']} patches inside the box: {values}")
-    if None not in distance.values():
-        values = ", ".join(f"{name} {value:.3f}" for name, value in distance.items())
-        console.say(f"to the nearest part, in diagonals of the box: {values}")
+    for key, what, text in (
+        ("in_box", f"% of {parts['tokens']} patches inside the box", percent),
+        ("part_distance", "to the nearest part, in diagonals of the box", "{:.3f}".format),
+    ):
+        values = {name: parts[name][key]["value"] for name in names}
+        if None not in values.values():
+            shown = ", ".join(f"{name} {text(value)}" for name, value in values.items())
+            console.say(f"{what}: {shown}")
 
 
 def draw_overlay(
@@ -108,22 +95,17 @@ def draw_overlay(
         np.array([[width, height]]),
         None if box_4 is None else box_4[None],
     )
-    patch, stride = chosen_checkpoint(conf.backbone).patch, stride_of(conf)
-    rows = grid_side(image_view.side, patch, stride)
+    patch, overlap_stride = chosen_checkpoint(conf.backbone).patch, stride_of(conf)
+    rows, stride = grid_side(image_view.side, patch, overlap_stride), overlap_stride or patch
+    # the box of rows x rows cells, each one stride wide, with a patch at the centre of each
+    start = (patch - stride) / 2
+    corners_122 = np.array([[[start, start], [start + stride * rows] * 2]])
+    left, top, right, bottom = image_view.to_original(corners_122)[0].ravel().tolist()
     return image_overlay.Overlay(
         picture_HWC=picture_CHW.permute(1, 2, 0).numpy(),
         title=title,
-        patch_K4=image_view.patches(index_K[None], patch, stride)[0],
+        patch_K4=image_view.patches(index_K[None], patch, overlap_stride)[0],
         seen=tuple(image_view.seen[0].tolist()),
         heat_RR=None if score_G is None else score_G.reshape(rows, rows),
-        tiled=_heat_box(image_view, rows, patch, stride or patch),
+        tiled=(left, top, right - left, bottom - top),
     )
-
-
-def _heat_box(image_view: View, rows: int, patch: int, stride: int) -> image_overlay.Box:
-    """The box of rows x rows cells, each one stride wide, with a patch at the centre of each."""
-    start = (patch - stride) / 2
-    end = start + stride * rows
-    corner_22 = image_view.to_original(np.array([[[start, start], [end, end]]]))[0]
-    left, top, right, bottom = corner_22.ravel().tolist()
-    return left, top, right - left, bottom - top

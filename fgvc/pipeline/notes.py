@@ -7,59 +7,49 @@ listed in unreadable.json, each with its split and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fgvc.data.index import list_first
 from fgvc.model.backbone import hf_config
-from fgvc.pipeline import validation, weights_overlap
-from fgvc.pipeline.experiment import Experiment, Results
+from fgvc.pipeline import validation
+from fgvc.pipeline.experiment import Experiment, Results, describe_earlier_runs
 from fgvc.pipeline.features import WEIGHTS_NOTES
-from fgvc.record import privacy
+from fgvc.record import fitted_images, privacy
 from fgvc.record.run_dir import UNREADABLE_FILE
 from fgvc.types import BadImage, Dataset
 
 SPLITS = ("train", "val", "test")
 
 
-def notes_of(experiment: Experiment, results: Results) -> list[str]:
-    """All notes of a run: on the dataset, the validation split, unreadable images and the task.
+def notes_of(experiment: Experiment, results: Results, of_fit: bool = False) -> list[str]:
+    """The notes of a run: on the dataset, the validation split, unreadable images and the task.
 
     Tables, pages and model cards show them on other machines, so they contain no path of this
     machine.
+
+    of_fit: only those that also hold for an evaluation of the head on other images, which are
+    stored in its checkpoint.
     """
-    end = f"; {UNREADABLE_FILE} lists them all"
-    return [
-        privacy.without_user_paths(note)
-        for note in (
-            *experiment.dataset.warnings,
-            *_shared_notes(experiment, results, SPLITS, end),
-        )
-    ]
-
-
-def notes_of_fit(experiment: Experiment, results: Results) -> list[str]:
-    """The notes that also hold for an evaluation of the head on other images.
-
-    They are stored in its checkpoint.
-    """
-    notes = _shared_notes(experiment, results, ("train", "val"), "")
-    return [privacy.without_user_paths(note) for note in notes]
-
-
-def _shared_notes(
-    experiment: Experiment, results: Results, splits: Sequence[str], end: str
-) -> Iterator[str]:
     conf, dataset, source = experiment.conf, experiment.dataset, experiment.extractor.source
-    yield from validation.notes(experiment.task, conf, dataset)
-    yield from _unreadable_notes(experiment, results, splits, end)
-    yield from _lost_class_notes(experiment, results.unreadable)
-    yield from _weights_notes(experiment, results)
-    yield from hf_config.assumed_eps_note(conf.backbone, source)
-    yield from weights_overlap.notes(source, experiment.backbone_image_N, dataset)
-    yield from results.notes
+    notes = [] if of_fit else [*dataset.warnings]
+    notes += validation.notes(experiment.task, conf, dataset)
+    notes += _unreadable_notes(experiment, results, of_fit)
+    notes += _lost_class_notes(experiment, results.unreadable)
+    cost: Any = results.cost or experiment.extractor.cost()
+    weights_notes = cost.get(WEIGHTS_NOTES, ())
+    notes += [note for note in weights_notes if f"of the fit: {note}" not in results.notes]
+    notes += hf_config.assumed_eps_note(conf.backbone, source)
+    val_N = fitted_images.short_digests(dataset.manifest.sha256, dataset.split.val_N)
+    if count := fitted_images.overlap(experiment.backbone_image_N, val_N):
+        notes.append(
+            f"{count} of the {len(val_N)} validation images fitted or chose the backbone "
+            f"({describe_earlier_runs(source)}): numbers on validation, and what is chosen on "
+            "them, favour it"
+        )
+    return [privacy.without_user_paths(note) for note in (*notes, *results.notes)]
 
 
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:
@@ -76,14 +66,6 @@ def unreadable_rows(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> list[
     ]
 
 
-def _weights_notes(experiment: Experiment, results: Results) -> Iterator[str]:
-    """Which part of the weights file the backbone was loaded from, if not from all of it."""
-    cost: Any = results.cost or experiment.extractor.cost()
-    for note in cost.get(WEIGHTS_NOTES, ()):
-        if f"of the fit: {note}" not in results.notes:
-            yield note
-
-
 def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, list[BadImage]]:
     """The unreadable images of each split without duplicates, rows ascending."""
     image_of_row = {image.row: image for image in unreadable}
@@ -97,33 +79,28 @@ def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, l
     }
 
 
-def _unreadable_notes(
-    experiment: Experiment, results: Results, splits: Sequence[str], end: str
-) -> Iterator[str]:
-    """Counts and names of the unreadable images of some splits, and the consequences."""
+def _unreadable_notes(experiment: Experiment, results: Results, of_fit: bool) -> Iterator[str]:
+    """Counts and names of the unreadable images, and the consequences."""
     by_split = _by_split(experiment.dataset, results.unreadable)
-    by_split = {split: by_split[split] for split in splits}
+    end = "" if of_fit else f"; {UNREADABLE_FILE} lists them all"
+    if of_fit:
+        del by_split["test"]
     counts = [f"{len(bad)} of {split}" for split, bad in by_split.items() if bad]
     if not counts:
         return
     total = sum(map(len, by_split.values()))
     path = experiment.dataset.manifest.path
+    fits_on = ("train", "val") if experiment.conf.final_fit == "trainval" else ("train",)
+    consequences = []
+    if fitted := [split for split in fits_on if by_split[split]]:
+        consequences.append(f"the fit leaves out those of {' and '.join(fitted)}")
+    if predicted := [split for split in results.predictions if by_split.get(split)]:
+        consequences.append(f"those of {' and '.join(predicted)} count as wrong")
     yield (
         f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
         f"{list_first(path[image.row] for bad in by_split.values() for image in bad)}; "
-        f"{'; '.join(_consequences(experiment, results, by_split))}{end}"
+        f"{'; '.join(consequences)}{end}"
     )
-
-
-def _consequences(
-    experiment: Experiment, results: Results, by_split: Mapping[str, list[BadImage]]
-) -> Iterator[str]:
-    """What a run does with its unreadable images, per kind of split."""
-    fits_on = ("train", "val") if experiment.conf.final_fit == "trainval" else ("train",)
-    if fitted := [split for split in fits_on if by_split[split]]:
-        yield f"the fit leaves out those of {' and '.join(fitted)}"
-    if predicted := [split for split in results.predictions if by_split.get(split)]:
-        yield f"those of {' and '.join(predicted)} count as wrong"
 
 
 def _lost_class_notes(experiment: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:

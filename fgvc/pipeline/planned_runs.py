@@ -11,6 +11,7 @@ from fgvc.config.compose import composed, config_hash, place_keys, resolved, typ
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES
 from fgvc.config.schema import Config
+from fgvc.config.sweep_expansion import key_of
 from fgvc.pipeline.job import Job
 from fgvc.report.plan import PlannedRun, PlannedRuns
 from fgvc.untrusted import shell
@@ -24,14 +25,19 @@ def planned_runs(job: Job) -> tuple[Config, PlannedRuns]:
     Raises:
         ConfigError: the experiment or its baseline is invalid.
     """
-    repeated = [item for item in job.overrides if _key(item) not in OMITTED]
-    kept = [item for item in repeated if _key(item).split(".")[0] != "task"]
+    repeated = [item for item in job.overrides if key_of(item) not in OMITTED]
+    kept = [item for item in repeated if key_of(item).split(".")[0] != "task"]
     overrides = [f"task={job.conf.task.plans}", *kept, *job.conf.task.overrides]
     conf, experiment = _run(overrides)
-    _, baseline = _run(_baseline(overrides, conf))
-    keys = [_key(item) for item in overrides]
-    roots = [_word(item) for item in overrides if _is_root(_key(item))]
-    dataset = [_word(item) for item in overrides if _key(item).split(".")[0] == "dataset"]
+    # the linear probe of the same backbone, fitted on the images that the experiment trains on
+    dropped = ("task", "head", "recipe", "final_fit")
+    axes = [item for item in overrides if key_of(item) not in dropped]
+    axes = [item for item in axes if not item.startswith(("task.", "head."))]
+    fitted = [f"final_fit={conf.final_fit}"] if conf.final_fit != "trainval" else []
+    _, baseline = _run(["task=probe", "head=linear", *axes, *fitted])
+    keys = [key_of(item) for item in overrides]
+    roots = [_word(item) for item in overrides if _is_root(key_of(item))]
+    dataset = [_word(item) for item in overrides if key_of(item).split(".")[0] == "dataset"]
     beyond = f"/RUN_ID/{experiment.config_hash[:16]}/CHECKPOINT_ID"
     if "runtime.output_root" in keys:
         folder = f'"$OUTPUT_ROOT"{beyond}'
@@ -54,22 +60,10 @@ def planned_runs(job: Job) -> tuple[Config, PlannedRuns]:
     )
 
 
-def _baseline(overrides: Sequence[str], conf: Config) -> list[str]:
-    """The linear probe of the same backbone, fitted on the images that the experiment trains on."""
-    dropped = ("task", "head", "recipe", "final_fit")
-    kept = [
-        item
-        for item in overrides
-        if _key(item) not in dropped and not _key(item).startswith(("task.", "head."))
-    ]
-    fitted = [f"final_fit={conf.final_fit}"] if conf.final_fit != "trainval" else []
-    return ["task=probe", "head=linear", *kept, *fitted]
-
-
 def _run(overrides: Sequence[str]) -> tuple[Config, PlannedRun]:
     cfg = composed(overrides)
     conf = typed(cfg)
-    given = {_key(item): item.partition("=")[2] for item in overrides}
+    given = {key_of(item): item.partition("=")[2] for item in overrides}
     if f"task={conf.task.name}" != overrides[0]:
         raise ConfigError(
             f"task={conf.task.name}: an overlay chooses the task; leave out experiment= and name "
@@ -85,7 +79,7 @@ def _command(*words: str) -> str:
 
 
 def _word(override: str) -> str:
-    key = _key(override)
+    key = key_of(override)
     return shell.variable(key, _variable(key)) if _is_place(key) else shell.word(override)
 
 
@@ -99,7 +93,3 @@ def _is_root(key: str) -> bool:
 
 def _variable(key: str) -> str:
     return key.removeprefix("runtime.").replace(".", "_").upper()
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0]

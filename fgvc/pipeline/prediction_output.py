@@ -43,8 +43,8 @@ def as_table(
         text = "\n".join(visible(classes[index][1]) for index, _ in prediction.best)
         if prediction.error is not None:
             text = f"error: {visible(prediction.error)}"
-        percents = (percent(probability) for _, probability in prediction.best)
-        rows.append((visible(prediction.path), text, "\n".join(f"{p:>5}" for p in percents)))
+        percents = "\n".join(f"{percent(probability):>5}" for _, probability in prediction.best)
+        rows.append((visible(prediction.path), text, percents))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("image", "class", "%"), rows, numbers=False)
     return out.getvalue()

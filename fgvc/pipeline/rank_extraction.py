@@ -54,15 +54,6 @@ class ExtractionSetup:
                     break  # rank 0 raises it
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """One shard, computed by another rank than 0, and what this rank computed for it."""
-
-    features: Features
-    counters: Counters
-    peak_memory_mib: float
-
-
 @dataclass
 class RankedExtractor(FeatureExtractor):
     """On rank 0, extracts features together with the other ranks.
@@ -93,12 +84,7 @@ class RankedExtractor(FeatureExtractor):
     def _compute_shards(
         self, role: str, advance: Callable[[int], None], shards: Sequence[np.ndarray]
     ) -> Iterator[tuple[int, Features]]:
-        """Yields (index of a shard, features); adds up the counters of all ranks.
-
-        Raises:
-            UserError: an image cannot be read, on any rank.
-            RuntimeError: another error of a rank, with its traceback as a note, or a lost rank.
-        """
+        """Yields (index of a shard, features); adds up the counters of all ranks."""
         if len(shards) == 1:
             yield 0, self.compute(role, shards[0], advance)
             return
@@ -107,35 +93,29 @@ class RankedExtractor(FeatureExtractor):
             self._is_set_up = True
         self.group.request((role, shards))
         seconds, start, threads = self.counters.seconds, time.monotonic(), torch.get_num_threads()
+
+        def check_and_advance(images: int) -> None:
+            self.group.check()  # ends the extraction if a rank is lost
+            advance(images)
+
         torch.set_num_threads(self.conf.runtime.threads or threads)
         try:
             for first in range(0, len(shards), self.group.size):
-                yield first, self.compute(role, shards[first], self._checking(advance))
+                yield first, self.compute(role, shards[first], check_and_advance)
                 self.group.barrier()
                 for index, result in enumerate(self.group.gather(None)[1:], first + 1):
                     if isinstance(result, Exception):
                         raise result
                     if result is not None:
-                        self._add(result)
+                        features, counters, peak_memory_mib = result
+                        self.counters.decoded += counters.decoded
+                        self.counters.forwarded += counters.forwarded
+                        self.peak_memory_mib = max(self.peak_memory_mib, peak_memory_mib)
                         advance(len(shards[index]))
-                        yield index, result.features
+                        yield index, features
         finally:
             torch.set_num_threads(threads)
             self.counters.seconds = seconds + time.monotonic() - start
-
-    def _checking(self, advance: Callable[[int], None]) -> Callable[[int], None]:
-        """`advance`, which also ends the extraction if a rank is lost."""
-
-        def check_and_advance(images: int) -> None:
-            self.group.check()
-            advance(images)
-
-        return check_and_advance
-
-    def _add(self, result: ShardResult) -> None:
-        self.counters.decoded += result.counters.decoded
-        self.counters.forwarded += result.counters.forwarded
-        self.peak_memory_mib = max(self.peak_memory_mib, result.peak_memory_mib)
 
 
 def rank_config(conf: Config, local_size: int, share_threads: bool = True) -> Config:
@@ -156,8 +136,10 @@ def rank_config(conf: Config, local_size: int, share_threads: bool = True) -> Co
     return dataclasses.replace(conf, runtime=runtime)
 
 
-def _compute(extractor: FeatureExtractor, role: str, row_N: np.ndarray) -> ShardResult | Exception:
-    """Compute a shard; an error is returned, because rank 0 raises it."""
+def _compute(
+    extractor: FeatureExtractor, role: str, row_N: np.ndarray
+) -> tuple[Features, Counters, float] | Exception:
+    """A shard, what this rank computed for it and its peak memory; or an error for rank 0."""
     extractor.counters = Counters()
     try:
         features = extractor.compute(role, row_N, lambda images: None)
@@ -168,4 +150,4 @@ def _compute(extractor: FeatureExtractor, role: str, row_N: np.ndarray) -> Shard
         copy = RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())}")
         copy.add_note(f"in another rank:\n{trace}")
         return copy
-    return ShardResult(features, extractor.counters, peak_memory_mib(extractor.device))
+    return features, extractor.counters, peak_memory_mib(extractor.device)

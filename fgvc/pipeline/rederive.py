@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.override_grammar import parse_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
-from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import read_json
@@ -47,8 +45,16 @@ def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
     Raises:
         CannotComposeError: it cannot be composed, or is the command of a search.
     """
+    jobs = []
     try:
-        return [_compose(job, run_id) for job in _jobs(words)]
+        for job in _jobs(words):
+            cfg = job.compose()
+            cfg.runtime.run_id = run_id
+            text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
+            shown: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+            plain = {str(key): value for key, value in shown.items()}
+            jobs.append(Composed(config_hash(job.plain), plain))
+        return jobs
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         raise CannotComposeError(str(error)) from error
 
@@ -61,26 +67,13 @@ def _jobs(words: Sequence[str]) -> list[JobConfig]:
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     if parse_search(overrides) is not None:
         raise ConfigError("the command of a search, whose trials its sampler proposes")
-    jobs = math.prod(_count_values(parse_override(item)) for item in overrides)
+    jobs = 1
+    for override in map(parse_override, overrides):
+        if override.is_sweep_override():
+            jobs *= sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
     if jobs > MAX_JOBS:
         raise ConfigError(f"a sweep of more than {MAX_JOBS} jobs")
     return expand_jobs(overrides, flags.multirun or named, named)[0]
-
-
-def _count_values(override: Any) -> int:
-    """Number of values that a Hydra override sweeps, counted up to MAX_JOBS + 1."""
-    if not override.is_sweep_override():
-        return 1
-    return sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
-
-
-def _compose(job: JobConfig, run_id: str) -> Composed:
-    cfg = job.compose()
-    cfg.runtime.run_id = run_id
-    text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
-    shown = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    assert isinstance(shown, dict)
-    return Composed(config_hash(job.plain), {str(key): value for key, value in shown.items()})
 
 
 def render_page(folder: Path, shown: dict[str, Any]) -> str:
@@ -89,7 +82,13 @@ def render_page(folder: Path, shown: dict[str, Any]) -> str:
     Raises:
         CannotComposeError: config.yaml is not a config of this code.
     """
-    conf, metadata = _config(shown), checkpoint.read(folder)[1]
+    try:
+        cfg = OmegaConf.create(escaped(shown))
+        assert isinstance(cfg, DictConfig)
+        conf = typed(cfg)
+    except (ConfigError, OmegaConfBaseException, OSError) as error:
+        raise CannotComposeError(str(error)) from error
+    metadata = checkpoint.read(folder)[1]
     env, plain = (read_json(folder, name) for name in ("env_stamp.json", "config.canonical.json"))
     made_by, side = env["weights"].get("made_by"), conf.resolution.side
     name = run_name(plain, env["task"], side, metadata["fit"]["forced"], made_by)
@@ -97,12 +96,3 @@ def render_page(folder: Path, shown: dict[str, Any]) -> str:
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
     album = RecordedAlbum(untrusted.read_text(folder / run_page.FILE))
     return run_page.derive(folder, conf, name, checkpoint_id, history, album)
-
-
-def _config(shown: dict[str, Any]) -> Config:
-    try:
-        cfg = OmegaConf.create(escaped(shown))
-        assert isinstance(cfg, DictConfig)
-        return typed(cfg)
-    except (ConfigError, OmegaConfBaseException, OSError) as error:
-        raise CannotComposeError(str(error)) from error

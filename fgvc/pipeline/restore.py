@@ -6,24 +6,18 @@ set paths and how to run.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
 from fgvc.config.checkpoint_rows import published_repos
-from fgvc.config.compose import (
-    check_bounds,
-    conf_dir,
-    config_hash,
-    parse_config,
-    typed,
-)
+from fgvc.config.compose import check_bounds, conf_dir, config_hash, parse_config, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import MAX_PIXELS, declared_values
 from fgvc.config.schema import Config, architecture, chosen_checkpoint
@@ -32,18 +26,19 @@ from fgvc.config.weight_files.hub_name import HUB
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model.backbone import weights
 from fgvc.model.backbone.base import feature_dim
+from fgvc.model.backbone.load_state import first_difference
 from fgvc.model.build_head import load_head
 from fgvc.model.classifier import Classifier
 from fgvc.pipeline.build_model import build_model
-from fgvc.pipeline.experiment import weight_store
-from fgvc.pipeline.inference import HEAD, load_classifier
 from fgvc.pipeline.job import Job
-from fgvc.record import checkpoint, fitted_images
+from fgvc.record import checkpoint, console, fitted_images
 from fgvc.record.fitted_images import Fit
+from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import escaped
 
+HEAD = "head."  # before the names of the head's tensors
 WEIGHTS = "backbone.weights"
 PATH_KEYS = ("dataset.root", "dataset.table", WEIGHTS)
 
@@ -62,22 +57,19 @@ class StoredCheckpoint:
     fit: Fit
 
     @property
-    def embedded_weights(self) -> WeightsSource | None:
-        """The source of a finetuned backbone, which lies in the checkpoint; otherwise None.
+    def whole(self) -> bool:
+        """Whether it holds its backbone."""
+        return bool(self.metadata.get("whole"))
 
-        The digest is that of the weights that the training began with.
-        """
-        if not self.metadata.get("whole"):
-            return None
-        initial = self.metadata["backbone"]["weights"]
-        return WeightsSource(
-            "checkpoint",
-            self.file.name,
-            None,
-            initial["sha256"],
-            initial["revision"],
-            initial.get("made_by"),
-        )
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The facts of the weights that the run began with."""
+        return self.metadata["backbone"]["weights"]
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether the backbone is read from a local file: not in the checkpoint or on the hub."""
+        return self.weights["kind"] == "file" and not self.whole
 
     @property
     def classes(self) -> list[tuple[str, str]]:
@@ -86,31 +78,48 @@ class StoredCheckpoint:
         return list(zip(labelmap["ids"], labelmap["names"], strict=True))
 
     def head(self, conf: Config) -> torch.nn.Module:
-        """The head of a checkpoint that does not hold its backbone.
+        """The head of the checkpoint, in evaluation mode.
 
         Raises:
             UserError: its tensors do not fit the head and the features of the config.
         """
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
         state = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items()}
+        if self.whole:
+            state = {name: state[name] for name in state if HEAD + name in self.tensors}
         try:
             return load_head(self.metadata["head"], state, len(self.classes), width)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
 
-    def classifier(self, conf: Config, source: WeightsSource, device: torch.device) -> Classifier:
+    def classifier(
+        self, conf: Config, source: WeightsSource | None, device: torch.device
+    ) -> Classifier:
         """Backbone and head together, in evaluation mode.
+
+        source: of the backbone; not needed for one that lies in the checkpoint.
 
         Raises:
             UserError: the model cannot be built, or the checkpoint's tensors do not fit it.
         """
+        if self.whole:  # random weights, which the tensors of the file replace
+            model_name = chosen_checkpoint(conf.backbone).model
+            size = sum(tensor.numel() for tensor in self.tensors.values())
+            source = WeightsSource("random", model_name, value_count=size)
+        assert source is not None
         try:
-            if self.metadata.get("whole"):
-                return load_classifier(conf, self.metadata, self.tensors, device)
             backbone, selector = build_model(conf, source)
         except (UserError, ConfigError) as error:
             raise UserError(f"{self.file}: {error}") from error
-        return Classifier(backbone, self.head(conf), selector).to(device).eval()
+        model = Classifier(backbone, self.head(conf), selector)
+        if self.whole:
+            if (difference := first_difference(self.tensors, model.state_dict())) is not None:
+                raise UserError(
+                    f"{self.file}: the checkpoint's tensors are not those of {source.name}: "
+                    f"{difference}"
+                )
+            model.load_state_dict(self.tensors)
+        return model.to(device).eval()
 
     def check(self, source: WeightsSource, preprocess: Preprocess) -> None:
         """Check that weights and preprocessing are those of the run that wrote the checkpoint.
@@ -118,17 +127,13 @@ class StoredCheckpoint:
         Raises:
             UserError: they differ.
         """
-        recorded = self.metadata["backbone"]["weights"]["sha256"]
-        if recorded != source.sha256:
+        if (recorded := self.weights["sha256"]) != source.sha256:
             raise UserError(
                 f"{self.file} belongs to weights with sha256 {recorded}, found {source.sha256}: "
                 f"give {WEIGHTS}=PATH to the file it was made with"
             )
         if self.metadata["preprocess"] != preprocess.identity:
             raise UserError(f"{self.file} was made with another preprocessing than this version's")
-
-
-# --- read a checkpoint ---
 
 
 def load_checkpoint(job: Job) -> StoredCheckpoint:
@@ -141,8 +146,8 @@ def load_checkpoint(job: Job) -> StoredCheckpoint:
     return read_checkpoint(checkpoint.locate(Path(job.conf.checkpoint).expanduser()))
 
 
-def read_checkpoint(file: Path) -> StoredCheckpoint:
-    """Read and verify a checkpoint file.
+def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
+    """Read and verify a checkpoint file. key: the config key that names it, for messages.
 
     Raises:
         UserError: it is damaged, or an older version of fgvc wrote it.
@@ -152,14 +157,11 @@ def read_checkpoint(file: Path) -> StoredCheckpoint:
         fit = fitted_images.from_checkpoint(metadata, tensors)
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{file}: does not record which images fitted and chose its head ({error}). Repeat the "
-            "run."
+            f"{key}{file}: does not record which images fitted and chose its head ({error}). "
+            "Repeat the run that made it"
         ) from error
     tensors = {name: value for name, value in tensors.items() if name not in fitted_images.TENSORS}
     return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fit)
-
-
-# --- its config ---
 
 
 def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
@@ -169,13 +171,11 @@ def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config,
         UserError: the weights are missing, or have another digest.
     """
     cfg = merge_config(stored, job)
-    weights_path = declared_values(job.overrides).get(WEIGHTS)
-    if weights_path is not None and stored.embedded_weights is None:
-        # a file may replace weights that the run took from the hub
-        cfg.backbone.weights = escaped(weights_path)
-    conf = set_norm_eps(stored, typed(cfg))
-    check_weights_found(stored, conf)
-    source = find_weights(stored, conf, weights_path)
+    path = declared_values(job.overrides).get(WEIGHTS)
+    if path is not None and not stored.whole:  # a file may replace weights from the hub
+        cfg.backbone.weights = escaped(path)
+    conf = check_weights_found(stored, cfg)
+    source = find_weights(stored, conf, job)
     stored.check(source, evaluation_transform(conf))
     return conf, source
 
@@ -208,41 +208,29 @@ def _set_paths(stored: StoredCheckpoint, job: Job) -> DictConfig:
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = escaped(getattr(job.conf, name))
     given, recorded = declared_values(job.overrides), _paths_of_run(stored.file)
-    defaults = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
+    file = conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml"
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     for name in ("root", "table"):
         path = {**recorded, **given}.get(f"dataset.{name}")
-        if path is None:
-            cfg.dataset[name] = OmegaConf.to_container(defaults, resolve=False).get(name)  # type: ignore[union-attr]
-        else:
-            cfg.dataset[name] = escaped(path)
+        cfg.dataset[name] = defaults.get(name) if path is None else escaped(path)
     if (partial := given.get("dataset.partial")) is not None:
         cfg.dataset.partial = partial
     if any(key_of(override) == MAX_PIXELS for override in job.overrides):
         cfg.dataset.max_pixels = job.conf.dataset.max_pixels
     # an altered dataset is accepted only by the command that sets the key
     cfg.dataset.accept_altered = given.get("dataset.accept_altered", "False")
-    if stored.embedded_weights is not None:  # do not look for another file
+    if stored.whole:  # do not look for another file
         cfg.runtime.weights_root = str(stored.file)
-    path = _weights_path(stored, given.get(WEIGHTS), recorded.get(WEIGHTS), job)
+    path = None
+    if stored.needs_file:  # that of this command, that of the run, or the copy in the store
+        path = given.get(WEIGHTS)
+        if path is None and Path(recorded.get(WEIGHTS, "")).expanduser().is_file():
+            path = recorded[WEIGHTS]
+        if path is None:
+            with contextlib.suppress(UserError):
+                path = str(weight_store(job.conf).path(stored.weights["sha256"]))
     cfg.backbone.weights = escaped(path)
     return cfg
-
-
-def _weights_path(
-    stored: StoredCheckpoint, given: str | None, recorded: str | None, job: Job
-) -> str | None:
-    """The file of the backbone: of this command, of the run, or the run's copy in the store."""
-    weights_facts = stored.metadata["backbone"]["weights"]
-    if weights_facts["kind"] != "file" or stored.embedded_weights:
-        return None
-    if given is not None:
-        return given
-    if recorded is not None and Path(recorded).expanduser().is_file():
-        return recorded
-    try:
-        return str(weight_store(job.conf).path(weights_facts["sha256"]))
-    except UserError:
-        return None
 
 
 def _paths_of_run(file: Path) -> dict[str, str]:
@@ -251,11 +239,8 @@ def _paths_of_run(file: Path) -> dict[str, str]:
     if not config_file.is_file():
         return {}
     try:
-        text = untrusted.read_text(config_file, untrusted.MIB)
-        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
-            raise ValueError("it holds aliases or tags")  # nested, aliases expand without end
-        plain = yaml.load(text, _TextLoader)
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        plain = untrusted.parse_yaml(untrusted.read_text(config_file, untrusted.MIB))
+    except (ValueError, OSError) as error:
         raise UserError(f"{config_file}: damaged ({' '.join(str(error).split())[:80]})") from error
     paths = {}
     for key in PATH_KEYS:
@@ -265,23 +250,6 @@ def _paths_of_run(file: Path) -> dict[str, str]:
         if isinstance(value, str) and "\0" not in value:
             paths[key] = value
     return paths
-
-
-class _TextLoader(yaml.SafeLoader):
-    """Reads every scalar as text: no dates, no numbers of a million digits."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in rules if tag.endswith(":null")]
-    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def set_norm_eps(stored: StoredCheckpoint, conf: Config) -> Config:
-    """The config with the layer norm epsilon that the hub's config.json had: a copy of the weights
-    file without its config.json does not state it."""
-    eps = stored.metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
-    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps, norm_eps_assumed=False))
 
 
 def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
@@ -299,42 +267,53 @@ def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
         )
 
 
-# --- its weights ---
+def check_weights_found(stored: StoredCheckpoint, cfg: DictConfig) -> Config:
+    """The typed config, with the layer norm epsilon that the hub's config.json had: a copy of the
+    weights file without its config.json does not state it.
 
-
-def check_weights_found(stored: StoredCheckpoint, conf: Config) -> None:
-    """Refuse a checkpoint whose backbone came from a file that is not found.
-
-    Args:
-        conf: as composed here, with the files of runtime.weights_root.
+    cfg: as from `merge_config`; composing it looks for the file in runtime.weights_root too.
 
     Raises:
-        UserError: names the digest and both ways out.
+        UserError: the backbone came from a file that is not found; names its digest.
     """
-    recorded = stored.metadata["backbone"]["weights"]
-    if recorded["kind"] != "file" or stored.embedded_weights or conf.backbone.weights is not None:
-        return
-    raise UserError(
-        f"{stored.file} needs the weights with sha256 {recorded['sha256']}, which are not under "
-        f"{weight_store(conf).root}: give the file with {WEIGHTS}=PATH, or the cache of the "
-        "run that made it with runtime.cache_root=PATH"
-    )
+    conf = typed(cfg)
+    if stored.needs_file and conf.backbone.weights is None:
+        raise UserError(
+            f"{stored.file} needs the weights with sha256 {stored.weights['sha256']}, which are "
+            f"not under {weight_store(conf).root}: give the file with {WEIGHTS}=PATH, or the cache "
+            "of the run that made it with runtime.cache_root=PATH"
+        )
+    eps = stored.metadata["backbone"].get("norm_eps", conf.backbone.norm_eps)
+    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps, norm_eps_assumed=False))
 
 
-def find_weights(stored: StoredCheckpoint, conf: Config, given: str | None) -> WeightsSource:
+def find_weights(stored: StoredCheckpoint, conf: Config, job: Job) -> WeightsSource:
     """The weights of a checkpoint's backbone.
 
     Only repositories named by this command or by a published row are downloaded from, so a
     checkpoint cannot choose which server is contacted.
 
-    Args:
-        given: backbone.weights of this command.
-
     Raises:
         UserError: they are missing, or have another digest.
     """
-    if stored.embedded_weights is not None:
-        return stored.embedded_weights
-    is_own_choice = given is not None and given.startswith(HUB)
+    if stored.whole:  # with the digest of the weights that the training began with
+        facts = [stored.weights.get(name) for name in ("sha256", "revision", "made_by")]
+        return WeightsSource("checkpoint", stored.file.name, None, *facts)
+    is_own_choice = (declared_values(job.overrides).get(WEIGHTS) or "").startswith(HUB)
     may_fetch = None if is_own_choice else published_repos().__contains__
     return weights.find(conf.backbone, may_fetch)
+
+
+def weight_store(conf: Config) -> ContentStore:
+    """The store of local weights by digest, where a checkpoint finds its weights again."""
+    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
+
+
+def store_weights(conf: Config, path: Path) -> None:
+    """Put a weights file into the store; for sharded weights every shard and their list."""
+    store = weight_store(conf)
+    files, shard_list = weights.files_of(path)
+    for file in files:
+        store.put(file)
+    if shard_list is not None:
+        store.put_bytes(shard_list)

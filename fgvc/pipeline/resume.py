@@ -8,19 +8,19 @@ runtime.resume_force=true also accepts a state whose best weights are lost, reco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.config.compose import config_hash
 from fgvc.config.schema import Config
-from fgvc.pipeline.experiment import Experiment, identity
+from fgvc.pipeline.experiment import Experiment, check_data, differing
 from fgvc.pipeline.resume_checks import check_content
-from fgvc.pipeline.run_identity import check_data, differing
+from fgvc.pipeline.stop_before_test import run_folder
 from fgvc.record import console
 from fgvc.record.resume_state import States
-from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, read_json
+from fgvc.record.run_dir import IN_PROGRESS, RESUME, read_json
+from fgvc.report.flatten import differences
 from fgvc.types import UserError
 
 # keys that name the images, labels or weights: no force resumes across other values of them
@@ -29,13 +29,14 @@ NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
 SHOWN_KEYS = 4  # differing config keys in a message
 
 LoadedState = tuple[int, dict[str, Any]]  # step, state
+Differences = Mapping[str, tuple[Any, Any]]  # config key -> the values in the state and here
 
 
 @dataclass(frozen=True)
 class ResumePoint:
     """The state that a training resumes.
 
-    step: optimiser steps behind `state`. path: where the state lies.
+    step: optimiser steps behind `state`.
 
     origin, which every later state keeps: `from`, the run the state was taken from, or None;
     `changed`, the config keys that a forced resume changed; `other_code`, whether another version
@@ -47,24 +48,15 @@ class ResumePoint:
 
     step: int
     state: dict[str, Any]
-    path: Path
     origin: dict[str, Any]
     copied_from: States | None = None
 
     @property
     def record(self) -> dict[str, object]:
         """The entry `resumed` of metrics.json."""
-        source = {} if self.origin["from"] is None else {"from": self.origin["from"]}
-        lost = {name: self.origin[name] for name in ("best_lost",) if name in self.origin}
-        return {
-            "step": self.step,
-            "forced": bool(self.origin["changed"] or lost),
-            "changed": self.origin["changed"],
-            "other_code": self.origin["other_code"],
-            "identity": self.state["identity"],
-            **source,
-            **lost,
-        }
+        origin = {name: value for name, value in self.origin.items() if value is not None}
+        forced = bool(origin["changed"] or "best_lost" in origin)
+        return {"step": self.step, "forced": forced, "identity": self.state["identity"], **origin}
 
 
 def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
@@ -75,20 +67,17 @@ def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the folder and the keys that differ.
     """
-    run_id = str(conf.runtime.run_id)
-    run = Path(conf.runtime.output_root).expanduser() / run_id
-    own_folder = run / config_hash(dict(plain))[:SHORT]
-    is_sweep = (Path(conf.runtime.multirun_root).expanduser() / run_id).exists()
-    if conf.runtime.resume is not None or own_folder.exists() or is_sweep:
+    own_folder = run_folder(conf, plain).parent
+    run, runtime = own_folder.parent, conf.runtime
+    is_sweep = (Path(runtime.multirun_root).expanduser() / run.name).exists()
+    if runtime.resume is not None or own_folder.exists() or is_sweep:
         return
     for folder in sorted(run.glob(f"*/{IN_PROGRESS}/{RESUME}")):
         stopped_config = read_json(folder.parent, "config.canonical.json")
-        _check_config(stopped_config, plain, folder.parent, force=False)
+        _check_config(differences(stopped_config, plain), folder.parent, force=False)
 
 
-def find_resume_point(
-    experiment: Experiment, plain: dict[str, Any], states: States
-) -> ResumePoint | None:
+def find_resume_point(experiment: Experiment, states: States) -> ResumePoint | None:
     """The state to resume, checked and not yet copied; None: the training starts anew.
 
     Raises:
@@ -102,7 +91,7 @@ def find_resume_point(
     if own is not None:
         if path is not None and "origin" in own[1]:
             _check_origin(path, states, own, force)
-        return _check_state(experiment, plain, states.folder.parent, own, states)
+        return _check_state(experiment, states.folder.parent, own, states)
     if path is None:
         return None
     if (named_state := _load_named(path, force)) is None:
@@ -111,7 +100,7 @@ def find_resume_point(
             "folder, or a state in it)"
         )
     other_states, loaded = named_state
-    return _check_state(experiment, plain, path, loaded, other_states)
+    return _check_state(experiment, path, loaded, other_states)
 
 
 def _check_origin(path: Path, states: States, own: LoadedState, force: bool) -> None:
@@ -119,9 +108,6 @@ def _check_origin(path: Path, states: States, own: LoadedState, force: bool) -> 
 
     A command that started from another state may be repeated: it then resumes from the run's own
     states.
-
-    Raises:
-        UserError: they come from another state, or `path` is an older state of this run.
     """
     step, state = own
     origin = state["origin"]["from"]
@@ -140,16 +126,14 @@ def _check_origin(path: Path, states: States, own: LoadedState, force: bool) -> 
     )
 
 
-def copy_states(
-    experiment: Experiment, plain: dict[str, Any], states: States, start: ResumePoint
-) -> None:
+def copy_states(experiment: Experiment, states: States, start: ResumePoint) -> None:
     """Copy the state of another run into this one, with its best weights and its reads of test."""
     if start.copied_from is None:
         return
     experiment.run.adopt_test_reads(start.copied_from.folder.parent)
     if (best := start.copied_from.best()) is not None:
         states.save_best(*best)
-    states.save(start.step, {**start.state, "config": plain, "origin": start.origin})
+    states.save(start.step, {**start.state, "config": experiment.plain, "origin": start.origin})
 
 
 def state_name(path: Path) -> str:
@@ -161,11 +145,7 @@ def state_name(path: Path) -> str:
 
 
 def _check_state(
-    experiment: Experiment,
-    plain: Mapping[str, Any],
-    path: Path,
-    loaded: LoadedState,
-    states: States,
+    experiment: Experiment, path: Path, loaded: LoadedState, states: States
 ) -> ResumePoint:
     """Check a loaded state against this run. states: the states that it is one of."""
     step, state = loaded
@@ -176,36 +156,30 @@ def _check_state(
             "Train under a new runtime.run_id without runtime.resume"
         )
     check_content(state, path)
-    current, keys = identity(experiment), _differing_keys(state["config"], plain)
-    also = "".join(f"; {values}" for values in _both_values(state["config"], plain, keys))
-    check_data(state["identity"], current, path, also)
+    current = experiment.identity
+    changes = differences(state["config"], experiment.plain)
+    check_data(state["identity"], current, path, "; ".join(["", *_both_values(changes)]))
     force = experiment.conf.runtime.resume_force
-    changed = _check_config(state["config"], plain, path, force)
+    changed = _check_config(changes, path, force)
     code = ("git_commit", "code_patch_sha256")
     if other_code := bool(differing(state["identity"], current, code)):
         console.say("note: the state was saved by another version of this code")
     origin = {
-        "from": state["origin"]["from"] if other_run is None else state_name(path),
+        **state["origin"],
         "changed": sorted({*state["origin"]["changed"], *changed}),
         "other_code": other_code or state["origin"]["other_code"],
-        **_best_lost(states, state),
     }
+    if other_run is not None:
+        origin["from"] = state_name(path)
     if states.best_lost is not None:
+        epoch = state["trainer"]["best"].get("epoch")
+        console.say(
+            f"note: resuming by force without the best weights so far (epoch {epoch}, step "
+            f"{states.best_lost}): validation chooses among the epochs to come"
+        )
+        origin["best_lost"] = {"epoch": epoch, "step": states.best_lost}
         state = {**state, "trainer": {**state["trainer"], "best": {}}}
-    return ResumePoint(step, state, path, origin, other_run)
-
-
-def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of the origin for best weights that this or an earlier resume lost."""
-    if states.best_lost is None:
-        earlier = state["origin"].get("best_lost")
-        return {} if earlier is None else {"best_lost": earlier}
-    epoch = state["trainer"]["best"].get("epoch")
-    console.say(
-        f"note: resuming by force without the best weights so far (epoch {epoch}, step "
-        f"{states.best_lost}): validation chooses among the epochs to come"
-    )
-    return {"best_lost": {"epoch": epoch, "step": states.best_lost}}
+    return ResumePoint(step, state, origin, other_run)
 
 
 def _load_named(path: Path, force: bool) -> tuple[States, LoadedState] | None:
@@ -222,21 +196,15 @@ def _load_named(path: Path, force: bool) -> tuple[States, LoadedState] | None:
     return None
 
 
-def _check_config(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], path: Path, force: bool
-) -> list[str]:
-    """The keys that differ, if force allows it.
-
-    Raises:
-        UserError: keys differ and the resume is not forced.
-    """
-    keys = _differing_keys(recorded, current)
+def _check_config(changes: Differences, path: Path, force: bool) -> list[str]:
+    """The keys that differ, if force allows it."""
+    keys = list(changes)
     if not keys:
         return []
     if force:
         console.say(f"note: resuming by force under another {', '.join(keys)}")
         return keys
-    values = "; ".join(_both_values(recorded, current, keys))
+    values = "; ".join(_both_values(changes))
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     way_out = "give its own command or a new runtime.run_id"
     if not any(key.startswith(DATA_KEYS) for key in keys):
@@ -244,30 +212,7 @@ def _check_config(
     raise UserError(f"{path} was trained under another config ({values}{more}): {way_out}")
 
 
-def _both_values(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]
-) -> list[str]:
-    """The first keys with both values."""
-    return [
-        f"{key}: {_value(recorded, key)} there, {_value(current, key)} here"
-        for key in keys[:SHOWN_KEYS]
-    ]
-
-
-def _differing_keys(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    def walk(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key in {*a, *b}:
-            x, y = a.get(key), b.get(key)
-            if isinstance(x, Mapping) and isinstance(y, Mapping):
-                yield from walk(x, y, f"{prefix}{key}.")
-            elif x != y:
-                yield f"{prefix}{key}"
-
-    return sorted(set(walk(recorded, current, "")))
-
-
-def _value(plain: Mapping[str, Any], key: str) -> object:
-    value: Any = plain
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _both_values(changes: Differences) -> list[str]:
+    """The first differences with both values."""
+    shown = list(changes.items())[:SHOWN_KEYS]
+    return [f"{key}: {there} there, {here} here" for key, (there, here) in shown]

@@ -86,29 +86,24 @@ class DatasetImages:
         if maps is None:
             return
         cut_N4, conf = manifest.cut_N4, self._experiment.conf
+        test, names = self._results.predictions["test"], self._experiment.dataset.labelmap.names
         even_M = np.linspace(0, len(maps.row_N) - 1, min(OVERLAYS, len(maps.row_N)))
         for number, index in enumerate(even_M.round().astype(int).tolist()):
             row = int(maps.row_N[index])
-            path = manifest.path[row]
+            path, place = manifest.path[row], int(np.flatnonzero(test.row_N == row)[0])
+            logits_1C, label = test.logits_NC[place][None], test.label_N[place]
+            pred = int(metrics.topk(logits_1C, 1)[0, 0])
+            probability = float(np.exp(metrics.log_probabilities(logits_1C)[0, pred]))
             overlay = draw_overlay(
                 self._decode(path),
                 conf,
-                self._overlay_title(row),
+                image_overlay.title(names[pred], probability, names[label]),
                 maps.index_NK[index],
                 None if maps.score_NG is None else maps.score_NG[index],
                 None if cut_N4 is None else cut_N4[row],
             )
             name = f"{number:02d}-{PurePosixPath(path).stem[:STEM]}"
             yield name, image_overlay.png(overlay.within(MAX_SIDE))
-
-    def _overlay_title(self, row: int) -> str:
-        """The predicted class with its probability, and the true class."""
-        test, names = self._results.predictions["test"], self._experiment.dataset.labelmap.names
-        index = int(np.flatnonzero(test.row_N == row)[0])
-        logits_1C = test.logits_NC[index][None]
-        pred = int(metrics.topk(logits_1C, 1)[0, 0])
-        probability = float(np.exp(metrics.log_probabilities(logits_1C)[0, pred]))
-        return image_overlay.title(names[pred], probability, names[test.label_N[index]])
 
 
 def heat_map(

@@ -16,8 +16,7 @@ from fgvc.data import dataset as datasets
 from fgvc.html.formats import interval, number
 from fgvc.model.backbone import weights
 from fgvc.pipeline import notes
-from fgvc.pipeline.experiment import Experiment, Results, identity
-from fgvc.pipeline.run_identity import check_data, identity_of
+from fgvc.pipeline.experiment import Experiment, Results, check_data, identity_of
 from fgvc.pipeline.write_run import split_metrics
 from fgvc.record import console, env_stamp
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, read_json
@@ -26,14 +25,14 @@ FILE = "validation.json"
 STATE = "validated"
 
 
-def write_validation(experiment: Experiment, results: Results) -> Path:
+def write_validation(experiment: Experiment, results: Results) -> None:
     """Write the validation numbers into the run folder, which stays in progress."""
     run, numbers = experiment.run, split_metrics(experiment, results.predictions["val"])
     record = {
         "val": numbers,
         "splits": sorted(results.predictions),
         "test_reads": len(run.test_reads()),
-        "identity": identity(experiment),
+        "identity": experiment.identity,
         "seconds": run.seconds,
         **results.numbers,
         "unreadable": notes.unreadable_counts(experiment.dataset, results.unreadable),
@@ -48,7 +47,6 @@ def write_validation(experiment: Experiment, results: Results) -> Path:
     for note in record["notes"]:
         console.say(f"note: {note}")
     console.say(f"in progress: {run.path}")
-    return run.path
 
 
 def is_validated(conf: Config, plain: Mapping[str, Any]) -> bool:

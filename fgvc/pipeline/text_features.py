@@ -72,9 +72,8 @@ def _key(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, objec
 
 @torch.inference_mode()
 def _compute(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, np.ndarray]:
-    extractor, classes = experiment.extractor, len(prompts_CT)
-    tower = backbones.text_tower(experiment.conf.backbone, extractor.source, experiment.conf.seed)
-    tower = tower.to(extractor.device)
+    extractor, classes, conf = experiment.extractor, len(prompts_CT), experiment.conf
+    tower = backbones.text_tower(conf.backbone, extractor.source, conf.seed).to(extractor.device)
     prompt_P = [prompt for prompts_T in prompts_CT for prompt in prompts_T]
     console.say(f"text features: {len(prompt_P)} prompts for {classes} classes")
     text_PD = tower.encode(prompt_P).float().cpu()

@@ -29,7 +29,17 @@ class TrainingData:
         self.evaluation = evaluation_transform(conf)
         self.augment = training_transform(conf)
         self.workers = loader.worker_count(conf.runtime.num_workers)
-        self.order = self._order()
+        split, task, seed = dataset.split, conf.task, conf.seed
+        row_N = split.train_N
+        if not self.validates:
+            row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
+        label_N, key_N = self.manifest.label_N, self.manifest.key_N
+        if self.overfits:
+            shuffled_N = order_by_stream(key_N[row_N], seed, 0, b"overfit")
+            row_N = row_N[shuffled_N[: task.batch_size]]
+        self.order = Order(
+            row_N, label_N[row_N], key_N[row_N], seed, task.sampling, task.batch_size
+        )
 
     @property
     def overfits(self) -> bool:
@@ -87,16 +97,3 @@ class TrainingData:
         row_N = np.array_split(undrawn_N, self.ranks)[self.rank]
         size = self.conf.runtime.eval_batch_size
         yield from loader.batches(self.manifest, row_N, self.evaluation, size, self.workers)
-
-    def _order(self) -> Order:
-        split, task = self.split, self.conf.task
-        row_N = split.train_N
-        if not self.validates:
-            row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
-        label_N, key_N = self.manifest.label_N, self.manifest.key_N
-        if self.overfits:
-            shuffled_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
-            row_N = row_N[shuffled_N[: task.batch_size]]
-        return Order(
-            row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
-        )

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from fgvc.html.formats import number, percent
 from fgvc.learn.train.step import StepReport
 from fgvc.parallel import signals
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.pipeline.experiment import Experiment, identity
+from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.finetune import Finetune
 from fgvc.record import console
 from fgvc.record.resume_state import States
@@ -21,40 +22,30 @@ from fgvc.types import Batch
 LOG_EVERY = 10  # steps between points of the training curves
 
 
+@dataclass
 class TrainingLog:
-    """Console, TensorBoard and resume states of one finetune."""
+    """Console, TensorBoard and resume states of one finetune.
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        plain: dict[str, Any],
-        states: States,
-        finetune: Finetune,
-        origin: dict[str, Any],
-    ) -> None:
-        """origin: where the state of this training comes from; stored in the states it saves."""
-        self.experiment, self.plain, self.states, self.origin = experiment, plain, states, origin
-        self.sampled, self.images, self.seconds = False, 0, 0.0
-        self.bar = console.training(
-            experiment.conf.task.epochs, finetune.steps, finetune.trainer.done
-        )
+    origin: where the state of this training comes from; stored in the states it saves. pulse: shows
+    a step on the terminal. images, seconds: of the steps of this process.
+    """
 
-    def __enter__(self) -> TrainingLog:
-        self.pulse = self.bar.__enter__()
-        self.clock = time.monotonic()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
+    experiment: Experiment
+    states: States
+    origin: dict[str, Any]
+    pulse: Callable[[console.Pulse], None]
+    sampled: bool = False
+    images: int = 0
+    seconds: float = 0.0
+    clock: float = field(default_factory=time.monotonic)
 
     def log_images(self, batch: Batch) -> None:
         """Write the first images of this process as the network sees them."""
         if self.sampled or not len(batch.row_B):
             return
-        self.sampled = True
-        dataset = self.experiment.dataset
-        label_B = dataset.manifest.label_N[batch.row_B]
-        captions = [dataset.labelmap.names[label] for label in label_B.tolist()]
+        self.sampled, dataset = True, self.experiment.dataset
+        labels = dataset.manifest.label_N[batch.row_B].tolist()
+        captions = [dataset.labelmap.names[label] for label in labels]
         self.experiment.board.images("train/pictures", batch.pixels_BCHW, captions)
 
     def log_step(self, report: StepReport) -> None:
@@ -67,13 +58,16 @@ class TrainingLog:
         step = report.step + 1
         if step % LOG_EVERY and step != 1:
             return
-        board = self.experiment.board
-        board.scalar("train/loss", report.loss, step)
-        board.scalar("train/top1", report.top1, step)
-        board.scalar("optim/lr", report.learning_rate, step)
-        board.scalar("optim/grad_norm", report.grad_norm, step)
-        board.scalar("train/images_per_s", rate, step)
-        board.scalar("train/memory_mib", memory, step)
+        scalars = {
+            "train/loss": report.loss,
+            "train/top1": report.top1,
+            "optim/lr": report.learning_rate,
+            "optim/grad_norm": report.grad_norm,
+            "train/images_per_s": rate,
+            "train/memory_mib": memory,
+        }
+        for tag, value in scalars.items():
+            self.experiment.board.scalar(tag, value, step)
 
     def speed(self) -> dict[str, object]:
         """Images, seconds and images per second of the steps of this process."""
@@ -81,11 +75,10 @@ class TrainingLog:
         return {"images": self.images, "seconds": self.seconds, "images_per_s": rate}
 
     def log_validation(self, numbers: dict[str, Any], finetune: Finetune) -> None:
-        step, best = finetune.trainer.done, finetune.trainer.best
-        self.experiment.board.evaluation("val", numbers, step)
-        self.experiment.board.scalar("select/best_epoch", float(best.epoch or 0), step)
-        score = best.top1 if best.select == "top1" else best.loss
-        self.experiment.board.scalar("select/best_score", score, step)
+        step, best, board = finetune.trainer.done, finetune.trainer.best, self.experiment.board
+        board.evaluation("val", numbers, step)
+        board.scalar("select/best_epoch", float(best.epoch or 0), step)
+        board.scalar("select/best_score", getattr(best, best.select), step)
         mark = ", the best so far" if best.is_new else ""
         console.say(
             f"epoch {finetune.epoch}: validation top-1 {percent(numbers['top1'])} %, "
@@ -98,8 +91,8 @@ class TrainingLog:
         state = {
             **finetune.state(),
             "history": [list(point) for point in self.experiment.board.history],
-            "config": self.plain,
-            "identity": identity(self.experiment),
+            "config": self.experiment.plain,
+            "identity": self.experiment.identity,
             "origin": self.origin,
         }
         self.states.save(finetune.trainer.done, state)

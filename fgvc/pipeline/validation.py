@@ -39,7 +39,11 @@ def check(task: str, conf: Config, dataset: Dataset) -> None:
     Raises:
         UserError: names settings that work on these images.
     """
-    purpose = _purpose(task, conf)
+    purpose = None  # what validation has to choose
+    if task == "probe" and heads()[conf.head.name].learns:
+        purpose = f"head={conf.head.name}"
+    if task == "train" and conf.final_fit == "train" and conf.task.debug != "overfit":
+        purpose = "the best epoch"
     if purpose is None or len(dataset.split.val_N):
         return
     train_N = dataset.split.train_N
@@ -64,12 +68,3 @@ def check(task: str, conf: Config, dataset: Dataset) -> None:
 def suggested_fraction(images: int, classes: int) -> float:
     """A dataset.val_fraction with one validation image per class, at most 0.9."""
     return min(0.9, math.ceil(100 * classes / images) / 100)
-
-
-def _purpose(task: str, conf: Config) -> str | None:
-    """What validation has to choose; None if it chooses nothing."""
-    if task == "probe" and heads()[conf.head.name].learns:
-        return f"head={conf.head.name}"
-    if task == "train" and conf.final_fit == "train" and conf.task.debug != "overfit":
-        return "the best epoch"
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,21 @@ from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.view_transform import grid_side
+from fgvc.html.formats import interval, number, percent
 from fgvc.model.backbone import hf_config
 from fgvc.parallel.device import peak_memory_mib
 from fgvc.pipeline import localization, notes
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Results, identity, store_weights
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.features import WEIGHTS_NOTES
-from fgvc.pipeline.print_summary import print_summary
+from fgvc.pipeline.restore import HEAD, store_weights
 from fgvc.pipeline.run_images import DatasetImages
-from fgvc.record import comparability, env_stamp, fitted_images, prediction_tables, privacy
+from fgvc.record import comparability, console, env_stamp, fitted_images, prediction_tables, privacy
+from fgvc.record.not_ranked import reasons
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_names import run_name
-from fgvc.types import Predictions, WeightsSource
+from fgvc.types import Dataset, Predictions, WeightsSource
 
 
 def write_run(
@@ -33,19 +35,18 @@ def write_run(
 ) -> Path:
     """Write every file of the run folder, seal it, and print a summary; returns the folder.
 
-    Args:
-        writers: None: WRITERS. The checkpoint, whose digest names the folder, must be among them.
+    writers: None: WRITERS. The checkpoint, whose digest names the folder, must be among them.
     """
     run, conf, source = experiment.run, experiment.conf, experiment.extractor.source
     numbers = _numbers(experiment, results)
     if source.kind == "file" and source.path is not None:
         store_weights(conf, source.path)
-    forced, side = results.fit.forced, conf.resolution.side
+    task, forced, side = experiment.task, results.fit.forced, conf.resolution.side
     record = RunRecord(
         run=run,
         conf=conf,
-        task=experiment.task,
-        name=run_name(experiment.plain, experiment.task, side, forced, source.made_by),
+        task=task,
+        name=run_name(experiment.plain, task, side, forced, source.made_by),
         dataset=experiment.dataset,
         predictions=results.predictions,
         numbers=numbers,
@@ -63,30 +64,45 @@ def write_run(
     return folder
 
 
-# --- metrics.json ---
-
-
 def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
     """The content of metrics.json."""
     run, dataset, test = experiment.run, experiment.dataset, results.predictions["test"]
+    names, fit = dataset.labelmap.names, results.fit
+    image_N = fitted_images.short_digests(dataset.manifest.sha256, test.row_N)
+    # test images that, byte for byte, fitted or chose head or backbone; backbone: in earlier runs
+    overlap = {"images": fit.overlap(image_N)}
+    if earlier := fitted_images.overlap(fit.backbone_N, image_N):
+        overlap["backbone"] = earlier
+    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    counters = asdict(experiment.extractor.counters)
+    cost = dict(results.cost or experiment.extractor.cost())
+    cost.pop(WEIGHTS_NOTES, None)  # reported as notes
     by_split = {
         split: split_metrics(experiment, predictions)
         for split, predictions in results.predictions.items()
     }
-    maps = results.attention_maps
     return {
         **by_split,
-        "cost": _cost(experiment, results),
+        "cost": {
+            **cost,
+            "extract_seconds": counters.pop("seconds"),
+            **counters,
+            "seconds": run.seconds,
+            "process_peak_memory_mib": peak_memory_mib(experiment.extractor.device),
+        },
         "test_reads": len(run.test_reads()),
         TEST_READ_LOG: run.test_reads(),
-        "worst_pairs": _worst_pairs(experiment, test),
+        "worst_pairs": [
+            {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
+            for pair in metrics.worst_pairs(matrix, prediction_tables.WORST)
+        ],
         **_comparability(experiment, results),
-        "overlap": _overlap(experiment, results),
+        "overlap": overlap,
         "predictions_digest": prediction_tables.predictions_digest(
             *prediction_tables.predicted_classes(dataset.manifest, test)
         ),
         "metric_version": metrics.VERSION,
-        **localization.localization_metrics(experiment.conf, dataset, maps),
+        **localization.localization_metrics(experiment.conf, dataset, results.attention_maps),
         **results.numbers,
         "unreadable": notes.unreadable_counts(dataset, results.unreadable),
         "notes": notes.notes_of(experiment, results),
@@ -128,47 +144,6 @@ def _comparability(experiment: Experiment, results: Results) -> dict[str, object
     }
 
 
-def _overlap(experiment: Experiment, results: Results) -> dict[str, int]:
-    """How many of the test images, byte for byte, fitted or chose head or backbone.
-
-    backbone: how many fitted or chose the backbone in earlier runs of fgvc, if there are any.
-    """
-    row_N = results.predictions["test"].row_N
-    image_N = fitted_images.short_digests(experiment.dataset.manifest.sha256, row_N)
-    counts = {"images": results.fit.overlap(image_N)}
-    if earlier := fitted_images.overlap(results.fit.backbone_N, image_N):
-        counts["backbone"] = earlier
-    return counts
-
-
-def _cost(experiment: Experiment, results: Results) -> dict[str, object]:
-    counters = experiment.extractor.counters
-    cost = dict(results.cost or experiment.extractor.cost())
-    cost.pop(WEIGHTS_NOTES, None)  # reported as notes
-    return {
-        **cost,
-        "decoded": counters.decoded,
-        "forwarded": counters.forwarded,
-        "prompts": counters.prompts,
-        "extract_seconds": counters.seconds,
-        "seconds": experiment.run.seconds,
-        "process_peak_memory_mib": peak_memory_mib(experiment.extractor.device),
-    }
-
-
-def _worst_pairs(experiment: Experiment, test: Predictions) -> list[dict[str, object]]:
-    """The most frequent confusions, with class names."""
-    names = experiment.dataset.labelmap.names
-    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
-    return [
-        {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
-        for pair in metrics.worst_pairs(matrix, prediction_tables.WORST)
-    ]
-
-
-# --- environment stamp ---
-
-
 def _stamp(experiment: Experiment) -> dict[str, object]:
     conf, dataset, run = experiment.conf, experiment.dataset, experiment.run
     source = experiment.extractor.source
@@ -176,7 +151,7 @@ def _stamp(experiment: Experiment) -> dict[str, object]:
     row = chosen_checkpoint(conf.backbone)
     return {
         **env_stamp.environment(experiment.extractor.device),
-        **identity(experiment),
+        **experiment.identity,
         "run_id": run.run_id,
         "config_hash": experiment.config_hash,
         "git_dirty": run.code.dirty,
@@ -218,33 +193,23 @@ def _weights_facts(source: WeightsSource) -> dict[str, object]:
     return {"revision": source.revision, "sha256": source.sha256, **made_by}
 
 
-# --- checkpoint ---
-
-
 def _checkpoint(
     experiment: Experiment, results: Results
 ) -> Path | tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of ckpt.bin, or the checkpoint that was evaluated."""
+    """Tensors and facts of ckpt.bin, or the checkpoint that was evaluated.
+
+    The facts hold neither times nor paths: equal runs write equal bytes.
+    """
     if isinstance(results.head, Path):
         return results.head
-    prefix = "" if results.has_backbone else "head."
+    prefix = "" if results.has_backbone else HEAD
     tensors = {f"{prefix}{name}": tensor for name, tensor in results.head.items()}
-    tensors |= results.fit.tensors()
-    fit = {**results.fit.facts(), "notes": notes.notes_of_fit(experiment, results)}
-    facts = {**_checkpoint_facts(experiment), "fit": fit}
-    if results.has_backbone:  # readable without the weights that the training began with
-        facts |= {"whole": True, "hashed": experiment.plain}
-    return tensors, facts
-
-
-def _checkpoint_facts(experiment: Experiment) -> dict[str, object]:
-    """The facts of a checkpoint, without times and paths: equal runs write equal bytes."""
     conf, labelmap = experiment.conf, experiment.dataset.labelmap
     source = experiment.extractor.source
     eps = hf_config.norm_eps(conf.backbone, source)
     # no config holds the epsilon that weights from the hub set
     norm_eps = {} if eps in (None, conf.backbone.norm_eps) else {"norm_eps": eps}
-    return {
+    facts: dict[str, Any] = {
         "format": 1,
         "config": portable_config(conf),
         "config_hash": experiment.config_hash,
@@ -256,9 +221,13 @@ def _checkpoint_facts(experiment: Experiment) -> dict[str, object]:
             "weights": {"kind": source.kind, **_weights_facts(source)},
             **norm_eps,
         },
-        "answer": identity(experiment),
+        "answer": experiment.identity,
         "split_digest": experiment.dataset.split_digest,
+        "fit": {**results.fit.facts(), "notes": notes.notes_of(experiment, results, of_fit=True)},
     }
+    if results.has_backbone:  # readable without the weights that the training began with
+        facts |= {"whole": True, "hashed": experiment.plain}
+    return {**tensors, **results.fit.tensors()}, facts
 
 
 def portable_config(conf: Config) -> dict[str, object]:
@@ -269,3 +238,60 @@ def portable_config(conf: Config) -> dict[str, object]:
         del plain[name]
     del plain["dataset"]["root"], plain["dataset"]["table"], plain["backbone"]["weights"]
     return plain
+
+
+def print_summary(
+    conf: Config, dataset: Dataset, stack_check: str, record: Mapping[str, Any], folder: Path
+) -> None:
+    """Print the numbers of a run, the notes on them, its cost and its folder.
+
+    Args:
+        stack_check: as in the environment stamp. record: as in metrics.json.
+        folder: of the sealed run.
+    """
+    splits = [name for name in ("val", "test") if name in record]
+    if (reads := record["test_reads"]) > 1:
+        console.say(
+            f"note: the test split was read {reads} times: an earlier process of this run stopped "
+            "before its record was whole"
+        )
+    if stack_check == "skipped":
+        console.say("note: runtime.stack_check=false, this stack was not validated")
+    rows = [["top-1 [95 %]", *(interval(record[name]) for name in splits)]]
+    rows.append(["top-5", *(percent(record[name]["top5"]) for name in splits)])
+    for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
+        rows.append([f"{label} [95 %]", *(interval(record[name], key) for name in splits)])
+    rows.append(["calibration error", *(percent(record[name]["ece"]) for name in splits)])
+    rows.append(["loss (nats)", *(number(record[name]["loss"]) for name in splits)])
+    rows.append(["images", *(str(record[name]["n"]) for name in splits)])
+    console.table(_title(conf, dataset), ["%", *splits], rows)
+    for note in record["notes"]:
+        console.say(f"note: {note}")
+    for name in splits:
+        if record[name]["intervals_note"] is not None:
+            console.say(f"note: {name}: {record[name]['intervals_note']}")
+    for reason in reasons(record, comparability.Comparability(**record["comparability"])):
+        console.say(f"note: {reason.sentence}")
+    localization.print_localization(record)
+    cost, parts = record["cost"], []
+    if cost["parameters"]:
+        parts = [f"{cost['parameters'] / 1e6:.1f} M parameters"]
+        parts.append(f"{cost['macs'] / 1e9:.2f} GMAC per image")
+        if cost["images_per_s"] is not None:  # None if a process was killed before it was stored
+            parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
+    parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all")
+    console.say("cost: " + ", ".join(parts))
+    console.provenance(dataset.name, dataset.card)
+    console.say(f"record: {folder}")
+
+
+def _title(conf: Config, dataset: Dataset) -> str:
+    weights_note = "" if conf.backbone.pretrained else ", random weights"
+    partial = ", PARTIAL COPY" if dataset.partial else ""
+    subset = f", SUBSET {dataset.subset['name']}" if dataset.subset else ""
+    return (
+        f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
+        f"{conf.resolution.side} px · "
+        f"{dataset.name} ({len(dataset.labelmap)} classes{partial}{subset}"
+        f"{console.test_mark(dataset.test_source)})"
+    )

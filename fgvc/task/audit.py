@@ -15,20 +15,9 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, privacy
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import CKPT, DamageError, OtherVersionError
-from fgvc.report.audit import (
-    FAIL,
-    UNCHECKED,
-    Record,
-    Result,
-    command,
-    limits,
-    outcome,
-    render_block,
-    run_audit,
-)
+from fgvc.report.audit import FAIL, UNCHECKED, command, limits, outcome, render_block, run_audit
 from fgvc.report.run_rows import read_run, run_path
 from fgvc.store import atomic
-from fgvc.store.output_path import JSON, output_file
 from fgvc.types import UserError
 from fgvc.untrusted.escape import visible
 
@@ -43,7 +32,8 @@ def run(job: Job) -> int:
     folder = find_run(Path(job.conf.run), "run")
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
         raise UserError(f"run={folder}: no complete run; give RUN/CONFIG/CHECKPOINT below outputs/")
-    target = _target(job, run_path(folder.resolve()))
+    name = run_path(folder.resolve()).replace("/", "_")
+    target = job.json_file("audit", f"{name}.json")
     try:
         read_run(folder)
     except OtherVersionError as error:
@@ -61,18 +51,6 @@ def run(job: Job) -> int:
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
-    _write(target, record, results, block)
-    unchecked = [result for result in results if result.state == UNCHECKED]
-    console.say(limits.AGAIN)
-    console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
-    console.say(
-        f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
-        f"could not be made; as JSON: {target}"
-    )
-    return FAILED if failed else DONE
-
-
-def _write(target: Path, record: Record, results: list[Result], block: str) -> None:
     report = {
         "run": record.place,
         "outcome": outcome(results),
@@ -83,10 +61,11 @@ def _write(target: Path, record: Record, results: list[Result], block: str) -> N
         "checks": [asdict(result) for result in results],
     }
     atomic.write_json(target, report)
-
-
-def _target(job: Job, run: str) -> Path:
-    name = f"{run.replace('/', '_')}.json"
-    if job.conf.task.output is not None:
-        return output_file(job.conf.task.output, name, JSON)
-    return Path(job.conf.runtime.output_root).expanduser() / "audit" / name
+    unchecked = [result for result in results if result.state == UNCHECKED]
+    console.say(limits.AGAIN)
+    console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
+    console.say(
+        f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
+        f"could not be made; as JSON: {target}"
+    )
+    return FAILED if failed else DONE

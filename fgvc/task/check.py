@@ -13,7 +13,7 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, env_stamp, stack_check
 from fgvc.record.stack_check import published
 from fgvc.record.stack_check.examine import examine
-from fgvc.record.stack_check.step import PASSED, Outcome
+from fgvc.record.stack_check.step import PASSED
 
 WIDTH, INDENT = 80, 34
 
@@ -35,7 +35,16 @@ def run(job: Job) -> int:
     console.say("check: TensorBoard and FiftyOne at work, about a minute")
     outcomes = []
     for outcome in examine(log):
-        for line in _line(outcome).split("\n"):
+        head = f"  {outcome.step:<12} {outcome.result:<9} {outcome.seconds:5.1f} s  "
+        assert len(head) == INDENT
+        for line in textwrap.wrap(
+            outcome.says,
+            WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
             console.say(line)
         outcomes.append(outcome)
     record = stack_check.make_record(outcomes)
@@ -51,17 +60,3 @@ def run(job: Job) -> int:
         published.publish(record, env_stamp.CODE)
         console.say("recorded in specs/stack.json and README.md")
     return DONE
-
-
-def _line(outcome: Outcome) -> str:
-    """Step, result, seconds and message, within 80 columns."""
-    head = f"  {outcome.step:<12} {outcome.result:<9} {outcome.seconds:5.1f} s  "
-    assert len(head) == INDENT
-    return textwrap.fill(
-        outcome.says,
-        WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 
-from fgvc.config.compose import resolved, typed
+from fgvc.config.compose import resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import declared_values
 from fgvc.pipeline import restore, write_run
-from fgvc.pipeline.experiment import Experiment, Results, find_complete_run, open_experiment
+from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.features import measure_cost
 from fgvc.pipeline.inference import classify, predict_features
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import console
-from fgvc.types import AttentionMaps, Features, Predictions, UserError
+from fgvc.types import UserError
 
 
 def run(job: Job) -> Skipped | None:
@@ -32,73 +30,51 @@ def run(job: Job) -> Skipped | None:
     """
     stored = restore.load_checkpoint(job)
     cfg = restore.merge_config(stored, job)
-    conf = restore.set_norm_eps(stored, typed(cfg))
-    restore.check_weights_found(stored, conf)
+    conf = restore.check_weights_found(stored, cfg)
     processes = int(os.environ.get("WORLD_SIZE", conf.runtime.nproc))  # torchrun sets it
-    if stored.embedded_weights and processes != 1:
+    if stored.whole and processes != 1:
         raise ConfigError(
             f"runtime.nproc={processes}: {stored.file} holds a finetuned backbone, whose "
             "features are not cached: task=eval runs it in 1 process"
         )
-    plain = stored.metadata["hashed"] if stored.embedded_weights else resolved(cfg)
+    plain = stored.metadata["hashed"] if stored.whole else resolved(cfg)
     restore.check_config_hash(stored, plain)
-    weights = declared_values(job.overrides).get("backbone.weights")
-    source = restore.find_weights(stored, conf, weights)
+    source = restore.find_weights(stored, conf, job)
     with open_experiment("eval", conf, plain, job.command, source=source) as experiment:
-        if skipped := find_complete_run(experiment, stored.id):
+        if skipped := experiment.find_complete_run(stored.id):
             return skipped
-        _check(experiment, stored)
-        evaluate = _evaluate_model if stored.embedded_weights else _evaluate_head
-        write_run.write_run(experiment, evaluate(experiment, stored))
+        write_run.write_run(experiment, _evaluate(experiment, stored))
     return None
 
 
-def _check(experiment: Experiment, stored: StoredCheckpoint) -> None:
-    recorded, here = stored.metadata["labelmap"], experiment.dataset.labelmap
+def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
+    conf, dataset, extractor = experiment.conf, experiment.dataset, experiment.extractor
+    recorded, here = stored.metadata["labelmap"], dataset.labelmap
     if recorded["ids"] != list(here.ids) or recorded["names"] != list(here.names):
         raise UserError(
             f"{stored.file}: made for {len(recorded['ids'])} classes ({recorded['names'][0]} …), "
-            f"{experiment.conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
+            f"{conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
         )
-    stored.check(experiment.extractor.source, experiment.extractor.preprocess)
-    if stored.metadata["answer"]["manifest_digest"] != experiment.dataset.manifest.digest:
+    stored.check(extractor.source, extractor.preprocess)
+    if stored.metadata["answer"]["manifest_digest"] != dataset.manifest.digest:
         console.say("note: the images here are not the ones the checkpoint was evaluated on")
-
-
-def _evaluate_head(experiment: Experiment, stored: StoredCheckpoint) -> Results:
-    features = experiment.extractor.extract("test", experiment.dataset.split.test_N)
-    test = predict_features(stored.head(experiment.conf), features, experiment.dataset)
-    return _results(stored, test, features, experiment.extractor.attention_maps)
-
-
-def _evaluate_model(experiment: Experiment, stored: StoredCheckpoint) -> Results:
-    device, row_N = experiment.extractor.device, experiment.dataset.split.test_N
-    model = stored.classifier(experiment.conf, experiment.extractor.source, device)
-    experiment.record_test_read()
-    start = time.monotonic()
-    results = classify(
-        model,
-        experiment.conf,
-        experiment.dataset,
-        row_N,
-        device,
-        experiment.extractor.check_readable,
-        features=True,
-    )
-    rate = len(row_N) / max(time.monotonic() - start, 1e-9)
-    experiment.extractor.counters.forwarded += len(row_N)
-    cost = measure_cost(model.backbone, rate, device)
-    assert results.features is not None
-    return _results(stored, results.predictions, results.features, results.attention_maps, cost)
-
-
-def _results(
-    stored: StoredCheckpoint,
-    test: Predictions,
-    features: Features,
-    attention_maps: AttentionMaps | None,
-    cost: Mapping[str, object] | None = None,
-) -> Results:
+    row_N, cost = dataset.split.test_N, None
+    if stored.whole:
+        model = stored.classifier(conf, None, extractor.device)
+        experiment.record_test_read()
+        start = time.monotonic()
+        results = classify(
+            model, conf, dataset, row_N, extractor.device, extractor.check_readable, features=True
+        )
+        rate = len(row_N) / max(time.monotonic() - start, 1e-9)
+        extractor.counters.forwarded += len(row_N)
+        cost = measure_cost(model.backbone, rate, extractor.device)
+        test, features, maps = results.predictions, results.features, results.attention_maps
+        assert features is not None
+    else:
+        features = extractor.extract("test", row_N)
+        test = predict_features(stored.head(conf), features, dataset)
+        maps = extractor.attention_maps
     return Results(
         {"test": test},
         stored.file,
@@ -106,7 +82,7 @@ def _results(
         stored.fit,
         cost=cost,
         features=features,
-        attention_maps=attention_maps,
+        attention_maps=maps,
         notes=tuple(f"of the fit: {note}" for note in stored.metadata["fit"]["notes"]),
         unreadable=features.bad,
     )

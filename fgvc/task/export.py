@@ -33,7 +33,7 @@ from fgvc.record.run_dir import SHORT, index_files
 from fgvc.report import model_card
 from fgvc.store import atomic, hashing
 from fgvc.store.output_path import output_folder
-from fgvc.types import Manifest, UserError, WeightsSource
+from fgvc.types import Manifest, UserError
 
 MAX_IMAGES = 32  # test images to verify on, if the command gives no image=
 FILES = (checkpoint.FILE, onnx_export.FILE, model_card.FILE)
@@ -67,28 +67,39 @@ def run(job: Job) -> None:
     conf, source = restore.load_config_and_weights(stored, job)
     conf = dataclasses.replace(conf, precision="fp32")  # both files compute in it
     target = _target(job, stored)
-    _check_exportable(conf, stored)
+    if conf.part_attention.name == "random":
+        raise UserError(
+            f"{stored.file} has part_attention=random, whose patches are drawn by the path of an "
+            "image in its dataset, which a graph does not see: export another choice"
+        )
     manifest, row_N = _images(job, conf)
     seed_everything(conf)
     with atomic.new_folder(target) as folder:
         original = stored.classifier(conf, source, CPU)
-        written = _write_checkpoint(folder, stored, conf, original, job)
+        metadata = dict(stored.metadata)
+        if not stored.whole:
+            plain = resolved(restore.merge_config(stored, job))
+            restore.check_config_hash(stored, plain)
+            metadata |= {"whole": True, "hashed": plain, "exported_from": stored.id}
+        tensors = {**original.state_dict(), **stored.fit.tensors()}  # as task=train writes them
+        checkpoint.write(folder, tensors, metadata)
+        written = restore.read_checkpoint(folder / checkpoint.FILE)
         _write_graph(folder, written, conf)
-        agreements = _compare(original, written, conf, source, manifest, row_N)
-        _check(agreements, job.conf.task.tolerance)
-        atomic.write_text(
-            folder / model_card.FILE, _card(stored, written, conf, folder, agreements)
-        )
+        agreements = _compare(original, written, conf, manifest, row_N, job.conf.task.tolerance)
+        card = _card(stored, written, conf, folder, agreements)
+        atomic.write_text(folder / model_card.FILE, card)
         atomic.write_json(folder / "artifacts.json", index_files(folder))
-    _report(agreements, target)
+    rows = []
+    for name, agreement in agreements.items():
+        counts = (agreement.pictures, agreement.pictures - agreement.other_top1)
+        rows.append([name, *map(str, counts), f"{agreement.difference:.1e}"])
+    columns = ("file", "images", "same class", "largest difference of a logit")
+    console.table("against the original checkpoint", columns, rows)
+    console.say(f"export: {target}")
 
 
 def _target(job: Job, stored: StoredCheckpoint) -> Path:
-    """The new folder.
-
-    Raises:
-        UserError: it exists already, or is in a run folder, which is immutable.
-    """
+    """The new folder."""
     default = Path(job.conf.runtime.output_root).expanduser() / "export" / stored.id[:SHORT]
     output = job.conf.task.output
     target = default if output is None else output_folder(output, FILES)
@@ -100,20 +111,8 @@ def _target(job: Job, stored: StoredCheckpoint) -> Path:
     return target
 
 
-def _check_exportable(conf: Config, stored: StoredCheckpoint) -> None:
-    if conf.part_attention.name == "random":
-        raise UserError(
-            f"{stored.file} has part_attention=random, whose patches are drawn by the path of an "
-            "image in its dataset, which a graph does not see: export another choice"
-        )
-
-
 def _images(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
-    """The images to verify the files on: image=, or the first test images of the dataset.
-
-    Raises:
-        UserError: neither exists.
-    """
+    """The images to verify the files on: image=, or the first test images of the dataset."""
     if job.conf.image is not None:
         images = list_images(job.conf.image)
         if images.note:
@@ -126,29 +125,8 @@ def _images(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
             f"dataset.root={root}: does not exist, and the export needs images to verify; give "
             "image=FILE, a folder of images, or dataset.root=PATH"
         )
-    dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser(), _no_progress)
+    dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser())
     return dataset.manifest, dataset.split.test_N[:MAX_IMAGES]
-
-
-def _no_progress(n: int, note: str = "") -> None:
-    """Show no progress bar."""
-
-
-def _write_checkpoint(
-    folder: Path, stored: StoredCheckpoint, conf: Config, original: Classifier, job: Job
-) -> StoredCheckpoint:
-    """Write ckpt.bin with backbone and head, as task=train does, and read it back.
-
-    Raises:
-        UserError: the config composed here differs from the checkpoint's.
-    """
-    metadata = dict(stored.metadata)
-    if stored.embedded_weights is None:
-        plain = resolved(restore.merge_config(stored, job))
-        restore.check_config_hash(stored, plain)
-        metadata |= {"whole": True, "hashed": plain, "exported_from": stored.id}
-    checkpoint.write(folder, {**original.state_dict(), **stored.fit.tensors()}, metadata)
-    return restore.read_checkpoint(folder / checkpoint.FILE)
 
 
 def _write_graph(folder: Path, written: StoredCheckpoint, conf: Config) -> None:
@@ -167,28 +145,21 @@ def _write_graph(folder: Path, written: StoredCheckpoint, conf: Config) -> None:
         f"fgvc.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in description.items()
     }
-    model = written.classifier(conf, _inside(written), CPU)
-    transform = evaluation_transform(conf)
-    onnx_export.write(
-        folder / onnx_export.FILE, model, transform.normalize, transform.side, metadata
-    )
+    model, transform = written.classifier(conf, None, CPU), evaluation_transform(conf)
+    file = folder / onnx_export.FILE
+    onnx_export.write(file, model, transform.normalize, transform.side, metadata)
 
 
 def _compare(
     original: Classifier,
     written: StoredCheckpoint,
     conf: Config,
-    source: WeightsSource,
     manifest: Manifest,
     row_N: np.ndarray,
+    tolerance: float,
 ) -> dict[str, Agreement]:
-    """Compare the predictions of each file with those of the original checkpoint.
-
-    Raises:
-        UserError: none of the images can be read.
-    """
-    transform = evaluation_transform(conf)
-    model = written.classifier(conf, _inside(written), CPU)
+    """Compare the predictions of each file with those of the original checkpoint."""
+    model, transform = written.classifier(conf, None, CPU), evaluation_transform(conf)
     graph = onnx_export.load_session(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
     files: dict[str, Classify] = {
         checkpoint.FILE: lambda pixels: model(transform.normalize(pixels)).numpy(),
@@ -204,11 +175,6 @@ def _compare(
                 agreements[name].add(result.logits_BK.numpy(), classify(result.batch.pixels_BCHW))
     if not agreements[checkpoint.FILE].pictures:
         raise UserError(f"image={manifest.root}: no image could be read to verify the export on")
-    return agreements
-
-
-def _check(agreements: Mapping[str, Agreement], tolerance: float) -> None:
-    """Raise UserError unless every file gives the same classes and logits."""
     for name, agreement in agreements.items():
         if agreement.other_top1 or not agreement.difference <= tolerance:  # NaN fails too
             raise UserError(
@@ -216,6 +182,7 @@ def _check(agreements: Mapping[str, Agreement], tolerance: float) -> None:
                 f"{agreement.pictures} images get another class, logits differ by up to "
                 f"{agreement.difference:.2g} (task.tolerance={tolerance:g}); nothing was written"
             )
+    return agreements
 
 
 def _card(
@@ -240,27 +207,3 @@ def _card(
             if file.name != model_card.FILE
         },
     )
-
-
-def _inside(written: StoredCheckpoint) -> WeightsSource:
-    source = written.embedded_weights
-    assert source is not None
-    return source
-
-
-def _report(agreements: Mapping[str, Agreement], target: Path) -> None:
-    rows = [
-        [
-            name,
-            str(agreement.pictures),
-            str(agreement.pictures - agreement.other_top1),
-            f"{agreement.difference:.1e}",
-        ]
-        for name, agreement in agreements.items()
-    ]
-    console.table(
-        "against the original checkpoint",
-        ["file", "images", "same class", "largest difference of a logit"],
-        rows,
-    )
-    console.say(f"export: {target}")

@@ -39,9 +39,16 @@ def run(job: Job) -> int:
     """
     task = job.conf.task
     conf, runs = planned_runs(job)
+    kind = {"probe": "Probe", "zero_shot": "Zero-shot", "train": "Finetune"}[conf.task.name]
+    part = conf.part_attention.name
+    title = (
+        f"{kind} of {conf.backbone.name} {conf.backbone.size}, head {conf.head.name}, on "
+        f"{conf.dataset.name} at {conf.resolution.side} px"
+        f"{'' if part == 'off' else f' with part attention {part}'}"
+    )
     inputs = plan.PlanInputs(
         task=task.plans,
-        title=task.title or _title(conf),
+        title=task.title or title,
         runs=runs,
         conf=asdict(conf),
         row=asdict(chosen_checkpoint(conf.backbone)),
@@ -61,16 +68,6 @@ def run(job: Job) -> int:
         console.say(f"NOT ANSWERED: {item}, {reason}")
     console.say(f"plan: {file}")
     return FAILED if unanswered else DONE
-
-
-def _title(conf: Config) -> str:
-    names = {"probe": "Probe", "zero_shot": "Zero-shot", "train": "Finetune"}
-    part = conf.part_attention.name
-    return (
-        f"{names[conf.task.name]} of {conf.backbone.name} {conf.backbone.size}, head "
-        f"{conf.head.name}, on {conf.dataset.name} at {conf.resolution.side} px"
-        + ("" if part == "off" else f" with part attention {part}")
-    )
 
 
 def _smoke(conf: Config) -> dict[str, Any]:

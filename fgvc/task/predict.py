@@ -50,26 +50,40 @@ def run(job: Job) -> int:
     format_name, target = _output(job)
     with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as images:
         stored = restore.load_checkpoint(job)
-        conf, source = _load_config(stored, job)
+        conf, source = restore.load_config_and_weights(stored, job)
+        overlay = job.conf.task.overlay
+        if overlay is not None and conf.part_attention.name == "off":
+            raise UserError(
+                f"task.overlay={overlay}: {stored.file} has part_attention=off, so there are no "
+                "selected patches to draw; leave task.overlay out"
+            )
+        if conf.dataset.box_crop:
+            console.say(
+                "note: made for images cropped to their boxes (dataset.box_crop); crop these too"
+            )
         manifest = replace(images.manifest, max_pixels=conf.dataset.max_pixels)
         predictions = _predict(stored, conf, source, job, manifest)
         bad = sum(prediction.error is not None for prediction in predictions)
         if images.note:
             console.say(images.note)
         console.say(f"{len(predictions) - bad} classified, {bad} could not be read")
-    header = {"checkpoint": stored.id, "config_hash": stored.metadata["config_hash"]}
-    root = (
-        image_argument.STDIN if image_argument.reads_stdin(job.conf.image) else str(manifest.root)
-    )
-    header |= {"root": root, "title": _title(conf, len(stored.classes))}
+    from_stdin = image_argument.reads_stdin(job.conf.image)
+    header = {
+        "checkpoint": stored.id,
+        "config_hash": stored.metadata["config_hash"],
+        "root": image_argument.STDIN if from_stdin else str(manifest.root),
+        "title": (
+            f"{conf.backbone.name} {conf.backbone.size} · {conf.head.name} · "
+            f"{conf.resolution.side} px · {conf.dataset.name} ({len(stored.classes)} classes)"
+        ),
+    }
     text = prediction_output.FORMATS[format_name](predictions, stored.classes, header)
     if target is not None:
         atomic.write_text(target, text)
     else:
         with contextlib.suppress(BrokenPipeError):  # `| head` closed the pipe
-            if sys.stdout.isatty():  # a file or a pipe gets every byte
-                text = visible(text, keep="\n")
-            print(text, end="", flush=True)
+            is_terminal = sys.stdout.isatty()  # a file or a pipe gets every byte
+            print(visible(text, keep="\n") if is_terminal else text, end="", flush=True)
     return DONE if bad < len(predictions) else FAILED
 
 
@@ -91,20 +105,6 @@ def _output(job: Job) -> tuple[str, Path | None]:
     return format_name, output_file(output, f"predictions{suffixes[0]}", suffixes)
 
 
-def _load_config(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
-    conf, source = restore.load_config_and_weights(stored, job)
-    if job.conf.task.overlay is not None and conf.part_attention.name == "off":
-        raise UserError(
-            f"task.overlay={job.conf.task.overlay}: {stored.file} has part_attention=off, so there "
-            "are no selected patches to draw; leave task.overlay out"
-        )
-    if conf.dataset.box_crop:
-        console.say(
-            "note: made for images cropped to their boxes (dataset.box_crop); crop these too"
-        )
-    return conf, source
-
-
 def _predict(
     stored: StoredCheckpoint, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
 ) -> list[PredictionRow]:
@@ -119,27 +119,20 @@ def _predict(
             for bad in batch.bad:
                 console.say(prediction_output.printable(bad.message))
                 predictions[bad.row] = PredictionRow(manifest.path[bad.row], error=bad.message)
-            rows = batch.row_B.tolist()
-            top = _top_classes(logits_BC, job.conf.task.top_k) if rows else []
-            readable = [
-                PredictionRow(manifest.path[row], classes)
-                for row, classes in zip(rows, top, strict=True)
-            ]
+            rows, readable = batch.row_B.tolist(), []
+            if rows:
+                top_BK = metrics.topk(logits_BC, min(job.conf.task.top_k, logits_BC.shape[1]))
+                logprob_BC = metrics.log_probabilities(logits_BC)
+                probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
+                for columns in zip(rows, top_BK.tolist(), probability_BK.tolist(), strict=True):
+                    best = list(zip(*columns[1:], strict=True))
+                    readable.append(PredictionRow(manifest.path[columns[0]], best))
             predictions |= zip(rows, readable, strict=True)
             if result.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
                 _draw(folder, stored, conf, manifest, result.selection, readable)
             advance(len(rows) + len(batch.bad))
     return [predictions[row] for row in range(len(manifest))]
-
-
-def _top_classes(logits_BC: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
-    """Per image, class index and probability of the k most probable classes."""
-    top_BK = metrics.topk(logits_BC, min(k, logits_BC.shape[1]))
-    logprob_BC = metrics.log_probabilities(logits_BC)
-    probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
-    pairs = zip(top_BK.tolist(), probability_BK.tolist(), strict=True)
-    return [list(zip(index_K, probability_K, strict=True)) for index_K, probability_K in pairs]
 
 
 def _draw(
@@ -164,10 +157,3 @@ def _draw(
             None if score_BN is None else score_BN[position].cpu().numpy(),
         )
         atomic.write_bytes(folder / f"{prediction.path}.png", image_overlay.png(overlay))
-
-
-def _title(conf: Config, classes: int) -> str:
-    return (
-        f"{conf.backbone.name} {conf.backbone.size} · {conf.head.name} · "
-        f"{conf.resolution.side} px · {conf.dataset.name} ({classes} classes)"
-    )

@@ -9,13 +9,7 @@ import numpy as np
 
 from fgvc.config.compose import resolved
 from fgvc.pipeline import fit_head, write_run
-from fgvc.pipeline.experiment import (
-    Experiment,
-    Results,
-    describe_fit,
-    find_complete_run,
-    open_experiment,
-)
+from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.types import TEST, Features, Predictions
@@ -28,7 +22,7 @@ def run(job: Job) -> Skipped | None:
         UserError: data, weights, device or folder do not match the command.
     """
     with open_experiment("probe", job.conf, resolved(job.cfg), job.command) as experiment:
-        if skipped := find_complete_run(experiment):
+        if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _probe(experiment))
     return None
@@ -43,19 +37,17 @@ def _probe(experiment: Experiment) -> Results:
     predictions: dict[str, Predictions] = {}
     if len(split.val_N):
         predictions["val"] = predict_features(fitted.val_head, val, experiment.dataset)
-    test = experiment.extractor.extract(
-        "test", split.test_N
-    )  # test is read here, once, after all choices
+    # test is read here, once, after all choices
+    test = experiment.extractor.extract("test", split.test_N)
     predictions["test"] = predict_features(fitted.final_head, test, experiment.dataset)
-    fitted_N = (
-        np.concatenate([train.row_N, val.row_N]) if fit_head.does_refit(experiment) else train.row_N
-    )
+    refitted_N = val.row_N if fit_head.does_refit(experiment) else val.row_N[:0]
+    fitted_N = np.concatenate([train.row_N, refitted_N])
     selection_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
     return Results(
         predictions,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        describe_fit(experiment, fitted_N, selection_N),
+        experiment.describe_fit(fitted_N, selection_N),
         features=test,
         attention_maps=experiment.extractor.attention_maps,
         notes=fitted.notes,

@@ -5,7 +5,6 @@ An operation. It reads retention from the records, never from the dates of files
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from fgvc.config.schema.task import PruneTask
@@ -14,7 +13,7 @@ from fgvc.record import console, retention
 from fgvc.record.find_run import find_run
 from fgvc.record.run_dir import now
 from fgvc.record.verify import DamageError, read_retention
-from fgvc.report.prune import Item, OutputRoot
+from fgvc.report.prune import OutputRoot
 from fgvc.store.file_lock import lock
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
@@ -37,8 +36,11 @@ def run(job: Job) -> None:
     for item in items:
         if not item.verdict.goes:
             console.say(f"stays  {visible(item.name)}: {one_line(item.verdict.why)}")
-    expired = [item for item in items if item.verdict.goes]
-    total = sum(_list_sizes(expired))
+    expired, total = [item for item in items if item.verdict.goes], 0
+    for item in expired:
+        total += (size := item.size())
+        why = one_line(item.verdict.why)
+        console.say(f"goes   {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
     if job.conf.task.delete:
         removed = root.remove(expired)
         console.say(
@@ -68,12 +70,3 @@ def _pin(folder: Path, task: PruneTask) -> None:
     except (retention.RetentionError, DamageError) as error:
         raise UserError(f"run={folder}: {error}; only a complete run can be pinned") from error
     console.say(f"{folder}: {f'pinned by {one_line(pins)}' if pins else 'not pinned'}")
-
-
-def _list_sizes(items: Iterable[Item]) -> Iterable[int]:
-    """Print each item and yield its bytes."""
-    for item in items:
-        size = item.size()
-        why = one_line(item.verdict.why)
-        console.say(f"goes   {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
-        yield size

@@ -12,20 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from fgvc.config.compose import resolved
 from fgvc.config.schema import reads_text
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import stop_before_test, write_run
-from fgvc.pipeline.experiment import (
-    Experiment,
-    Results,
-    describe_fit,
-    find_complete_run,
-    open_experiment,
-)
+from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.features import measure_cost
 from fgvc.pipeline.finetune import Finetune, FinetuneSetup
 from fgvc.pipeline.job import Job, Skipped
@@ -33,9 +26,10 @@ from fgvc.pipeline.resume import NO_ORIGIN, check_resume, copy_states, find_resu
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.pipeline.training_log import TrainingLog, stop_after_step
 from fgvc.record import console
+from fgvc.record.fitted_images import Fit
 from fgvc.record.resume_state import States
 from fgvc.record.run_dir import RESUME
-from fgvc.types import UserError
+from fgvc.types import BadImage, UserError
 
 KEEP = (RESUME, "run.log")  # kept from an earlier process of the same run
 
@@ -56,10 +50,10 @@ def run(job: Job) -> Skipped | None:
             group.request(None)
             return Skipped(stop_before_test.run_folder(conf, plain))
         with open_experiment("train", conf, plain, job.command, KEEP, group) as experiment:
-            if skipped := find_complete_run(experiment):
+            if skipped := experiment.find_complete_run():
                 group.request(None)
                 return skipped
-            results = _train(experiment, plain, group)
+            results = _train(experiment, group)
             if conf.runtime.stop_before_test:
                 stop_before_test.write_validation(experiment, results)
             else:
@@ -67,116 +61,83 @@ def run(job: Job) -> Skipped | None:
     return None
 
 
-def _train(experiment: Experiment, plain: dict[str, Any], group: ProcessGroup) -> Results:
-    states = States(experiment.run.path / RESUME, experiment.conf.runtime.keep_states)
-    start = find_resume_point(experiment, plain, states)
-    state = start and start.state
-    setup = group.request(
-        FinetuneSetup(
-            experiment.conf,
-            experiment.dataset,
-            experiment.extractor.source,
-            _text(experiment),
-            state,
-        )
-    )
+def _train(experiment: Experiment, group: ProcessGroup) -> Results:
+    conf, dataset, extractor = experiment.conf, experiment.dataset, experiment.extractor
+    states = States(experiment.run.path / RESUME, conf.runtime.keep_states)
+    start, text_CD = find_resume_point(experiment, states), None
+    if reads_text(conf):
+        text = class_text_features(experiment)
+        text_CD = text.weight_CD * text.scale
+    setup = FinetuneSetup(conf, dataset, extractor.source, text_CD, start and start.state)
+    group.request(setup)
     with group.waiting(typical=False):
-        finetune = Finetune(setup, group, experiment.extractor.device)
-    origin = start.origin if start else NO_ORIGIN
-    with (
-        stop_after_step() as should_stop,
-        TrainingLog(experiment, plain, states, finetune, origin) as log,
-    ):
+        finetune = Finetune(setup, group, extractor.device)
+    epochs, done = conf.task.epochs, finetune.trainer.done
+    with stop_after_step() as should_stop, console.training(epochs, finetune.steps, done) as pulse:
+        log = TrainingLog(experiment, states, start.origin if start else NO_ORIGIN, pulse)
         if start is not None:
-            copy_states(experiment, plain, states, start)  # it matches this model
+            copy_states(experiment, states, start)  # it matches this model
             experiment.board.replay(tuple(point) for point in start.state["history"])
-            console.say(f"resumed after step {finetune.trainer.done}")
+            console.say(f"resumed after step {done}")
         finetune.run(log, should_stop)
-    numbers = {"resumed": start and start.record, "training": log.speed()}
-    return _evaluate(experiment, finetune, states, numbers)
-
-
-def _text(experiment: Experiment) -> torch.Tensor | None:
-    """The initial weights of head=text_linear: the classifier made from the class names."""
-    if not reads_text(experiment.conf):
-        return None
-    text = class_text_features(experiment)
-    return text.weight_CD * text.scale
+    return _evaluate(experiment, finetune, states, start and start.record, log.speed())
 
 
 def _evaluate(
-    experiment: Experiment, finetune: Finetune, states: States, numbers: dict[str, Any]
+    experiment: Experiment,
+    finetune: Finetune,
+    states: States,
+    resumed: dict[str, Any] | None,
+    speed: dict[str, object],
 ) -> Results:
     """Evaluate the selected weights on test, once, unless the run stops before test."""
+    model, best_epoch = finetune.trainer.evaluated_model(), finetune.trainer.best
     # under final_fit=trainval, a forced resume may bring weights selected on validation
-    best = _best_weights(states, finetune) if finetune.data.validates else None
-    best_epoch = finetune.trainer.best
-    final = finetune.evaluate(best and best[1], experiment.record_test_read)
-    model = finetune.trainer.evaluated_model()
-    steps = best[0] if best else finetune.trainer.done
-    selection: dict[str, object] = {
+    best = states.best() if finetune.data.validates else None
+    steps, best_weights = best or (finetune.trainer.done, None)
+    if best_weights and (difference := first_difference(best_weights, model.state_dict())):
+        raise UserError(
+            f"{states.folder}: the best weights of step {steps} are of another model: "
+            f"{difference}. Train under a new runtime.run_id without runtime.resume"
+        )
+    final = finetune.evaluate(best_weights, experiment.record_test_read)
+    lost = (resumed or {}).get("best_lost")  # a forced resume continued without it
+    fit = _describe_fit(experiment, finetune, resumed or {}, final.unreadable)
+    selection = {
         "select": experiment.conf.task.select if best else None,
         "best_epoch": best_epoch.epoch,
         "best_step": steps,
         "epochs": finetune.epoch,
         "steps": finetune.trainer.done,
         "stopped_early": best_epoch.exhausted,
+        **({"best_lost": lost} if lost else {}),
     }
-    resumed: Mapping[str, Any] = numbers["resumed"] or {}
-    if (lost := resumed.get("best_lost")) is not None:  # a forced resume continued without it
-        selection["best_lost"] = lost
-    unreadable_N = np.array([bad.row for bad in final.unreadable], np.int64)
-    fit = describe_fit(
-        experiment,
-        np.setdiff1d(_fitted_rows(finetune, resumed), unreadable_N),
-        np.setdiff1d(finetune.data.validation_N, unreadable_N),
-        bool(resumed and resumed["forced"]),
-    )
-    counts: dict[str, object] = {
+    numbers = {
         "selection": selection,
         "last": {"val": final.last_val} if final.last_val else None,
         "fitted_on": len(fit.image_N),
+        "resumed": resumed,
+        "training": speed,
     }
-    cost = measure_cost(finetune.model.backbone, finetune.images_per_s, experiment.extractor.device)
-    numbers = {**counts, **numbers}
+    by_split = {"val": final.val, "test": final.test}
     return Results(
-        final.predictions,
+        {split: results.predictions for split, results in by_split.items() if results},
         model.state_dict(),
         numbers,
         fit,
         has_backbone=True,
-        cost=cost,
+        cost=measure_cost(
+            finetune.model.backbone, finetune.images_per_s, experiment.extractor.device
+        ),
         steps=steps,
-        features=final.features,
-        attention_maps=final.attention_maps,
-        notes=_notes(lost, selection),
+        features=final.test and final.test.features,
+        attention_maps=final.test and final.test.attention_maps,
+        notes=_lost_note(lost, best_epoch.epoch) if lost else (),
         unreadable=final.unreadable,
     )
 
 
-def _best_weights(states: States, finetune: Finetune) -> tuple[int, dict[str, torch.Tensor]] | None:
-    """Step and weights that validation selected.
-
-    Raises:
-        UserError: they are damaged, or are of another model.
-    """
-    best = states.best()
-    if best is None:
-        return None
-    difference = first_difference(best[1], finetune.trainer.evaluated_model().state_dict())
-    if difference is not None:
-        raise UserError(
-            f"{states.folder}: the best weights of step {best[0]} are of another model: "
-            f"{difference}. Train under a new runtime.run_id without runtime.resume"
-        )
-    return best
-
-
-def _notes(lost: Mapping[str, Any] | None, selection: Mapping[str, Any]) -> tuple[str, ...]:
-    """Notes on the selection of the weights. lost: of the best weights, epoch and step."""
-    if lost is None:
-        return ()
-    epoch = selection["best_epoch"]
+def _lost_note(lost: Mapping[str, Any], epoch: int | None) -> tuple[str, ...]:
     chosen = "the last weights" if epoch is None else f"epoch {epoch}, the best of those after it"
     return (
         f"selection: the best weights of epoch {lost['epoch']} (step {lost['step']}) were lost "
@@ -184,8 +145,13 @@ def _notes(lost: Mapping[str, Any] | None, selection: Mapping[str, Any]) -> tupl
     )
 
 
-def _fitted_rows(finetune: Finetune, resumed: Mapping[str, Any]) -> np.ndarray:
-    """Rows of the images that the weights were fitted on, unreadable images included.
+def _describe_fit(
+    experiment: Experiment,
+    finetune: Finetune,
+    resumed: Mapping[str, Any],
+    unreadable: tuple[BadImage, ...],
+) -> Fit:
+    """The images that fitted and selected the weights.
 
     The state of a forced resume may have been fitted on images that this config excludes:
     validation images under final_fit=trainval, or all of train if this run debugs on one batch.
@@ -195,4 +161,7 @@ def _fitted_rows(finetune: Finetune, resumed: Mapping[str, Any]) -> np.ndarray:
         row_N = np.union1d(row_N, split.train_N)
         if "final_fit" in changed:
             row_N = np.union1d(row_N, split.val_N)
-    return row_N
+    bad_N = np.array([image.row for image in unreadable], np.int64)
+    validation_N = np.setdiff1d(finetune.data.validation_N, bad_N)
+    forced = bool(resumed.get("forced"))
+    return experiment.describe_fit(np.setdiff1d(row_N, bad_N), validation_N, forced)

@@ -7,11 +7,8 @@ runtime.cache_root; a dataset replaces an earlier dataset of the same name in it
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from fgvc import untrusted
 from fgvc.config.overrides import declared_values
@@ -57,10 +54,13 @@ def _show(job: Job) -> None:
             two_runs.write(merged, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
         folder = exports[0] if len(exports) == 1 else merged
-        dataset = app.load_dataset(folder, root, _name(runs))
+        name = "-".join(["fgvc", *(folder.resolve().name[:SHORT] for folder in runs)])
+        dataset = app.load_dataset(folder, root, name)
     session = app.launch(dataset, conf.task.address, conf.task.port)
     try:
-        _print_address(job, dataset)
+        views, task = ", ".join(dataset.list_saved_views()), conf.task
+        console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")
+        console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
         while True:
             signal.pause()
     except (KeyboardInterrupt, Preempted):
@@ -80,11 +80,7 @@ def _close(session: Any) -> None:
 
 
 def _export(folder: Path) -> Path:
-    """The FiftyOne dataset of a run folder, verified.
-
-    Raises:
-        UserError: a file is missing or changed.
-    """
+    """The FiftyOne dataset of a run folder, verified."""
     try:
         artifacts = verify.read_index(folder)
         if f"{FOLDER}/metadata.json" not in artifacts:
@@ -101,13 +97,20 @@ def _export(folder: Path) -> Path:
 
 
 def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
-    """The folder of a run's images: of the command, of the record, or in runtime.data_root.
-
-    Raises:
-        UserError: none of these folders holds the first image.
-    """
+    """The folder of a run's images: of the command, of the record, or in runtime.data_root."""
     first = next(two_runs.samples(export))["filepath"]
-    roots = _candidate_roots(job, run_folder)
+    values = declared_values(job.overrides)
+    given, table = values.get("dataset.root"), values.get("dataset.table")
+    file = run_folder / "config.yaml"
+    if given is not None or table is not None:
+        roots = [named_root(given, table)]
+    else:
+        try:
+            dataset = untrusted.parse_yaml(untrusted.read_text(file))["dataset"]
+            recorded = named_root(dataset["root"], dataset["table"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
+        roots = [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
     for root in roots:
         if (root / first).is_file():
             return root
@@ -115,29 +118,3 @@ def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
         f"{first} of {run_folder} is not in {' or '.join(map(str, roots))}: "
         "give dataset.root=PATH, the folder that the run had"
     )
-
-
-def _candidate_roots(job: Job, run_folder: Path) -> Sequence[Path]:
-    values = declared_values(job.overrides)
-    root, table = values.get("dataset.root"), values.get("dataset.table")
-    if root is not None or table is not None:
-        return [named_root(root, table)]
-    file = run_folder / "config.yaml"
-    try:
-        dataset = yaml.safe_load(untrusted.read_yaml(file))["dataset"]
-        recorded = named_root(dataset["root"], dataset["table"])
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
-    return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
-
-
-def _name(runs: Sequence[Path]) -> str:
-    """The dataset's name in the database, from the checkpoints."""
-    return "-".join(["fgvc", *(folder.resolve().name[:SHORT] for folder in runs)])
-
-
-def _print_address(job: Job, dataset: Any) -> None:
-    task = job.conf.task
-    views = ", ".join(dataset.list_saved_views())
-    console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")
-    console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")

@@ -10,13 +10,7 @@ import numpy as np
 from fgvc.config.compose import resolved
 from fgvc.model import head_layers
 from fgvc.pipeline import write_run
-from fgvc.pipeline.experiment import (
-    Experiment,
-    Results,
-    describe_fit,
-    find_complete_run,
-    open_experiment,
-)
+from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.text_features import class_text_features
@@ -29,7 +23,7 @@ def run(job: Job) -> Skipped | None:
         UserError: data, weights, tokenizer, device or folder do not match the command.
     """
     with open_experiment("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
-        if skipped := find_complete_run(experiment):
+        if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _zero_shot(experiment))
     return None
@@ -48,7 +42,7 @@ def _zero_shot(experiment: Experiment) -> Results:
         {"test": predict_features(head, test, experiment.dataset)},
         head.state_dict(),
         numbers,
-        describe_fit(experiment, np.empty(0, np.int64), np.empty(0, np.int64)),
+        experiment.describe_fit(np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
         attention_maps=experiment.extractor.attention_maps,
         unreadable=test.bad,

@@ -407,7 +407,7 @@ def test_what_lies_beside_a_checkpoint_names_plain_places_only(forged):
         "dataset: {root: '${oc.env:HOME}', table: 3}\nbackbone: {weights: [1]}\n",
         "dataset: 3\nbackbone: null\n",
         "[1, 2]",
-        "dataset: {root: 2020-02-30}",
+        "dataset: {root: 2020-02-20}",
     ):
         beside.write_text(text)
         opened(file)
@@ -415,6 +415,8 @@ def test_what_lies_beside_a_checkpoint_names_plain_places_only(forged):
         "a: &a [1]\nb: [*a, *a]\n",
         "a: !!python/object/apply:os.system [x]\n",
         "a: [" * 5000,
+        "dataset: {root: 2020-02-30}",
+        f"a: {'1' * 5000}",
     ):
         beside.write_text(text)
         with pytest.raises(UserError) as caught:

@@ -40,10 +40,8 @@ def dropout_head():
     return nn.Sequential(nn.Dropout(0.5), linear_head())
 
 
-def fit(
-    build=linear_head, settings=SETTINGS, seed=0, train: Rows = TRAIN, val: Rows = VAL, on_step=None
-):
-    return gradient_probe.fit(build, *train, *val, CLASSES, settings, seed, on_step)
+def fit(build=linear_head, settings=SETTINGS, seed=0, train: Rows = TRAIN, val: Rows = VAL, **key):
+    return gradient_probe.fit(build, *train, *val, CLASSES, settings, seed, **key)
 
 
 def refit(trial, build=linear_head, settings=SETTINGS, seed=0, rows: Rows = TRAIN):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit, rotation_units
-from fgvc.learn.logistic.frame import ABSENT_LOGIT
+from benchmarks.heads import rotation_units
+from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit
+from fgvc.learn.logistic.problem import ABSENT_LOGIT
 from fgvc.types import UserError
 
 CS = np.logspace(-5, 3, 9).tolist()

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from fgvc.learn.logistic import fit_path, newton, problem, refit
-from fgvc.learn.logistic.frame import ABSENT_LOGIT
+from fgvc.learn.logistic.problem import ABSENT_LOGIT
 
 CS = np.logspace(-4, 3, 8).tolist()
 ROWS, WIDTH, CLASSES = 90, 8, 5

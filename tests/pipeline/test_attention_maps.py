@@ -16,8 +16,12 @@ from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import SCORED, Selection
 from fgvc.pipeline import write_run
-from fgvc.pipeline.attention_maps import append_columns, split_columns
-from fgvc.pipeline.inference import InferenceResults, concat_results
+from fgvc.pipeline.inference import (
+    InferenceResults,
+    append_columns,
+    concat_results,
+    split_columns,
+)
 from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.record.tensorboard import KEYS, PARTS, TRAINING

@@ -19,7 +19,7 @@ from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.trainer import Trainer
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.parallel.watchdog import Watchdog
-from fgvc.pipeline.resumed_epochs import convert_epochs
+from fgvc.pipeline.finetune import convert_epochs
 from fgvc.record.resume_state import States
 from tests.narrow import not_none
 
@@ -223,7 +223,7 @@ def test_force_forgives_no_other_weights(train, stop_finetune, run_files, files)
 
 @pytest.mark.fault(43)
 def test_a_hub_revision_that_moved_is_other_weights():
-    from fgvc.pipeline.run_identity import check_data
+    from fgvc.pipeline.experiment import check_data
     from fgvc.types import UserError
 
     same = {"weights_digest": "e" * 64}

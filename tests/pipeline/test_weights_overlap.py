@@ -18,7 +18,6 @@ from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import weights
 from fgvc.pipeline import restore, write_run
 from fgvc.pipeline.build_model import build_model
-from fgvc.pipeline.inference import load_classifier
 from fgvc.record import checkpoint, fitted_images
 from fgvc.report.audit import run_audit
 from fgvc.report.run_rows import read_run as read_run
@@ -56,7 +55,7 @@ def probe_of(run, weights_path, *overrides):
 def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
     saved = restore.read_checkpoint(finetuned.folder / "ckpt.bin")
     conf = typed(composed([*USED[:-2], f"backbone.weights={saved.file}", *BIRDS]))
-    model = load_classifier(conf, saved.metadata, saved.tensors, torch.device("cpu"))
+    model = saved.classifier(conf, None, torch.device("cpu"))
     fresh, _ = build_model(conf, weights.find(conf.backbone))
     transform = evaluation_transform(conf)
     torch.manual_seed(0)

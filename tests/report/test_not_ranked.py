@@ -12,8 +12,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import typed
-from fgvc.pipeline.print_summary import print_summary
 from fgvc.pipeline.rederive import render_page
+from fgvc.pipeline.write_run import print_summary
 from fgvc.record import checkpoint
 from fgvc.report import model_card
 from fgvc.report.baselines import build_table, write_baselines

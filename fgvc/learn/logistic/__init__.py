@@ -4,14 +4,6 @@ path: the values of C, selection and refit. newton: the solver. problem: the obj
 axes. frame: the input features and labels, and the conversion of solutions back to them.
 """
 
-from fgvc.learn.logistic.path import (
-    Choice,
-    Solution,
-    Trial,
-    choose,
-    fit_path,
-    refit,
-    rotation_units,
-)
+from fgvc.learn.logistic.path import Choice, Solution, Trial, choose, fit_path, refit
 
-__all__ = ["Choice", "Solution", "Trial", "choose", "fit_path", "refit", "rotation_units"]
+__all__ = ["Choice", "Solution", "Trial", "choose", "fit_path", "refit"]

@@ -44,15 +44,6 @@ class Result:
     iterations: int
 
 
-def _residual(problem: Problem, prob_CN: Tensor) -> Tensor:
-    """p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1."""
-    residual_CN = prob_CN.clone()
-    own = (problem.label_N, problem.row_N)
-    residual_CN[own] = 0.0
-    residual_CN[own] = -residual_CN.sum(0)
-    return residual_CN
-
-
 def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
     """Gradient and certified gap; costs half a unit.
 
@@ -63,13 +54,15 @@ def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
     """
     log_CN = torch.log_softmax(point.logit_CN, 0)
     prob_CN = log_CN.exp()
-    residual_CN = _residual(problem, prob_CN)
+    # p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1
+    residual_CN, own = prob_CN.clone(), (problem.label_N, problem.row_N)
+    residual_CN[own] = 0.0
+    residual_CN[own] = -residual_CN.sum(0)
     data_CR = problem.backward(residual_CN)
     excess_C = residual_CN.sum(1)
     sum_C = problem.count_C + excess_C
     mix = float((excess_C.clamp(min=0) / sum_C.clamp(min=TINY)).max())
-    divergence = 0.0
-    feasible_CR = data_CR
+    divergence, feasible_CR = 0.0, data_CR
     if mix > 0:
         shared_C = ((sum_C - excess_C / mix) / len(problem.label_N)).clamp(min=0)
         feasible_CR = (1 - mix) * data_CR - mix * problem.moment_CR
@@ -176,14 +169,6 @@ def _line_search(
     return start
 
 
-def relative_gap(gap: float, objective: float, floor: float) -> float:
-    """Bound of (F - F*) / max(F*, floor), from F - F* <= min(gap, F)."""
-    lower_bound = max(objective - gap, floor)
-    if lower_bound > 0:
-        return min(gap, objective) / lower_bound
-    return 0.0 if gap == 0 else float("inf")
-
-
 def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | None) -> Result:
     """Newton steps from `point` until the certified relative gap is at most `gap`.
 
@@ -194,7 +179,10 @@ def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | No
     floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _LOSS_FLOOR
     while True:
         gradient = gradient_at(problem, c, point)
-        bound = relative_gap(gradient.gap, point.objective, floor)
+        lower_bound = max(point.objective - gradient.gap, floor)  # of the optimum
+        bound = 0.0 if gradient.gap == 0 else float("inf")
+        if lower_bound > 0:
+            bound = min(gradient.gap, point.objective) / lower_bound
         if bound <= gap or steps == _MAX_STEPS or (cap is not None and iterations >= cap):
             return Result(point, bound, iterations)
         target = _GRADIENT_TARGET * (2 * gap * point.objective) ** 0.5

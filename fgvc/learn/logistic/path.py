@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.frame import Frame, build_frame
 from fgvc.learn.logistic.newton import Result, minimise
-from fgvc.learn.logistic.problem import Point, Problem, cold_start, point_at, threads_for
-from fgvc.learn.range_end import range_end
+from fgvc.learn.logistic.problem import Frame, Point, build_frame, cold_start, point_at, threads_for
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
@@ -45,14 +44,26 @@ class Solution:
     units: float
     converged: bool
 
+    @property
+    def convergence(self) -> dict[str, object]:
+        """How well the problem was solved, as plain data."""
+        return {
+            "c": self.c,
+            "gap": self.gap if math.isfinite(self.gap) else None,
+            "iterations": self.iterations,
+            "units": self.units,
+            "converged": self.converged,
+        }
+
 
 @dataclass(frozen=True)
 class Trial:
-    """Validation of one C: mean log-loss and accuracy."""
+    """Validation of one C: mean log-loss and accuracy. convergence: of its solution."""
 
     c: float
     loss: float
     top1: float
+    convergence: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -68,46 +79,44 @@ class Choice:
         return range_end(self.solution.c, [trial.c for trial in self.curve])
 
 
+def range_end(chosen: float, tried: Iterable[float]) -> str | None:
+    """The end of the range of tried values that was selected; a better value may lie beyond it.
+
+    Returns:
+        "first": the smallest of at least two distinct values; "last": the largest; None otherwise.
+    """
+    values = sorted(set(tried))
+    if len(values) < 2 or chosen not in (values[0], values[-1]):
+        return None
+    return "first" if chosen == values[0] else "last"
+
+
 def _make_solution(frame: Frame, c: float, result: Result, gap: float) -> Solution:
     weight_CD, bias_C = frame.to_weights(result.point)
     units, frame.problem.products = frame.problem.products / 2, 0
+    objective, converged = result.point.objective, result.gap <= gap
     return Solution(
-        c,
-        weight_CD,
-        bias_C,
-        result.point.objective,
-        result.gap,
-        result.iterations,
-        units,
-        converged=result.gap <= gap,
+        c, weight_CD, bias_C, objective, result.gap, result.iterations, units, converged
     )
 
 
-def _lagrange_weights(knots: Sequence[float], position: float) -> list[float]:
-    """Weights of the values at `knots` in the interpolating polynomial at `position`."""
-    return [
-        math.prod((position - other) / (knot - other) for other in knots if other != knot)
-        for knot in knots
-    ]
-
-
-def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:
+def _extrapolate(frame: Frame, c: float, history: Sequence[tuple[float, Point]]) -> Point:
     """The best of a cold start and extrapolations of order 0 to 2 in log C; needs no product."""
-    starts = [cold_start(problem, c)]
+    starts = [cold_start(frame.problem, c)]
     for order in range(1, len(history) + 1):
-        knots = history[-order:]
-        coefficients = _lagrange_weights([math.log(knot) for knot, _ in knots], math.log(c))
-        weight, bias, logit = (
+        knots = [math.log(knot) for knot, _ in history[-order:]]
+        lagrange_weights = [
+            math.prod((math.log(c) - other) / (knot - other) for other in knots if other != knot)
+            for knot in knots
+        ]
+        values: list[Any] = [
             sum(
-                part * getattr(point, name)
-                for part, (_, point) in zip(coefficients, knots, strict=True)
+                weight * getattr(point, name)
+                for weight, (_, point) in zip(lagrange_weights, history[-order:], strict=True)
             )
             for name in ("weight_CR", "bias_C", "logit_CN")
-        )
-        assert isinstance(weight, torch.Tensor)
-        assert isinstance(bias, torch.Tensor)
-        assert isinstance(logit, torch.Tensor)
-        starts.append(point_at(problem, c, weight, bias, logit))
+        ]
+        starts.append(point_at(frame.problem, c, *values))
     return min(starts, key=lambda point: point.objective)
 
 
@@ -119,7 +128,7 @@ def fit_path(
     gap: float,
     gap_until: float,
     max_iterations: int,
-    on_step: Progress | None = None,
+    on_step: Progress = lambda n, note="": None,
     prior_CD: np.ndarray | None = None,
 ) -> Iterator[Solution]:
     """Solve for every C in ascending order, each warm-started from those before it.
@@ -140,28 +149,20 @@ def fit_path(
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
     frame = build_frame(x_ND, label_N, classes, prior_CD)
-    return _solve_path(frame, sorted(map(float, cs)), gap, gap_until, max_iterations, on_step)
 
-
-def _solve_path(
-    frame: Frame,
-    cs: Sequence[float],
-    gap: float,
-    gap_until: float,
-    max_iterations: int,
-    on_step: Progress | None,
-) -> Iterator[Solution]:
-    history: list[tuple[float, Point]] = []
-    for c in cs:
-        cap = None if c <= gap_until else max_iterations
-        with threads_for(frame.cells):
-            start = _extrapolate(frame.problem, c, history)
-            result = minimise(frame.problem, c, start, gap, cap)
-            solution = _make_solution(frame, c, result, gap)
-        history = [*history, (c, result.point)][-_HISTORY:]
-        if on_step is not None:
+    def solve_path() -> Iterator[Solution]:
+        history: list[tuple[float, Point]] = []
+        for c in sorted(map(float, cs)):
+            cap = None if c <= gap_until else max_iterations
+            with threads_for(frame.cells):
+                start = _extrapolate(frame, c, history)
+                result = minimise(frame.problem, c, start, gap, cap)
+                solution = _make_solution(frame, c, result, gap)
+            history = [*history, (c, result.point)][-_HISTORY:]
             on_step(1, f"C={c:.3g}")
-        yield solution
+            yield solution
+
+    return solve_path()
 
 
 def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarray) -> Choice:
@@ -175,25 +176,20 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     """
     if len(x_val_ND) == 0:
         raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
-    x_val = np.asarray(x_val_ND, dtype=np.float64)
+    x_ND, label_N = np.asarray(x_val_ND, np.float64), torch.from_numpy(label_val_N.astype(np.int64))
     curve: list[Trial] = []
     candidates: list[tuple[float, Solution]] = []  # (loss, solution), losses falling
     for solution in path:
-        trial = _validate(solution, x_val, label_val_N)
-        curve.append(trial)
-        if candidates and not trial.loss < candidates[-1][0]:
+        logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
+        loss = float(torch.nn.functional.cross_entropy(logit_NC, label_N))
+        top1 = float((logit_NC.argmax(1) == label_N).double().mean())
+        curve.append(Trial(solution.c, loss, top1, solution.convergence))
+        if candidates and not loss < candidates[-1][0]:
             continue
-        near = [pair for pair in candidates if pair[0] <= trial.loss + TOLERANCE]
-        candidates = [*near, (trial.loss, solution)]
+        near = [pair for pair in candidates if pair[0] <= loss + TOLERANCE]
+        candidates = [*near, (loss, solution)]
     assert candidates
     return Choice(candidates[0][1], tuple(curve))
-
-
-def _validate(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
-    logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
-    label = torch.from_numpy(label_N.astype(np.int64))
-    loss = float(torch.nn.functional.cross_entropy(logit_NC, label))
-    return Trial(solution.c, loss, float((logit_NC.argmax(1) == label).double().mean()))
 
 
 def refit(
@@ -220,10 +216,3 @@ def refit(
         starts = frame.to_point(c, start.weight_CD, start.bias_C), cold_start(frame.problem, c)
         best = min(starts, key=lambda point: point.objective)
         return _make_solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
-
-
-def rotation_units(rows: int, width: int, classes: int) -> float:
-    """Cost of the rotation in units: the flops of a thin SVD (Golub and Van Loan, 6 m n^2 + 20 n^3)
-    over the flops of a unit (4 N D C)."""
-    long, short = max(rows, width), min(rows, width)
-    return (6 * long * short**2 + 20 * short**3) / (4 * rows * width * classes)

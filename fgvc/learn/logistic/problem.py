@@ -3,19 +3,28 @@
 The features are centred and rotated into their principal axes, which changes neither the penalty
 nor the optimum. The weights are V = W - W0, the distance from their prior. A prior thus only adds
 fixed logits W0 x, the offset, and the penalty is |V|^2 / 2.
-N rows, D features, R principal axes (rank), C classes present. Everything is float64 on the CPU.
+A `Frame` converts features and labels of any classes to a problem and its solutions back.
+N rows, D features, R principal axes (rank), C classes present (in a `Frame`: K of C classes).
+Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fgvc.types import UserError
+
 _RANK_TOLERANCE = 1e-13  # shorter principal axes, relative to the longest, are rounding errors
+# A class without a row has probability 0 at the optimum. Its logit is the mean of the other logits
+# plus this value, so that the largest of the others wins on any image.
+ABSENT_LOGIT = math.log(1e-12)
 TINY = 1e-300  # lower bound for sums of probabilities that underflow
 _SINGLE_THREAD_CELLS = 2e7  # multiply-adds of a product that one thread does in about 10 ms
 
@@ -73,8 +82,7 @@ def threads_for(cells: int) -> Iterator[None]:
 
     On a busy machine it is slower by a factor of a hundred.
 
-    Args:
-        cells: multiply-adds of a product, N x D x C.
+    cells: multiply-adds of a product, N x D x C.
     """
     previous = torch.get_num_threads()
     if cells < _SINGLE_THREAD_CELLS:
@@ -152,3 +160,96 @@ def cold_start(problem: Problem, c: float) -> Point:
     bias_C = bias_C - bias_C.mean()
     logit_CN = bias_C[:, None].expand(-1, len(problem.label_N)) + offset_CN
     return point_at(problem, c, weight_CR, bias_C, logit_CN)
+
+
+def check_rows(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
+    """Refuse rows that no head can be fitted on.
+
+    Raises:
+        UserError: no rows, features that are not finite, labels out of range.
+    """
+    assert x_ND.ndim == 2
+    assert label_N.shape == (len(x_ND),)
+    if len(x_ND) == 0:
+        raise UserError("0 training rows: fitting a head needs at least 1; enlarge the split")
+    bad_N = ~np.isfinite(x_ND).all(axis=1)
+    if bad_N.any():
+        raise UserError(
+            f"features of {int(bad_N.sum())} of {len(x_ND)} rows are not finite (first: row "
+            f"{int(bad_N.argmax())}): extract them again in fp32, or remove those images"
+        )
+    low, high = int(label_N.min()), int(label_N.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A Problem over the classes that have rows. prior_KD: W0 of these classes; zeros by default.
+
+    Weights with axis C are W; weights with axis R are V = W - W0.
+    """
+
+    problem: Problem
+    present_K: np.ndarray
+    classes: int
+    prior_KD: Tensor
+
+    @property
+    def cells(self) -> int:
+        """Multiply-adds of a full product."""
+        return len(self.problem.label_N) * self.prior_KD.numel()
+
+    def to_weights(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """weight_CD and bias_C of all classes, for the input features."""
+        shift_KD = point.weight_CR @ self.problem.axis_DR.T
+        bias_K = point.bias_C - (self.prior_KD + shift_KD) @ self.problem.mean_D
+        bias_K = bias_K - bias_K.mean()
+        # at the optimum V sums to 0 over the classes, for any W0
+        weight_KD = self.prior_KD + (shift_KD - shift_KD.mean(0))
+        weight_CD = self.prior_KD.mean(0).expand(self.classes, -1).numpy().copy()
+        bias_C = np.full(self.classes, ABSENT_LOGIT)
+        weight_CD[self.present_K], bias_C[self.present_K] = weight_KD.numpy(), bias_K.numpy()
+        return weight_CD, bias_C
+
+    def to_point(self, c: float, weight_CD: np.ndarray, bias_C: np.ndarray) -> Point:
+        """A model of all classes as a Point of the problem.
+
+        The intercept is corrected once to the class sums, for classes that the model lacked.
+        """
+        problem = self.problem
+        shift_KD = torch.from_numpy(weight_CD[self.present_K]) - self.prior_KD
+        shift_KD = shift_KD - shift_KD.mean(0)
+        shift_KR = shift_KD @ problem.axis_DR
+        bias_K = torch.from_numpy(bias_C[self.present_K])
+        bias_K = bias_K + (self.prior_KD + shift_KD) @ problem.mean_D
+        logit_KN = problem.logits(shift_KR, bias_K)
+        correction_K = intercept_correction(problem, logit_KN)
+        return point_at(
+            problem, c, shift_KR, bias_K + correction_K, logit_KN + correction_K[:, None]
+        )
+
+
+def build_frame(
+    x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_CD: np.ndarray | None
+) -> Frame:
+    """Check the rows and rotate them. prior_CD: W0, float64, for all classes; None: zeros.
+
+    Raises:
+        UserError: as check_rows.
+    """
+    check_rows(x_ND, label_N, classes)
+    present_K, index_N = np.unique(label_N, return_inverse=True)
+    x = torch.from_numpy(np.ascontiguousarray(x_ND, dtype=np.float64))
+    index = torch.from_numpy(index_N.astype(np.int64))
+    prior_KD = None
+    if prior_CD is not None:
+        assert prior_CD.shape == (classes, x_ND.shape[1])
+        assert np.isfinite(prior_CD).all()
+        prior_KD = torch.from_numpy(np.asarray(prior_CD, dtype=np.float64)[present_K])
+    with threads_for(x_ND.size * len(present_K)):
+        problem = build_problem(x, index, len(present_K), prior_KD)
+    if prior_KD is None:
+        prior_KD = x.new_zeros(len(present_K), x_ND.shape[1])
+    return Frame(problem, present_K, classes, prior_KD)

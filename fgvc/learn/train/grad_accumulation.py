@@ -23,8 +23,7 @@ from torch.nn.functional import cross_entropy
 from fgvc.config import schema
 from fgvc.learn.train.contrastive import contrastive_gradient, gather_counts
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.seeds import image_keys
-from fgvc.learn.train.step import LoaderBatch, mark_last, no_sync_unless_last, unwrap_ddp
+from fgvc.learn.train.step import LoaderBatch, image_keys, sync_on_last, unwrap_ddp
 from fgvc.parallel.device import autocast
 from fgvc.types import UserError
 
@@ -51,20 +50,6 @@ class MicroBatch:
     place_B: np.ndarray
     row_B: np.ndarray
 
-    def split(self, size: int) -> list[MicroBatch]:
-        """Parts of at most `size` images; [self] if there is no image."""
-        spans = [slice(start, start + size) for start in range(0, len(self.row_B), size)]
-        return [
-            MicroBatch(
-                self.pixels_BCHW[span],
-                self.label_B[span],
-                self.target_BC[span],
-                self.place_B[span],
-                self.row_B[span],
-            )
-            for span in spans
-        ] or [self]
-
 
 @dataclass(frozen=True)
 class MicroBatchResult:
@@ -76,30 +61,25 @@ class MicroBatchResult:
     right_B: Tensor
 
 
+@dataclass
 class Accumulator:
-    """The forward and backward passes of a model.
+    """The forward and backward passes of a model; most fields are as in `Trainer`.
 
     last_forward: number of images of the last forward pass, and their side in pixels.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        task: schema.TrainTask,
-        mixer: Mixer,
-        scaler: torch.amp.GradScaler,
-        device: torch.device,
-        precision: str,
-        seed: int,
-        world: int,
-        contrastive: tuple[float, float],
-        micro_batch: int | None,
-        hooks: Hooks,
-    ) -> None:
-        self.model, self.task, self.mixer, self.scaler = model, task, mixer, scaler
-        self.device, self.precision, self.seed, self.world = device, precision, seed, world
-        (self.weight, self.margin), self.micro_batch, self.hooks = contrastive, micro_batch, hooks
-        self.last_forward = (0, 0)
+    model: nn.Module
+    task: schema.TrainTask
+    mixer: Mixer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    precision: str
+    seed: int
+    world: int
+    contrastive: tuple[float, float]
+    micro_batch: int | None
+    hooks: Hooks
+    last_forward: tuple[int, int] = (0, 0)
 
     def __call__(self, batches: Iterable[LoaderBatch], step: int) -> list[MicroBatchResult]:
         """Accumulate the gradient of sum(loss per image) / batch_size + the contrastive term.
@@ -107,13 +87,12 @@ class Accumulator:
         The gradient is multiplied by `world`, because DistributedDataParallel averages over ranks.
         """
         micro_batches = self._micro_batches(batches, step)
-        if self.weight:
+        if self.contrastive[0]:
             return self._with_contrastive(list(micro_batches), step)
         results = []
-        for micro_batch, last in mark_last(micro_batches):
-            with no_sync_unless_last(self.model, last):
-                logit_BC, _ = self._forward(self.model, micro_batch, step)
-                results.append(self._backward(micro_batch, logit_BC))
+        for part in sync_on_last(self.model, micro_batches):
+            logit_BC, _ = self._forward(self.model, part, step)
+            results.append(self._backward(part, logit_BC))
         return results
 
     def _micro_batches(self, batches: Iterable[LoaderBatch], step: int) -> Iterator[MicroBatch]:
@@ -124,8 +103,10 @@ class Accumulator:
             pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = batch.label_B.to(self.device, non_blocking=True)
             pixels_BCHW, target_BC = self.mixer(pixels_BCHW, label_B, batch.place_B, step)
-            mixed = MicroBatch(pixels_BCHW, label_B, target_BC, batch.place_B, batch.row_B)
-            yield from mixed.split(self.micro_batch or max(images, 1))
+            mixed: tuple[Any, ...] = (pixels_BCHW, label_B, target_BC, batch.place_B, batch.row_B)
+            size = self.micro_batch or max(images, 1)
+            for start in range(0, max(images, 1), size):  # one empty part if there is no image
+                yield MicroBatch(*(column[start : start + size] for column in mixed))
 
     def _with_contrastive(
         self, micro_batches: Sequence[MicroBatch], step: int
@@ -135,29 +116,23 @@ class Accumulator:
         DistributedDataParallel makes collective calls within a forward pass, so all ranks must
         gather features on the same side of this pass.
         """
-        images = sum(len(micro_batch.row_B) for micro_batch in micro_batches)
+        images = sum(len(part.row_B) for part in micro_batches)
         rank_counts = gather_counts(self.device, self.world, images, len(micro_batches))
         counts = [count for count, _ in rank_counts]
-        if all(micro_batch_count == 1 for _, micro_batch_count in rank_counts):
-            (micro_batch,) = micro_batches
-            logit_BC, feature_BD = self._forward(self.model, micro_batch, step)
+        if all(part_count == 1 for _, part_count in rank_counts):
+            (part,) = micro_batches
+            logit_BC, feature_BD = self._forward(self.model, part, step)
             (gradient_BD,) = self._contrastive_gradients([feature_BD], micro_batches, counts)
-            return [self._backward(micro_batch, logit_BC, (feature_BD * gradient_BD).sum())]
+            return [self._backward(part, logit_BC, (feature_BD * gradient_BD).sum())]
         local_model = unwrap_ddp(self.model)
         with torch.no_grad():
-            features = [
-                self._forward(local_model, micro_batch, step)[1] for micro_batch in micro_batches
-            ]
-        pairs = zip(
-            micro_batches, self._contrastive_gradients(features, micro_batches, counts), strict=True
-        )
+            features = [self._forward(local_model, part, step)[1] for part in micro_batches]
+        gradients = self._contrastive_gradients(features, micro_batches, counts)
         results = []
-        for (micro_batch, gradient_BD), last in mark_last(pairs):
-            with no_sync_unless_last(self.model, last):
-                logit_BC, feature_BD = self._forward(self.model, micro_batch, step)
-                results.append(
-                    self._backward(micro_batch, logit_BC, (feature_BD * gradient_BD).sum())
-                )
+        pairs = zip(micro_batches, gradients, strict=True)
+        for part, gradient_BD in sync_on_last(self.model, pairs):
+            logit_BC, feature_BD = self._forward(self.model, part, step)
+            results.append(self._backward(part, logit_BC, (feature_BD * gradient_BD).sum()))
         return results
 
     def _contrastive_gradients(
@@ -168,16 +143,11 @@ class Accumulator:
         Like the cross-entropy, the term is weighted by the share of readable images in the global
         batch; both are divided by this share before the optimiser step.
         """
-        gradient_bD = contrastive_gradient(
-            torch.cat(list(features)),
-            torch.cat([micro_batch.label_B for micro_batch in micro_batches]),
-            self.margin,
-            counts,
-        )
-        scale = self.weight * self.world * sum(counts) / self.task.batch_size
-        return (scale * gradient_bD).split(
-            [len(micro_batch.row_B) for micro_batch in micro_batches]
-        )
+        weight, margin = self.contrastive
+        label_b = torch.cat([part.label_B for part in micro_batches])
+        gradient_bD = contrastive_gradient(torch.cat(list(features)), label_b, margin, counts)
+        scale = weight * self.world * sum(counts) / self.task.batch_size
+        return (scale * gradient_bD).split([len(part.row_B) for part in micro_batches])
 
     def _forward(
         self, model: nn.Module, micro_batch: MicroBatch, step: int
@@ -186,17 +156,11 @@ class Accumulator:
 
         An empty micro-batch runs the model on a blank image and drops the outputs, because its rank
         must take part in the collective calls and libraries cannot reshape an empty batch.
-
-        Raises:
-            UserError: a layer of the model drew from a random generator of the process.
         """
         images = len(micro_batch.row_B)
         self.last_forward = (images, micro_batch.pixels_BCHW.shape[-1])
-        row_B, place_B, pixels_BCHW = (
-            micro_batch.row_B,
-            micro_batch.place_B,
-            micro_batch.pixels_BCHW,
-        )
+        row_B, place_B = micro_batch.row_B, micro_batch.place_B
+        pixels_BCHW = micro_batch.pixels_BCHW
         if not images:
             row_B = place_B = np.zeros(1, np.int64)
             pixels_BCHW = pixels_BCHW.new_zeros(1, *pixels_BCHW.shape[1:])

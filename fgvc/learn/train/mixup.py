@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from fgvc.config import schema
-from fgvc.learn.train.seeds import MIXING, derive_seed
+from fgvc.learn.train.step import MIXING, derive_seed
 
 
 class Mixer:
@@ -32,36 +32,22 @@ class Mixer:
 
         An image whose partner is missing in `place_B` (an unreadable image) is not mixed.
 
-        Args:
-            place_B: places in the global batch, ascending.
+        place_B: places in the global batch, ascending.
         """
         target_BC = functional.one_hot(label_B, self.classes).to(torch.float32)
         if not self.transforms:
             return pixels_BCHW, target_BC
         pixels_BCHW = pixels_BCHW.clone()
+        assert (np.diff(place_B) > 0).all(), "places must ascend"
+        is_pair = (place_B[:-1] % 2 == 0) & (np.diff(place_B) == 1)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the CPU's generator
-            for first in _pairs(place_B):
-                pair = slice(first, first + 2)
-                transform = self._draw_transform(step, int(place_B[first]) // 2)
-                if transform is not None:
+            for first in np.flatnonzero(is_pair).tolist():
+                seed = derive_seed(self.seed, MIXING, step, int(place_B[first]) // 2)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices
+                chance, coin = torch.rand(2).tolist()
+                if chance < self.probability:
+                    transform = self.transforms[int(coin * len(self.transforms))]
+                    pair = slice(first, first + 2)
                     mixed = transform(pixels_BCHW[pair], target_BC[pair])
                     pixels_BCHW[pair], target_BC[pair] = mixed
         return pixels_BCHW, target_BC
-
-    def _draw_transform(self, step: int, pair: int) -> v2.MixUp | v2.CutMix | None:
-        """The transform of a pair, or None; sets torch's generator for the transform."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, MIXING, step, pair))
-        torch.set_rng_state(
-            generator.get_state()
-        )  # unlike torch.manual_seed, which also seeds devices
-        chance, coin = torch.rand(2).tolist()
-        return (
-            self.transforms[int(coin * len(self.transforms))] if chance < self.probability else None
-        )
-
-
-def _pairs(place_B: np.ndarray) -> list[int]:
-    """Indices in the batch of the first image of each complete pair."""
-    assert (np.diff(place_B) > 0).all(), "places must ascend"
-    whole = (place_B[:-1] % 2 == 0) & (np.diff(place_B) == 1)
-    return np.flatnonzero(whole).tolist()

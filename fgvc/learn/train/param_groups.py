@@ -25,8 +25,7 @@ def parameter_groups(
     multiply features have weight decay, not parameters of fewer than two dimensions and those of
     `no_decay_names`. Frozen parameters are in no group.
 
-    Args:
-        depth_of: parameter name -> 0 (patches and positions) .. L (head).
+    depth_of: parameter name -> 0 (patches and positions) .. L (head).
     """
     depth = {name: depth_of(name) for name, _ in model.named_parameters()}
     head, exempt = max(depth.values()), no_decay_names(model)

@@ -1,4 +1,7 @@
-"""Batches of the loader, the report of a step, and helpers for models in DistributedDataParallel.
+"""Batches of the loader, the report of a step, the seeds of its draws, and helpers for models in
+DistributedDataParallel.
+
+A seed is derived from (seed, stream, place), so that no random state is kept between steps.
 
 B images of a loader batch, C channels, H, W pixels.
 """
@@ -6,7 +9,7 @@ B images of a loader batch, C channels, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+# streams: (step, place) for drop path and dropout of an image, (step, pair) for mixing
+LAYERS, MIXING = 0, 1
 
 
 @dataclass(frozen=True)
@@ -55,22 +60,16 @@ class StepReport:
     updated: bool
 
 
-def mark_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Each item and whether it is the last; reads one item ahead."""
+def sync_on_last(model: nn.Module, items: Iterable[T]) -> Iterator[T]:
+    """The items, read one ahead; ranks exchange gradients only while the last is processed."""
     iterator = iter(items)
     item = next(iterator, None)
     assert item is not None, "a step needs at least one micro-batch, which may be empty"
     for next_item in iterator:
-        yield item, False
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            yield item
         item = next_item
-    yield item, True
-
-
-def no_sync_unless_last(model: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """A context in which ranks exchange no gradients, unless this is the last micro-batch."""
-    if isinstance(model, DistributedDataParallel) and not last:
-        return model.no_sync()
-    return nullcontext()
+    yield item
 
 
 def unwrap_ddp(model: nn.Module) -> nn.Module:
@@ -82,3 +81,20 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile."""
     model = unwrap_ddp(model)
     return getattr(model, "_orig_mod", model)
+
+
+def derive_seed(seed: int, stream: int, *key: int) -> int:
+    """A seed of 63 bits that is different for different arguments."""
+    state = np.random.SeedSequence((seed, stream, *key)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def image_keys(seed: int, step: int, place_B: np.ndarray) -> np.ndarray:
+    """int64 key_B, from which the random layers of a model draw for each image of a step.
+
+    An image is identified by its place in the global batch. A place belongs to exactly one image of
+    a step, for any split into ranks and micro-batches, even if class-balanced sampling draws an
+    image twice.
+    """
+    keys = [derive_seed(seed, LAYERS, step, place) for place in place_B.tolist()]
+    return np.array(keys, dtype=np.int64)

@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,8 +31,9 @@ from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, MicroBatchRes
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.param_groups import parameter_groups
-from fgvc.learn.train.state_mismatch import find_mismatches
 from fgvc.learn.train.step import LoaderBatch, StepReport, unwrap
+
+UPDATE_COUNT = "n_averaged"  # in the state of torch's AveragedModel
 
 
 class Trainer:
@@ -67,7 +68,7 @@ class Trainer:
         hooks: Hooks | None = None,
     ) -> None:
         self.task, self.precision = task, precision
-        self.world, self.rank = world, distributed.get_rank() if world > 1 else 0
+        self.world = world
         self.total, self.done = task.epochs * steps_per_epoch, 0
         self.unwrapped_model = unwrap(model)
         self.ema_model = _build_ema(self.unwrapped_model, task.ema)
@@ -104,15 +105,18 @@ class Trainer:
             UserError: a random layer of the model does not draw per image.
             OutOfMemory: on the rank whose memory is exhausted.
         """
-        start = time.perf_counter()
-        rate = self._set_rate()
+        start, task = time.perf_counter(), self.task
+        rate = learning_rate(
+            self.done, self.total, task.learning_rate, task.warmup_steps, task.final_rate
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["lr_scale"]
         try:
             if not self.unwrapped_model.training:
                 self.model.train()
             self.optimiser.zero_grad()
             results = self.accumulate(batches, self.done)
             loss, top1, images, norm = self._reduce_results(results)
-            self._check_finite(loss, images, norm, results)
             updated = self._update_weights(images, norm)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -141,8 +145,17 @@ class Trainer:
         }
 
     def mismatches(self, state: dict[str, Any]) -> list[str]:
-        """A phrase for each tensor of `state` that does not fit; `load` requires an empty list."""
-        return find_mismatches(state, self.unwrapped_model, self.optimiser)
+        """A phrase for each tensor of `state` that is missing, unknown, or of another shape or kind
+        of number; `load` requires an empty list."""
+        model, averages = self.unwrapped_model, state["ema"]
+        phrases = list(_model_mismatches(state["model"], model.state_dict()))
+        if not phrases and averages is not None:  # the model's tensors behind a prefix, and a count
+            expected = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+            saved = {name: averages[name] for name in averages if name != UPDATE_COUNT}
+            phrases = [f"of the averages, {each}" for each in _model_mismatches(saved, expected)]
+            if UPDATE_COUNT not in averages or averages[UPDATE_COUNT].ndim:
+                phrases.append(f"of the averages, {UPDATE_COUNT} is no number in the state")
+        return phrases or list(_optimiser_mismatches(state["optimiser"], model, self.optimiser))
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from `state`, bit for bit on a CPU; rates and decays come from this config."""
@@ -156,15 +169,6 @@ class Trainer:
         self.done = state["step"]
         best = state["best"] | {"select": self.task.select, "patience": self.task.patience}
         self.best = BestEpoch(**best)
-
-    def _set_rate(self) -> float:
-        task = self.task
-        rate = learning_rate(
-            self.done, self.total, task.learning_rate, task.warmup_steps, task.final_rate
-        )
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        return rate
 
     def _reduce_results(
         self, results: Sequence[MicroBatchResult]
@@ -181,29 +185,24 @@ class Trainer:
         norm = get_total_norm(self._gradients())
         # the one wait for the device
         total, right, count, norm = torch.cat([sums, norm[None]]).tolist()
-        if count == 0:
-            return math.nan, math.nan, 0, norm
-        norm *= self.task.batch_size / count
-        return total / count, right / count, int(count), norm
-
-    def _check_finite(
-        self, loss: float, images: int, norm: float, results: Sequence[MicroBatchResult]
-    ) -> None:
-        if images and not math.isfinite(loss):
-            raise NonFinite("the loss", loss, self.done, self._nonfinite_rows(results))
+        loss = top1 = math.nan
+        if count:
+            loss, top1, norm = total / count, right / count, norm * self.task.batch_size / count
+            if not math.isfinite(loss):
+                raise NonFinite("the loss", loss, self.done, self._nonfinite_rows(results))
         # in fp16 an overflow is part of the search for a scale
         if not math.isfinite(norm) and self.precision != "fp16":
             raise NonFinite("the gradient's norm", norm, self.done, self._nonfinite_rows(results))
+        return loss, top1, int(count), norm
 
     def _nonfinite_rows(self, results: Sequence[MicroBatchResult]) -> list[int]:
         """Rows of all ranks whose loss is not finite; if there are none, all rows. Collective."""
         row_N = np.concatenate([part.row_B for part in results])
         nonfinite_N = ~torch.cat([part.loss_B for part in results]).isfinite().cpu().numpy()
-        ranks: list[Any] = [
-            list(zip(row_N.tolist(), nonfinite_N.tolist(), strict=True))
-        ] * self.world
+        own = list(zip(row_N.tolist(), nonfinite_N.tolist(), strict=True))
+        ranks: list[Any] = [own] * self.world
         if self.world > 1:
-            distributed.all_gather_object(ranks, ranks[self.rank])
+            distributed.all_gather_object(ranks, own)
         all_rows = list(itertools.chain.from_iterable(ranks))
         return [row for row, bad in all_rows if bad] or [row for row, _ in all_rows]
 
@@ -251,10 +250,7 @@ def _build_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
 
 def _build_optimiser(
-    model: nn.Module,
-    task: schema.TrainTask,
-    depth_of: Callable[[str], int],
-    device: torch.device,
+    model: nn.Module, task: schema.TrainTask, depth_of: Callable[[str], int], device: torch.device
 ) -> torch.optim.Optimizer:
     """AdamW with torch's betas and epsilon, or SGD with momentum; fused on CUDA."""
     groups = parameter_groups(model, depth_of, task.layer_decay, task.weight_decay)
@@ -262,3 +258,39 @@ def _build_optimiser(
     if task.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=task.learning_rate, fused=fused)
     return torch.optim.SGD(groups, lr=task.learning_rate, momentum=task.momentum, fused=fused)
+
+
+def _model_mismatches(
+    saved: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
+) -> Iterator[str]:
+    for name, tensor in model_state.items():
+        if name not in saved:
+            yield f"{name} is missing in the state"
+        elif saved[name].shape != tensor.shape:
+            yield _shape_mismatch(name, saved[name], tensor)
+        elif saved[name].is_floating_point() != tensor.is_floating_point():
+            yield f"{name} holds {saved[name].dtype} in the state and {tensor.dtype} here"
+    yield from (f"{name} of the state is unknown here" for name in saved if name not in model_state)
+
+
+def _optimiser_mismatches(
+    saved: Mapping[int, Mapping[str, Any]], model: nn.Module, optimiser: torch.optim.Optimizer
+) -> Iterator[str]:
+    """The state of the optimiser is indexed by the place of a parameter in its groups."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    if saved and max(saved) >= len(parameters):
+        yield (
+            f"the optimiser's state of {max(saved) + 1} learning tensors does not fit "
+            f"the {len(parameters)} here"
+        )
+        return
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for place, values in saved.items():
+        own = parameters[place]
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != own.shape:
+                yield _shape_mismatch(f"the optimiser's {key} of {names[id(own)]}", value, own)
+
+
+def _shape_mismatch(name: str, saved: Tensor, own: Tensor) -> str:
+    return f"{name} has shape {tuple(saved.shape)} in the state and {tuple(own.shape)} here"
