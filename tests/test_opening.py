@@ -53,7 +53,7 @@ ALLOWED = {
     "store.file_lock": {"os.open"},  # writes, after its kind was checked
     "store.atomic": {"os.open"},  # O_DIRECTORY
     # a file that was opened or checked before
-    "data.download.unpack": {"open", "tarfile.open", "ZipFile"},
+    "data.download.unpack": {"tarfile.open", "ZipFile"},
     "data.matlab_parser": {"json.load", "open"},  # standard input, and paths that were checked
     "record.tensorboard.scalars": {"EventAccumulator"},  # a folder, whose files it checks
     "record.stack_check.tensorboard_steps": {"EventAccumulator"},  # written by this process

@@ -8,14 +8,12 @@ C 3 channels, H height, W width, R side of the square.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as transform
 
 from fgvc.config import schema
 from fgvc.data import normalize
@@ -70,43 +68,22 @@ def training_transform(conf: schema.Config) -> Augment:
     colour of the normalization, which is about 0 in the input of the backbone. trivialaugment
     translates by up to 32 pixels for any side, randaugment in proportion to the side.
     """
-    preprocess = evaluation_transform(conf)
+    task, preprocess = conf.task, evaluation_transform(conf)
     mean = normalize.normalization(preprocess.normalization).mean
     colour = [round(255 * value) for value in mean]
-    steps = [
-        *_crop(conf.task, preprocess),
-        v2.RandomHorizontalFlip(conf.task.flip),
-        *_policy(conf.task, colour),
-        # the annotation of `value` misses lists, which torchvision accepts
-        v2.RandomErasing(conf.task.erasing, value=colour),  # pyright: ignore[reportArgumentType]
-    ]
-    return Augment(preprocess, conf.seed, tuple(steps))
-
-
-def _crop(task: schema.TrainTask, preprocess: Preprocess) -> list[Step]:
-    side = preprocess.side
+    steps: list[Step] = [preprocess]
     if task.crop == "resized":
+        cubic = v2.InterpolationMode.BICUBIC
         scale = (task.crop_scale, 1.0)
-        return [v2.RandomResizedCrop(side, scale, interpolation=v2.InterpolationMode.BICUBIC)]
-    if task.crop == "random":
-        return [functools.partial(_resize, preprocess), v2.RandomCrop(side)]
-    return [preprocess]
-
-
-def _policy(task: schema.TrainTask, colour: list[int]) -> list[Step]:
+        steps = [v2.RandomResizedCrop(preprocess.side, scale, interpolation=cubic)]
+    elif task.crop == "random":
+        steps = [preprocess.resize, v2.RandomCrop(preprocess.side)]
+    steps.append(v2.RandomHorizontalFlip(task.flip))
     options = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": colour}
     if task.auto_augment == "randaugment":
-        return [v2.RandAugment(task.operations, task.magnitude, BINS, **options)]
-    if task.auto_augment == "trivialaugment":
-        return [v2.TrivialAugmentWide(BINS, **options)]
-    return []
-
-
-def _resize(preprocess: Preprocess, image_CHW: Tensor) -> Tensor:
-    geometry = preprocess.geometry
-    return transform.resize(
-        image_CHW,
-        preprocess.resized_size(*image_CHW.shape[-2:]),
-        interpolation=v2.InterpolationMode(geometry.interpolation),
-        antialias=geometry.antialias,
-    )
+        steps.append(v2.RandAugment(task.operations, task.magnitude, BINS, **options))
+    elif task.auto_augment == "trivialaugment":
+        steps.append(v2.TrivialAugmentWide(BINS, **options))
+    # the annotation of `value` misses lists, which torchvision accepts
+    steps.append(v2.RandomErasing(task.erasing, value=colour))  # pyright: ignore[reportArgumentType]
+    return Augment(preprocess, conf.seed, tuple(steps))

@@ -22,7 +22,7 @@ _BITS, _PHOTOMETRIC, _FORMAT, _PLANAR = 258, 262, 339, 284  # numbers of TIFF ta
 _COUNT, _SUBFILE, _SUB_IFDS, _DNG = 277, 254, 330, 50706
 _LOW, _HIGH, _MIN, _MAX = 340, 341, 280, 281
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT; 1 if it is absent
 
 
 class RangeError(ValueError):
@@ -66,24 +66,22 @@ def prepare_tiff(image: Image.Image, max_pixels: int) -> None:
     tags = image.tag_v2
     if is_camera_raw(tags):
         raise UnidentifiedImageError
-    width, height = (int(_first_number(tags.get(tag)) or 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+    width, height = _integer(tags, _TILE_WIDTH), _integer(tags, _TILE_HEIGHT)
     if width * height > max_pixels:
         raise TooManyPixelsError(width, height, max_pixels, "a tile of ")
     if is_high_bit_depth(image):
         return
     if set(tags.get(_FORMAT, (_UNSIGNED,))) == {_SIGNED}:
         raise RangeError("its signed 8-bit samples have no defined black and white")
-    if tags.get(_PLANAR, 1) == 2 and max(tags.get(_BITS, (1,))) > 8:
-        image.tile = [_read_16_bits(tile, tags.prefix) for tile in image.tile]
-
-
-def _read_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
-    if tile.codec_name == "libtiff":  # libtiff reads 16 bits correctly
-        return tile
-    if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
-        raise RangeError("its 16-bit samples lie in separate planes, which are read of RGB only")
-    order = "L" if prefix == b"II" else "B"
-    return tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+    if tags.get(_PLANAR, 1) != 2 or max(tags.get(_BITS, (1,))) <= 8:
+        return
+    order = "L" if tags.prefix == b"II" else "B"
+    for number, tile in enumerate(image.tile):
+        if tile.codec_name == "libtiff":  # libtiff reads 16 bits correctly
+            continue
+        if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
+            raise RangeError("its 16-bit samples in separate planes are read of RGB only")
+        image.tile[number] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
 
 
 def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -115,31 +113,29 @@ def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarra
 
 def sample_range(image: Image.Image, bits: int) -> SampleRange:
     """Black and white of an image of high bit depth; arguments and errors as in `to_8_bits`."""
-    black_white = _find_range(image, *_min_max(image))
-    assumed = (
-        (black_white.low, black_white.high) == (0, WHITE_16)
-        and bits == 16
-        and not _has_stated_range(image)
-    )
-    if assumed and 0 < black_white.maximum <= DARK_16:
-        raise RangeError(_dark_message(black_white.maximum))
-    return black_white
+    minimum, maximum = _min_max(image)
+    low, high = _black_and_white(image, minimum, maximum)
+    tags = _tags(image)
+    is_stated = tags is not None and _stated_range(tags) is not None
+    if not is_stated and bits == 16 and (low, high) == (0, WHITE_16) and maximum > 0:
+        _refuse_dark(maximum)
+    return SampleRange(low, high, minimum, maximum, is_inverted(image))
 
 
 def check_rgb(image: Image.Image, bits: int) -> None:
     """Refuse a loaded 16-bit colour image that is nearly black; Pillow keeps only 8 of its bits."""
     if bits == 16 and image.mode in ("RGB", "RGBA"):
         maximum = int(np.asarray(image.getextrema()[:3]).max())
-        is_silhouette = image.mode == "RGBA" and not maximum  # black shapes, drawn by transparency
-        if maximum <= DARK_16 >> 8 and not is_silhouette:
-            raise RangeError(_dark_message((maximum << 8) + 255))
+        if maximum or image.mode == "RGB":  # otherwise black shapes, drawn by transparency
+            _refuse_dark((maximum << 8) + 255)
 
 
-def _dark_message(maximum: float) -> str:
-    return (
-        f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: they "
-        f"seem to hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
-    )
+def _refuse_dark(maximum: float) -> None:
+    if maximum <= DARK_16:
+        raise RangeError(
+            f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: "
+            f"they seem to hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
+        )
 
 
 def sample_values(image: Image.Image) -> np.ndarray:
@@ -149,55 +145,41 @@ def sample_values(image: Image.Image) -> np.ndarray:
 
 
 def _to_uint8(value: np.ndarray, black_white: SampleRange) -> np.ndarray:
-    fraction = np.nan_to_num((value - black_white.low) / (black_white.high - black_white.low)).clip(
-        0, 1
-    )
+    fraction = (value - black_white.low) / (black_white.high - black_white.low)
+    fraction = np.nan_to_num(fraction).clip(0, 1)
     return np.rint((1 - fraction if black_white.inverted else fraction) * 255).astype(np.uint8)
 
 
-def _find_range(image: Image.Image, minimum: float, maximum: float) -> SampleRange:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _tiff_range(image, minimum, maximum)
-    if image.mode == "F":
-        _check_unit_range(minimum, maximum)
-        return SampleRange(0, 1, minimum, maximum)
-    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        return SampleRange(
-            0, WHITE_16, minimum, maximum
-        )  # Pillow has scaled PNM and JPEG 2000 to 16 bits
-    raise RangeError(f"its {_describe(image)} samples have no defined black and white")
-
-
-def _tiff_range(
-    image: TiffImagePlugin.TiffImageFile, minimum: float, maximum: float
-) -> SampleRange:
-    tags = image.tag_v2
-    inverted = is_inverted(image)
-    stated = _stated_range(tags)
+def _black_and_white(image: Image.Image, minimum: float, maximum: float) -> tuple[float, float]:
+    """Black and white: as stated in the file, or as its format defines."""
+    tags = _tags(image)
+    is_scaled = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
+    if tags is None and is_scaled and image.mode != "F":
+        return 0, WHITE_16  # Pillow has scaled PNM and JPEG 2000 to 16 bits
+    stated = None if tags is None else _stated_range(tags)
     if stated is not None and _within(minimum, maximum, *stated):
-        return SampleRange(*stated, minimum, maximum, inverted)
-    bits, sample_format = int(tags.get(_BITS, (1,))[0]), int(tags.get(_FORMAT, (_UNSIGNED,))[0])
-    if sample_format == _UNSIGNED and bits <= 16:
-        return SampleRange(0, (1 << bits) - 1, minimum, maximum, inverted)
-    if sample_format == _FLOAT:
-        _check_unit_range(minimum, maximum)
-        return SampleRange(0, 1, minimum, maximum, inverted)
-    raise RangeError(
-        f"its {_describe(image)} samples have no defined black and white "
-        f"(here {minimum:g} to {maximum:g})"
-    )
+        return stated
+    bits, kind = (0, 0) if tags is None else (_integer(tags, _BITS, 1), _integer(tags, _FORMAT, 1))
+    if kind == _UNSIGNED and bits <= 16:
+        return 0, (1 << bits) - 1
+    seen = "NaN only" if np.isnan(minimum) else f"here {minimum:g} to {maximum:g}"
+    if kind == _FLOAT or (tags is None and image.mode == "F"):
+        if _within(minimum, maximum, 0, 1):
+            return 0, 1
+        raise RangeError(
+            f"its float samples lie outside 0..1 and have no defined black and white ({seen})"
+        )
+    words = f"32-bit integer (mode {image.mode})" if tags is None else describe_samples(tags)
+    raise RangeError(f"its {words} samples have no defined black and white ({seen})")
+
+
+def _tags(image: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    return image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else None
 
 
 def is_inverted(image: Image.Image) -> bool:
     """Whether the highest sample of an image is black (WhiteIsZero of TIFF)."""
-    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    return tiff and image.tag_v2.get(_PHOTOMETRIC) == 0
-
-
-def _has_stated_range(image: Image.Image) -> bool:
-    """Whether a TIFF states the range of its samples."""
-    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    return tiff and _stated_range(image.tag_v2) is not None
+    return (_tags(image) or {}).get(_PHOTOMETRIC) == 0
 
 
 def _stated_range(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, float] | None:
@@ -206,17 +188,11 @@ def _stated_range(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, f
     MinSampleValue and MaxSampleValue are statistics of the image (TIFF 6.0). They state a range
     only where they span all values of a number of bits, such as 0 to 4095.
     """
-    low, high = (_first_number(tags.get(tag)) for tag in (_LOW, _HIGH))
+    low, high, least, most = (_first_number(tags.get(tag)) for tag in (_LOW, _HIGH, _MIN, _MAX))
     if high is not None and high > (low or 0.0):
         return low or 0.0, high
-    minimum, maximum = (_first_number(tags.get(tag)) for tag in (_MIN, _MAX))
-    if (
-        maximum is not None
-        and not minimum
-        and maximum >= 255
-        and (int(maximum) + 1) & int(maximum) == 0
-    ):
-        return 0.0, maximum
+    if most is not None and not least and most >= 255 and (int(most) + 1) & int(most) == 0:
+        return 0.0, most
     return None
 
 
@@ -225,12 +201,8 @@ def _first_number(values: object) -> float | None:
     return float(first) if isinstance(first, int | float) else None
 
 
-def _check_unit_range(minimum: float, maximum: float) -> None:
-    if not _within(minimum, maximum, 0, 1):
-        observed = "NaN only" if np.isnan(minimum) else f"here {minimum:g} to {maximum:g}"
-        raise RangeError(
-            f"its float samples lie outside 0..1 and have no defined black and white ({observed})"
-        )
+def _integer(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int = 0) -> int:
+    return int(_first_number(tags.get(tag)) or default)
 
 
 def _within(minimum: float, maximum: float, low: float, high: float) -> bool:
@@ -249,32 +221,23 @@ def _min_max(image: Image.Image) -> tuple[float, float]:
 
 
 def _is_uint32(image: Image.Image) -> bool:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "I":
+    if (tags := _tags(image)) is None or image.mode != "I":
         return False
-    tags = image.tag_v2
-    return tags.get(_BITS, (1,))[0] == 32 and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+    return _integer(tags, _BITS, 1) == 32 and _integer(tags, _FORMAT, 1) == _UNSIGNED
 
 
 def describe_samples(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     """Samples of a TIFF in words, such as "3 x signed 16-bit"."""
-    kind = {_SIGNED: "signed", _FLOAT: "float", 5: "complex", 6: "complex float"}.get(
-        int(_first_number(tags.get(_FORMAT)) or _UNSIGNED), "unsigned"
-    )
-    count = int(_first_number(tags.get(_COUNT)) or 1)
-    words = f"{kind} {int(_first_number(tags.get(_BITS)) or 1)}-bit"
+    kinds = {_SIGNED: "signed", _FLOAT: "float", 5: "complex", 6: "complex float"}
+    kind = kinds.get(_integer(tags, _FORMAT, 1), "unsigned")
+    count, words = _integer(tags, _COUNT, 1), f"{kind} {_integer(tags, _BITS, 1)}-bit"
     return words if count == 1 else f"{count} x {words}"
 
 
 def is_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
     """Whether a TIFF is a camera raw file: a DNG, a mosaic, or a preview with sub-images."""
-    preview = int(_first_number(tags.get(_SUBFILE)) or 0) & 1 and _SUB_IFDS in tags
+    preview = _integer(tags, _SUBFILE) & 1 and _SUB_IFDS in tags
     return bool(_DNG in tags or tags.get(_PHOTOMETRIC) == 32803 or preview)
-
-
-def _describe(image: Image.Image) -> str:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return describe_samples(image.tag_v2)
-    return f"32-bit integer (mode {image.mode})"
 
 
 def bits_per_sample(data: bytes, image: Image.Image) -> int:
@@ -288,8 +251,8 @@ def bits_per_sample(data: bytes, image: Image.Image) -> int:
     if image.format == "AVIF" and (offset := data.find(b"pixi", 0, 4096)) >= 0:
         return data[offset + 9] if len(data) > offset + 9 else 8
     if image.format == "PPM" and image.mode in ("I", "RGB"):
-        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-        args = tiles[0].args if tiles else None
-        maximum = args[-1] if isinstance(args, tuple) else None
-        return maximum.bit_length() if isinstance(maximum, int) else 16 if image.mode == "I" else 8
+        args = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else ()
+        if isinstance(args, tuple) and args and isinstance(args[-1], int):
+            return args[-1].bit_length()
+        return 16 if image.mode == "I" else 8
     return {"I": 16, "F": 32}.get(image.mode, 8)

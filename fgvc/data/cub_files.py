@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from fgvc import untrusted
-from fgvc.data.find_root import safe_relative
-from fgvc.data.index import list_first, repeated
+from fgvc.data import find_root, labelmap
+from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, Parts, UserError
 
 Value = TypeVar("Value")
@@ -37,6 +37,31 @@ class ImageList:
 
     def __len__(self) -> int:
         return len(self.path)
+
+
+def find_index(root: Path, files: Sequence[str], archive: str) -> Path:
+    """The nearest folder at or below the root that holds all index files.
+
+    Args:
+        archive: the official archive that contains the files, for the message.
+
+    Raises:
+        UserError: there is none; a folder that holds several of the files is named.
+    """
+
+    def holds(count: int) -> Callable[[Path], bool]:
+        return lambda folder: sum((folder / name).exists() for name in files) >= count
+
+    complete, some = holds(len(files)), holds(2)
+    is_cut = not find_root.exists_below(root, complete) and find_root.exists_below(root, some)
+    contents = f"{', '.join(files[:-1])} and {files[-1]} of {archive}"
+    folder = find_root.find_folder(root, some if is_cut else complete, contents)
+    if lacking := [name for name in files if not (folder / name).exists()]:
+        raise UserError(
+            f"{folder}: holds no {list_first(lacking)}; take "
+            f"{'it' if len(lacking) == 1 else 'them'} from {archive}, or set dataset.root="
+        )
+    return folder
 
 
 def read_rows(file: Path, columns: int) -> list[list[str]]:
@@ -77,7 +102,7 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
     file = root / "images.txt"
     rows = read_rows(file, 2)
     for line, _, path in rows:
-        if safe_relative(path) is None:
+        if find_root.safe_relative(path) is None:
             raise _malformed(file, line, path, "a path inside images/")
     path = tuple(f"images/{path}" for _, _, path in rows)
     if duplicates := repeated(path):
@@ -92,27 +117,43 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
     return ImageList(root, key, image_row, path)
 
 
-def read_classes(root: Path) -> tuple[list[int], list[str]]:
-    """Ids and names of classes.txt, in the order of its lines."""
-    file = root / "classes.txt"
-    rows = read_rows(file, 2)
-    return [parse(parse_integer, raw, file, line) for line, raw, _ in rows], [
-        name for _, _, name in rows
-    ]
+def read_classes(file: Path) -> list[tuple[int, str]]:
+    """Id and name per line of classes.txt or parts.txt."""
+    return [(parse(parse_integer, raw, file, line), name) for line, raw, name in read_rows(file, 2)]
 
 
-def read_labels(images: ImageList) -> np.ndarray:
-    """The dataset's class id per image, int64."""
-    return _read_column(images.root / "image_class_labels.txt", images)
+def read_index(
+    images: ImageList,
+    classes: Sequence[tuple[int, str]],
+    partial: bool,
+    class_folder: Callable[[int, str], str],
+) -> Index:
+    """Join the files to an index: labels, splits, boxes and parts of the images.
 
+    Args:
+        classes: as `read_classes` returns them.
+        partial: see `labelmap.from_ids`.
+        class_folder: id and name of a class -> the folder of its images.
 
-def read_split(images: ImageList) -> np.ndarray:
-    """TRAIN or TEST per image, uint8."""
-    file = images.root / "train_test_split.txt"
-    train_N = _read_column(file, images)
+    Raises:
+        UserError: files that contradict each other.
+    """
+    labels, splits = (
+        images.root / name for name in ("image_class_labels.txt", "train_test_split.txt")
+    )
+    raw_N, train_N = _read_column(labels, images), _read_column(splits, images)
+    ids, names = [number for number, _ in classes], [name for _, name in classes]
+    where = str(images.root / "classes.txt")
+    classmap = labelmap.from_ids(ids, names, raw_N, where, partial)
+    label_N = labelmap.to_indices(raw_N, classmap, labels, "classes.txt")
+    pairs = zip(map(int, classmap.ids), classmap.names, strict=True)
+    folders = [class_folder(number, name) for number, name in pairs]
+    labelmap.check_class_folders(images.path, label_N, folders, images.root, False)
     if unknown := sorted(set(train_N.tolist()) - {0, 1}):
-        raise UserError(f"{file}: is_training is 0 or 1, not {list_first(unknown)}")
-    return np.where(train_N == 1, TRAIN, TEST).astype(np.uint8)
+        raise UserError(f"{splits}: is_training is 0 or 1, not {list_first(unknown)}")
+    split_N = np.where(train_N == 1, TRAIN, TEST).astype(np.uint8)
+    box_N4, parts = read_numbers(images, "bounding_boxes.txt", 4), _read_parts(images)
+    return Index(images.root, images.path, label_N, split_N, classmap, box_N4, parts)
 
 
 def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | None:
@@ -125,27 +166,18 @@ def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | Non
     if not file.exists():
         return None
     value_NC = np.full((len(images), columns), np.nan, dtype=np.float32)
-    seen_ids = set()
-    for line, raw_image, *values in read_rows(file, columns + 1):
-        image_id = parse(images.key, raw_image, file, line)
-        if image_id in seen_ids:
-            raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        seen_ids.add(image_id)
-        row = images.row.get(image_id)
-        if row is not None:
+    for image_id, (line, _, *values) in _rows_by_image(file, images, columns + 1).items():
+        if (row := images.row.get(image_id)) is not None:
             value_NC[row] = [parse(parse_number, value, file, line) for value in values]
     return value_NC
 
 
-def read_parts(images: ImageList) -> Parts | None:
+def _read_parts(images: ImageList) -> Parts | None:
     """Names and locations of parts, NaN if a part is not visible; None without the files."""
     names_file, file = (images.root / "parts" / name for name in ("parts.txt", "part_locs.txt"))
     if not (names_file.exists() and file.exists()):
         return None
-    names = [
-        (parse(parse_integer, number, names_file, line), name)
-        for line, number, name in read_rows(names_file, 2)
-    ]
+    names = read_classes(names_file)
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
     seen_ids = set()
@@ -159,10 +191,7 @@ def read_parts(images: ImageList) -> Parts | None:
             raise UserError(f"{file}:{line}: part {raw_part} of image {raw_image} listed twice")
         seen_ids.add((image_id, part))
         if row is not None and parse(parse_integer, visible, file, line):
-            xy_NK2[row, part] = (
-                parse(parse_finite, x, file, line),
-                parse(parse_finite, y, file, line),
-            )
+            xy_NK2[row, part] = [parse(parse_finite, value, file, line) for value in (x, y)]
     return Parts(names=tuple(name for _, name in names), xy_NK2=xy_NK2)
 
 
@@ -206,25 +235,24 @@ def parse(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Val
 
 
 def _read_column(file: Path, images: ImageList) -> np.ndarray:
-    """One integer per image, in the order of images.txt.
-
-    Raises:
-        UserError: an image id that images.txt lacks, that is listed twice, or that has no value.
-    """
-    value: dict[Hashable, int] = {}
-    unknown = []
-    for line, raw_image, raw in read_rows(file, 2):
-        image_id = parse(images.key, raw_image, file, line)
-        if image_id in value:
-            raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        value[image_id] = parse(parse_integer, raw, file, line)
-        if image_id not in images.row:
-            unknown.append(raw_image)
-    if unknown:
+    """One integer per image, in the order of images.txt."""
+    rows = _rows_by_image(file, images, 2)
+    value = {key: parse(parse_integer, raw, file, line) for key, (line, _, raw) in rows.items()}
+    if unknown := [raw for key, (_, raw, _) in rows.items() if key not in images.row]:
         raise UserError(f"{file}: image ids that images.txt does not list: {list_first(unknown)}")
     if missing := [image_id for image_id in images.row if image_id not in value]:
         raise UserError(f"{file}: lacks image ids {list_first(missing)} of images.txt")
     return np.array([value[image_id] for image_id in images.row], dtype=np.int64)
+
+
+def _rows_by_image(file: Path, images: ImageList, columns: int) -> dict[Hashable, list[str]]:
+    """{image id: row of a file whose first column it is}; UserError: an image listed twice."""
+    rows: dict[Hashable, list[str]] = {}
+    for row in read_rows(file, columns):
+        image_id = parse(images.key, row[1], file, row[0])
+        if rows.setdefault(image_id, row) is not row:
+            raise UserError(f"{file}:{row[0]}: image id {row[1]} listed twice")
+    return rows
 
 
 def _malformed(file: Path, line: int | str, text: str, expected: str) -> UserError:

@@ -33,7 +33,6 @@ from fgvc.data.size_limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # version of the rules above; change it when a rule changes a pixel
-AGAIN = "save it again"
 FORMATS = tuple(image_formats.READABLE)
 MAX_SCANS = 500  # of a JPEG; encoders write about ten
 MAX_COMMENTS = 10_000  # of a plain PPM
@@ -92,13 +91,8 @@ def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         raise Image.UnidentifiedImageError
     if data.startswith(strip_metadata.SIGNATURE):
         data = strip_metadata.strip_png(data)
-    if (
-        data[:2] in (b"II", b"MM")
-        and (segments := strip_metadata.count_tiff_segments(data)) > MAX_SEGMENTS
-    ):
-        raise EffortError(
-            f"{segments} strips or tiles, more than the {MAX_SEGMENTS} allowed; {AGAIN}"
-        )
+    if data[:2] in (b"II", b"MM"):
+        _refuse_above(MAX_SEGMENTS, strip_metadata.count_tiff_segments(data), "strips or tiles")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # a JPEG may still open without its metadata
@@ -125,17 +119,19 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
     first_tile = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if first_tile and first_tile[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
         raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
-    comments = data.count(b"#") if data[:2] in (b"P1", b"P2", b"P3") else 0
-    if comments > MAX_COMMENTS:
-        raise EffortError(f"{comments} comments, more than the {MAX_COMMENTS} allowed; {AGAIN}")
-    scans = strip_metadata.count_jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
-    if scans > MAX_SCANS:
-        raise EffortError(f"{scans} scans, more than the {MAX_SCANS} allowed; {AGAIN}")
+    if data[:2] in (b"P1", b"P2", b"P3"):
+        _refuse_above(MAX_COMMENTS, data.count(b"#"), "comments")
+    if image.format in ("JPEG", "MPO"):
+        _refuse_above(MAX_SCANS, strip_metadata.count_jpeg_scans(data), "scans")
+
+
+def _refuse_above(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise EffortError(f"{count} {what}, more than the {most} allowed; save it again")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
-    already_upright = image.format == "TIFF"  # Pillow rotates a TIFF while it loads the pixels
-    transpose = None if already_upright else TRANSPOSE_OF.get(orientation(image))
+    transpose = TRANSPOSE_OF.get(orientation(image))
     decode_jpeg = _fast_jpeg()
     if decode_jpeg and image.format == "JPEG" and image.mode in ("RGB", "L") and transpose is None:
         try:
@@ -202,25 +198,19 @@ def to_rgb(image: Image.Image, bits: int) -> np.ndarray:
         bit_depth.RangeError: samples without a defined black and white.
     """
     image.load()
-    if bit_depth.is_high_bit_depth(image):
-        return tiles.convert_tiles(image, _grey(image, bits))
-    bit_depth.check_rgb(image, bits)
-    return tiles.convert_tiles(image, _colour)
+    if not bit_depth.is_high_bit_depth(image):
+        bit_depth.check_rgb(image, bits)
+        return tiles.convert_tiles(image, _colour)
+    to_8_bits, transparent = bit_depth.to_8_bits(image, bits), image.info.get("transparency")
 
-
-def _grey(image: Image.Image, bits: int) -> Callable[[Image.Image], np.ndarray]:
-    """The conversion of a tile of high bit depth to grey."""
-    to_8_bits = bit_depth.to_8_bits(image, bits)
-    transparent = image.info.get("transparency")
-
-    def convert(tile: Image.Image) -> np.ndarray:
+    def grey(tile: Image.Image) -> np.ndarray:
         value_HW = np.asarray(tile)
         grey_HW = to_8_bits(value_HW)
         if isinstance(transparent, int):  # the colour key of a 16-bit PNG
             grey_HW[value_HW == transparent] = 255
         return grey_HW[..., None]
 
-    return convert
+    return tiles.convert_tiles(image, grey)
 
 
 def _colour(tile: Image.Image) -> np.ndarray:

@@ -60,27 +60,28 @@ def diagnose(data: bytes, path: str, error: Exception) -> str:
         path: its suffix identifies a camera raw file.
         error: raised by decoding `data`.
     """
+    if not data:
+        return f"an empty file (0 bytes); {AGAIN}"
     kind = image_formats.kind_of(data[: image_formats.HEAD_BYTES])
     container = image_formats.CONTAINER_OF.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
-    if not data:
-        return "an empty file (0 bytes); copy or download it again"
-    if (kind == "TIFF" and container) or _is_raw(data, kind):
-        kind = container or "camera raw file"
+    tags = _tags(data) if kind == "TIFF" else None
+    if (kind == "TIFF" and container) or (tags is not None and bit_depth.is_camera_raw(tags)):
+        kind = container or "camera raw file"  # Pillow only reads its preview
     if kind is None or kind not in image_formats.READABLE:
         return _unsupported(data, kind)
+    spoken = with_article(kind)
     if isinstance(error, TooManyPixelsError):
-        return f"{with_article(kind)} {error}"
+        return f"{spoken} {error}"
     if isinstance(error, EffortError):
-        return f"{with_article(kind)} of {error}"
+        return f"{spoken} of {error}"
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d+ pixels", str(error))
-        pixels = "too many pixels" if size is None else size[0]
         return (
-            f"{with_article(kind)} of {pixels}, more than the {MAX_PIXELS_LIMIT} that "
-            "dataset.max_pixels can allow; scale it down"
+            f"{spoken} of {size[0] if size else 'too many pixels'}, more than the "
+            f"{MAX_PIXELS_LIMIT} that dataset.max_pixels can allow; scale it down"
         )
     if isinstance(error, bit_depth.RangeError):
-        return f"{with_article(kind)}: {error}; {CONVERT}"
+        return f"{spoken}: {error}; {CONVERT}"
     return _damaged(data, kind, error)
 
 
@@ -94,11 +95,8 @@ def _unsupported(data: bytes, kind: str | None) -> str:
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     excerpt = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    reason = f"{with_article(kind)}{excerpt}, not an image that is read"
-    if kind == "Git LFS pointer":
-        reason = f"{with_article(kind)}, not the image itself"
-    elif kind == "HTML page":
-        reason = f"{with_article(kind)}, not an image"
+    others = {"Git LFS pointer": "the image itself", "HTML page": "an image"}
+    reason = f"{with_article(kind)}{excerpt}, not {others.get(kind, 'an image that is read')}"
     return f"{reason}; {advice(kind) or 'convert it to PNG or JPEG'}"
 
 
@@ -111,18 +109,16 @@ def advice(kind: str) -> str | None:
 
 def _damaged(data: bytes, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
-    size = f"{len(data)} bytes"
+    damaged = f"damaged image ({len(data)} bytes):"
     if isinstance(error, strip_metadata.ChecksumError):
-        return f"damaged image ({size}): {with_article(kind)}, and {reason}; {AGAIN}"
+        return f"{damaged} {with_article(kind)}, and {reason}; {AGAIN}"
     if kind == "PNG" and data[12:16] == b"CgBI":
         return "a PNG in Apple's own variant (CgBI); convert it on macOS: sips -s format png FILE"
     if _is_cut_short(data, kind) or _CUT_SHORT.search(reason):
-        return (
-            f"damaged image ({size}): {with_article(kind)} that is cut short (truncated); {AGAIN}"
-        )
+        return f"{damaged} {with_article(kind)} that is cut short (truncated); {AGAIN}"
     empty = kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24])
     if empty or isinstance(error, NoPixelError):
-        return f"damaged image ({size}): {with_article(kind)} without a pixel in it; {AGAIN}"
+        return f"{damaged} {with_article(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
         remedy = "save 8 bits, grey or RGB"
         if kind != "JPEG":
@@ -137,7 +133,7 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
         return f"{with_article(kind)} whose colours are not read ({reason}); save it as RGB"
     if isinstance(error, Image.UnidentifiedImageError):
         reason = f"{with_article(kind)} whose header cannot be read"
-    return f"damaged image ({size}): {reason}; {AGAIN}"
+    return f"{damaged} {reason}; {AGAIN}"
 
 
 def _text(data: bytes) -> str | None:
@@ -148,14 +144,6 @@ def _text(data: bytes) -> str | None:
         return None
     text = " ".join(text.split())
     return text[:60] if text and text.isprintable() else None
-
-
-def _is_raw(data: bytes, kind: str | None) -> bool:
-    """Whether the file is a camera raw file in TIFF; Pillow only reads its preview."""
-    if kind != "TIFF":
-        return False
-    tags = _tags(data)
-    return tags is not None and bit_depth.is_camera_raw(tags)
 
 
 def _tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:

@@ -74,11 +74,7 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
 
 
 def save(file: Path, digests: Digests) -> None:
-    """Write the cache atomically.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the cache atomically; OSError: the file cannot be written."""
     rows = digests.state_N4.astype("<i8").tobytes() + digests.sha256_N.tobytes()
     json_cache.remove_folder(file)
     atomic.write_bytes(file, hashlib.sha256(rows).digest() + rows)

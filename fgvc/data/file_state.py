@@ -25,15 +25,8 @@ INODE_BITS = (1 << 63) - 1  # inodes of Windows have 128 bits
 # errors of one file; any other error (no memory, too many open files) concerns the process
 FILE_ERRORS = frozenset(
     {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.EIO,
-        errno.ENXIO,
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP),
+        *(errno.ENAMETOOLONG, errno.EIO, errno.ENXIO),
     }
 )
 
@@ -84,7 +77,12 @@ def read(path: str, limit: int = -1) -> bytes:
     except OSError as error:
         if error.errno not in FILE_ERRORS:
             raise
-        raise UnreadableError(_reason(path, error)) from error
+        reason = f"cannot be read ({error.strerror})"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            reason = "a broken link" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
+        elif error.errno == errno.ELOOP:
+            reason = "a link that leads back to itself"
+        raise UnreadableError(reason) from error
 
 
 def read_error(path: str) -> str | None:
@@ -94,11 +92,3 @@ def read_error(path: str) -> str | None:
     except UnreadableError as error:
         return str(error)
     return None
-
-
-def _reason(path: str, error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "a broken link" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
-    if error.errno == errno.ELOOP:
-        return "a link that leads back to itself"
-    return f"cannot be read ({error.strerror})"

@@ -69,11 +69,6 @@ def named_root(root: str | None, table: str | None) -> Path:
     return Path(str(table)).expanduser().parent if root is None else Path(root).expanduser()
 
 
-def relative(root: Path, path: Path) -> str:
-    """A path relative to the root, as manifests write it."""
-    return path.relative_to(root).as_posix()
-
-
 def safe_relative(path: str) -> str | None:
     """Normalise a relative path that stays below its root; None for any other path."""
     # no Path objects, for speed: an index may name 675,000 files
@@ -95,17 +90,17 @@ def _levels(root: Path) -> Iterator[list[Path]]:
     level = [require_folder(root)]
     yield level
     for _ in range(MAX_DEPTH):
-        level = [below for folder in level for below in _subfolders(folder)]
+        try:
+            below = [sorted(folder.iterdir()) for folder in level]
+        except OSError as error:
+            raise list_error(error) from None
+        level = [
+            path
+            for paths in below
+            for path in paths
+            if not path.name.startswith(".") and path.is_dir()
+        ]
         yield level
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise list_error(error) from None
-    return sorted(folder / name for name in names if (folder / name).is_dir())
 
 
 def list_error(error: OSError) -> UserError:

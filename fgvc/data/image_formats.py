@@ -61,61 +61,50 @@ _LEFTOVER = re.compile(
 )
 _PNM = re.compile(rb"P[1-6Ff]\s*(?:\s\d|#)")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes, by version
-_RAW_BRANDS = (b"crx ",)
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_STARTS: Sequence[tuple[bytes, str]] = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"%!PS", "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"%PDF", "PDF"),
-    (b"8BPS", "Photoshop"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"\x1f\x8b", "gzip archive"),
-    (b"Rar!", "RAR archive"),
-    (b"7z\xbc\xaf", "7z archive"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\x1aE\xdf\xa3", "Matroska video"),
-    (b"\0\0\1\0", "ICO"),
-    (b"#!", "script"),
-    (b"II\xbc", "JPEG XR"),
-    (b"IIRO", "camera raw file"),
-    (b"IIRS", "camera raw file"),
-    (b"MMOR", "camera raw file"),
-    (b"IIU\0", "camera raw file"),
-    (b"FUJIFILMCCD-RAW", "camera raw file"),
-    (b"FOVb", "camera raw file"),
-    (b"gimp xcf", "GIMP project"),
-    (b"v/1\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance HDR"),
-    (b"DDS ", "DDS texture"),
-    (b"BPG\xfb", "BPG"),
-    (b"icns", "ICNS"),
-    (b"AT&TFORM", "DjVu"),
-    (b"\x93NUMPY", "NumPy array"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5 file"),
-    (b"PAR1", "Parquet table"),
-    (b"SQLite format 3", "SQLite database"),
-    (b"BZh", "bzip2 archive"),
-    (b"\xfd7zXZ\0", "xz archive"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard archive"),
-    (b"OggS", "Ogg media"),
-    (b"ID3", "MP3 sound"),
-    (b"FLV\x01", "Flash video"),
-    (b"\0\0\1\xba", "MPEG video"),
-    (b"\0\0\1\xb3", "MPEG video"),
-    (b"\x7fELF", "program"),
-    (b"MZ\x90\0", "program"),
-)
+# the first bytes of the files of each kind
+_STARTS: Mapping[str, bytes | tuple[bytes, ...]] = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "JPEG2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    "PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "PDF": b"%PDF",
+    "Photoshop": b"8BPS",
+    "ZIP archive": b"PK\x03\x04",
+    "gzip archive": b"\x1f\x8b",
+    "RAR archive": b"Rar!",
+    "7z archive": b"7z\xbc\xaf",
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "Matroska video": b"\x1aE\xdf\xa3",
+    "ICO": b"\0\0\1\0",
+    "script": b"#!",
+    "JPEG XR": b"II\xbc",
+    "camera raw file": (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb"),
+    "GIMP project": b"gimp xcf",
+    "OpenEXR": b"v/1\x01",
+    "Radiance HDR": b"#?RADIANCE",
+    "DDS texture": b"DDS ",
+    "BPG": b"BPG\xfb",
+    "ICNS": b"icns",
+    "DjVu": b"AT&TFORM",
+    "NumPy array": b"\x93NUMPY",
+    "HDF5 file": b"\x89HDF\r\n\x1a\n",
+    "Parquet table": b"PAR1",
+    "SQLite database": b"SQLite format 3",
+    "bzip2 archive": b"BZh",
+    "xz archive": b"\xfd7zXZ\0",
+    "Zstandard archive": b"\x28\xb5\x2f\xfd",
+    "Ogg media": b"OggS",
+    "MP3 sound": b"ID3",
+    "Flash video": b"FLV\x01",
+    "MPEG video": (b"\0\0\1\xba", b"\0\0\1\xb3"),
+    "program": (b"\x7fELF", b"MZ\x90\0"),
+    "Excel workbook (.xls)": b"\xd0\xcf\x11\xe0",
+    "Arrow or Feather file": b"ARROW1",
+    "Python pickle": (b"\x80\x04", b"\x80\x05"),
+}
 
 
 def kind_of(head: bytes) -> str | None:
@@ -128,7 +117,8 @@ def kind_of(head: bytes) -> str | None:
         return "PPM"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
-    return next((kind for start, kind in _STARTS if head.startswith(start)), _text_kind(head))
+    kinds = (kind for kind, starts in _STARTS.items() if head.startswith(starts))
+    return next(kinds, None) or untrusted.text_kind(head)
 
 
 def _iso_kind(head: bytes) -> str:
@@ -136,24 +126,11 @@ def _iso_kind(head: bytes) -> str:
     brands = {head[start : start + 4] for start in (8, *range(16, len(head), 4))}
     if {b"avif", b"avis"} & brands:
         return "AVIF"
-    if set(_RAW_BRANDS) & brands:
+    if b"crx " in brands:
         return "camera raw file"
     if head[8:12] == b"qt  ":
         return "QuickTime video"
     return "HEIC" if set(_HEIF) & brands else "MP4 video"
-
-
-def _text_kind(head: bytes) -> str | None:
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "HTML page"
-    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
-        return "SVG"
-    if start.startswith(b"<?xml"):
-        return "XML document"
-    if start.startswith((b'{"', b'["', b"[{", b"{\n", b"{\r")):
-        return "JSON document"
-    return "Git LFS pointer" if start.startswith(b"version https://git-lfs") else None
 
 
 def with_article(kind: str) -> str:
@@ -177,13 +154,7 @@ def _suffix(name: str) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its suffix or, with any other suffix, by its first bytes.
-
-    A file with a suffix of CONTAINERS is never an image.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Whether a file is an image by its suffix or, with another suffix, by `file_kind`."""
     return has_image_suffix(path.name) or file_kind(path) in READABLE
 
 
@@ -194,11 +165,7 @@ def is_readable(head: bytes, path: str) -> bool:
 
 
 def describe_kind(path: Path) -> str:
-    """Kind of a regular file in words: `file_kind`, otherwise its suffix.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Kind of a regular file in words: `file_kind`, otherwise its suffix."""
     return file_kind(path) or path.suffix.lower() or "file without suffix"
 
 

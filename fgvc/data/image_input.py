@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -87,10 +87,7 @@ def _image_pixels(image: Image.Image) -> Tensor:
 
 
 def _scaled_png(image: Image.Image) -> bytes | None:
-    """An 8-bit PNG of a loaded file of high bit depth, whose range only the file states.
-
-    None: the image has 8 bits, or does not come from a file.
-    """
+    """An 8-bit PNG of a loaded file of high bit depth, whose range only the file states."""
     if not (isinstance(image, ImageFile.ImageFile) and bit_depth.is_high_bit_depth(image)):
         return None
     bits = bit_depth.bits_per_sample(b"", image) if image.format == "TIFF" else 16
@@ -114,12 +111,8 @@ def _file_bytes(image: Image.Image) -> bytes | None:
     data = file.read()
     file.seek(position)
     with Image.open(io.BytesIO(data), formats=decode.FORMATS) as reopened:
-        is_unchanged = (reopened.size, reopened.mode, reopened.format) == (
-            image.size,
-            image.mode,
-            image.format,
-        )
-    return data if is_unchanged else None
+        read, given = ((each.size, each.mode, each.format) for each in (reopened, image))
+    return data if read == given else None
 
 
 def _lossless_copy(image: Image.Image) -> bytes:
@@ -134,10 +127,10 @@ def _lossless_copy(image: Image.Image) -> bytes:
     exif = Image.Exif()
     if (orientation := decode.orientation(image)) != 1:
         exif[0x0112] = orientation
-    out = io.BytesIO()
-    transparency = (
-        {"transparency": key} if (key := image.info.get("transparency")) is not None else {}
-    )
-    compression = {"compress_level": 1} if file_format == "PNG" else {}
-    image.save(out, file_format, exif=exif, **transparency, **compression)
+    out, options = io.BytesIO(), dict[str, Any](exif=exif)
+    if (transparency := image.info.get("transparency")) is not None:
+        options["transparency"] = transparency
+    if file_format == "PNG":
+        options["compress_level"] = 1
+    image.save(out, file_format, **options)
     return out.getvalue()

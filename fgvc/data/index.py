@@ -63,16 +63,12 @@ def sorted_by_path(index: Index) -> Index:
 
 def take(index: Index, row_N: np.ndarray) -> Index:
     """The images at `row_N` of an index, in that order; the label map is unchanged."""
-    parts = index.parts
-    return replace(
-        index,
-        path=tuple(index.path[row] for row in row_N.tolist()),
-        label_N=index.label_N[row_N],
-        split_N=index.split_N[row_N],
-        box_N4=None if index.box_N4 is None else index.box_N4[row_N],
-        size_N2=None if index.size_N2 is None else index.size_N2[row_N],
-        parts=None if parts is None else Parts(parts.names, parts.xy_NK2[row_N]),
-    )
+    path, parts = tuple(index.path[row] for row in row_N.tolist()), index.parts
+    if parts is not None:
+        parts = Parts(parts.names, parts.xy_NK2[row_N])
+    columns = {name: getattr(index, name) for name in ("label_N", "split_N", "box_N4", "size_N2")}
+    taken = {name: None if values is None else values[row_N] for name, values in columns.items()}
+    return replace(index, path=path, parts=parts, **taken)
 
 
 def list_first(offenders: Iterable[object], limit: int = 5) -> str:
@@ -91,6 +87,11 @@ def repeated(values: Sequence[str]) -> list[str]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
+def count_classes(index: Index, split: int) -> np.ndarray:
+    """Images of each class in a split."""
+    return np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
+
+
 def check_coverage(index: Index) -> tuple[str, ...]:
     """Check that each class has training images.
 
@@ -100,10 +101,7 @@ def check_coverage(index: Index) -> tuple[str, ...]:
     Raises:
         UserError: classes without a training image, or no test image at all.
     """
-    train_C, test_C = (
-        np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
-        for split in (TRAIN, TEST)
-    )
+    train_C, test_C = (count_classes(index, split) for split in (TRAIN, TEST))
     names = np.array(index.labelmap.names, dtype=object)
     if untrained := names[train_C == 0].tolist():
         raise UserError(
@@ -148,15 +146,14 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     size_N2 = np.full_like(end_N2, np.nan) if index.size_N2 is None else index.size_N2
     outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
     _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the image", advice)
-    partly_N = ((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)
-    notes = ("every image, in test too, is cropped to its bounding box",)
-    if not partly_N.any():
-        return notes
-    first = int(np.flatnonzero(partly_N)[0])
+    partly = np.flatnonzero(((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)).tolist()
     return (
-        *notes,
-        f"{int(partly_N.sum())} bounding boxes lie partly outside their images and are cut at "
-        f"the edge (first: {_box(index, first)})",
+        "every image, in test too, is cropped to its bounding box",
+        *(
+            f"{len(partly)} bounding boxes lie partly outside their images and are cut at the edge "
+            f"(first: {_box(index, row)})"
+            for row in partly[:1]
+        ),
     )
 
 
@@ -186,17 +183,15 @@ def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, t
     Raises:
         UserError: fewer classes or images than official without `dataset.partial=true`, or more.
     """
-    counts = {
-        "classes": len(index.labelmap),
-        "train": int((index.split_N != TEST).sum()),  # includes the dataset's validation split
-        "test": int((index.split_N == TEST).sum()),
+    test = int((index.split_N == TEST).sum())
+    counts = {  # train includes the dataset's validation split
+        "classes": (len(index.labelmap), official.classes),
+        "train": (len(index) - test, official.train),
+        "test": (test, official.test),
     }
-    official_counts = {"classes": official.classes, "train": official.train, "test": official.test}
-    differing = [
-        name for name in counts if official_counts[name] and counts[name] != official_counts[name]
-    ]
-    text = ", ".join(f"{counts[name]} of {official_counts[name]} {name}" for name in differing)
-    if any(counts[name] > official_counts[name] for name in differing):
+    differing = {name: pair for name, pair in counts.items() if pair[1] and pair[0] != pair[1]}
+    text = ", ".join(f"{number} of {known} {name}" for name, (number, known) in differing.items())
+    if any(number > known for number, known in differing.values()):
         raise UserError(
             f"{index.root}: {text}: more than the official dataset holds; "
             "set dataset.root= to an unmixed copy of it"
@@ -208,6 +203,6 @@ def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, t
         )
     if differing:
         return True, (f"partial copy: {text}",)
-    if partial and any(official_counts.values()):
+    if partial and any(known for _, known in counts.values()):
         return False, ("dataset.partial=true, but this copy is complete: treated as complete",)
     return partial, ()

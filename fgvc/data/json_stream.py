@@ -17,7 +17,7 @@ from fgvc.types import UserError
 
 CHUNK = 1 << 20  # characters read at a time
 MAX_VALUE = 1 << 25  # characters of a value; a longer value is damage
-_BLANKS = re.compile(r"[ \t\n\r]*")
+_CHAR = re.compile(r"[ \t\n\r]*([^ \t\n\r])")
 _ENDS = tuple(" \t\n\r,]}:")
 _DECODER = json.JSONDecoder(
     object_pairs_hook=untrusted.unique_keys, parse_constant=untrusted.refuse_constant
@@ -32,7 +32,7 @@ def members(file: Path) -> Iterator[tuple[str, Any]]:
     """
     try:
         with io.TextIOWrapper(untrusted.open_regular(file), encoding="utf-8-sig") as stream:
-            yield from _members(_Cursor(stream))
+            yield from _members(_Text(stream))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except RecursionError:
@@ -41,49 +41,38 @@ def members(file: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{file}: no JSON object, or a damaged one ({error})") from None
 
 
-def _members(text: _Cursor) -> Iterator[tuple[str, Any]]:
+def _members(text: _Text) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
-    for key in text.members():
+    for _ in text.items("{", "}"):
+        key = text.value()
         if not isinstance(key, str):
             raise ValueError(f"the key {str(key)[:40]!r} is no text")
         if key in seen:
             raise ValueError(f"the key {key[:40]!r} twice")
         seen.add(key)
         text.take(":")
-        if text.peek() == "[":
-            for element in text.elements():
-                yield key, element
-        else:
+        if text.peek() != "[":
+            yield key, text.value()
+            continue
+        for _ in text.items("[", "]"):
             yield key, text.value()
 
 
-class _Cursor:
-    """A position in a text that is read in chunks."""
+class _Text:
+    """A text that is read in chunks, from a position on."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream, self.text, self.position = stream, "", 0
-        self.has_new_text = True  # whether text was read since `_next_values` last decoded several
 
-    def members(self) -> Iterator[str]:
-        """Yield the keys of the object that begins here; the caller consumes each value."""
-        self.take("{")
-        if self.peek() == "}":
+    def items(self, opening: str, closing: str) -> Iterator[None]:
+        """Stop before each member of the object, or element of the array, that begins here."""
+        self.take(opening)
+        if self.peek() == closing:
+            self.take(closing)
             return
-        while True:
-            yield self.value()
-            if self.take(",", "}") == "}":
-                return
-
-    def elements(self) -> Iterator[Any]:
-        """Yield the elements of the array that begins here."""
-        self.take("[")
-        if self.peek() == "]":
-            self.take("]")
-            return
-        while True:
-            yield from self._next_values()
-            if self.take(",", "]") == "]":
-                return
+        yield
+        while self.take(",", closing) == ",":
+            yield
 
     def value(self) -> Any:
         """Decode the next value; ValueError if there is none."""
@@ -100,20 +89,6 @@ class _Cursor:
             self.position = end
             return value
 
-    def _next_values(self) -> list[Any]:
-        """Decode all objects in memory at once, or only the next value."""
-        if self.has_new_text:
-            self.has_new_text = False
-            end = self.text.rfind("}", self.position) + 1
-            try:
-                values = _DECODER.decode(f"[{self.text[self.position : end]}]")
-            except json.JSONDecodeError:
-                values = []  # the last brace does not close an element
-            if values:
-                self.position = end
-                return values
-        return [self.value()]
-
     def take(self, *expected: str) -> str:
         """Consume one of these characters; ValueError for any other."""
         char = self.peek()
@@ -125,18 +100,15 @@ class _Cursor:
 
     def peek(self) -> str:
         """The next non-blank character; empty at the end."""
-        while True:
-            blanks = _BLANKS.match(self.text, self.position)
-            assert blanks is not None
-            self.position = blanks.end()
-            if self.position < len(self.text):
-                return self.text[self.position]
+        while not (char := _CHAR.match(self.text, self.position)):
             if not self._read_more():
                 return ""
+        self.position = char.end() - 1
+        return char[1]
 
     def _read_more(self) -> bool:
         if len(self.text) - self.position > MAX_VALUE:
             return False
         chunk = self.stream.read(CHUNK)
-        self.text, self.position, self.has_new_text = self.text[self.position :] + chunk, 0, True
+        self.text, self.position = self.text[self.position :] + chunk, 0
         return bool(chunk)

@@ -15,30 +15,37 @@ from fgvc.types import LabelMap, UserError
 MAX_IDS_PER_CLASS = 1000  # range of ids per class up to which missing ids are listed
 
 
-def from_ids(ids: Sequence[int], names: Sequence[str], where: str, allow_gaps: bool) -> LabelMap:
+def from_ids(
+    ids: Sequence[int], names: Sequence[str], raw_N: np.ndarray, where: str, partial: bool
+) -> LabelMap:
     """Label map of a dataset that numbers its classes; index order is the order of the ids.
 
     Args:
         ids, names: class by class, in any order.
+        raw_N: the class id of each image.
         where: the file they come from, for the message.
-        allow_gaps: whether ids between the lowest and the highest may be missing (partial copies).
+        partial: leave out classes without an image (inner nodes of a hierarchy, or classes that a
+            partial copy lacks); ids between the lowest and the highest may be missing.
 
     Raises:
         UserError: no class, a duplicate id or name, or a gap.
     """
+    if partial:
+        used_ids = set(np.unique(raw_N).tolist())
+        used = [position for position, number in enumerate(ids) if number in used_ids]
+        ids, names = [ids[position] for position in used], [names[position] for position in used]
     if not ids:
         raise UserError(f"{where}: lists no class")
     for what, values in (("class id", [str(number) for number in ids]), ("class name", names)):
         if duplicates := repeated(values):
             raise UserError(f"{where}: {what} listed twice: {list_first(duplicates)}")
     span = max(ids) - min(ids) + 1
-    if not allow_gaps and span > MAX_IDS_PER_CLASS * len(ids):  # too many missing ids to list
+    if not partial and span > MAX_IDS_PER_CLASS * len(ids):  # too many missing ids to list
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} for {len(ids)} classes; correct the ids, "
             "or accept a partial copy with dataset.partial=true"
         )
-    missing = [] if allow_gaps else sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
-    if missing:
+    if not partial and (missing := sorted(set(range(min(ids), max(ids) + 1)) - set(ids))):
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} lack {list_first(missing)}; "
             "complete it, or accept a partial copy with dataset.partial=true"
@@ -64,28 +71,13 @@ def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str
     Raises:
         UserError: ids that the label map lacks.
     """
-    id_C = np.array(labelmap.ids, dtype=np.int64)
-    raw_U, inverse_N = np.unique(raw_N, return_inverse=True)
-    if unknown := sorted(set(raw_U.tolist()) - set(id_C.tolist())):
+    id_C = np.array(labelmap.ids, dtype=np.int64)  # ascending, as `from_ids` sorts them
+    if unknown := np.setdiff1d(raw_N, id_C).tolist():
         raise UserError(
             f"{where}: class ids that {source} does not list: {list_first(unknown)} "
             f"(it lists {id_C.min()} to {id_C.max()})"
         )
-    index_of = {raw: index for index, raw in enumerate(id_C.tolist())}
-    return np.array([index_of[raw] for raw in raw_U.tolist()], dtype=np.int64)[inverse_N]
-
-
-def drop_empty_classes(
-    ids: Sequence[int], names: Sequence[str], raw_N: np.ndarray
-) -> tuple[list[int], list[str]]:
-    """The ids and names of the classes that have images.
-
-    For hierarchies, which also name inner nodes, and for partial copies, whose class file may still
-    name all classes.
-    """
-    used_ids = set(np.unique(raw_N).tolist())
-    pairs = [(number, name) for number, name in zip(ids, names, strict=True) if number in used_ids]
-    return [number for number, _ in pairs], [name for _, name in pairs]
+    return np.searchsorted(id_C, raw_N).astype(np.int64)
 
 
 def check_class_folders(
@@ -108,11 +100,9 @@ def check_class_folders(
     messages = []
     for image_path, label in zip(path, label_N.tolist(), strict=True):
         folder = image_path.rsplit("/", 2)[-2]
-        if folder in (class_folder[label], "images") or (
-            allow_other_folders and folder not in class_folders
-        ):
-            continue
-        messages.append(f"{image_path} labelled {class_folder[label]}")
+        is_other = allow_other_folders and folder not in class_folders
+        if not is_other and folder not in (class_folder[label], "images"):
+            messages.append(f"{image_path} labelled {class_folder[label]}")
     if messages:
         raise UserError(
             f"{where}: {len(messages)} images lie in another class's folder than their label says: "

@@ -14,7 +14,6 @@ import os
 import traceback
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -80,14 +79,10 @@ def training_batches(
         epoch: with the draws, determines the augmentation.
         sizes: images per batch, including bad images; positive, with the number of draws as their
             sum. They change no pixel.
-        num_workers: processes that read ahead, two batches each; 0 reads in this process.
-        check_digest: compare each file with the manifest's SHA256.
+        num_workers, check_digest: as in `batches`, which also states what is raised.
 
     Yields:
-        Batch with uint8 pixels and place_B; B = 0 if all images of the batch are bad.
-
-    Raises:
-        UserError: a file changed after the manifest was built, or a worker was killed.
+        Batch as in `batches`, and place_B.
     """
     assert sum(sizes) == len(draws)
     assert min(sizes, default=1) > 0
@@ -117,7 +112,9 @@ def worker_count(num_workers: int | None) -> int:
         UserError: a negative number.
     """
     if num_workers is None:
-        return min(_cores(), MAX_WORKERS)
+        # the affinity mask, if supported: a batch system may assign fewer cores than there are
+        mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+        return min(len(mask) or os.cpu_count() or 1, MAX_WORKERS)
     if num_workers < 0:
         raise UserError(f"runtime.num_workers={num_workers}: 0 or more; null for one per core")
     return num_workers
@@ -238,39 +235,27 @@ def _read_in_order(
             try:
                 results = iter(loader)
             finally:  # a signal handler may have raised
-                workers = [
-                    child
-                    for child in multiprocessing.active_children()
-                    if child not in earlier_children
-                ]
+                children = multiprocessing.active_children()
+                workers = [child for child in children if child not in earlier_children]
         for span in spans:
             result = _next_batch(results, images.path[span.start], size_key)
             if isinstance(result, _Fatal):
                 raise UserError(result.message)
             yield result
     except BaseException as error:
-        _clear_frames(error)
+        cause: BaseException | None = error
+        while cause is not None:  # its frames hold the loader and the workers
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__
         raise
     finally:
         # an exception keeps this frame alive; the workers must end now
         loader_reference = None if results is None else weakref.ref(results)
         del results
         if loader_reference is None or loader_reference() is None:
-            _kill(workers)
-
-
-def _clear_frames(error: BaseException | None) -> None:
-    """Clear the frames of an exception: they hold the loader and its workers."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__
-
-
-def _kill(workers: Sequence[BaseProcess]) -> None:
-    """Kill workers that outlived their loader: a starting worker blocks SIGTERM."""
-    for worker in workers:
-        worker.kill()
-        worker.join()
+            for worker in workers:  # that outlived the loader: a starting worker blocks SIGTERM
+                worker.kill()
+                worker.join()
 
 
 def _ignore_signals(worker: int) -> None:
@@ -282,9 +267,10 @@ def _ignore_signals(worker: int) -> None:
 
 def _next_batch(results: Iterator[Batch | _Fatal], path: str, size_key: str) -> Batch | _Fatal:
     """The next batch; UserError if a worker was killed. path: of the batch's first image."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads would slow down the reading of a small image here
     try:
-        with _one_thread():
-            return next(results)
+        return next(results)
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -292,22 +278,5 @@ def _next_batch(results: Iterator[Batch | _Fatal], path: str, size_key: str) -> 
             f"a loader process died at or after {path} ({' '.join(str(error).split())}): out of "
             f"memory? try a smaller runtime.num_workers or {size_key}"
         ) from error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one torch thread while reading in this process: for a small image, distributing the work
-    among threads takes several times longer. Worker processes have one thread anyway."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _cores() -> int:
-    # the affinity mask, if supported: a batch system may assign fewer cores than the machine has
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

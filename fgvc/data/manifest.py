@@ -14,7 +14,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +89,11 @@ def build(
         UserError: no image of train, or none of test, can be read.
     """
     file = cache_file(index, cache_root)
-    _check_names(index)
-    state_N4 = _states(index)
+    for path in index.path:
+        if CONTROL.search(path):  # it would break a list of one path per line
+            raise UserError(f"{index.root}: {path!r}: a control character in a name; rename it")
+    values = itertools.chain.from_iterable(_stat_all(file_state.state, index))
+    state_N4 = np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
     absent = np.flatnonzero(state_N4[:, file_state.SIZE] < 0)
     _check_absent(index, absent, policy)  # before the others are hashed
     if remember:
@@ -102,19 +105,21 @@ def build(
         digest_cache.save(file, current)
     absent = np.union1d(absent, unreadable)
     _check_absent(index, absent, policy)
-    altered = _altered_rows(cached, current)
-    for note in _notes(index, altered, absent):
-        on_note(note)
+    if len(altered := _altered_rows(cached, current)):
+        on_note(
+            f"{len(altered)} of {len(index)} files changed since they were last hashed (first: "
+            f"{index.path[altered[0]]}): hashed again; the manifest digest is new"
+        )
+    if len(absent):
+        on_note(
+            f"{len(absent)} of {len(index)} images cannot be read (first: "
+            f"{index.path[absent[0]]}: {_reason(index, absent[0])}); {SKIP_HINT}"
+        )
     sha256_N = current.sha256_N.copy()
     sha256_N[absent] = np.void(bytes.fromhex(ABSENT))  # the cache keeps the last digest
+    digests = HexDigests(sha256_N)
     return Manifest(
-        index.root,
-        index.path,
-        index.label_N,
-        index.split_N,
-        HexDigests(sha256_N),
-        index.box_N4,
-        index.parts,
+        index.root, index.path, index.label_N, index.split_N, digests, index.box_N4, index.parts
     )
 
 
@@ -126,20 +131,20 @@ def _rehash(
     policy: Policy,
     progress: Progress | None,
 ) -> tuple[Digests, np.ndarray]:
-    """Hash `rows` again: the updated digests, and the rows that could not be read.
-
-    Raises:
-        FilesError: files changed, and the policy refuses that.
-    """
+    """Hash `rows` again: the updated digests, and the rows that could not be read."""
     current = Digests(cached.state_N4.copy(), cached.sha256_N.copy())
     current.state_N4[rows] = state_N4[rows]
     if not policy.rehash:  # a file of another size need not be hashed
         resized_N = current.state_N4[:, file_state.SIZE] != cached.state_N4[:, file_state.SIZE]
         resized = np.flatnonzero(resized_N & _hashed_before(cached)).tolist()
-        readable = [row for row in resized if file_state.read_error(_file(index, row)) is None]
+        readable = [row for row in resized if _read_error(index, row) is None]
         _refuse_altered(index, np.array(readable, np.int64), policy)
-    sha256_n, read_n = _hash_files(index, rows, progress)
-    current.sha256_N[rows[read_n]] = sha256_n[read_n]
+    read_n = np.zeros(len(rows), bool)
+    for position, sha256 in enumerate(_in_threads(_sha256, index, rows)):
+        if sha256 is not None:
+            current.sha256_N[rows[position]], read_n[position] = sha256, True
+        if progress is not None:
+            progress(1, "hashing")
     unreadable = rows[~read_n]
     current.state_N4[unreadable] = cached.state_N4[unreadable]
     if not policy.rehash:
@@ -168,60 +173,29 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
     """Notes on identical files: in two splits, or with two labels outside test."""
     rows_of: dict[str, list[int]] = {sha256: [] for sha256 in repeated(manifest.sha256)}
     rows_of.pop(ABSENT, None)
-    if not rows_of:
-        return ()
-    for row, sha256 in enumerate(manifest.sha256):
+    for row, sha256 in enumerate(manifest.sha256 if rows_of else ()):
         if sha256 in rows_of:
             rows_of[sha256].append(row)
-    notes: tuple[str, ...] = ()
+    pairs: dict[str, list[tuple[int, int]]] = {}
     for left, right in ((TRAIN, TEST), (VAL, TEST), (TRAIN, VAL)):
-        pairs = _first_of_both(manifest, rows_of.values(), left, right)
         where = f"in both {SPLIT_NAMES[left]} and {SPLIT_NAMES[right]}"
-        notes += _pair_note(manifest, pairs, where)
-    conflicts = []
+        pairs[where] = []
+        for rows in rows_of.values():
+            split_R = manifest.split_N[rows]
+            if (split_R == left).any() and (split_R == right).any():
+                first, other = (int(np.argmax(split_R == split)) for split in (left, right))
+                pairs[where].append((rows[first], rows[other]))
+    conflicts = pairs["in train under two labels"] = []
     for rows in rows_of.values():
-        fitted = [row for row in rows if manifest.split_N[row] != TEST]
-        conflicting = [
-            row for row in fitted if manifest.label_N[row] != manifest.label_N[fitted[0]]
-        ]
-        if conflicting:
-            conflicts.append((fitted[0], conflicting[0]))
-    return notes + _pair_note(manifest, conflicts, "in train under two labels")
-
-
-def _first_of_both(
-    manifest: Manifest, groups: Iterable[list[int]], left: int, right: int
-) -> list[tuple[int, int]]:
-    """The first row in each of two splits, for every group that occurs in both."""
-    pairs = []
-    for rows in groups:
-        split_R = manifest.split_N[rows]
-        if (split_R == left).any() and (split_R == right).any():
-            first, other = (int(np.argmax(split_R == split)) for split in (left, right))
-            pairs.append((rows[first], rows[other]))
-    return pairs
-
-
-def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> tuple[str, ...]:
-    if not pairs:
-        return ()
-    left, right = pairs[0]
-    images = "1 image occurs" if len(pairs) == 1 else f"{len(pairs)} images occur"
-    first = f"{manifest.path[left]} = {manifest.path[right]}"
-    return (f"{images} {what}, byte for byte (first: {first})",)
-
-
-def _check_names(index: Index) -> None:
-    """Raise UserError on names that would break a list of one path per line."""
-    for path in index.path:
-        if CONTROL.search(path):
-            raise UserError(f"{index.root}: {path!r}: a control character in a name; rename it")
-
-
-def _states(index: Index) -> np.ndarray:
-    """state_N4 of every file."""
-    values = itertools.chain.from_iterable(_stat_all(file_state.state, index))
-    return np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
+        first, *others = [row for row in rows if manifest.split_N[row] != TEST] or [0]
+        label = manifest.label_N[first]
+        conflicts += [(first, row) for row in others if manifest.label_N[row] != label][:1]
+    return tuple(
+        f"{'1 image occurs' if len(found) == 1 else f'{len(found)} images occur'} {what}, byte for "
+        f"byte (first: {manifest.path[found[0][0]]} = {manifest.path[found[0][1]]})"
+        for what, found in pairs.items()
+        if found
+    )
 
 
 def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
@@ -229,7 +203,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
     test is unreadable."""
     if not len(rows):
         return
-    message = f"{index.root / index.path[rows[0]]}: {_read_error(index, rows[0])}"
+    message = f"{index.root / index.path[rows[0]]}: {_reason(index, rows[0])}"
     if not policy.skip:
         raise FilesError(
             f"{message} ({len(rows)} of {len(index)} images cannot be read); {policy.restore}"
@@ -241,31 +215,17 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
             raise UserError(f"{message}: none of the {name} images can be read; {policy.restore}")
 
 
-def _read_error(index: Index, row: int) -> str:
-    return file_state.read_error(_file(index, row)) or "could not be read a moment ago"
+def _read_error(index: Index, row: int) -> str | None:
+    return file_state.read_error(f"{index.root}/{index.path[row]}")
 
 
-def _file(index: Index, row: int) -> str:
-    return f"{index.root}/{index.path[row]}"
-
-
-def _notes(index: Index, altered: np.ndarray, absent: np.ndarray) -> Iterator[str]:
-    if len(altered):
-        yield (
-            f"{len(altered)} of {len(index)} files changed since they were last hashed (first: "
-            f"{index.path[altered[0]]}): hashed again; the manifest digest is new"
-        )
-    if len(absent):
-        yield (
-            f"{len(absent)} of {len(index)} images cannot be read (first: "
-            f"{index.path[absent[0]]}: {_read_error(index, absent[0])}); {SKIP_HINT}"
-        )
+def _reason(index: Index, row: int) -> str:
+    return _read_error(index, row) or "could not be read a moment ago"
 
 
 def _stat_all(function: Callable[[str], Result], index: Index) -> Iterator[Result]:
     """Call `function` on every file: with threads on a slow disk, without on a fast disk."""
-    root = str(index.root)
-    start = time.perf_counter()
+    root, start = str(index.root), time.perf_counter()
     first = [function(f"{root}/{path}") for path in index.path[:CHUNK]]
     slow = time.perf_counter() - start > SLOW_STAT * len(first)
     yield from first
@@ -273,19 +233,6 @@ def _stat_all(function: Callable[[str], Result], index: Index) -> Iterator[Resul
         yield from _in_threads(function, index, np.arange(len(first), len(index)))
     else:
         yield from (function(f"{root}/{path}") for path in index.path[CHUNK:])
-
-
-def _hash_files(
-    index: Index, rows: np.ndarray, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Raw digests of files, and a mask of the files that could be read; n rows."""
-    sha256_n, read_n = np.zeros(len(rows), np.dtype("V32")), np.zeros(len(rows), bool)
-    for position, sha256 in enumerate(_in_threads(_sha256, index, rows)):
-        if sha256 is not None:
-            sha256_n[position], read_n[position] = sha256, True
-        if progress is not None:
-            progress(1, "hashing")
-    return sha256_n, read_n
 
 
 def _sha256(path: str) -> bytes | None:
@@ -304,9 +251,8 @@ def _in_threads(
     root = str(index.root)
 
     def run_chunk(start: int) -> list[Result]:
-        return [
-            function(f"{root}/{index.path[row]}") for row in rows[start : start + CHUNK].tolist()
-        ]
+        chunk = rows[start : start + CHUNK].tolist()
+        return [function(f"{root}/{index.path[row]}") for row in chunk]
 
     with ThreadPoolExecutor(THREADS) as pool:
         for results in pool.map(run_chunk, range(0, len(rows), CHUNK)):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +30,7 @@ TIMEOUT = 60.0  # seconds for all files, on a busy machine
 MAX_EXACT_INTEGER = 2**53  # float64 holds all integers up to here exactly
 COPY_AGAIN = "copy or download it again"
 # a signal to all processes of a job may kill the parser, which is then started again
-_SIGNAL_EXITS = tuple(
-    -getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-)
+_JOB_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Column:
     rows: the number of rows if they are too many to read. fields: the fields of a struct array.
     """
 
-    texts: tuple[str, ...] = ()
-    numbers: tuple[float | None, ...] | None = None
+    texts: Sequence[str] = ()
+    numbers: Sequence[float | None] | None = None
     rows: int = 0
     fields: dict[str, Column] = field(default_factory=dict)
 
@@ -104,44 +101,46 @@ class MatFile:
 
 
 def load(file: Path) -> MatFile:
-    """Read a file of MATLAB 4 to 7.2, the versions in which the datasets are published.
-
-    Raises:
-        UserError: missing, damaged, too large, or of version 7.3.
-    """
+    """Read one file; see `load_all`."""
     return load_all([file])[0]
 
 
 def load_all(files: Sequence[Path]) -> list[MatFile]:
-    """Read several files in one child process, which is slow to start. Raises as `load`."""
-    for file in files:
-        _check_file(file)
+    """Read files of MATLAB 4 to 7.2 in one child process, which is slow to start.
+
+    Raises:
+        UserError: a file is missing, damaged, too large, or of version 7.3.
+    """
+    for file in files:  # refused without being parsed
+        try:
+            with open_regular(file) as opened:
+                size = os.fstat(opened.fileno()).st_size
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file; is dataset.root= right?") from None
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        if size > MAX_BYTES:
+            raise UserError(
+                f"{file}: {size} bytes, more than the {MAX_BYTES} that a .mat file of this dataset "
+                f"may have; {COPY_AGAIN}"
+            )
     output, exit_code = _run_parser(files)
-    if exit_code in _SIGNAL_EXITS:
+    if exit_code in [-number for number in signal.Signals if number.name in _JOB_SIGNALS]:
         output, exit_code = _run_parser(files)
     *lines, _ = output.split(b"\n")  # the last is cut off or empty
     results = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
-    if len(results) < len(files):
-        raise UserError(
-            f"{files[len(results)]}: no MATLAB file, or a damaged one: {_exit_message(exit_code)}"
-        )
-    return results
-
-
-def _check_file(file: Path) -> None:
-    """Refuse a file that is missing, unreadable or too large, without parsing it."""
-    try:
-        with open_regular(file) as opened:
-            size = os.fstat(opened.fileno()).st_size
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; is dataset.root= right?") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    if size > MAX_BYTES:
-        raise UserError(
-            f"{file}: {size} bytes, more than the {MAX_BYTES} that a .mat file of this dataset "
-            f"may have; {COPY_AGAIN}"
-        )
+    if len(results) == len(files):
+        return results
+    ending = f"failed (exit code {exit_code})"
+    if exit_code is None:
+        ending = f"did not end within {TIMEOUT:g} s"
+    elif exit_code < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        ending = f"crashed ({names.get(-exit_code, f'signal {-exit_code}')})"
+    raise UserError(
+        f"{files[len(results)]}: no MATLAB file, or a damaged one: its parser {ending}; "
+        f"{COPY_AGAIN}"
+    )
 
 
 def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
@@ -160,11 +159,9 @@ def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
     timer = threading.Timer(TIMEOUT, lambda: (timed_out.set(), process.kill()))
     timer.start()
     try:
-        try:
-            process.stdin.write(json.dumps([os.path.abspath(file) for file in files]).encode())  # noqa: PTH100
+        with suppress(BrokenPipeError):  # it died at once: its exit code gives the reason
+            process.stdin.write(json.dumps([str(file.absolute()) for file in files]).encode())
             process.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once: its exit code gives the reason
         output = process.stdout.read(MAX_OUTPUT)
     finally:
         process.kill()
@@ -180,45 +177,27 @@ def _read_result(file: Path, line: bytes) -> MatFile:
         result = parse_json(line)
         if not isinstance(result, dict):
             raise ValueError("no object")
-        if "error" in result:
-            raise UserError(f"{file}: {_error_message(str(result['error']), result.get('kind'))}")
-        variables = result.get("variables")
-        return MatFile(file, _columns(variables, matlab_parser.MAX_DEPTH + 1))
+        if "error" not in result:
+            columns = _columns(result.get("variables"), matlab_parser.MAX_DEPTH + 1)
+            return MatFile(file, columns)
+        reason, kind = result["error"], result.get("kind")
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{file}: no MATLAB file, or a damaged one (its parser answered: {error}); {COPY_AGAIN}"
-        ) from None
-
-
-def _error_message(reason: str, kind: object) -> str:
+        reason, kind = f"its parser answered: {error}", "damaged"
     if kind == "version":
-        return "saved again as MATLAB 7.3; get the original file"
+        raise UserError(f"{file}: saved again as MATLAB 7.3; get the original file")
     if kind == "memory":
-        return (
-            f"no MATLAB file of a dataset: it takes too much memory ({reason or 'none is left'}, "
-            f"and {matlab_parser.MAX_MEMORY} bytes are allowed); {COPY_AGAIN}"
+        raise UserError(
+            f"{file}: no MATLAB file of a dataset: it takes too much memory "
+            f"({reason or 'none is left'}, and {matlab_parser.MAX_MEMORY} bytes are allowed); "
+            f"{COPY_AGAIN}"
         )
-    return f"no MATLAB file, or a damaged one ({reason}); {COPY_AGAIN}"
-
-
-def _exit_message(exit_code: int | None) -> str:
-    if exit_code is None:
-        return f"its parser did not end within {TIMEOUT:g} s; {COPY_AGAIN}"
-    if exit_code < 0:
-        try:
-            name = signal.Signals(-exit_code).name
-        except ValueError:
-            name = f"signal {-exit_code}"
-        return f"its parser crashed ({name}); {COPY_AGAIN}"
-    return f"its parser failed (exit code {exit_code}); {COPY_AGAIN}"
+    raise UserError(f"{file}: no MATLAB file, or a damaged one ({reason}); {COPY_AGAIN}")
 
 
 def _columns(plain: object, depth: int) -> dict[str, Column]:
     if not isinstance(plain, dict):
         raise ValueError("no object of columns")
-    return {str(name): _column(value, depth) for name, value in plain.items()}
+    return {name: _column(value, depth) for name, value in plain.items()}
 
 
 def _column(plain: object, depth: int) -> Column:
@@ -232,10 +211,9 @@ def _column(plain: object, depth: int) -> Column:
         raise ValueError("no list of texts")
     if type(rows) is not int or rows < 0:
         raise ValueError("no number of rows")
-    if numbers is None:
-        return Column(tuple(texts), rows=rows)
-    if not isinstance(numbers, list) or len(numbers) != len(texts):
-        raise ValueError("texts and numbers of different lengths")
-    if not all(value is None or isinstance(value, float) for value in numbers):
-        raise ValueError("no list of numbers")
-    return Column(tuple(texts), tuple(numbers), rows)
+    if numbers is not None:
+        if not isinstance(numbers, list) or len(numbers) != len(texts):
+            raise ValueError("texts and numbers of different lengths")
+        if not all(value is None or isinstance(value, float) for value in numbers):
+            raise ValueError("no list of numbers")
+    return Column(texts, numbers, rows)

@@ -11,6 +11,7 @@ rows if there are too many to return.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -23,10 +24,7 @@ MAX_UNPACKED = 1 << 28  # bytes of all decompressed elements of a file
 MAX_CPU_SECONDS = 10  # for all files; the files of a dataset take half a second
 MAX_DEPTH = 2  # of struct arrays
 MAX_ROWS = 2_000_000  # of a column; the longest column of a dataset has 16,185
-_HEADER, _COMPRESSED = (
-    128,
-    15,
-)  # bytes before the first element; type number of a compressed element
+_HEADER, _COMPRESSED = 128, 15  # bytes before the first element; type of a compressed element
 _STEP = 1 << 20
 
 
@@ -36,11 +34,8 @@ def set_limits() -> None:
         import resource
     except ImportError:  # Windows
         return
-    for name, limit in (
-        ("RLIMIT_AS", MAX_MEMORY),
-        ("RLIMIT_CPU", MAX_CPU_SECONDS),
-        ("RLIMIT_CORE", 0),
-    ):
+    limits = {"RLIMIT_AS": MAX_MEMORY, "RLIMIT_CPU": MAX_CPU_SECONDS, "RLIMIT_CORE": 0}
+    for name, limit in limits.items():
         try:
             hard = resource.getrlimit(getattr(resource, name))[1]
             soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -60,22 +55,15 @@ def check_unpacked(data: bytes) -> None:
     while place + 8 <= len(data):
         kind = int.from_bytes(data[place : place + 4], order)
         size = int.from_bytes(data[place + 4 : place + 8], order)
-        if kind == _COMPRESSED:
-            total = _count_unpacked(data[place + 8 : place + 8 + size], total)
+        packed = data[place + 8 : place + 8 + size] if kind == _COMPRESSED else b""
+        stream = zlib.decompressobj()
+        with contextlib.suppress(zlib.error):  # SciPy reports the damage
+            while packed and not stream.eof:
+                total += len(stream.decompress(packed, _STEP))
+                packed = stream.unconsumed_tail
+                if total > MAX_UNPACKED:
+                    raise MemoryError(f"more than {MAX_UNPACKED} bytes unpacked")
         place += 8 + size
-
-
-def _count_unpacked(packed: bytes, total: int) -> int:
-    stream = zlib.decompressobj()
-    try:
-        while packed and not stream.eof:
-            total += len(stream.decompress(packed, _STEP))
-            packed = stream.unconsumed_tail
-            if total > MAX_UNPACKED:
-                raise MemoryError(f"more than {MAX_UNPACKED} bytes unpacked")
-    except zlib.error:
-        pass  # SciPy reports the damage
-    return total
 
 
 def column(values: Any, depth: int = MAX_DEPTH) -> dict[str, Any]:

@@ -27,7 +27,6 @@ class Native:
     normalization: key of NORMALIZATIONS.
     """
 
-    source: str
     size: int
     mode: str
     resize: int
@@ -37,42 +36,14 @@ class Native:
 
 
 NATIVE: Mapping[str, Native] = {
-    "vit": Native(
-        source="timm, augreg ViT: crop_pct 0.9, so short side floor(224 / 0.9)",
-        size=224,
-        mode="crop",
-        resize=248,
-        interpolation="bicubic",
-        antialias=True,
-        normalization="half",
-    ),
-    "dinov2": Native(
-        source="facebookresearch/dinov2, dinov2/data/transforms.py, classification evaluation",
-        size=224,
-        mode="crop",
-        resize=256,
-        interpolation="bicubic",
-        antialias=True,
-        normalization="imagenet",
-    ),
-    "clip": Native(
-        source="openai/CLIP, clip/clip.py",
-        size=224,
-        mode="crop",
-        resize=224,
-        interpolation="bicubic",
-        antialias=True,
-        normalization="clip",
-    ),
-    "siglip2": Native(
-        source="google-research/big_vision, SigLIP 2 evaluation: resize(224), values -1..1",
-        size=224,
-        mode="squash",
-        resize=224,
-        interpolation="bilinear",
-        antialias=False,
-        normalization="half",
-    ),
+    # timm, augreg ViT: crop_pct 0.9, so short side floor(224 / 0.9)
+    "vit": Native(224, "crop", 248, "bicubic", True, "half"),
+    # facebookresearch/dinov2, dinov2/data/transforms.py, classification evaluation
+    "dinov2": Native(224, "crop", 256, "bicubic", True, "imagenet"),
+    # openai/CLIP, clip/clip.py
+    "clip": Native(224, "crop", 224, "bicubic", True, "clip"),
+    # google-research/big_vision, SigLIP 2 evaluation: resize(224), values -1..1
+    "siglip2": Native(224, "squash", 224, "bilinear", False, "half"),
 }
 
 

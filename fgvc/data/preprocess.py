@@ -92,14 +92,17 @@ class Preprocess:
 
     def resize_and_crop(self, image_CHW: Tensor) -> Tensor:
         """Resize and crop pixels of any dtype to C x R x R; see `__call__`."""
-        geometry = self.geometry
-        resized_CHW = transform.resize(
+        resized_CHW = self.resize(image_CHW)
+        return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
+
+    def resize(self, image_CHW: Tensor) -> Tensor:
+        """Resize pixels to `resized_size`."""
+        return transform.resize(
             image_CHW,
             self.resized_size(*image_CHW.shape[-2:]),
-            interpolation=InterpolationMode(geometry.interpolation),
-            antialias=geometry.antialias,
+            interpolation=InterpolationMode(self.geometry.interpolation),
+            antialias=self.geometry.antialias,
         )
-        return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
 
     def resized_size(self, height: int, width: int) -> list[int]:
         """Height and width after the resize; UserError if the image is too thin."""
@@ -192,12 +195,8 @@ def evaluation_transform(conf: schema.Config) -> Preprocess:
             f"means {expected}. Leave backbone.normalization out, or set preprocess=shared."
         )
     check_geometry(conf, None if backbone.weights is None else Path(backbone.weights))
-    return Preprocess(
-        policy=conf.preprocess,
-        side=conf.resolution.side,
-        normalization=backbone.normalization,
-        native=backbone.native,
-    )
+    side, normalization = conf.resolution.side, backbone.normalization
+    return Preprocess(conf.preprocess, side, normalization, backbone.native)
 
 
 def check_geometry(conf: schema.Config, weights: Path | None) -> None:

@@ -27,11 +27,7 @@ def stream(seed: int, epoch: int, key: int, occurrence: int, purpose: bytes = b"
 
 
 def order_by_stream(
-    key_N: np.ndarray,
-    seed: int,
-    epoch: int,
-    purpose: bytes,
-    occurrence_N: np.ndarray | None = None,
+    key_N: np.ndarray, seed: int, epoch: int, purpose: bytes, occurrence_N: np.ndarray | None = None
 ) -> np.ndarray:
     """Indices that sort the keys by their streams: a seeded shuffle.
 

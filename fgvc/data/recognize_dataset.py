@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from fgvc.data import file_state
 from fgvc.data.dataset_spec import readers
@@ -24,11 +24,10 @@ MAX_ENTRIES = 20_000  # entries read at most: the root may be any folder
 ICONIC_GROUPS = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
 _IMAGE_FOLDERS = ("images", "car_ims", "train_val_images")  # in lower case
 _OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
-_SPECIES_FOLDER_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
+_SPECIES_FOLDER = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file or folder below the root."""
 
     path: Path
@@ -52,12 +51,16 @@ def advice(root: Path, reader: str) -> str | None:
     if reader == "folder":
         return None
     folder = class_folders(root)
-    if year := _other_year(entries):
+    if year := next(filter(None, map(_year_of, entries)), None):
         suggestion = "list path, label and split in a table and read it with dataset=table"
         if folder is not None:
             suggestion = f"read its species folders with {command('folder', folder)}"
         return f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: {suggestion}"
-    if folder is None or _is_cub_2010(entries):
+    is_cub_2010 = any(
+        entry.path.name == "annotations-mat" or entry.path.parts[-2:] == ("lists", "files.txt")
+        for entry in entries
+    )
+    if folder is None or is_cub_2010:
         return None
     return (
         f"{folder} holds folders of images: read them as classes, without an official split, "
@@ -91,10 +94,8 @@ def is_merged_inat2017(root: Path) -> bool:
     torchvision's INaturalist writes this layout.
     """
     names = {entry.path.name for entry in _walk(root)}
-    other = any(
-        _OTHER_RELEASE.fullmatch(name) or re.fullmatch(r"(train|val)2017\.json", name)
-        for name in names
-    )
+    lists = (_OTHER_RELEASE, re.compile(r"(train|val)2017\.json"))
+    other = any(release.fullmatch(name) for release in lists for name in names)
     return len(ICONIC_GROUPS & names) >= 3 and not other
 
 
@@ -107,29 +108,23 @@ def class_folders(root: Path) -> Path | None:
     level = [root]
     for _ in range(MAX_DEPTH + 1):
         candidates = [folder for folder in level if _holds_classes(folder)]
-        if len(candidates) > 1:
-            return _choose(candidates)
+        parents = {folder.parent for folder in candidates}
+        splits = [split_of(folder.name) for folder in candidates]
+        if len(candidates) == 1 and None not in splits:
+            # another split may lie beside it, with fewer classes
+            siblings = [e.path.name for e in _entries(candidates[0].parent) if e.is_folder]
+            is_split = len({split_of(name) for name in siblings} - {None}) > 1
+            return candidates[0].parent if is_split else candidates[0]
+        if len(parents) == 1 and None not in splits:
+            return parents.pop()
+        for start in ("", "images", "train"):
+            matches = [f for f in candidates if f.name.casefold().startswith(start)]
+            if len(matches) == 1:
+                return matches[0]
         if candidates:
-            return candidates[0].parent if _is_split_beside(candidates[0]) else candidates[0]
+            return None
         level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MAX_ENTRIES]
     return None
-
-
-def _choose(folders: list[Path]) -> Path | None:
-    parents = {folder.parent for folder in folders}
-    if len(parents) == 1 and all(split_of(folder.name) is not None for folder in folders):
-        return parents.pop()
-    for start in ("images", "train"):
-        matches = [folder for folder in folders if folder.name.casefold().startswith(start)]
-        if len(matches) == 1:
-            return matches[0]
-    return None
-
-
-def _is_split_beside(folder: Path) -> bool:
-    """Whether a folder is named like a split and another split lies beside it."""
-    beside = {split_of(entry.path.name) for entry in _entries(folder.parent) if entry.is_folder}
-    return split_of(folder.name) is not None and len(beside - {None}) > 1
 
 
 def _holds_classes(folder: Path) -> bool:
@@ -150,33 +145,19 @@ def _identify(entries: list[Entry]) -> str | None:
     index = [e.path for e in entries if e.path.name in ("images.txt", "train_test_split.txt")]
     if not index:
         return None
-    return (
-        "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", _first_bytes(index[0])) else "cub"
-    )
-
-
-def _first_bytes(file: Path) -> bytes:
     try:
-        return file_state.read(str(file), 64)
+        head = file_state.read(str(index[0]), 64)
     except file_state.UnreadableError:
-        return b""
+        head = b""
+    return "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", head) else "cub"
 
 
-def _other_year(entries: list[Entry]) -> str | None:
-    """The year of an iNaturalist release other than 2017; None if there is no sign of one."""
-    for entry in entries:
-        if match := _OTHER_RELEASE.fullmatch(entry.path.name):
-            return match.group(1)
-        if entry.path.name == "train_mini.json" or _SPECIES_FOLDER_2021.fullmatch(entry.path.name):
-            return "2021"
-    return None
-
-
-def _is_cub_2010(entries: list[Entry]) -> bool:
-    return any(
-        entry.path.name == "annotations-mat" or entry.path.parts[-2:] == ("lists", "files.txt")
-        for entry in entries
-    )
+def _year_of(entry: Entry) -> str | None:
+    """The year of the iNaturalist release that an entry belongs to, if it is not 2017."""
+    if match := _OTHER_RELEASE.fullmatch(entry.path.name):
+        return match[1]
+    is_2021 = entry.path.name == "train_mini.json" or _SPECIES_FOLDER.fullmatch(entry.path.name)
+    return "2021" if is_2021 else None
 
 
 def _walk(root: Path) -> Iterator[Entry]:
@@ -199,12 +180,7 @@ def _entries(folder: Path) -> list[Entry]:
     """Entries of a folder by name, without hidden entries; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            children = [
-                Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)
-            ]
+            first = [(entry.name, entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)]
     except OSError:
         return []
-    return sorted(
-        (entry for entry in children if not entry.path.name.startswith(".")),
-        key=lambda e: e.path.name,
-    )
+    return [Entry(folder / name, is_dir) for name, is_dir in sorted(first) if name[0] != "."]

@@ -13,7 +13,6 @@ import importlib
 import io
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,8 @@ BYTES_PER_PIXEL = 32  # of all samples of a pixel, at most
 ROWS_PER_STEP = 64  # rows of floats that are scaled at a time, to bound the memory
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """value: as in the file, height x width or height x width x RGB. turn: EXIF orientation.
-
-    inverted: the highest value is black.
-    """
-
-    value: np.ndarray
-    turn: int = 1
-    inverted: bool = False
+# samples as in the file, height x width (x RGB), EXIF orientation, whether the highest is black
+Samples = tuple[np.ndarray, int, bool]
 
 
 def rescale(
@@ -55,12 +46,10 @@ def rescale(
     if not low < high:
         raise UserError(f"LOW={low:g} HIGH={high:g}: LOW must be below HIGH")
     if not 0 < max_pixels <= MAX_PIXELS_LIMIT:
-        raise UserError(
-            f"MAX_PIXELS={max_pixels}: must be at least 1 and at most {MAX_PIXELS_LIMIT}"
-        )
+        raise UserError(f"MAX_PIXELS={max_pixels}: must be 1 to {MAX_PIXELS_LIMIT}")
     data = untrusted.read_bytes(source, MAX_BYTES)
     try:
-        samples = _read_samples(data, source.name, max_pixels)
+        sample, turn, inverted = _read_samples(data, source.name, max_pixels)
     except TooManyPixelsError as error:
         pixels = f"{error}".partition(", more than")[0]
         raise UserError(
@@ -71,13 +60,13 @@ def rescale(
         raise UserError(f"{source}: {error}") from error
     except Exception as error:  # decoders raise exceptions of any type on damaged files
         raise UserError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
-    level = np.empty(samples.value.shape, np.uint8)
+    level = np.empty(sample.shape, np.uint8)
     for start in range(0, len(level), ROWS_PER_STEP):
         rows = slice(start, start + ROWS_PER_STEP)
-        value = np.nan_to_num(samples.value[rows].astype(np.float64), nan=low)
+        value = np.nan_to_num(sample[rows].astype(np.float64), nan=low)
         fraction = (value.clip(low, high) - low) / (high - low)
-        level[rows] = np.rint((1 - fraction if samples.inverted else fraction) * 255)
-    transpose = decode.TRANSPOSE_OF.get(samples.turn)
+        level[rows] = np.rint((1 - fraction if inverted else fraction) * 255)
+    transpose = decode.TRANSPOSE_OF.get(turn)
     file_format = Image.registered_extensions().get(target.suffix.lower())
     if file_format is None:
         raise ValueError(f"{target}: unknown file extension: {target.suffix}")
@@ -86,7 +75,7 @@ def rescale(
     atomic.write_bytes(target, encoded.getvalue())
 
 
-def _read_samples(data: bytes, name: str, max_pixels: int) -> _Samples:
+def _read_samples(data: bytes, name: str, max_pixels: int) -> Samples:
     if not image_formats.is_readable(data[: image_formats.HEAD_BYTES], name):
         raise UserError(decode_errors.diagnose(data, name, UnidentifiedImageError()))
     try:
@@ -100,20 +89,27 @@ def _read_samples(data: bytes, name: str, max_pixels: int) -> _Samples:
     if image is not None and bit_depth.is_high_bit_depth(image):
         turn = decode.orientation(image)
         image.load()
-        return _Samples(bit_depth.sample_values(image), turn, bit_depth.is_inverted(image))
+        return bit_depth.sample_values(image), turn, bit_depth.is_inverted(image)
     if data[:2] in (b"II", b"MM"):
         return _read_with_tifffile(data, max_pixels)
     return _read_with_opencv(data, max_pixels)
 
 
-def _read_with_tifffile(data: bytes, max_pixels: int) -> _Samples:
+def _read_with_tifffile(data: bytes, max_pixels: int) -> Samples:
     try:
         with _import("tifffile").TiffFile(io.BytesIO(data)) as tiff:
             page = tiff.pages[0]
             _check_page(page, max_pixels)
             orientation = page.tags.get(274)
             turn = 1 if orientation is None else int(orientation.value)
-            return _Samples(_grey_or_rgb(page.asarray(), page.axes), turn, page.photometric == 0)
+            sample = page.asarray()
+            if sample.dtype.kind == "c":
+                raise UserError("complex samples are not an image; save their magnitude")
+            if page.axes.startswith("S"):  # separate planes
+                sample = np.moveaxis(sample, 0, -1)
+            if sample.ndim == 3:  # other channels than grey or RGB are dropped
+                sample = sample[..., 0] if sample.shape[-1] < 3 else sample[..., :3]
+            return sample, turn, page.photometric == 0
     except ValueError as error:
         if "imagecodecs" not in str(error):  # some compressions need one more library
             raise
@@ -122,10 +118,12 @@ def _read_with_tifffile(data: bytes, max_pixels: int) -> _Samples:
 
 def _check_page(page: Any, max_pixels: int) -> None:
     """Refuse a page, or a tile of it, that has too many samples to be decompressed."""
-    if page.imagewidth * page.imagelength > max_pixels:
-        raise TooManyPixelsError(page.imagewidth, page.imagelength, max_pixels)
-    if page.tilewidth * page.tilelength > max_pixels:
-        raise TooManyPixelsError(page.tilewidth, page.tilelength, max_pixels, "a tile of ")
+    for width, height, what in (
+        (page.imagewidth, page.imagelength, ""),
+        (page.tilewidth, page.tilelength, "a tile of "),
+    ):
+        if width * height > max_pixels:
+            raise TooManyPixelsError(width, height, max_pixels, what)
     if page.nbytes > BYTES_PER_PIXEL * max_pixels:
         raise UserError(
             f"{page.nbytes} bytes of samples, more than {BYTES_PER_PIXEL} per pixel; "
@@ -133,25 +131,14 @@ def _check_page(page: Any, max_pixels: int) -> None:
         )
 
 
-def _grey_or_rgb(sample: np.ndarray, axes: str) -> np.ndarray:
-    """Height x width, or height x width x RGB; other channels are dropped."""
-    if sample.dtype.kind == "c":
-        raise UserError("complex samples are not an image; save their magnitude")
-    if axes.startswith("S"):  # separate planes
-        sample = np.moveaxis(sample, 0, -1)
-    if sample.ndim == 3:
-        sample = sample[..., 0] if sample.shape[-1] < 3 else sample[..., :3]
-    return sample
-
-
-def _read_with_opencv(data: bytes, max_pixels: int) -> _Samples:
+def _read_with_opencv(data: bytes, max_pixels: int) -> Samples:
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(max_pixels)  # read when it is imported
     cv2 = _import("cv2")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     bgr_HWC = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if bgr_HWC is None:
         raise UserError("OpenCV reads no such samples either; save 8 bits in an image editor")
-    return _Samples(bgr_HWC[..., ::-1])
+    return bgr_HWC[..., ::-1], 1, False
 
 
 def _import(name: str) -> Any:

@@ -34,11 +34,8 @@ class Draws:
     @staticmethod
     def joined(parts: Sequence[Draws]) -> Draws:
         """Concatenate draws; at least one part."""
-        return Draws(
-            np.concatenate([part.row_N for part in parts]),
-            np.concatenate([part.occurrence_N for part in parts]),
-            np.concatenate([part.place_N for part in parts]),
-        )
+        columns = [(part.row_N, part.occurrence_N, part.place_N) for part in parts]
+        return Draws(*map(np.concatenate, zip(*columns, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,8 @@ class TooManyPixelsError(ValueError):
 
     def __init__(self, width: int, height: int, max_pixels: int, what: str = "") -> None:
         pixels = width * height
-        way_out = "scale it down"
-        if pixels <= MAX_PIXELS_LIMIT:
-            way_out = f"scale it down, or set dataset.max_pixels={pixels} (or more)"
+        more = f", or set dataset.max_pixels={pixels} (or more)"
+        way_out = f"scale it down{more if pixels <= MAX_PIXELS_LIMIT else ''}"
         super().__init__(
             f"of {what}{width} x {height} = {pixels} pixels, more than the {max_pixels} that "
             f"dataset.max_pixels allows; {way_out}"

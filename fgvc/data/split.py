@@ -8,12 +8,11 @@ N images, C classes.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 
 import numpy as np
 
 from fgvc.data.index import Index, list_first
-from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError
+from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError, nfc
 
 SPLIT_NAMES = {TRAIN: "train", TEST: "test", VAL: "validation"}
 
@@ -85,21 +84,22 @@ def resolve_splits(
     fraction: float,
     seed: int,
 ) -> tuple[np.ndarray, str]:
-    """Make a train and a test split from the splits of a table.
+    """Make a train and a test split from the splits of a user's own images.
 
-    Without a test split, the validation split is the test; without both, a test is carved.
+    Without a test split, the validation split is the test; without both, a seeded part of each
+    class, at least one image, is carved from train.
 
     Args:
         where: the source of the splits, for messages ("dataset.table=FILE").
-        split_N: TRAIN, VAL or TEST of every image; None if the table has no splits.
-        fraction: `dataset.test_fraction`, to carve a test.
-        seed: `dataset.split_seed`, to carve a test.
+        split_N: TRAIN, VAL or TEST of every image; None if there are no splits.
+        fraction, seed: `dataset.test_fraction` and `dataset.split_seed`, to carve a test.
 
     Returns:
         The split of every image, uint8, and `test_source` as in Dataset.
 
     Raises:
-        UserError: splits without training images, or a test that cannot be carved.
+        UserError: splits without training images, or a test that cannot be carved: the fraction is
+            0, or classes have a single image.
     """
     present = {TRAIN} if split_N is None else set(np.unique(split_N).tolist())
     if TRAIN not in present:
@@ -109,28 +109,7 @@ def resolve_splits(
         return split_N, "test"
     if split_N is not None and VAL in present:
         return np.where(split_N == VAL, TEST, split_N).astype(np.uint8), "val"
-    reason = "no split" if split_N is None else "only a training split"
-    return carve_test(f"{where}: {reason}", path, label_N, classes, fraction, seed), "carved"
-
-
-def carve_test(
-    where: str,
-    path: tuple[str, ...],
-    label_N: np.ndarray,
-    classes: LabelMap,
-    fraction: float,
-    seed: int,
-) -> np.ndarray:
-    """Split column, uint8, of a dataset without a test split: a seeded part of each class.
-
-    Args:
-        where: the reason, for messages ("FOLDER has no test/").
-        fraction: `dataset.test_fraction`; every class gets at least one test image.
-        seed: `dataset.split_seed`.
-
-    Raises:
-        UserError: the fraction is 0, or classes have a single image.
-    """
+    where += ": no split" if split_N is None else ": only a training split and no test"
     if fraction <= 0:
         raise UserError(
             f"dataset.test_fraction={fraction}: {where}, so a test split has to be carved: "
@@ -141,10 +120,9 @@ def carve_test(
             f"{where}, and {len(single)} classes hold a single image that cannot be split into "
             f"train and test ({list_first(single)}): add images or remove them"
         )
-    split_N = np.full(len(path), TRAIN, dtype=np.uint8)
-    rows = np.arange(len(path))
+    split_N, rows = np.full(len(path), TRAIN, dtype=np.uint8), np.arange(len(path))
     split_N[stratified(path, label_N, rows, fraction, f"test {seed}", at_least=1)] = TEST
-    return split_N
+    return split_N, "carved"
 
 
 def stratified(
@@ -168,7 +146,9 @@ def stratified(
     """
     labels, count_C = np.unique(label_N[rows], return_counts=True)
     quota_C = _quotas(count_C, labels, fraction, salt, at_least)
-    ordered_N = rows[_digest_order(salt, path, rows)]
+    digests = (_sort_key(salt, path[row]) for row in rows.tolist())
+    digest_N = np.fromiter(digests, dtype="S32", count=len(rows))
+    ordered_N = rows[np.lexsort(digest_N.view(">u8").reshape(-1, 4).T[::-1])]
     by_class_N = ordered_N[np.argsort(label_N[ordered_N], kind="stable")]
     position_N = np.arange(len(rows)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
     return np.sort(by_class_N[position_N < np.repeat(quota_C, count_C)]).astype(np.int64)
@@ -185,21 +165,11 @@ def _quotas(
     limit_C = np.minimum(np.ceil(share_C), count_C - 1)
     remainder_C = np.round(share_C - np.floor(share_C), 9)
     tie_break = [_sort_key(salt, f"class {label}") for label in labels.tolist()]
-    first = sorted(
-        range(len(tie_break)), key=lambda position: (-remainder_C[position], tie_break[position])
-    )
-    for position in first:
+    for position in sorted(range(len(labels)), key=lambda c: (-remainder_C[c], tie_break[c])):
         if quota_C.sum() < target and quota_C[position] < limit_C[position]:
             quota_C[position] += 1
     return quota_C
 
 
-def _digest_order(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
-    """Positions in `rows`, ordered by digest as big-endian numbers."""
-    digests = (_sort_key(salt, path[row]) for row in rows.tolist())
-    digest_N = np.fromiter(digests, dtype="S32", count=len(rows))
-    return np.lexsort(digest_N.view(">u8").reshape(-1, 4).T[::-1])
-
-
 def _sort_key(salt: str, text: str) -> bytes:
-    return hashlib.sha256(f"{salt}\0{unicodedata.normalize('NFC', text)}".encode()).digest()
+    return hashlib.sha256(f"{salt}\0{nfc(text)}".encode()).digest()

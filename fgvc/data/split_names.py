@@ -52,9 +52,7 @@ def split_of(name: str) -> int | None:
 def may_be_split(name: str) -> bool:
     """Whether a name is a word for a split, or begins or ends with one."""
     words = _words(name)
-    return split_of(name) is not None or any(
-        split_of(word) is not None for word in (*words[:1], *words[-1:])
-    )
+    return any(split_of(word) is not None for word in (name, *words[:1], *words[-1:]))
 
 
 def _words(name: str) -> list[str]:
@@ -68,8 +66,7 @@ def splits_among(names: Sequence[str]) -> dict[str, int]:
     """Map the names that mean a split to TRAIN, VAL or TEST.
 
     These are the names that `split_of` knows, and names that differ only in a first or last word
-    for
-    a split: cars_train with cars_test, 01_train with 02_test, trainA with testA.
+    for a split: cars_train with cars_test, 01_train with 02_test, trainA with testA.
     """
     splits = {name: split for name in names if (split := split_of(name)) is not None}
     groups: dict[str, dict[str, int]] = {}

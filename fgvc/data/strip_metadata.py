@@ -17,6 +17,8 @@ MAX_METADATA = 1 << 20  # bytes of one block that may hold the orientation, deco
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _SEGMENT_TAGS = (273, 324)  # StripOffsets, TileOffsets
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG segment with a length, or the end
+# application segments of a JPEG that are kept: how they start, and their shortest length
+_KEPT_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 0), 0xEE: (b"Adobe", 12)}
 _KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"xmp\0")
 
 
@@ -55,30 +57,36 @@ def is_png_complete(data: bytes) -> bool:
 
 def strip_jpeg(data: bytes) -> bytes:
     """A JPEG without comments and application segments except EXIF, JFIF and Adobe's colours."""
-    parts, offset = [data[:2]], 2
-    while offset + 4 <= len(data) and data[offset] == 0xFF:
-        marker = data[offset + 1]
-        if marker == 0xFF:  # a fill byte
-            offset += 1
-            continue
-        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+    parts, rest = [data[:2]], 2
+    for marker, start, end in _segments(data):
         if marker == 0xDA or end > len(data):  # the scan data: keep the rest
             break
-        if not _is_metadata(marker, data[offset + 4 : end]):
-            parts.append(data[offset:end])
-        offset = end
-    return b"".join([*parts, data[offset:]])
+        first, fewest = _KEPT_SEGMENTS.get(marker, (None, 0))
+        body, rest = data[start + 4 : end], end
+        is_kept = first is not None and body.startswith(first) and len(body) >= fewest
+        if is_kept or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            parts.append(data[start:end])
+    return b"".join([*parts, data[rest:]])
 
 
 def jpeg_bits(data: bytes) -> int | None:
     """Bits per sample of a JPEG by its frame header; None without a header."""
-    offset = 2
-    while offset + 5 <= len(data) and data[offset] == 0xFF:
-        marker = data[offset + 1]
+    for marker, start, _ in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return data[offset + 4]
-        offset += 1 if marker == 0xFF else 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+            return data[start + 4] if start + 4 < len(data) else None
     return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of the segments of a JPEG before its first scan data."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[start + 1] == 0xFF:  # a fill byte
+            end = start + 1
+        else:
+            yield data[start + 1], start, end
+        start = end
 
 
 def count_jpeg_scans(data: bytes) -> int:
@@ -98,17 +106,13 @@ def count_tiff_segments(data: bytes) -> int:
         return int.from_bytes(data[start : start + size], order)
 
     is_big = number(2, 2) == 43
-    offset_bytes, entry_bytes = (8, 20) if is_big else (4, 12)  # bytes of an offset and of an entry
+    # bytes of an offset, of an entry, and of the number of entries
+    offset_bytes, entry_bytes, count_bytes = (8, 20, 8) if is_big else (4, 12, 2)
     offset = number(offset_bytes, offset_bytes)
-    entries, offset = number(offset, 8 if is_big else 2), offset + (8 if is_big else 2)
-    return max(
-        (
-            number(start + 4, offset_bytes)
-            for start in range(offset, min(offset + entries * entry_bytes, len(data)), entry_bytes)
-            if number(start, 2) in _SEGMENT_TAGS
-        ),
-        default=0,
-    )
+    entries, offset = number(offset, count_bytes), offset + count_bytes
+    starts = range(offset, min(offset + entries * entry_bytes, len(data)), entry_bytes)
+    segments = [start for start in starts if number(start, 2) in _SEGMENT_TAGS]
+    return max((number(start + 4, offset_bytes) for start in segments), default=0)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -144,13 +148,3 @@ def _is_short(compressed: bytes) -> bool:
     except zlib.error:
         return False
     return not stream.unconsumed_tail
-
-
-def _is_metadata(marker: int, body: bytes) -> bool:
-    if marker == 0xE0:
-        return not (body.startswith(b"JFIF\0") and len(body) >= 14)
-    if marker == 0xE1:
-        return not body.startswith(b"Exif\0\0")
-    if marker == 0xEE:
-        return not (body.startswith(b"Adobe") and len(body) >= 12)
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fgvc.data.index import Index, take
+from fgvc.data.index import Index, count_classes, take
 from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Manifest, Split, UserError, nfc
 
 MAX_CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 2, 2
@@ -29,10 +29,7 @@ def tiny_subset(index: Index, validation: bool) -> Index:
     Raises:
         UserError: no class has enough images.
     """
-    train_C, val_C, test_C = (
-        np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
-        for split in (TRAIN, VAL, TEST)
-    )
+    train_C, val_C, test_C = (count_classes(index, split) for split in (TRAIN, VAL, TEST))
     has_val = bool(val_C.any())
     usable_C = (train_C >= 2) & (test_C >= 1)
     label_K = np.flatnonzero(usable_C & (val_C >= 1) if has_val else usable_C)[:MAX_CLASSES]
@@ -48,7 +45,17 @@ def tiny_subset(index: Index, validation: bool) -> Index:
         for split, limit in ((TRAIN, train), (VAL, 1), (TEST, TEST_PER_CLASS)):
             rows = by_path[(index.label_N[by_path] == label) & (index.split_N[by_path] == split)]
             selected += rows[:limit].tolist()
-    return _select(index, np.array(sorted(selected)), label_K)
+    rows, labels, hierarchy = np.array(sorted(selected)), label_K.tolist(), index.hierarchy
+    ids, names = index.labelmap.ids, index.labelmap.names
+    if hierarchy is not None:
+        chain = tuple(hierarchy.chain[label] for label in labels)
+        hierarchy = Hierarchy(chain, hierarchy.names)
+    return replace(
+        take(index, rows),
+        label_N=np.searchsorted(label_K, index.label_N[rows]),
+        labelmap=LabelMap(tuple(ids[i] for i in labels), tuple(names[i] for i in labels)),
+        hierarchy=hierarchy,
+    )
 
 
 def val_fraction(index: Index, fraction: float) -> float:
@@ -71,17 +78,3 @@ def describe(manifest: Manifest, split: Split, labelmap: LabelMap) -> dict[str, 
         "expected_seconds": EXPECTED_SECONDS,
         "coverage": {name: len(np.unique(manifest.label_N[row_N])) for name, row_N in rows.items()},
     }
-
-
-def _select(index: Index, rows: np.ndarray, label_K: np.ndarray) -> Index:
-    """The rows of an index, with only the classes of label_K, renumbered."""
-    labels, hierarchy = label_K.tolist(), index.hierarchy
-    ids, names = index.labelmap.ids, index.labelmap.names
-    return replace(
-        take(index, rows),
-        label_N=np.searchsorted(label_K, index.label_N[rows]),
-        labelmap=LabelMap(tuple(ids[i] for i in labels), tuple(names[i] for i in labels)),
-        hierarchy=None
-        if hierarchy is None
-        else Hierarchy(tuple(hierarchy.chain[i] for i in labels), hierarchy.names),
-    )

@@ -25,24 +25,16 @@ _TRANSPOSE: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def tile_slices(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of every tile, starting at the top left."""
+def iter_tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
+    """Every tile of a loaded image with its rows and columns; a single tile is the image itself."""
+    width, height = image.size
     columns = max(1, min(width, MAX_TILE_WIDTH))
     rows = max(1, TILE_PIXELS // columns)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
-            yield (
-                slice(top, min(top + rows, height)),
-                slice(left, min(left + columns, width)),
-            )
-
-
-def iter_tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
-    """Every tile of a loaded image with its rows and columns; a single tile is the image itself."""
-    width, height = image.size
-    for rows, columns in tile_slices(height, width):
-        box = (columns.start, rows.start, columns.stop, rows.stop)
-        yield (rows, columns), image if box == (0, 0, width, height) else image.crop(box)
+            box = (left, top, min(left + columns, width), min(top + rows, height))
+            region = slice(top, box[3]), slice(left, box[2])
+            yield region, image if box == (0, 0, width, height) else image.crop(box)
 
 
 def convert_tiles(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
@@ -62,13 +54,10 @@ def convert_tiles(image: Image.Image, convert: Callable[[Image.Image], np.ndarra
 
 def to_array(image: Image.Image) -> np.ndarray:
     """value_HW: samples of a loaded image of one channel, as Pillow stores them."""
-    value_HW: np.ndarray | None = None
+    dtype = np.asarray(image.crop((0, 0, 1, 1))).dtype
+    value_HW = np.empty((image.height, image.width), dtype)
     for region, tile in iter_tiles(image):
-        value = np.asarray(tile)
-        if value_HW is None:
-            value_HW = np.empty((image.height, image.width), value.dtype)
-        value_HW[region] = value
-    assert value_HW is not None
+        value_HW[region] = np.asarray(tile)
     return value_HW
 
 

@@ -72,8 +72,13 @@ def view(preprocess: Preprocess, size_N2: np.ndarray, box_N4: np.ndarray | None 
         UserError: an image is so thin that the transform refuses it.
     """
     corner_N2, cut_N2 = np.zeros_like(size_N2), size_N2
-    if box_N4 is not None:
-        corner_N2, cut_N2 = _box_parts(size_N2, box_N4)
+    if box_N4 is not None:  # each image's part inside its box, as in `crop_to_box`
+        spans = [
+            (clamped_span(x, w, width), clamped_span(y, h, height))
+            for (x, y, w, h), (width, height) in zip(box_N4.tolist(), size_N2.tolist(), strict=True)
+        ]
+        corner_N2, end_N2 = np.moveaxis(np.array(spans, np.int64).reshape(-1, 2, 2), -1, 0)
+        cut_N2 = end_N2 - corner_N2
     sizes = [preprocess.resized_size(height, width) for width, height in cut_N2.tolist()]
     resized_N2 = np.array(sizes, np.int64).reshape(-1, 2)[:, ::-1]
     # half to even, as torchvision's centre crop
@@ -86,14 +91,3 @@ def view(preprocess: Preprocess, size_N2: np.ndarray, box_N4: np.ndarray | None 
 def grid_side(side: int, patch: int, stride: int | None = None) -> int:
     """Patches along a square of `side` pixels, `stride` pixels apart."""
     return (side - patch) // (stride or patch) + 1
-
-
-def _box_parts(size_N2: np.ndarray, box_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corner and size of each image's part inside its box, as in `crop_to_box`."""
-    pairs = zip(box_N4.tolist(), size_N2.tolist(), strict=True)
-    spans = [
-        (clamped_span(x, w, width), clamped_span(y, h, height))
-        for (x, y, w, h), (width, height) in pairs
-    ]
-    span_N22 = np.array(spans, np.int64).reshape(-1, 2, 2)
-    return span_N22[..., 0], span_N22[..., 1] - span_N22[..., 0]

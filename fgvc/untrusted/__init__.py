@@ -1,7 +1,8 @@
 """Files and text that other people made -> values that are safe to read, print and run.
 
-files: bounded reading of files, JSON and YAML. shell: words of printed commands. escape: text in
-tables, Markdown, messages and terminals. Standard library only, so that every room may import it.
+files: bounded reading of files, JSON and YAML. kinds: text files in place of others. shell: words
+of printed commands. escape: text in tables, Markdown, messages and terminals. Standard library
+only, so that every room may import it.
 """
 
 from fgvc.untrusted.files import (
@@ -27,6 +28,7 @@ from fgvc.untrusted.files import (
     require_regular,
     unique_keys,
 )
+from fgvc.untrusted.kinds import text_kind
 
 __all__ = [
     "ARRAYS",
@@ -49,5 +51,6 @@ __all__ = [
     "read_yaml",
     "refuse_constant",
     "require_regular",
+    "text_kind",
     "unique_keys",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fgvc.data.datasets import cub as reader
+from fgvc.data.datasets import cub_files
 from fgvc.data.index import check_counts, check_coverage
 from fgvc.types import TEST, TRAIN, UserError
 
@@ -146,7 +147,7 @@ def test_a_partial_copy_may_have_gaps(cub):
     assert index.label_N.max() == 2
 
 
-@pytest.mark.parametrize("name", reader.INDEX_FILES)
+@pytest.mark.parametrize("name", cub_files.INDEX_FILES)
 def test_missing_index_file_is_named(cub, name):
     (cub / name).unlink()
     assert_refused(cub, f"holds no {re.escape(name)}")

@@ -54,7 +54,7 @@ def test_a_single_image_cannot_be_split(classes):
 
 def test_a_split_needs_a_fraction(classes):
     assert_refused(
-        classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no test/", fraction=0.0
+        classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no split", fraction=0.0
     )
 
 

@@ -460,7 +460,7 @@ def _workbook(file: Path) -> None:
         ),
         (lambda file: file.write_text('[{"path": "0.jpg"}]'), "is JSON; save it as CSV"),
         (lambda file: file.write_text('{"path": "0.jpg"}\n'), r"JSON lines .* t\.jsonl"),
-        (lambda file: pd.DataFrame({"path": ["x"]}).to_pickle(file), "a Python pickle; save"),
+        (lambda file: pd.DataFrame({"path": ["x"]}).to_pickle(file), "a Python pickle, not a"),
         (lambda file: file.write_text("<!DOCTYPE html><p>"), "is an HTML page, not a table"),
         (lambda file: file.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), r"workbook \(\.xls\)"),
     ],

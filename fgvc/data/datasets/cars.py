@@ -23,49 +23,29 @@ WITH_LABELS, WITHOUT_LABELS = "cars_test_annos_withlabels.mat", "cars_test_annos
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; files are searched at the root and in the folders below it.
-
-    Args:
-        root: a folder above the images and the annotations.
-        partial: whether classes may have no image; such classes are left out of the label map.
-
-    Returns:
-        Index in the order of the annotations, train before test in layout (b).
-
-    Raises:
-        UserError: neither layout is complete, or its files contradict each other.
-    """
-    images_folder, annotations = (
-        find_root.find(root, "car_ims"),
-        find_root.find(root, "cars_annos.mat"),
-    )
-    if images_folder and annotations:
-        return _read_single_folder(images_folder, matlab.load(annotations), partial)
+    """Read either layout; in layout (b), train comes before test."""
+    images, annotations = find_root.find(root, "car_ims"), find_root.find(root, "cars_annos.mat")
+    if images and annotations:
+        return _read_single_folder(images, matlab.load(annotations), partial)
     train, meta = find_root.find(root, "cars_train"), find_root.find(root, "cars_meta.mat")
     if train and meta:
         return _read_devkit(root, train, meta, partial)
-    raise UserError(f"dataset.root={root}: {_missing_files(images_folder, annotations, train)}")
-
-
-def _missing_files(images_folder: Path | None, annotations: Path | None, train: Path | None) -> str:
-    """Describe which files of the two layouts are missing."""
+    devkit = f"get the devkit (cars_meta.mat, cars_train_annos.mat, {WITH_LABELS})"
     if annotations and train:
-        return (
+        reason = (
             "cars_annos.mat numbers the images of car_ims/, but this copy holds cars_train/, whose "
-            "files have other names: get the devkit (cars_meta.mat, cars_train_annos.mat, "
-            f"{WITH_LABELS})"
+            f"files have other names: {devkit}"
         )
-    if images_folder:
-        return "holds car_ims/ but no cars_annos.mat; get it, or set dataset.root="
-    if train:
-        return (
-            "holds cars_train/ but no cars_meta.mat; get the devkit (cars_meta.mat, "
-            f"cars_train_annos.mat, {WITH_LABELS}), or set dataset.root="
+    elif images:
+        reason = "holds car_ims/ but no cars_annos.mat; get it, or set dataset.root="
+    elif train:
+        reason = f"holds cars_train/ but no cars_meta.mat; {devkit}, or set dataset.root="
+    else:
+        reason = (
+            "holds neither car_ims/ with cars_annos.mat nor cars_train/ with cars_meta.mat; "
+            "set dataset.root="
         )
-    return (
-        "holds neither car_ims/ with cars_annos.mat nor cars_train/ with cars_meta.mat; "
-        "set dataset.root="
-    )
+    raise UserError(f"dataset.root={root}: {reason}")
 
 
 def _read_single_folder(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
@@ -76,14 +56,10 @@ def _read_single_folder(folder: Path, file: matlab.MatFile, partial: bool) -> In
         raise UserError(f"{file.file}: test is 0 or 1, not {list_first(unknown)}")
     raw_N = rows.integers("class")
     classes = _classes(file, raw_N, partial)
-    return Index(
-        folder.parent,
-        _paths(folder.parent, folder, rows, "relative_im_path"),
-        labelmap.to_indices(raw_N, classes, file.file, "its class_names"),
-        np.where(test_N == 1, TEST, TRAIN).astype(np.uint8),
-        classes,
-        rows.boxes(CORNERS),
-    )
+    path = _paths(folder.parent, folder, rows, "relative_im_path")
+    label_N = labelmap.to_indices(raw_N, classes, file.file, "its class_names")
+    split_N = np.where(test_N == 1, TEST, TRAIN).astype(np.uint8)
+    return Index(folder.parent, path, label_N, split_N, classes, rows.boxes(CORNERS))
 
 
 def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
@@ -112,23 +88,15 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
         path += _paths(base, folder, split, "fname")
         label.append(labelmap.to_indices(raw_N, classes, split.file, meta.file.name))
         box.append(split.boxes(CORNERS))
-    return Index(
-        base,
-        tuple(path),
-        np.concatenate(label),
-        np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in class_ids]).astype(np.uint8),
-        classes,
-        None if any(box_N4 is None for box_N4 in box) else np.concatenate(box),
-    )
+    split_N = np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in class_ids]).astype(np.uint8)
+    box_N4 = None if any(box_N4 is None for box_N4 in box) else np.concatenate(box)
+    return Index(base, tuple(path), np.concatenate(label), split_N, classes, box_N4)
 
 
 def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:
     """Label map of class_names, with ids from 1."""
     names = file.texts("class_names")
-    ids = list(range(1, len(names) + 1))
-    if partial:
-        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
-    return labelmap.from_ids(ids, names, str(file.file), allow_gaps=partial)
+    return labelmap.from_ids(range(1, len(names) + 1), names, raw_N, str(file.file), partial)
 
 
 def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[str, ...]:
@@ -136,7 +104,7 @@ def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[
     names = [PurePosixPath(name).name for name in rows.texts(field)]
     if duplicates := repeated(names):
         raise UserError(f"{rows.file}: image listed twice: {list_first(duplicates)}")
-    return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)
+    return tuple(f"{folder.relative_to(base).as_posix()}/{name}" for name in names)
 
 
 DATASET = DatasetSpec(

@@ -25,69 +25,41 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; the lists are searched at the root and in the folders below it.
-
-    Args:
-        root: a folder above Images/ and the lists.
-        partial: whether class numbers may have gaps.
-
-    Returns:
-        Index with the train images first, in the order of the lists.
-
-    Raises:
-        UserError: a missing or malformed file, or lists and folders that contradict each other.
-    """
+    """Read the lists, train first."""
     folder = find_root.find(root, "Images")
     if folder is None:
         raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
+    files = {name: find_root.find(root, name) for name in LISTS}
+    if missing := [name for name, file in files.items() if file is None]:
+        raise UserError(f"dataset.root={root}: holds no {missing[0]}; put it there or in lists/")
     names, raw, split = [], [], []
-    lists = matlab.load_all([_find_list(root, name) for name in LISTS])
+    lists = matlab.load_all([file for file in files.values() if file])
     for list_file, part in zip(lists, LISTS.values(), strict=True):
         names += list_file.texts("file_list")
         raw.append(list_file.integers("labels"))
         split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
     raw_N = np.concatenate(raw)
-    _check_names(root, names, raw_N)
-    classes = _classes(root, names, raw_N, partial)
-    box_N4, size_N2 = _read_annotations(root, names)
-    return Index(
-        folder.parent,
-        tuple(f"Images/{name}" for name in names),
-        labelmap.to_indices(raw_N, classes, root, "the folders"),
-        np.concatenate(split),
-        classes,
-        box_N4,
-        size_N2=size_N2,
-    )
-
-
-def _find_list(root: Path, name: str) -> Path:
-    file = find_root.find(root, name)
-    if file is None:
-        raise UserError(f"dataset.root={root}: holds no {name}; put it there or in lists/")
-    return file
-
-
-def _check_names(root: Path, names: list[str], raw_N: np.ndarray) -> None:
     if len(names) != len(raw_N):
         raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
-    if malformed := [
-        name for name in names if find_root.safe_relative(name) != name or name.count("/") != 1
-    ]:
+    if malformed := [n for n in names if find_root.safe_relative(n) != n or n.count("/") != 1]:
         raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(malformed)}")
     if duplicates := repeated(names):
         raise UserError(
             f"{root}: listed twice, within a list or in train and test: {list_first(duplicates)}"
         )
+    classes = _classes(root, names, raw_N, partial)
+    label_N = labelmap.to_indices(raw_N, classes, root, "the folders")
+    box_N4, size_N2 = _read_annotations(root, names)
+    path, split_N = tuple(f"Images/{name}" for name in names), np.concatenate(split)
+    return Index(folder.parent, path, label_N, split_N, classes, box_N4, size_N2=size_N2)
 
 
 def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> LabelMap:
     """Label map with exactly one folder per number, numbered from 1."""
-    pairs = sorted({(raw, _folder(name)) for raw, name in zip(raw_N.tolist(), names, strict=True)})
-    for what, values in (
-        ("label", [str(raw) for raw, _ in pairs]),
-        ("folder", [folder for _, folder in pairs]),
-    ):
+    folder_N = [name.partition("/")[0] for name in names]
+    pairs = sorted(set(zip(raw_N.tolist(), folder_N, strict=True)))
+    ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
+    for what, values in (("label", [*map(str, ids)]), ("folder", folders)):
         if duplicates := repeated(values):
             several = [
                 f"{raw} = {folder}" for raw, folder in pairs if duplicates[0] in (str(raw), folder)
@@ -98,12 +70,7 @@ def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> 
             )
     if pairs and pairs[0][0] < 1:
         raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, not from 1")
-    ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
-    return labelmap.from_ids(ids, folders, f"{root}: the lists", allow_gaps=partial)
-
-
-def _folder(name: str) -> str:
-    return PurePosixPath(name).parent.name
+    return labelmap.from_ids(ids, folders, raw_N, f"{root}: the lists", partial)
 
 
 def _read_annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -14,14 +14,14 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fgvc.data import find_root, json_stream, labelmap
 from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first, repeated
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
+from fgvc.types import TEST, TRAIN, Hierarchy, UserError
 
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
 BOX_FILES = {TRAIN_FILE: "train_2017_bboxes.json", VAL_FILE: "val_2017_bboxes.json"}
@@ -30,8 +30,7 @@ MAX_PIXELS = 1e9  # of a side or a coordinate
 MEMBERS = ("images", "annotations", "categories")
 
 
-@dataclass(frozen=True)
-class Category:
+class Category(NamedTuple):
     """One row of `categories`."""
 
     name: str
@@ -54,23 +53,17 @@ class AnnotationFile:
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read both files; they and train_val_images/ may lie anywhere at or below the root.
-
-    Args:
-        partial: whether categories may have no image; such categories are left out of the label
-        map.
-
-    Returns:
-        Index of train and then val, in the order of the files; paths as in the files.
-
-    Raises:
-        UserError: a file is missing or damaged, or the two files contradict or contain each other.
-    """
+    """Read train and then val; paths are those of the files."""
     files = [_read_annotations(file) for file in _find_files(root)]
     train, val = files
     _check_disjoint(train, val)
     raw_N = np.concatenate([train.raw_N, val.raw_N])
-    classes = _classes(train, val, raw_N, partial)
+    # a name that occurs in two branches of the tree gets its branch appended
+    categories = list(train.categories.values())
+    duplicates = set(repeated([category.name for category in categories]))
+    names = [f"{name} ({branch})" if name in duplicates else name for name, branch in categories]
+    where = f"{train.file} and {val.file.name}"
+    classes = labelmap.from_ids(list(train.categories), names, raw_N, where, partial)
     label_N = labelmap.to_indices(raw_N, classes, train.file.parent, "categories")
     path = (*train.path, *val.path)
     folders = [train.categories[int(number)].name for number in classes.ids]
@@ -78,15 +71,18 @@ def read(root: Path, partial: bool) -> Index:
         path, label_N, folders, train.file.parent, allow_other_folders=True
     )
     images = find_root.find(root, IMAGES)
+    above = [train.categories[int(number)].above for number in classes.ids]
+    box_files = [find_root.find(root, BOX_FILES[annotations.file.name]) for annotations in files]
+    boxes = [_read_box_file(*pair) for pair in zip(files, box_files, strict=True)]
     return Index(
         images.parent if images else root,
         path,
         label_N,
         np.repeat([TRAIN, TEST], [len(annotations.path) for annotations in files]).astype(np.uint8),
         classes,
-        _read_boxes(root, files),
+        np.concatenate(boxes) if any(box_files) else None,
         size_N2=np.concatenate([annotations.size_N2 for annotations in files]),
-        hierarchy=_hierarchy(train.categories, classes),
+        hierarchy=Hierarchy(tuple((name,) for name in above), {n: n for n in sorted(set(above))}),
     )
 
 
@@ -125,7 +121,9 @@ def _read_annotations(file: Path) -> AnnotationFile:
                 of_image.append(_id(row, "image_id"))
                 category.append(_id(row, "category_id"))
             elif member == "categories":
-                _add_category(categories, row)
+                added = Category(_text(row, "name"), _text(row, "supercategory", ""))
+                if categories.setdefault(_id(row, "id"), added) != added:
+                    raise ValueError(f"category id {row['id']} listed twice")
         except KeyError as error:
             raise UserError(f"{file}: row {number} ({member}) has no {error.args[0]}") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -149,21 +147,17 @@ def _id(row: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     """A finite number; NaN for None."""
     if value is None:
         return math.nan
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not abs(value) <= MAX_PIXELS
-    ):
+    if type(value) not in (int, float) or not abs(value) <= MAX_PIXELS:
         raise ValueError(f"{str(value)[:40]!r} is no number of pixels")
     return float(value)
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
-    value = row[key]
+def _text(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = row[key] if default is None else row.get(key, default)
     if not isinstance(value, str):
         raise TypeError(f"{key} {str(value)[:40]!r} is no text")
     value.encode()  # UnicodeEncodeError, a ValueError, for half a surrogate pair
@@ -182,20 +176,10 @@ def _image_path(path: object) -> str:
     return plain
 
 
-def _add_category(categories: dict[int, Category], row: Mapping[str, Any]) -> None:
-    added = Category(_text(row, "name"), _text({"supercategory": "", **row}, "supercategory"))
-    if categories.setdefault(_id(row, "id"), added) != added:
-        raise ValueError(f"category id {row['id']} listed twice")
-
-
 def _join_categories(
     file: Path, image_N: np.ndarray, of_image_A: np.ndarray, raw_A: np.ndarray
 ) -> np.ndarray:
-    """Category id of each image, from A annotations in any order.
-
-    Raises:
-        UserError: duplicate image ids, or images with no annotation or with two categories.
-    """
+    """Category id of each image, from A annotations in any order."""
     order_N = np.argsort(image_N, kind="stable")
     sorted_N = image_N[order_N]
     if len(duplicates := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
@@ -218,21 +202,8 @@ def _join_categories(
     return raw_N
 
 
-def _read_boxes(root: Path, annotation_files: list[AnnotationFile]) -> np.ndarray | None:
-    """x, y, width, height; NaN for an image without a box, None without box files."""
-    files = [
-        find_root.find(root, BOX_FILES[annotations.file.name]) for annotations in annotation_files
-    ]
-    if not any(files):
-        return None
-    parts = [
-        _read_box_file(annotations, file)
-        for annotations, file in zip(annotation_files, files, strict=True)
-    ]
-    return np.concatenate(parts)
-
-
 def _read_box_file(annotations: AnnotationFile, file: Path | None) -> np.ndarray:
+    """x, y, width, height; NaN for an image without a box, or without a file."""
     box_N4 = np.full((len(annotations.path), 4), np.nan, dtype=np.float32)
     if file is None:
         return box_N4
@@ -271,27 +242,6 @@ def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
             f"{train.file}: category ids that mean something else in {val.file.name}: "
             f"{list_first(differing)}; get both files from one release"
         )
-
-
-def _classes(
-    train: AnnotationFile, val: AnnotationFile, raw_N: np.ndarray, partial: bool
-) -> LabelMap:
-    ids = list(train.categories)
-    names = [train.categories[number].name for number in ids]
-    # a name that occurs in two branches of the tree gets its branch appended
-    duplicates = set(repeated(names))
-    names = [
-        f"{name} ({train.categories[number].above})" if name in duplicates else name
-        for number, name in zip(ids, names, strict=True)
-    ]
-    if partial:
-        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
-    return labelmap.from_ids(ids, names, f"{train.file} and {val.file.name}", allow_gaps=partial)
-
-
-def _hierarchy(categories: Mapping[int, Category], classes: LabelMap) -> Hierarchy:
-    above = [categories[int(number)].above for number in classes.ids]
-    return Hierarchy(tuple((name,) for name in above), {name: name for name in sorted(set(above))})
 
 
 DATASET = DatasetSpec(

@@ -15,7 +15,7 @@ from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
-from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, errors_first
+from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding
 from fgvc.types import Progress
 
 __all__ = ["ERROR", "NOTE", "Examination", "Finding", "examine"]
@@ -40,19 +40,16 @@ def examine(
     """
     with bar(conf.name, None, "files") as progress:
         index, findings = definition.read(conf, progress, cache_root)
-    root = index.root if index else definition.dataset_folder(conf)
-    facts: dict[str, object] = {}
+    folder, facts, partial = definition.dataset_folder(conf), {}, conf.partial
+    root = folder if index is None else index.root
     with bar("archives", None, "MiB") as progress:
-        roots = (definition.dataset_folder(conf), root)
-        facts["archives"], archive_findings = archives.check_archives(conf, roots, progress)
-    findings += archive_findings
-    partial = conf.partial
+        facts["archives"], more = archives.check_archives(conf, (folder, root), progress)
+    findings += more
     if index is not None:
-        partial, index_findings = definition.check_index(conf, index)
-        findings += index_findings + definition.unlisted_images(conf, index)
-        facts["counts"] = definition.compare_counts(conf, index)
-    if index:
         path = index.path
+        partial, more = definition.check_index(conf, index)
+        findings += more + definition.unlisted_images(conf, index)
+        facts["counts"] = definition.compare_counts(conf, index)
     else:  # bounded, because the root may be any folder
         path = tuple(islice(definition.images_below(root), MAX_UNINDEXED))
     with bar("images", len(path), "images") as progress:
@@ -64,6 +61,5 @@ def examine(
         findings += exact_duplicates.check_duplicates(index, image_table)
     facts["pictures"] = images.summarize(image_table)
     caveat = readers()[conf.reader].caveat
-    return Examination(
-        conf.name, conf.reader, str(root), partial, errors_first(findings), facts, caveat
-    )
+    findings.sort(key=lambda finding: finding.severity != ERROR)  # stable: errors first
+    return Examination(conf.name, conf.reader, str(root), partial, tuple(findings), facts, caveat)

@@ -31,18 +31,14 @@ def check_archives(
                 continue
             reason = difference(file, archive, progress)
             facts[str(file)] = reason or "official"
+            severity, says = ERROR, f"{file}: {reason}"
+            mend = "the download was cut off or changed: fetch it again, unpack it again"
+            if file.suffix == ".mat":  # runs read it, and people may edit it
+                severity, says = NOTE, f"{file}: not the official file ({reason})"
+                mend = "if nobody edited it on purpose, get the official file: it holds the labels"
             if reason:
-                findings.append(_finding(file, reason))
+                findings.append(Finding(severity, "archives", says, mend))
     return facts, findings
-
-
-def _finding(file: Path, reason: str) -> Finding:
-    """A note for a .mat file, which runs read and people may edit; an error for an archive."""
-    if file.suffix == ".mat":
-        mend = "if nobody cut or edited it on purpose, get the official file: it holds the labels"
-        return Finding(NOTE, "archives", f"{file}: not the official file ({reason})", mend)
-    mend = "the download was cut off or changed: fetch it again, unpack it again"
-    return Finding(ERROR, "archives", f"{file}: {reason}", mend)
 
 
 def difference(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
@@ -56,15 +52,11 @@ def difference(file: Path, archive: schema.Archive, progress: Progress) -> str |
     for method in ("sha256", "md5"):
         expected = getattr(archive, method)
         if expected is not None:
-            actual = _digest(file, method, progress)
+            running = hashlib.new(method, usedforsecurity=False)
+            with untrusted.open_regular(file) as data:
+                while piece := data.read(CHUNK):
+                    running.update(piece)
+                    progress(1)
+            actual = running.hexdigest()
             return None if actual == expected else f"{method} is {actual}, not {expected}"
     return None
-
-
-def _digest(file: Path, method: str, progress: Progress) -> str:
-    running = hashlib.new(method, usedforsecurity=False)
-    with untrusted.open_regular(file) as data:
-        while piece := data.read(CHUNK):
-            running.update(piece)
-            progress(1)
-    return running.hexdigest()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,12 @@ from pathlib import Path
 from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
 from fgvc.data.dataset_spec import readers
-from fgvc.data.doctor.finding import ERROR, NOTE, Finding, from_error
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about, from_error
 from fgvc.data.find_root import walk
 from fgvc.data.image_formats import has_image_suffix
-from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
+from fgvc.data.index import Index, check_counts, check_coverage
 from fgvc.data.split_source import source_notes
-from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
+from fgvc.types import TEST, TRAIN, VAL, Progress, UserError, nfc
 
 
 def read(
@@ -31,15 +30,15 @@ def read(
     If the reader only accepts the copy as partial, its error is a finding and the index is
     returned.
     """
+    read_index = readers()[conf.reader].read
     try:
-        return readers()[conf.reader].read(conf, progress, cache_root), []
+        return read_index(conf, progress, cache_root), []
     except UserError as error:
         findings = [_reader_error(conf, error)]
     if conf.partial or not dataset_folder(conf).is_dir():
         return None, findings
     try:
-        partial = replace(conf, partial=True)
-        return readers()[conf.reader].read(partial, progress, cache_root), findings
+        return read_index(replace(conf, partial=True), progress, cache_root), findings
     except UserError:
         return None, findings
 
@@ -56,7 +55,14 @@ def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]
     """Whether the copy is partial as declared, and the findings on its index."""
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
     findings = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
-    findings += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
+    findings += _check_classes(conf, index)
+    try:
+        notes = check_coverage(index)
+        mend = "their accuracy cannot be measured"
+        findings += [Finding(NOTE, "classes", note, mend) for note in notes]
+    except UserError as error:
+        mend = readers()[conf.reader].coverage_fix
+        findings.append(from_error(error, "classes", mend))
     official = dataset.expected_counts(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
@@ -72,11 +78,10 @@ def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, in
     counts = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
         counts[name] = int((index.split_N == split).sum())
-    if not counts["val"]:
-        del counts["val"]
     return {
         name: {"found": number, "official": getattr(official, name, 0)}
         for name, number in counts.items()
+        if number or name != "val"
     }
 
 
@@ -85,23 +90,11 @@ def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
     source = readers()[conf.reader].index
     if source is None:
         return []
-    listed = {unicodedata.normalize("NFC", path) for path in index.path}
-    unlisted = [
-        path
-        for path in images_below(index.root)
-        if unicodedata.normalize("NFC", path) not in listed
-    ]
-    if not unlisted:
-        return []
-    return [
-        Finding(
-            NOTE,
-            "files",
-            f"{len(unlisted)} images that the {source} does not name: {list_first(unlisted, 2)}",
-            f"harmless, because nothing reads them; remove them, or complete the {source}",
-            tuple(unlisted),
-        )
-    ]
+    listed = set(map(nfc, index.path))
+    unlisted = (path for path in images_below(index.root) if nfc(path) not in listed)
+    says = f"{{count}} images that the {source} does not name: {{first}}"
+    mend = f"harmless, because nothing reads them; remove them, or complete the {source}"
+    return about(unlisted, NOTE, "files", says, mend)
 
 
 def images_below(root: Path) -> Iterator[str]:
@@ -118,32 +111,15 @@ def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's error as a finding, with advice if the folder is recognised."""
     root = dataset_folder(conf)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
-        return Finding(
-            ERROR,
-            "layout",
+        says = (
             f"{root}: iNaturalist with train and val merged: images by species, but no "
-            "train2017.json and val2017.json, so the test images are unknown",
-            "unpack train_val2017.zip beside train_val_images/",
-            (str(error),),
+            "train2017.json and val2017.json, so the test images are unknown"
         )
-    findings = from_error(error, "layout", readers()[conf.reader].layout_fix)
+        mend = "unpack train_val2017.zip beside train_val_images/"
+        return Finding(ERROR, "layout", says, mend, (str(error),))
+    finding = from_error(error, "layout", readers()[conf.reader].layout_fix)
     advice = recognize_dataset.advice(root, conf.reader)
-    return findings if advice is None else replace(findings, mend=advice)
-
-
-def _check_splits(index: Index) -> list[Finding]:
-    duplicates = repeated(index.path)
-    if not duplicates:
-        return []
-    return [
-        Finding(
-            ERROR,
-            "splits",
-            f"{len(duplicates)} images are listed more than once: {list_first(duplicates, 2)}",
-            "name each image once, in train or in test",
-            tuple(duplicates),
-        )
-    ]
+    return finding if advice is None else replace(finding, mend=advice)
 
 
 def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
@@ -158,24 +134,10 @@ def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
         for number, name in zip(ids, names, strict=True)
         if re.match(r"\d{3}\.", name) and int(name[:3]) != int(number)
     ]
-    findings = []
-    if count and outside:
-        findings.append(
-            f"class ids {list_first(outside)} lie outside the official range "
-            f"{first} to {first + count - 1}"
-        )
-    if mismatched:
-        findings.append(
-            f"{len(mismatched)} classes have another number than their name: "
-            f"{list_first(mismatched, 2)}"
-        )
+    limits = f"class ids {{first}} lie outside the official range {first} to {first + count - 1}"
+    numbers = "{count} classes have another number than their name: {first}"
     mend = "the class file was changed: restore the official one, and the labels with it"
-    return [Finding(ERROR, "classes", says, mend) for says in findings]
-
-
-def _check_coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
-    try:
-        notes = check_coverage(index)
-    except UserError as error:
-        return [from_error(error, "classes", readers()[conf.reader].coverage_fix)]
-    return [Finding(NOTE, "classes", note, "their accuracy cannot be measured") for note in notes]
+    return [
+        *about(outside if count else (), ERROR, "classes", limits, mend, shown=5),
+        *about(mismatched, ERROR, "classes", numbers, mend),
+    ]

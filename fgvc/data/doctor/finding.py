@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 ERROR, NOTE = "error", "note"
@@ -59,14 +60,30 @@ class Examination:
             "verdict": self.verdict,
             "partial": self.partial,
             "caveat": self.caveat,
-            "findings": [_finding_as_dict(finding) for finding in self.findings],
+            "findings": [
+                vars(finding)
+                | {
+                    "count": len(finding.offenders),
+                    "offenders": list(finding.offenders[:MAX_OFFENDERS]),
+                }
+                for finding in self.findings
+            ],
             **self.facts,
         }
 
 
-def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Sort errors before notes, otherwise in the order of the checks."""
-    return tuple(sorted(findings, key=lambda finding: finding.severity != ERROR))
+def about(
+    offenders: Iterable[str], severity: str, check: str, says: str, mend: str, shown: int = 2
+) -> list[Finding]:
+    """A finding on the offenders; none without offenders.
+
+    Args:
+        says: with `{count}` and `{first}`, which stand for the number of offenders and the first.
+        shown: number of offenders in `{first}`.
+    """
+    names = tuple(offenders)
+    text = says.replace("{count}", str(len(names))).replace("{first}", list_first(names, shown))
+    return [Finding(severity, check, text, mend, names)] if names else []
 
 
 def from_error(error: UserError, check: str, mend: str) -> Finding:
@@ -77,14 +94,3 @@ def from_error(error: UserError, check: str, mend: str) -> Finding:
     """
     says, semicolon, way_out = str(error).rpartition("; ")
     return Finding(ERROR, check, says if semicolon else way_out, way_out if semicolon else mend)
-
-
-def _finding_as_dict(finding: Finding) -> dict[str, object]:
-    return {
-        "severity": finding.severity,
-        "check": finding.check,
-        "says": finding.says,
-        "mend": finding.mend,
-        "count": len(finding.offenders),
-        "offenders": list(finding.offenders[:MAX_OFFENDERS]),
-    }

@@ -9,9 +9,9 @@ import warnings
 
 import numpy as np
 
-from fgvc.data.doctor.finding import ERROR, NOTE, Finding
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about
 from fgvc.data.doctor.images import ImageTable
-from fgvc.data.index import Index, list_first
+from fgvc.data.index import Index
 
 TOLERANCE = 5.0  # pixels; boxes of the official CUB-200-2011 lie this far outside
 COPY_SHARE = 0.05  # share of mismatches above which the copy, not an annotation, is wrong
@@ -26,27 +26,29 @@ def check_geometry(index: Index, images: ImageTable) -> list[Finding]:
     readable_N = images.size_N2[:, 0] > 0
     if resized := _check_sizes(index, images, readable_N):
         return resized
-    over_N = np.where(
-        readable_N, _distance_outside(index, images.size_N2.astype(np.float32)), np.nan
-    )
+    outside_N = _distance_outside(index, images.size_N2.astype(np.float32))
+    over_N = np.where(readable_N, outside_N, np.nan)
     far = np.flatnonzero(over_N > TOLERANCE)
     annotated = int((~np.isnan(over_N)).sum())
     if _is_whole_copy(len(far), annotated):
-        return [
-            Finding(
-                ERROR,
-                "sizes",
-                f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} images "
-                f"lie outside them ({_example(index, images, far[0])})",
-                FIX,
-                tuple(index.path[row] for row in far),
-            )
-        ]
+        says = (
+            f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} images lie "
+            f"outside them ({_example(index, images, far[0])})"
+        )
+        return about((index.path[row] for row in far), ERROR, "sizes", says, FIX)
     slightly = np.flatnonzero((over_N > 0) & (over_N <= TOLERANCE))
+    says = "boxes or parts of {count} images lie outside them: {first}"
+
+    def offenders(rows: np.ndarray) -> list[str]:
+        return [f"{index.path[row]} by {over_N[row]:.1f} px" for row in rows]
+
+    no_area_N = False if index.box_N4 is None else (index.box_N4[:, 2:] <= 0).any(axis=1)
+    no_area = [index.path[row] for row in np.flatnonzero(no_area_N)]
+    mend = "restore the official annotation files"
     return [
-        *_outside_finding(ERROR, index, over_N, far, "restore the annotation files or images"),
-        *_outside_finding(NOTE, index, over_N, slightly, "nothing: official boxes do that too"),
-        *_check_empty_boxes(index),
+        *about(offenders(far), ERROR, "boxes", says, "restore the annotation files or images", 1),
+        *about(offenders(slightly), NOTE, "boxes", says, "nothing: official boxes do that too", 1),
+        *about(no_area, ERROR, "boxes", "{count} boxes have no area: {first}", mend),
     ]
 
 
@@ -65,16 +67,11 @@ def _check_sizes(index: Index, images: ImageTable, readable_N: np.ndarray) -> li
     width, height = index.size_N2[resized[0]].astype(int).tolist()
     total = int(stated_N.sum())
     copy = "a resized or cropped copy: " if _is_whole_copy(len(resized), total) else ""
-    return [
-        Finding(
-            ERROR,
-            "sizes",
-            f"{copy}{len(resized)} of {total} images have another size than the index states "
-            f"({_example(index, images, resized[0])}, stated {width}x{height})",
-            FIX,
-            tuple(index.path[row] for row in resized),
-        )
-    ]
+    says = (
+        f"{copy}{len(resized)} of {total} images have another size than the index states "
+        f"({_example(index, images, resized[0])}, stated {width}x{height})"
+    )
+    return about((index.path[row] for row in resized), ERROR, "sizes", says, FIX)
 
 
 def _distance_outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
@@ -92,34 +89,6 @@ def _distance_outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
         beyond_N = np.maximum(-low_N2, high_N2 - size_N2).max(axis=1)  # NaN where there is none
         over_N = np.fmax(over_N, beyond_N)
     return over_N
-
-
-def _outside_finding(
-    severity: str, index: Index, over_N: np.ndarray, rows: np.ndarray, mend: str
-) -> list[Finding]:
-    if not len(rows):
-        return []
-    offenders = [f"{index.path[row]} by {over_N[row]:.1f} px" for row in rows]
-    says = f"boxes or parts of {len(rows)} images lie outside them: {list_first(offenders, 1)}"
-    return [Finding(severity, "boxes", says, mend, tuple(offenders))]
-
-
-def _check_empty_boxes(index: Index) -> list[Finding]:
-    if index.box_N4 is None:
-        return []
-    rows = np.flatnonzero((index.box_N4[:, 2:] <= 0).any(axis=1))
-    if not len(rows):
-        return []
-    names = tuple(index.path[row] for row in rows)
-    return [
-        Finding(
-            ERROR,
-            "boxes",
-            f"{len(rows)} boxes have no area: {list_first(names, 2)}",
-            "restore the official annotation files",
-            names,
-        )
-    ]
 
 
 def _is_whole_copy(number: int, total: int) -> bool:

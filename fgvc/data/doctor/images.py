@@ -11,19 +11,17 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fgvc.data import bit_depth, file_state
 from fgvc.data.decode import ImageError, decode, open_image, to_rgb, upright_size
-from fgvc.data.doctor.finding import ERROR, NOTE, Finding
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about
 from fgvc.data.doctor.near_duplicates import fingerprint
-from fgvc.data.index import list_first
 from fgvc.data.size_limits import MAX_PIXELS, thin_image_message
 from fgvc.types import Progress
 
@@ -35,11 +33,7 @@ SKIP_EFFECT = "dataset.on_bad_image=skip leaves them out and counts them as wron
 
 @dataclass(frozen=True)
 class HighBitDepth:
-    """Samples of more than 8 bits.
-
-    kind: format, mode, bits and range. least, most: observed values, NaN if Pillow keeps only 8
-    bits.
-    """
+    """kind: format, mode, bits and range. least, most: observed; NaN if Pillow keeps 8 bits."""
 
     kind: str
     least: float = math.nan
@@ -65,8 +59,7 @@ class ImageTable:
 
     sha256: raw bytes, empty if there is no file. size_N2: int32 width and height after EXIF
     rotation, 0 if unreadable. kind: format and mode. code_N2: uint64 fingerprint (see
-    near_duplicates).
-    bad: {row: reason}. deep: {row: samples of more than 8 bits}.
+    near_duplicates). bad: {row: reason}. deep: {row: samples of more than 8 bits}.
     """
 
     sha256: list[bytes]
@@ -94,11 +87,7 @@ class ImageTable:
 
 
 def read_images(
-    root: Path,
-    path: Sequence[str],
-    threads: int,
-    progress: Progress,
-    max_pixels: int = MAX_PIXELS,
+    root: Path, path: Sequence[str], threads: int, progress: Progress, max_pixels: int = MAX_PIXELS
 ) -> ImageTable:
     """Read and decode every image.
 
@@ -141,53 +130,28 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
     """
     missing = [path[row] for row, reason in images.bad.items() if reason in MISSING]
     damaged = [reason for reason in images.bad.values() if reason not in MISSING]
-    findings = []
-    if missing:
-        findings.append(
-            Finding(
-                ERROR,
-                "files",
-                f"{len(missing)} of the {len(path)} images are missing, or links to nothing: "
-                f"{list_first(missing, 2)}",
-                f"{restore}; {SKIP_EFFECT}",
-                tuple(missing),
-            )
-        )
-    if damaged:
-        findings.append(
-            Finding(
-                ERROR,
-                "pictures",
-                f"{len(damaged)} cannot be read: {list_first(damaged, 2)}",
-                f"copy or download them again; {SKIP_EFFECT}",
-                tuple(damaged),
-            )
-        )
-    if images.deep:
-        findings.append(_high_bit_depth_finding(path, images.deep))
-    return findings
-
-
-def _high_bit_depth_finding(path: Sequence[str], samples_of: Mapping[int, HighBitDepth]) -> Finding:
-    """Count the images of more than 8 bits by kind, with the range that is mapped to 0..255."""
-    kinds = Counter(samples.kind for samples in samples_of.values())
-    texts = []
-    for kind, count in kinds.most_common():
-        same_kind = [samples for samples in samples_of.values() if samples.kind == kind]
+    texts = []  # the kinds of more than 8 bits, with the range that is mapped to 0..255
+    for kind, count in Counter(samples.kind for samples in images.deep.values()).most_common():
+        same_kind = [samples for samples in images.deep.values() if samples.kind == kind]
         least = min(samples.least for samples in same_kind)
         most = max(samples.most for samples in same_kind)
-        texts.append(
-            f"{count} {kind}" + ("" if math.isnan(most) else f", seen {least:g}..{most:g}")
-        )
-    return Finding(
-        NOTE,
-        "depth",
-        f"{len(samples_of)} have more than 8 bits per sample and are scaled to 0..255 from the "
-        f"range of their format: {'; '.join(texts)}",
+        seen = "" if math.isnan(most) else f", seen {least:g}..{most:g}"
+        texts.append(f"{count} {kind}{seen}")
+    says = f"{{count}} of the {len(path)} images are missing, or links to nothing: {{first}}"
+    depth = "have more than 8 bits per sample and are scaled to 0..255 from the range of their"
+    mend = (
         "if the values seen fill a small part of that range, convert all images to 8 bits with "
-        "one range of your own",
-        tuple(path[row] for row in samples_of),
+        "one range of your own"
     )
+    again = f"copy or download them again; {SKIP_EFFECT}"
+    deep = [path[row] for row in images.deep]
+    return [
+        *about(
+            missing, ERROR, "files", f"{{count}} {says}: {{first}}", f"{restore}; {SKIP_EFFECT}"
+        ),
+        *about(damaged, ERROR, "pictures", "{count} cannot be read: {first}", again),
+        *about(deep, NOTE, "depth", f"{{count}} {depth} format: {'; '.join(texts)}", mend),
+    ]
 
 
 def summarize(images: ImageTable) -> dict[str, object]:
@@ -209,11 +173,7 @@ def summarize(images: ImageTable) -> dict[str, object]:
 
 
 def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
-    return {
-        "min": int(side_R.min()),
-        "median": int(np.median(side_R)),
-        "max": int(side_R.max()),
-    }
+    return {name: int(getattr(np, name)(side_R)) for name in ("min", "median", "max")}
 
 
 def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
@@ -226,7 +186,12 @@ def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         return _decode(data, name, sha256, max_pixels)
     except Exception as error:  # the decoder may raise anything on a damaged file
-        return ImageRecord(sha256, bad=_reason(data, name, error, max_pixels))
+        try:
+            decode(data, name, max_pixels)
+        except ImageError as refused:  # the message of a run that reads this image
+            return ImageRecord(sha256, bad=str(refused))
+        reason = f"damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"
+        return ImageRecord(sha256, bad=f"{name}: {reason}")
 
 
 def _decode(data: bytes, name: str, sha256: bytes, max_pixels: int) -> ImageRecord:
@@ -240,23 +205,11 @@ def _decode(data: bytes, name: str, sha256: bytes, max_pixels: int) -> ImageReco
         grey_HW = np.asarray(image.convert("L"))
         return ImageRecord(sha256, width, height, kind, fingerprint(grey_HW))
     pixels_HWC = to_rgb(image, bits)
-    deep = _high_bit_depth(image, kind, bits) if bits > 8 else None
+    deep = HighBitDepth(f"{kind} of {bits} bits") if bits > 8 else None
+    if deep is not None and bit_depth.is_high_bit_depth(image):
+        scale = bit_depth.sample_range(image, bits)
+        deep = HighBitDepth(
+            f"{deep.kind} on {scale.low:g}..{scale.high:g}", scale.minimum, scale.maximum
+        )
     image.close()
     return ImageRecord(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
-
-
-def _high_bit_depth(image: Image.Image, kind: str, bits: int) -> HighBitDepth:
-    if not bit_depth.is_high_bit_depth(image):
-        return HighBitDepth(f"{kind} of {bits} bits")
-    scale = bit_depth.sample_range(image, bits)
-    whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
-    return HighBitDepth(whole, scale.minimum, scale.maximum)
-
-
-def _reason(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
-    """The error message of a run that reads this image."""
-    try:
-        decode(data, name, max_pixels)
-    except ImageError as refused:
-        return str(refused)
-    return f"{name}: damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"

@@ -44,14 +44,13 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     # floats: in a gentle gradient, rounded neighbours would be equal
     height, width = pixels.shape[:2]
     narrow_HW = np.empty((height, THUMBNAIL_SIDE), np.float32)
-    step = max(1, MAX_PIXELS // width)
+    step, bilinear = max(1, MAX_PIXELS // width), Image.Resampling.BILINEAR
     for start in range(0, height, step):
         band = Image.fromarray(pixels[start : start + step]).convert("L").convert("F")
-        narrow_HW[start : start + step] = np.asarray(
-            band.resize((THUMBNAIL_SIDE, band.height), Image.Resampling.BILINEAR)
-        )
+        narrow = band.resize((THUMBNAIL_SIDE, band.height), bilinear)
+        narrow_HW[start : start + step] = np.asarray(narrow)
     whole = Image.fromarray(narrow_HW)
-    return np.asarray(whole.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(whole.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), bilinear))
 
 
 def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:

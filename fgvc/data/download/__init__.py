@@ -32,18 +32,17 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
 
     Raises:
         UserError: no host serves it (the message lists the manual steps), all tries failed, the
-        disk
-            is too small, or an archive is damaged or unsafe.
+            disk is too small, or an archive is damaged or unsafe.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
         steps = readers()[conf.reader].download_steps.format(root=conf.root)
         raise UserError(f"dataset.download=true: {steps}")
     root = Path(conf.root).expanduser()
     if _is_occupied(root):
-        return _occupied_message(root)
+        return f"{root}: not empty, nothing downloaded; move it away to download again"
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
-        if _is_occupied(root):
-            return _occupied_message(root)
+        if _is_occupied(root):  # by another process, while this one waited
+            return f"{root}: downloaded by another process"
         work_folder = root.with_name(f".{root.name}.download")
         try:
             return _fetch(conf, root, work_folder, progress)
@@ -54,9 +53,16 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
 
 def _fetch(conf: schema.Dataset, root: Path, work_folder: Path, progress: Progress) -> str:
     work_folder.mkdir(parents=True, exist_ok=True)
-    files = [
-        _get_archive(archive, root, work_folder, progress) for archive in conf.archives.values()
-    ]
+    files: list[Path] = []  # verified: from beside the root, or downloaded
+    for archive in conf.archives.values():
+        if archive.sha256 is None and archive.md5 is None:
+            raise UserError(
+                f"dataset.archives: {archive.file} has neither sha256 nor md5 to verify it; give "
+                "one"
+            )
+        places = (root.parent / archive.file, work_folder / archive.file)
+        valid = (f for f in places if f.is_file() and not difference(f, archive, progress))
+        files.append(next(valid, None) or download(archive, places[1], progress))
     tree = work_folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
@@ -76,20 +82,6 @@ def _fetch(conf: schema.Dataset, root: Path, work_folder: Path, progress: Progre
     return f"{root}: downloaded, verified and unpacked ({', '.join(file.name for file in files)})"
 
 
-def _get_archive(
-    archive: schema.Archive, root: Path, work_folder: Path, progress: Progress
-) -> Path:
-    """A verified archive: from beside the root, or downloaded."""
-    if archive.sha256 is None and archive.md5 is None:
-        raise UserError(
-            f"dataset.archives: {archive.file} has neither sha256 nor md5 to verify it; give one"
-        )
-    for file in (root.parent / archive.file, work_folder / archive.file):
-        if file.is_file() and difference(file, archive, progress) is None:
-            return file
-    return download(archive, work_folder / archive.file, progress)
-
-
 def _remove(files: Iterable[Path]) -> None:
     for file in files:
         file.unlink(missing_ok=True)
@@ -97,7 +89,3 @@ def _remove(files: Iterable[Path]) -> None:
 
 def _is_occupied(root: Path) -> bool:
     return root.exists() and (not root.is_dir() or any(root.iterdir()))
-
-
-def _occupied_message(root: Path) -> str:
-    return f"{root}: not empty, nothing downloaded; move it away to download again"

@@ -49,12 +49,23 @@ def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
     while True:
         try:
             _receive(archive, part, progress)
-            _verify(archive, part)
+            if archive.bytes is not None and _size(part) < archive.bytes:
+                raise DownloadError(f"ended after {_size(part)} of {archive.bytes} bytes")
+            if wrong := difference(part, archive, lambda n, note="": None):
+                part.unlink()
+                raise DownloadError(wrong)
         except (DownloadError, requests.RequestException) as error:
             gained, furthest = _size(part) - furthest, max(furthest, _size(part))
             failures = 0 if gained >= MIN_PROGRESS else failures + 1
             if failures == MAX_FAILURES:
-                raise UserError(_failure_message(archive, part, error)) from error
+                digest = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
+                kept = f"; the {_size(part)} bytes received so far are kept and resumed"
+                raise UserError(
+                    f"{archive.url}: {MAX_FAILURES} tries failed, the last with: "
+                    f"{' '.join(str(error).split())} (expected: {archive.file}, {digest}); try "
+                    "again later, or put the archive beside dataset.root= yourself"
+                    f"{kept if _size(part) else ''}"
+                ) from error
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
         else:
             part.replace(target)
@@ -68,18 +79,34 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
     if archive.bytes is not None and start_size == archive.bytes:
         return
     assert archive.url is not None
-    headers = {"Accept-Encoding": "identity"} | (
-        {"Range": f"bytes={start_size}-"} if start_size else {}
-    )
+    headers = {"Accept-Encoding": "identity"}
+    if start_size:
+        headers["Range"] = f"bytes={start_size}-"
     with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
         if start_size and reply.status_code == requests.codes.requested_range_not_satisfiable:
             return  # complete: the digest decides
         start = _first_byte(reply, start_size)
-        _check_disk(archive, reply, part, start)
+        # space for the rest of the archive and for its unpacked files
+        total = archive.bytes or start + int(reply.headers.get("Content-Length") or 0)
+        needed, free = total - start + total + MIN_FREE, shutil.disk_usage(part.parent).free
+        if needed > free:
+            raise UserError(
+                f"{part.parent}: {needed / 2**30:.1f} GiB needed for {archive.file} and what it "
+                f"holds, {free / 2**30:.1f} GiB free; make room, or set dataset.root= to another "
+                "disk"
+            )
         if os.path.lexists(part):
             untrusted.require_regular(part)
+        done = start
         with open_named(part, "ab" if start else "wb") as file:
-            _copy(archive, reply, file, start, progress)
+            for chunk in reply.iter_content(CHUNK):
+                file.write(chunk)
+                progress((done + len(chunk)) // MIB - done // MIB, archive.file)
+                done += len(chunk)
+                if archive.bytes is not None and done > archive.bytes:
+                    break  # too long: the size check will fail
+                if done % (64 * MIB) < CHUNK and shutil.disk_usage(part.parent).free < MIN_FREE:
+                    raise UserError(f"{part}: the disk is full; make room and run again to resume")
 
 
 def _first_byte(reply: requests.Response, expected: int) -> int:
@@ -97,59 +124,5 @@ def _first_byte(reply: requests.Response, expected: int) -> int:
     return expected
 
 
-def _check_disk(archive: schema.Archive, reply: requests.Response, part: Path, start: int) -> None:
-    """Check for space for the rest of the archive and for its unpacked files."""
-    length = int(reply.headers.get("Content-Length") or 0)
-    total = archive.bytes or start + length
-    needed = total - start + total + MIN_FREE
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise UserError(
-            f"{part.parent}: {_gib(needed)} needed for {archive.file} and what it holds, "
-            f"{_gib(free)} free; make room, or set dataset.root= to another disk"
-        )
-
-
-def _copy(
-    archive: schema.Archive, reply: requests.Response, file, start: int, progress: Progress
-) -> None:
-    done = start
-    for chunk in reply.iter_content(CHUNK):
-        file.write(chunk)
-        progress((done + len(chunk)) // MIB - done // MIB, archive.file)
-        done += len(chunk)
-        if archive.bytes is not None and done > archive.bytes:
-            break  # too long: the size check will fail
-        if done % (64 * MIB) < CHUNK and shutil.disk_usage(Path(file.name).parent).free < MIN_FREE:
-            raise UserError(f"{file.name}: the disk is full; make room and run again to resume")
-
-
-def _verify(archive: schema.Archive, part: Path) -> None:
-    """Remove a file that is not the archive; keep a file that is only too short."""
-    size = _size(part)
-    if archive.bytes is not None and size < archive.bytes:
-        raise DownloadError(f"ended after {size} of {archive.bytes} bytes")
-    if wrong := difference(part, archive, lambda n, note="": None):
-        part.unlink()
-        raise DownloadError(wrong)
-
-
-def _failure_message(archive: schema.Archive, part: Path, error: Exception) -> str:
-    expected = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
-    resume_note = (
-        f"; the {_size(part)} bytes received so far are kept and resumed" if _size(part) else ""
-    )
-    reason = " ".join(str(error).split())
-    return (
-        f"{archive.url}: {MAX_FAILURES} tries failed, the last with: {reason} "
-        f"(expected: {archive.file}, {expected}); try again later, or put the archive beside "
-        f"dataset.root= yourself{resume_note}"
-    )
-
-
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _gib(number: int) -> str:
-    return f"{number / 2**30:.1f} GiB"

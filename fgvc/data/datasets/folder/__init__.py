@@ -27,7 +27,7 @@ from fgvc.data.image_formats import file_kind
 from fgvc.data.index import Index, list_first
 from fgvc.data.labelmap import from_names
 from fgvc.data.recognize_dataset import official_note
-from fgvc.data.split import carve_test
+from fgvc.data.split import resolve_splits
 from fgvc.data.split_names import split_of
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
@@ -58,39 +58,34 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     dataset_root = find_classes.find(top)
     content = images.read(dataset_root)
     strays = [path for above in dataset_root.above for path in above.images] + content.strays
-    start = len(dataset_root.folder.path.rstrip("/")) + 1
-    rows = sorted(
-        (_check_utf8(path[start:], dataset_root.folder.path), name, split)
-        for path, name, split in content.rows
+    place = dataset_root.folder.path
+    start = len(place.rstrip("/")) + 1
+    path, names, splits = zip(
+        *sorted((path[start:], name, split) for path, name, split in content.rows), strict=True
     )
-    names = {name for _, name, _ in rows}
-    if len(names) < 2:
-        raise find_classes.one_class_error(str(root), list_first(names))
-    labelmap = from_names(names)
+    for name in path:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{place}: {name!a}: a file name that is not UTF-8; rename it"
+            ) from None
+    labelmap = from_names(set(names))
+    if len(labelmap) < 2:
+        raise find_classes.one_class_error(str(root), list_first(labelmap.names))
     index_of = {name: index for index, name in enumerate(labelmap.names)}
-    path = tuple(path for path, *_ in rows)
-    label_N = np.array([index_of[name] for _, name, _ in rows], dtype=np.int64)
-    split_N = np.array([split for *_, split in rows], dtype=np.uint8)
+    label_N = np.array([index_of[name] for name in names], dtype=np.int64)
+    split_N = np.array(splits, dtype=np.uint8)
     if content.test_source == "carved":
-        where = f"{dataset_root.folder.path} has no test/"
-        split_N = carve_test(where, path, label_N, labelmap, test_fraction, seed)
-    notes = (
-        *_root_notes(dataset_root, content.test_source),
-        *content.notes,
-        *skipped_files.note(
-            [*dataset_root.above, dataset_root.folder, *content.folders], strays, str(root)
-        ),
+        stated_N = split_N if dataset_root.has_splits else None
+        split_N, _ = resolve_splits(place, stated_N, path, label_N, labelmap, test_fraction, seed)
+    folders = [*dataset_root.above, dataset_root.folder, *content.folders]
+    source = content.test_source
+    notes = [*_root_notes(dataset_root, source), *content.notes]
+    notes += skipped_files.note(folders, strays, str(root))
+    return Index(
+        Path(place), path, label_N, split_N, labelmap, notes=tuple(notes), test_source=source
     )
-    place, source = Path(dataset_root.folder.path), content.test_source
-    return Index(place, path, label_N, split_N, labelmap, notes=notes, test_source=source)
-
-
-def _check_utf8(path: str, root: str) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{root}: {path!a}: a file name that is not UTF-8; rename it") from None
-    return path
 
 
 # --- notes on the root ---
@@ -121,20 +116,20 @@ def _root_notes(dataset_root: DatasetRoot, test_source: str) -> list[str]:
 def _sibling_splits_note(folder: Folder) -> list[str]:
     """A note on other splits beside a root that is named like a split."""
     place = Path(folder.path).absolute()
-    split = split_of(place.name)
-    if split is None:
+    if (split := split_of(place.name)) is None:
         return []
     try:
-        siblings = Folder(str(place.parent)).folders
-        others = [other for other in siblings if split_of(other.name) not in (None, split)]
-        others = [other for other in others if other.folders and not other.images]
+        others = [
+            other.path
+            for other in Folder(str(place.parent)).folders
+            if split_of(other.name) not in (None, split) and other.folders and not other.images
+        ]
     except UserError:  # the parent may not be readable
         return []
-    if not others:
-        return []
     return [
-        f"dataset.root={folder.path}: {list_first(other.path for other in others)} beside it is "
-        f"not read; to use it, set {setting('dataset.root', place.parent)}"
+        f"dataset.root={folder.path}: {list_first(others)} beside it is not read; to use it, set "
+        f"{setting('dataset.root', place.parent)}"
+        for _ in others[:1]
     ]
 
 

@@ -7,6 +7,7 @@ meaning is unclear, the root is refused and the message names the candidates.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -60,41 +61,46 @@ def find(root: Folder) -> DatasetRoot:
             raise _no_classes_error(root, folder, above)
         above.append(folder)
         (folder,) = _without_links(folder.image_folders)
-    if split_folders.candidates(folder) and not (
-        _is_container(folder) or _has_unlabelled_test(folder)
-    ):
-        _check_single_split(folder)
-        return DatasetRoot(folder, True, tuple(above))
-    return _class_root(folder, above)
+    splits, others = _splits_and_others(folder)
+    # the only split may be a test without labels, beside a whole dataset
+    is_unlabelled = all(map(split_folders.is_unlabelled, splits)) and _find_datasets(others)
+    if not splits or _is_container(folder) or is_unlabelled:
+        return _class_root(folder, above)
+    words = split_folders.splits_by_name(folder.folders)
+    classes = [inner for inner in others if inner.name not in words]
+    if len(splits) == 1 and len(classes) > 1:
+        (split,) = splits
+        raise UserError(
+            f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
+            f"{_names(split.image_folders)}, but {_names(classes)} lie beside it; set "
+            f"{setting('dataset.root', split.path)} to read only that folder, or rename "
+            f"{split.name}/ if it is a class"
+        )
+    return DatasetRoot(folder, True, tuple(above))
 
 
 def _is_root(folder: Folder) -> bool:
     """Whether a folder holds splits, or several folders with images."""
     if len(_without_links(folder.image_folders)) > 1:
         return True
-    return bool(split_folders.candidates(folder)) and not _is_container(folder)
+    return bool(_splits_and_others(folder)[0]) and not _is_container(folder)
+
+
+def _splits_and_others(folder: Folder) -> tuple[list[Folder], list[Folder]]:
+    """The folders that may be splits, and the other folders with images."""
+    splits = split_folders.all_folders(split_folders.candidates(folder))
+    return splits, [inner for inner in folder.image_folders if inner not in splits]
 
 
 def _is_container(folder: Folder) -> bool:
     """Whether the only folder named like a split holds a whole dataset: "test data/train"."""
-    splits = split_folders.all_folders(split_folders.candidates(folder))
+    splits, _ = _splits_and_others(folder)
     return len(splits) == 1 and splits == folder.image_folders and bool(_find_datasets(splits))
 
 
-def _has_unlabelled_test(folder: Folder) -> bool:
-    """Whether the only split is a test without labels, beside a whole dataset."""
-    splits = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inner for inner in folder.image_folders if inner not in splits]
-    return all(map(split_folders.is_unlabelled, splits)) and bool(_find_datasets(others))
-
-
 def _find_datasets(folders: Iterable[Folder]) -> list[Folder]:
-    datasets = [
-        dataset
-        for folder in folders
-        for dataset in split_folders.find_datasets(folder, MAX_DEPTH - 1)
-    ]
-    return _without_links(datasets)
+    below = (split_folders.find_datasets(folder, MAX_DEPTH - 1) for folder in folders)
+    return _without_links(itertools.chain.from_iterable(below))
 
 
 def _without_links(folders: Iterable[Folder]) -> list[Folder]:
@@ -104,23 +110,6 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
     for folder in links_last:
         first.setdefault(folder.inode, folder)
     return list(first.values())
-
-
-def _check_single_split(folder: Folder) -> None:
-    """Raise if a single split lies beside several folders that look like classes."""
-    splits = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inner for inner in folder.image_folders if inner not in splits]
-    classes = [
-        inner for inner in others if inner.name not in split_folders.splits_by_name(folder.folders)
-    ]
-    if len(splits) == 1 and len(classes) > 1:
-        (split,) = splits
-        raise UserError(
-            f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
-            f"{_names(split.image_folders)}, but {_names(classes)} lie beside it; set "
-            f"{setting('dataset.root', split.path)} to read only that folder, or rename "
-            f"{split.name}/ if it is a class"
-        )
 
 
 def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
@@ -136,9 +125,19 @@ def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
         return DatasetRoot(datasets[0], True, (*above, folder), tuple(beside))
     copies = find_copies(folder)
     classes = [inner for inner in folder.image_folders if inner not in copies]
-    if any(_wraps_classes(inner) for inner in classes):
-        raise _ambiguous_error(folder, [inner for inner in classes if not inner.images])
-    _check_names(folder, classes)
+    without_images = [inner for inner in classes if not inner.images]
+    if any(split_folders.is_wrapper(f.name) and len(f.image_folders) > 1 for f in without_images):
+        raise _ambiguous_error(folder, without_images)
+    check_parts(folder, classes)
+    words = split_folders.splits_by_name(classes)
+    different = set(words.values())
+    if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
+        raise UserError(
+            f"dataset.root={folder.path}: {list_first(f'{name}/' for name in words)} are named "
+            "like splits, but hold images instead of class folders; sort the images of each "
+            f"into one folder per class, or {_table_hint(folder, classes)}; if these are the "
+            "classes, rename them"
+        )
     return DatasetRoot(folder, False, tuple(above), copies=tuple(copies))
 
 
@@ -161,33 +160,11 @@ def _is_copy(inner: Folder, folder: Folder) -> bool:
     is_wrapper = split_folders.is_wrapper(inner.name)
     if is_wrapper or inner.images or len(classes) < 2 or siblings.keys() != classes.keys():
         return False
-    return all(_file_names(classes[name]) == _file_names(siblings[name]) for name in classes)
-
-
-def _file_names(folder: Folder) -> set[str]:
-    return {os.path.basename(path) for path in folder.images}  # noqa: PTH119 - texts
-
-
-def _wraps_classes(folder: Folder) -> bool:
-    return (
-        split_folders.is_wrapper(folder.name)
-        and not folder.images
-        and len(folder.image_folders) > 1
-    )
-
-
-def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
-    """Raise if the classes are named like splits or like parts of one dataset."""
-    check_parts(folder, classes)
-    words = split_folders.splits_by_name(classes)
-    different = set(words.values())
-    if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
-        raise UserError(
-            f"dataset.root={folder.path}: {list_first(f'{name}/' for name in words)} are named "
-            "like splits, but hold images instead of class folders; sort the images of each "
-            f"into one folder per class, or {_table_hint(folder, classes)}; if these are the "
-            "classes, rename them"
-        )
+    files_of = {
+        inner: {os.path.basename(path) for path in inner.images}  # noqa: PTH119 - texts
+        for inner in (*classes.values(), *siblings.values())
+    }
+    return all(files_of[classes[name]] == files_of[siblings[name]] for name in classes)
 
 
 def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
@@ -225,21 +202,25 @@ def _no_classes_error(root: Folder, last: Folder, above: Sequence[Folder]) -> Us
     """Error for a root without two classes. last: the deepest folder with images."""
     start = f"dataset.root={root.path}: "
     if not root.holds_images:
+        skipped = [Path(file.path) for part in root.walk() for file in part.content.skipped]
+        parquet = sorted({str(f.parent) for f in skipped if f.suffix.lower() == ".parquet"})
+        table = parquet and setting("dataset.table", parquet[0])
+        way_out = f"read the Parquet files with dataset=table {table}, or set" if table else "set"
         return UserError(
-            f"{start}holds no class folder with images{summary(root)}; {_parquet_hint(root)}set "
-            "dataset.root= to the folder that holds one folder per class"
+            f"{start}holds no class folder with images{summary(root)}; {way_out} dataset.root= to "
+            "the folder that holds one folder per class"
         )
     hint = _table_hint(last, [*above, *last.folders])
+    images = f"{start}holds {len(last.images)} images"
     if last is root:
-        parent = _parent_hint(root)
         return UserError(
-            f"{start}holds {len(last.images)} images, but no class folder; {parent}sort the "
-            f"images into one folder per class, or {hint}"
+            f"{images}, but no class folder; {_parent_hint(root)}sort the images into one folder "
+            f"per class, or {hint}"
         )
     if split_folders.is_wrapper(last.name) or split_of(last.name) is not None:
         return UserError(
-            f"{start}holds {len(last.images)} images in {last.path}, but no class folders; "
-            f"sort them into one folder per class, or {hint}"
+            f"{images} in {last.path}, but no class folders; sort them into one folder per class, "
+            f"or {hint}"
         )
     return UserError(
         f"{start}holds one class ({last.name}), and a classifier needs two or more; add class "
@@ -260,13 +241,11 @@ def _parent_hint(root: Folder) -> str:
     parent = Path(root.path).absolute().parent
     try:
         siblings = [inner for inner in Folder(str(parent)).folders if inner.name != root.name]
-        if any(inner.images for inner in siblings):
-            return (
-                f"if it is a class folder itself, set {setting('dataset.root', parent)}, otherwise "
-            )
+        is_class = any(inner.images for inner in siblings)
     except UserError:  # the parent may not be readable
-        pass
-    return ""
+        is_class = False
+    hint = f"if it is a class folder itself, set {setting('dataset.root', parent)}, otherwise "
+    return hint if is_class else ""
 
 
 def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
@@ -278,17 +257,6 @@ def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
         table = setting("dataset.table", tables[0])
         return f"if it names their classes, read a table: dataset=table {table}"
     return "name their classes in a table (dataset=table)"
-
-
-def _parquet_hint(root: Folder) -> str:
-    """Advice to read the Parquet files below the root as a table, if there are any."""
-    skipped = [file.path for part in root.walk() for file in part.content.skipped]
-    folders = sorted(
-        {str(Path(path).parent) for path in skipped if path.lower().endswith(".parquet")}
-    )
-    if not folders:
-        return ""
-    return f"read the Parquet files with dataset=table {setting('dataset.table', folders[0])}, or "
 
 
 def split_lists(dataset_root: DatasetRoot) -> list[str]:

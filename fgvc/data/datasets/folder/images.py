@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fgvc.data.datasets.folder import skipped_files, split_folders
@@ -17,6 +17,7 @@ from fgvc.data.datasets.folder.listing import Folder
 from fgvc.data.datasets.folder.split_folders import SPLIT_NAMES
 from fgvc.data.index import list_first
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
+from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import setting
 
 Row = tuple[str, str, int]  # path, class, split
@@ -43,14 +44,11 @@ def read(root: DatasetRoot) -> DatasetContent:
     return _read_splits(root) if root.has_splits else _read_classes(root)
 
 
-# --- splits that hold class folders ---
-
-
 def _read_splits(root: DatasetRoot) -> DatasetContent:
     folder = root.folder
-    layout = split_folders.find(folder)
+    by_split, unlabelled, beside = split_folders.find(folder)
     contents = DatasetContent(strays=list(folder.images))
-    by_split = {split: split_folders.unwrap(part) for split, part in layout.by_split.items()}
+    by_split = {split: split_folders.unwrap(part) for split, part in by_split.items()}
     if TEST in by_split:
         contents.test_source = "test"
     elif VAL in by_split:
@@ -63,9 +61,8 @@ def _read_splits(root: DatasetRoot) -> DatasetContent:
     check_parts(by_split[TRAIN], by_split[TRAIN].image_folders)
     for split, split_folder in by_split.items():
         copies = find_copies(split_folder)
-        contents.notes += unused_folders_note(
-            copies, f"a copy of the classes in {split_folder.name}/"
-        )
+        where = f"a copy of the classes in {split_folder.name}/"
+        contents.notes += unused_folders_note(copies, where)
         folders = [inner for inner in split_folder.folders if inner not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(split_folder)
@@ -76,40 +73,30 @@ def _read_splits(root: DatasetRoot) -> DatasetContent:
                 f"{by_split[split].path}: holds classes that {by_split[TRAIN].name}/ lacks: "
                 f"{list_first(untrained)}; add training images of them, or move them out"
             )
-    contents.notes += _split_notes(folder, by_split, contents.test_source)
+    names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
+    why, usual = "", dict(SPLIT_NAMES)
+    if contents.test_source == "val":
+        why, usual[TEST] = " because there is no test split", SPLIT_NAMES[VAL]
+    if any(name != usual[split] for split, name in names.items()):
+        texts = [f"{names[split]}/ is {SPLIT_NAMES[split]}" for split in usual if split in names]
+        contents.notes.append(f"splits: {', '.join(texts)}{why}")
     contents.notes += _depth_note(by_split[TRAIN].image_folders)
-    for part in layout.unlabelled:
+    for part in unlabelled:
         holds = f"{part.count()} images without class folders and thus without labels"
         contents.notes.append(
             f"{part.name}/ holds {holds if part.holds_images else 'no images'}: not used"
         )
-    contents.notes += unused_folders_note(layout.beside, "beside the splits")
+    contents.notes += unused_folders_note(beside, "beside the splits")
     return contents
-
-
-def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
-    """A note on split folders whose names are not exactly train, val and test."""
-    names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
-    usual = SPLIT_NAMES | ({TEST: SPLIT_NAMES[VAL]} if source == "val" else {})
-    if all(name == usual[split] for split, name in names.items()):
-        return []
-    order = [split for split in SPLIT_NAMES if split in names]
-    texts = [f"{names[split]}/ is {SPLIT_NAMES[split]}" for split in order]
-    why = " because there is no test split" if source == "val" else ""
-    return [f"splits: {', '.join(texts)}{why}"]
 
 
 def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose images are not used, if there are any."""
-    if not folders:
-        return []
     texts = [
-        f"{skipped_files.printable(folder.name)} ({_count_text(folder)})" for folder in folders
+        f"{one_line(folder.name)} ({count} image{'' if count == 1 else 's'})"
+        for folder, count in ((folder, folder.count()) for folder in folders)
     ]
-    return [f"{where}, not used: {list_first(texts)}"]
-
-
-# --- class folders without splits ---
+    return [f"{where}, not used: {list_first(texts)}"] if texts else []
 
 
 def _read_classes(root: DatasetRoot) -> DatasetContent:
@@ -122,7 +109,10 @@ def _read_classes(root: DatasetRoot) -> DatasetContent:
         _read_inner_splits(contents, root.folder, classes, split)
     else:
         _add_classes(contents, classes, TRAIN)
-        contents.notes += _class_notes(classes)
+        if words := split_folders.splits_by_name(classes):
+            why = "because there are other classes beside them"
+            contents.notes.append(f"{list_first(words)}: read as classes, {why}")
+        contents.notes += _depth_note(classes)
     return contents
 
 
@@ -140,11 +130,7 @@ def _read_inner_splits(
     classes: Sequence[Folder],
     split_classes: Sequence[Folder],
 ) -> None:
-    """Read <class>/train, <class>/test.
-
-    Raises:
-        UserError: some classes have splits, and others do not.
-    """
+    """Read <class>/train, <class>/test; UserError: some classes have splits, and others do not."""
     splits = {part for folder in split_classes for part in _inner_splits(folder).values()}
     example = list_first(_inner_splits(split_classes[0]))
     for folder in classes:
@@ -163,16 +149,6 @@ def _read_inner_splits(
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
     contents.notes.append(f"splits: read from the folders {example} in each class folder")
-
-
-def _class_notes(classes: Sequence[Folder]) -> list[str]:
-    """Notes on class folders that may have another meaning."""
-    notes = []
-    if words := split_folders.splits_by_name(classes):
-        notes.append(
-            f"{list_first(words)}: read as classes, because there are other classes beside them"
-        )
-    return notes + _depth_note(classes)
 
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
@@ -194,16 +170,8 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
     ]
 
 
-# --- classes ---
-
-
 def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
-    """Add all class folders of a split and return the names of the classes.
-
-    Raises:
-        UserError: an empty class folder, or names that differ only in case, Unicode composition, or
-            spaces and dots at the end.
-    """
+    """Add all class folders of a split and return the names of the classes."""
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
         if not folder.holds_images:
@@ -225,8 +193,3 @@ def _add_class(contents: DatasetContent, name: str, folder: Folder, split: int) 
     for part in folder.walk():
         contents.folders.append(part)
         contents.rows += [(path, name, split) for path in part.images]
-
-
-def _count_text(folder: Folder) -> str:
-    count = folder.count()
-    return f"{count} image" if count == 1 else f"{count} images"

@@ -25,13 +25,8 @@ TOOL_FOLDERS = frozenset(
         *("network trash folder", "temporary items", "__pycache__"),
     }
 )
-HIDDEN, BROKEN, SPECIAL, LINK_LOOP, STRAY = (
-    "hidden file",
-    "broken link",
-    "FIFO, socket or device",
-    "link back to a folder above it",
-    "image in no class folder",
-)
+HIDDEN, BROKEN, SPECIAL = "hidden file", "broken link", "FIFO, socket or device"
+LINK_LOOP, STRAY = "link back to a folder above it", "image in no class folder"
 Inode = tuple[int, int]
 
 
@@ -72,21 +67,27 @@ class Folder:
 
     @functools.cached_property
     def content(self) -> FolderContent:
-        """The direct content.
-
-        Raises:
-            UserError: the folder or an entry cannot be read.
-        """
+        """The direct content; UserError: the folder or an entry cannot be read."""
         content, above = FolderContent(), self._above | {self.inode}
-        for entry in _entries(self.path):
+        try:
+            with os.scandir(self.path) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            raise list_error(error) from None
+        for entry in entries:
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE):
                     raise _unreadable(entry.path, error) from None
                 is_folder = is_file = False  # a link to itself
-            if is_folder:
-                _add_folder(content, entry, above)
+            is_tool = entry.name.startswith(".") or entry.name.casefold() in TOOL_FOLDERS
+            if is_folder and is_tool:
+                content.tool_folders.append(entry.path)
+            elif is_folder and _inode(entry.path) in above:
+                content.skipped.append(SkippedFile(entry.path, LINK_LOOP))
+            elif is_folder:
+                content.folders.append(Folder(entry.path, above))
             elif not is_system_file(entry.name):
                 kind = _file_kind(entry, is_file)
                 if kind in READABLE:
@@ -126,29 +127,12 @@ class Folder:
         return sum(len(folder.images) for folder in self.walk())
 
 
-def _entries(path: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise list_error(error) from None
-
-
 def _inode(path: str) -> Inode:
     try:
         state = os.stat(path)  # noqa: PTH116 - paths are texts here
     except OSError as error:
         raise _unreadable(path, error) from None
     return state.st_dev, state.st_ino
-
-
-def _add_folder(content: FolderContent, entry: os.DirEntry[str], above: frozenset[Inode]) -> None:
-    if entry.name.startswith(".") or entry.name.casefold() in TOOL_FOLDERS:
-        content.tool_folders.append(entry.path)
-    elif _inode(entry.path) in above:
-        content.skipped.append(SkippedFile(entry.path, LINK_LOOP))
-    else:
-        content.folders.append(Folder(entry.path, above))
 
 
 def _file_kind(entry: os.DirEntry[str], is_file: bool) -> str | None:

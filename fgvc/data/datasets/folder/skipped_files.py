@@ -7,35 +7,22 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from fgvc.data.datasets.folder.listing import (
-    BROKEN,
-    HIDDEN,
-    LINK_LOOP,
-    SPECIAL,
-    STRAY,
-    Folder,
-    SkippedFile,
-)
+from fgvc.data.datasets.folder import listing
+from fgvc.data.datasets.folder.listing import BROKEN, LINK_LOOP, STRAY, Folder, SkippedFile
 from fgvc.data.image_formats import LEFTOVER
 from fgvc.data.index import list_first
+from fgvc.untrusted.escape import one_line
 
 PLURAL = {
-    HIDDEN: "hidden files",
+    listing.HIDDEN: "hidden files",
     BROKEN: "broken links",
-    SPECIAL: "FIFOs, sockets or devices",
+    listing.SPECIAL: "FIFOs, sockets or devices",
     LINK_LOOP: "links back to a folder above them",
     STRAY: "images in no class folder",
     LEFTOVER: "backup or unfinished files",
 }
 UNREAD_FORMATS = (
-    "HEIC",
-    "camera raw file",
-    "JPEG XL",
-    "Photoshop",
-    "PostScript",
-    "SVG",
-    "PDF",
-    "ICO",
+    *("HEIC", "camera raw file", "JPEG XL", "Photoshop", "PostScript", "SVG", "PDF", "ICO"),
 )
 _SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")
 
@@ -70,20 +57,14 @@ def _count_by_kind(files: Sequence[SkippedFile], root: str) -> Iterator[str]:
     """Yield `12 .heic (HEIC, not read; convert them to JPEG)` per kind, most files first."""
     paths_of: dict[tuple[str, str | None], list[str]] = defaultdict(list)
     for file in files:
-        paths_of[_suffix(file), file.kind].append(file.path)
+        suffix = "" if file.kind in PLURAL else os.path.splitext(file.path)[1].lower()  # noqa: PTH122
+        safe = suffix if not suffix or _SUFFIX.fullmatch(suffix) else "?"  # to print
+        paths_of[safe, file.kind].append(file.path)
     for (suffix, kind), paths in sorted(
         paths_of.items(), key=lambda item: (-len(item[1]), item[0][0], item[0][1] or "")
     ):
         first = f" ({list_first([_relative(path, root) for path in paths], 1)})"
         yield f"{len(paths)} {_describe(suffix, kind, len(paths) == 1, first)}"
-
-
-def _suffix(file: SkippedFile) -> str:
-    """The suffix in lower case; "?" if it is not safe to print; "" if there is none."""
-    if file.kind in PLURAL:
-        return ""
-    suffix = os.path.splitext(file.path)[1].lower()  # noqa: PTH122 - paths are texts here
-    return suffix if not suffix or _SUFFIX.fullmatch(suffix) else "?"
 
 
 def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
@@ -105,9 +86,4 @@ def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
 
 def _relative(path: str, root: str) -> str:
     """A path relative to the root, safe to print."""
-    return printable(os.path.relpath(path, root))
-
-
-def printable(name: str) -> str:
-    """A name, escaped if it contains control characters or is not UTF-8."""
-    return name if name.isprintable() else ascii(name)
+    return one_line(os.path.relpath(path, root))

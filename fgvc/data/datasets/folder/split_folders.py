@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from fgvc.data.datasets.folder.listing import Folder
 from fgvc.data.index import list_first
@@ -27,18 +26,6 @@ WRAPPERS = re.compile(
     r"|segmentations?(class|object)?|segmented|groundtruths?|gt|documentation|docs|figures?|samples?|thumbnails?|thumbs)\d*"
 )
 UNLABELLED = re.compile(r"(un)?(known|labell?ed|classified)|none|all|all ?classes")
-
-
-@dataclass(frozen=True)
-class SplitFolders:
-    """Split folders of a folder.
-
-    unlabelled: named like splits, but without class folders. beside: other folders with images.
-    """
-
-    by_split: Mapping[int, Folder]
-    unlabelled: tuple[Folder, ...]
-    beside: tuple[Folder, ...]
 
 
 def splits_by_name(folders: Sequence[Folder]) -> dict[str, int]:
@@ -97,18 +84,20 @@ def unwrap(folder: Folder) -> Folder:
     return folder
 
 
-def find(folder: Folder) -> SplitFolders:
-    """Find the split folders of a folder that has candidates.
+def find(folder: Folder) -> tuple[dict[int, Folder], list[Folder], list[Folder]]:
+    """The split folders of a folder that has candidates; UserError: two for one split, or no train.
 
-    Raises:
-        UserError: two folders for one split, or no train.
+    Returns:
+        {split: folder}; folders named like splits, but without class folders; other folders with
+        images.
     """
     by_split_all = candidates(folder)
     for split, folders in by_split_all.items():
         if len(folders) > 1:
+            names = list_first(f"{inner.name}/" for inner in folders)
             raise UserError(
-                f"{folder.path}: {_list_folders(folders)} both mean the split "
-                f"{SPLIT_NAMES[split]}; merge them, or rename those that are not"
+                f"{folder.path}: {names} both mean the split {SPLIT_NAMES[split]}; merge them, or "
+                "rename those that are not"
             )
     by_split = {split: folders[0] for split, folders in by_split_all.items()}
     if TRAIN in by_split:
@@ -116,15 +105,14 @@ def find(folder: Folder) -> SplitFolders:
         for split in [split for split in by_split if split != TRAIN]:
             if is_unlabelled(by_split[split], class_names):
                 del by_split[split]
-    rest = [inner for inner in folder.folders if inner not in by_split.values()]
-    aliases = {inner.inode for inner in by_split.values()}
-    rest = [inner for inner in rest if inner.inode not in aliases]
+    used = {inner.inode for inner in by_split.values()}
+    rest = [inner for inner in folder.folders if inner.inode not in used]
     words = splits_by_name(folder.folders)
-    unlabelled = tuple(inner for inner in rest if inner.name in words)
+    unlabelled = [inner for inner in rest if inner.name in words]
     if TRAIN not in by_split:
         raise _no_train_error(folder, by_split, unlabelled, rest)
-    beside = tuple(inner for inner in rest if inner not in unlabelled and inner.holds_images)
-    return SplitFolders(by_split, unlabelled, beside)
+    beside = [inner for inner in rest if inner not in unlabelled and inner.holds_images]
+    return by_split, unlabelled, beside
 
 
 def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = frozenset()) -> bool:
@@ -152,7 +140,7 @@ def _no_train_error(
     unlabelled: Sequence[Folder],
     rest: Sequence[Folder],
 ) -> UserError:
-    names = _list_folders(list(by_split.values()))
+    names = list_first(f"{inner.name}/" for inner in by_split.values())
     words, why = splits_by_name(folder.folders), ""
     for inner in unlabelled:
         if words[inner.name] == TRAIN:
@@ -167,7 +155,3 @@ def _no_train_error(
             "a test from it"
         )
     return UserError(f"dataset.root={folder.path}: holds {names} but no train/{why}; {way_out}")
-
-
-def _list_folders(folders: Sequence[Folder]) -> str:
-    return list_first(f"{folder.name}/" for folder in folders)

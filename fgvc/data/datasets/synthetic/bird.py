@@ -56,13 +56,7 @@ BEAKS: dict[str, tuple[Point, ...]] = {
     "spoon": ((53, -46), (76, -45), (88, -52), (98, -42), (88, -31), (76, -38), (53, -36)),
 }
 CAP: tuple[Point, ...] = (
-    (55, -49),
-    (52, -58),
-    (40, -65),
-    (24, -59),
-    (13, -42),
-    (30, -44),
-    (42, -51),
+    *((55, -49), (52, -58), (40, -65), (24, -59), (13, -42), (30, -44), (42, -51)),
 )
 CRESTS: dict[str, tuple[tuple[Point, ...], ...]] = {
     "smooth": (),
@@ -114,23 +108,52 @@ class Plumage:
 
 def draw_bird(code: Code, plumage: Plumage, down: Point) -> list[Shape]:
     """The shapes of a bird, back to front. down: unit vector of gravity in the bird's frame."""
+    crest = [smooth_curve(feather, corners=True) for feather in CRESTS[code.crest]]
+    gravity, side, legs = np.array(down), np.array((down[1], -down[0])), []
+    for hip in ((2.0, 34.0), (-12.0, 34.0)):
+        top, foot = np.array(hip), np.array(hip) + gravity * LEG
+        corners = (top - side * 1.8, foot - side * 1.5, foot + side * 1.5, top + side * 1.8)
+        legs.append(_shape("leg", np.array(corners), plumage.horn))
+    breast: list[np.ndarray] = []
+    if code.breast == "spotted":
+        breast = [circle(spot, 2.9) for spot in SPOTS]
+    elif code.breast == "banded":
+        breast = [smooth_curve(((50, -10), (46, 2), (36, 3), (24, -3), (27, -13), (38, -6)))]
+    eye = [
+        _shape("eye", circle((44, -43), 4.6), (18, 14, 14)),
+        _shape("eye", circle((45.6, -44.8), 1.4), (250, 250, 250)),
+    ]
+    if code.eye_ring != "none":
+        eye.insert(0, _shape("eye", circle((44, -43), 8), PAINT[code.eye_ring]))
     return [
         *_tail(code, plumage),
-        *_legs(plumage, down),
-        *_crest(code),
+        *legs,
+        *[_shape("crown", feather, PAINT[code.crown]) for feather in crest],
         _shape("body", smooth_curve(OUTLINE), plumage.upper),
         _shape("body", smooth_curve(UNDERSIDE), plumage.under),
-        *_breast(code),
+        *[_shape("breast", mark, PAINT["black"]) for mark in breast],
         *_wing(code, plumage),
         _shape("crown", smooth_curve(CAP), PAINT[code.crown]),
         _shape("beak", smooth_curve(BEAKS[code.beak], corners=True), plumage.horn),
-        *_eye(code),
+        *eye,
     ]
 
 
 def part_locations(shapes: Sequence[Shape]) -> dict[str, Point]:
-    """The location of each part: its anchor, or the centre of its polygons."""
-    return {part: ANCHORS.get(part) or _part_centre(shapes, part) for part in PARTS}
+    """The location of each part: its anchor, or the centre of area of its polygons."""
+    centres = dict(ANCHORS)
+    for part in (part for part in PARTS if part not in ANCHORS):
+        total, moment = 0.0, np.zeros(2)
+        for xy_M2 in (shape.xy_M2 for shape in shapes if shape.part == part):
+            next_M2 = np.roll(xy_M2, -1, axis=0)
+            cross_M = xy_M2[:, 0] * next_M2[:, 1] - next_M2[:, 0] * xy_M2[:, 1]
+            doubled = cross_M.sum()
+            centre = ((xy_M2 + next_M2) * cross_M[:, None]).sum(0) / (3 * doubled)
+            area = abs(doubled) / 2
+            total, moment = total + area, moment + area * centre
+        x, y = (moment / total).tolist()
+        centres[part] = x, y
+    return {part: centres[part] for part in PARTS}
 
 
 def smooth_curve(points: Sequence[Point], steps: int = 6, corners: bool = False) -> np.ndarray:
@@ -163,48 +186,23 @@ def scale_brightness(rgb: Rgb, factor: float) -> Rgb:
     return r, g, b
 
 
-def _shape(part: str, points: np.ndarray | Sequence[Point], rgb: Rgb) -> Shape:
+def _shape(part: str, points: np.ndarray | Sequence[Point] | list[np.ndarray], rgb: Rgb) -> Shape:
     return Shape(part, np.asarray(points, dtype=np.float64), rgb)
-
-
-def _crest(code: Code) -> list[Shape]:
-    feathers = CRESTS[code.crest]
-    return [
-        _shape("crown", smooth_curve(each, corners=True), PAINT[code.crown]) for each in feathers
-    ]
-
-
-def _eye(code: Code) -> list[Shape]:
-    centre = (44, -43)
-    ring = (
-        [] if code.eye_ring == "none" else [_shape("eye", circle(centre, 8), PAINT[code.eye_ring])]
-    )
-    return [
-        *ring,
-        _shape("eye", circle(centre, 4.6), (18, 14, 14)),
-        _shape("eye", circle((45.6, -44.8), 1.4), (250, 250, 250)),
-    ]
-
-
-def _breast(code: Code) -> list[Shape]:
-    if code.breast == "spotted":
-        return [_shape("breast", circle(spot, 2.9), PAINT["black"]) for spot in SPOTS]
-    if code.breast == "banded":
-        band = ((50, -10), (46, 2), (36, 3), (24, -3), (27, -13), (38, -6))
-        return [_shape("breast", smooth_curve(band), PAINT["black"])]
-    return []
 
 
 def _wing(code: Code, plumage: Plumage) -> list[Shape]:
     outline = smooth_curve([*WING_TOP, *WING_LOW[-2:0:-1]])
     edge = scale_brightness(plumage.wing, 0.72)
-    feathers = [_feather(0.62 + 0.06 * i, 0.97, 0.2 + 0.2 * i) for i in range(4)]
-    bars = [_wing_bar(at, at + BAR_WIDTH) for at in BARS[code.wing_bars]]
-    return [
-        _shape("wing", outline, plumage.wing),
-        *[_shape("wing", each, edge) for each in feathers],
-        *[_shape("wing", each, PAINT[code.bar_colour]) for each in bars],
-    ]
+    shapes = [_shape("wing", outline, plumage.wing)]
+    for i in range(4):
+        start, across = 0.62 + 0.06 * i, 0.2 + 0.2 * i
+        feather = ((start, across), (0.97, across), (start, across + 0.07))
+        shapes.append(_shape("wing", [_on_wing(*corner) for corner in feather], edge))
+    for start in BARS[code.wing_bars]:
+        bar = [_on_wing(start, across) for across in (0.04, 0.5, 0.96)]
+        bar += [_on_wing(start + BAR_WIDTH, across) for across in (0.96, 0.5, 0.04)]
+        shapes.append(_shape("wing", bar, PAINT[code.bar_colour]))
+    return shapes
 
 
 def _on_wing(along: float, across: float) -> np.ndarray:
@@ -215,16 +213,6 @@ def _on_wing(along: float, across: float) -> np.ndarray:
         for edge in (WING_TOP, WING_LOW)
     ]
     return ends[0] * (1 - across) + ends[1] * across
-
-
-def _wing_bar(start: float, end: float) -> np.ndarray:
-    sides = [_on_wing(start, a) for a in (0.04, 0.5, 0.96)]
-    return np.array(sides + [_on_wing(end, a) for a in (0.96, 0.5, 0.04)])
-
-
-def _feather(start: float, end: float, across: float) -> np.ndarray:
-    rows = (_on_wing(start, across), _on_wing(end, across), _on_wing(start, across + 0.07))
-    return np.array(rows)
 
 
 def _tail(code: Code, plumage: Plumage) -> list[Shape]:
@@ -248,32 +236,3 @@ def _blade(blade: tuple[float, float, float, float], start: float, end: float) -
         reach = origin + along * (length * at) + side * (lean * length * at + lean * 12)
         corners.append(reach + side * (half * sign))
     return np.array(corners)
-
-
-def _legs(plumage: Plumage, down: Point) -> list[Shape]:
-    gravity, side = np.array(down), np.array((down[1], -down[0]))
-    legs = []
-    for hip in ((2.0, 34.0), (-12.0, 34.0)):
-        top, foot = np.array(hip), np.array(hip) + gravity * LEG
-        corners = (top - side * 1.8, foot - side * 1.5, foot + side * 1.5, top + side * 1.8)
-        legs.append(_shape("leg", np.array(corners), plumage.horn))
-    return legs
-
-
-def _part_centre(shapes: Sequence[Shape], part: str) -> Point:
-    """Centre of area over the polygons of a part."""
-    total, moment = 0.0, np.zeros(2)
-    for shape in shapes:
-        if shape.part == part:
-            area, centre = _area_and_centre(shape.xy_M2)
-            total, moment = total + area, moment + area * centre
-    x, y = (moment / total).tolist()
-    return x, y
-
-
-def _area_and_centre(xy_M2: np.ndarray) -> tuple[float, np.ndarray]:
-    next_M2 = np.roll(xy_M2, -1, axis=0)
-    cross_M = xy_M2[:, 0] * next_M2[:, 1] - next_M2[:, 0] * xy_M2[:, 1]
-    doubled = cross_M.sum()
-    centre = ((xy_M2 + next_M2) * cross_M[:, None]).sum(0) / (3 * doubled)
-    return abs(doubled) / 2, centre

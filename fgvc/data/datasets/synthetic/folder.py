@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.config.schema import Generator
+from fgvc.data.cub_files import INDEX_FILES
 from fgvc.data.datasets.synthetic.bird import PARTS
 from fgvc.data.datasets.synthetic.scene import Drawing, draw_scene
 from fgvc.data.datasets.synthetic.species import Code, Species, species
@@ -60,14 +61,10 @@ APPROVAL = """\
 """
 
 
-INDEX_FILES = (
-    "images.txt",
-    "image_class_labels.txt",
-    "train_test_split.txt",
-    "classes.txt",
-    "bounding_boxes.txt",
-    "parts/parts.txt",
-    "parts/part_locs.txt",
+# names in the folder
+DRAWN_NAMES = (
+    *(*INDEX_FILES, "bounding_boxes.txt", "parts"),
+    *("images", "LICENSE", "APPROVAL.md", SETTINGS_FILE),
 )
 
 
@@ -84,14 +81,9 @@ class DrawingJob:
     stream: tuple[int, int, int, int]  # seed, class, split, index
     side: int
 
-    @property
-    def split(self) -> int:
-        return self.stream[2]
-
 
 # box, parts, and SHA256 of the file
 Row = tuple[tuple[int, ...], dict[str, tuple[float, float, bool]], str]
-DRAWN_NAMES = ("images", "parts", "LICENSE", "APPROVAL.md", SETTINGS_FILE)  # and the index files
 
 
 def write(
@@ -101,7 +93,7 @@ def write(
     on_note: Callable[[str], None] = _warn,
     redraw: bool = False,
 ) -> Path:
-    """Draw the dataset into `root`, unless it is there already.
+    """Draw the dataset into `root`, unless it is there already; returns `root`.
 
     Args:
         root: the folder to create, with its parents.
@@ -110,26 +102,23 @@ def write(
         on_note: called with one line if a damaged dataset is drawn again.
         redraw: the caller knows that an image is damaged.
 
-    Returns:
-        root.
-
     Raises:
         UserError: root holds something else, or the settings cannot be drawn.
         OSError: the disk fails.
     """
-    root, settings = Path(root), _check_settings(generator)
+    settings = _check_settings(generator)
     if not redraw and _find_damage(root, settings) is None:
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
         temporary_files.remove_stale(root.parent)
         damage = "an image is not as it was drawn" if redraw else _find_damage(root, settings)
-        if damage is not None:
-            if damage:
-                if not _is_synthetic(root):
-                    raise _other_content_error(root)
-                on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
-            with new_folder(root, replace=bool(damage)) as folder:
-                _draw_dataset(folder, generator, settings, progress or _silent)
+        if damage is None:
+            return root
+        if damage:
+            _require_synthetic(root)
+            on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
+        with new_folder(root, replace=bool(damage)) as folder:
+            _draw_dataset(folder, generator, settings, progress)
     return root
 
 
@@ -154,7 +143,7 @@ def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Drawing:
 
 
 def _check_settings(generator: Generator) -> dict[str, int]:
-    values = {each.name: getattr(generator, each.name) for each in fields(Generator)}
+    values = asdict(generator)
     if values["version"] != VERSION:
         raise UserError(
             f"dataset.generator.version={values['version']}: this program draws version {VERSION}; "
@@ -167,66 +156,48 @@ def _check_settings(generator: Generator) -> dict[str, int]:
             f"pixels, more than {MAX_PIXELS}; draw fewer or smaller ones"
         )
     if values["seed"] < 0:
-        raise UserError(
-            f"dataset.generator.seed={values['seed']}: must be 0 or more; choose another"
-        )
+        raise UserError(f"dataset.generator.seed={values['seed']}: set it to 0 or more")
     return values
 
 
 def _find_damage(root: Path, settings: dict[str, int]) -> str | None:
-    """None if root holds exactly this dataset, "" if it is empty, otherwise what is damaged.
-
-    Raises:
-        UserError: root holds something else.
-    """
+    """None if root holds exactly this dataset, "" if it is empty, otherwise what is damaged."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return ""
     try:
         stamp = json.loads(untrusted.read_bytes(root / SETTINGS_FILE, MAX_FILE_BYTES))
-        index_files = {
-            name: untrusted.read_bytes(root / name, MAX_FILE_BYTES) for name in stamp["files"]
-        }
+        names = stamp["files"]
+        index_files = {name: untrusted.read_bytes(root / name, MAX_FILE_BYTES) for name in names}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if _is_synthetic(root):
-            return " ".join(str(error).split())
-        raise _other_content_error(root) from None
+        _require_synthetic(root)
+        return " ".join(str(error).split())
     whole = isinstance(stamp, dict) and stamp.get("sha256") == _checksum(stamp)
-    if whole and stamp.get("settings") != settings:
-        raise _other_content_error(root)
     if whole and stamp == _stamp(settings, index_files, stamp.get("pictures", {})):
         return None
-    if not _is_synthetic(root):
-        raise _other_content_error(root)
+    _require_synthetic(root, other_settings=whole and stamp.get("settings") != settings)
     return "an index file is not as it was drawn" if whole else f"{SETTINGS_FILE} is damaged"
 
 
-def _is_synthetic(root: Path) -> bool:
-    """Whether the folder only holds files of this generator, by licence and file names."""
+def _require_synthetic(root: Path, other_settings: bool = False) -> None:
+    """Raise unless the folder only holds files of this generator, by licence and file names."""
     try:
         licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}
     except OSError:
-        return False
-    index = {name.partition("/")[0] for name in INDEX_FILES}
-    return licence == LICENSE.encode() and names <= {*DRAWN_NAMES, *index}
-
-
-def _other_content_error(root: Path) -> UserError:
-    return UserError(
-        f"dataset.root={root}: holds something other than the requested synthetic birds; "
-        "choose another dataset.root=... or move that folder away"
-    )
+        licence, names = b"", set()
+    if other_settings or licence != LICENSE.encode() or not names <= set(DRAWN_NAMES):
+        raise UserError(
+            f"dataset.root={root}: holds something other than the requested synthetic birds; "
+            "choose another dataset.root=... or move that folder away"
+        ) from None
 
 
 def _stamp(
     settings: dict[str, int], files: dict[str, bytes], images: dict[str, str]
 ) -> dict[str, object]:
     """Content of generator.json: the settings, and digests of index files, images and itself."""
-    stamp: dict[str, object] = {
-        "settings": settings,
-        "files": {name: sha256_bytes(files[name]) for name in sorted(files)},
-        "pictures": images,
-    }
+    digests = {name: sha256_bytes(files[name]) for name in sorted(files)}
+    stamp: dict[str, object] = {"settings": settings, "files": digests, "pictures": images}
     return {**stamp, "sha256": _checksum(stamp)}
 
 
@@ -236,7 +207,7 @@ def _checksum(stamp: Mapping[str, object]) -> str:
 
 
 def _draw_dataset(
-    folder: Path, generator: Generator, settings: dict[str, int], progress: Progress
+    folder: Path, generator: Generator, settings: dict[str, int], progress: Progress | None
 ) -> None:
     all_species = species(generator.classes, generator.seed)
     jobs = _jobs(folder / "images", all_species, generator)
@@ -245,7 +216,8 @@ def _draw_dataset(
     rows = []
     for row in _draw_all(jobs):
         rows.append(row)
-        progress(1)
+        if progress is not None:
+            progress(1)
     files = {name: text.encode() for name, text in _index_texts(all_species, jobs, rows).items()}
     paths = (job.path.relative_to(folder).as_posix() for job in jobs)
     digests = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
@@ -291,7 +263,7 @@ def _index_texts(
     return {
         "images.txt": _number_lines(images),
         "image_class_labels.txt": _number_lines(job.stream[1] + 1 for job in jobs),
-        "train_test_split.txt": _number_lines(int(job.split == TRAIN) for job in jobs),
+        "train_test_split.txt": _number_lines(int(job.stream[2] == TRAIN) for job in jobs),
         "classes.txt": _number_lines(
             _class_folder(label, kind) for label, kind in enumerate(all_species)
         ),
@@ -311,7 +283,3 @@ def _class_folder(label: int, kind: Species) -> str:
 
 def _number_lines(values: Iterable[object]) -> str:
     return "".join(f"{number} {value}\n" for number, value in enumerate(values, start=1))
-
-
-def _silent(n: int, note: str = "") -> None:
-    """A progress that shows nothing."""

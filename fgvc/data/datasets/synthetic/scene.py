@@ -14,18 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fgvc.data.datasets.synthetic.bird import (
-    LEG,
-    PAINT,
-    Plumage,
-    Point,
-    Rgb,
-    Shape,
-    draw_bird,
-    part_locations,
-    scale_brightness,
-    smooth_curve,
-)
+from fgvc.data.datasets.synthetic import bird
+from fgvc.data.datasets.synthetic.bird import LEG, Point, Rgb, Shape, draw_bird, smooth_curve
 from fgvc.data.datasets.synthetic.species import Code
 
 ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (5, 4))
@@ -72,27 +62,32 @@ class Drawing:
 
 def draw_scene(code: Code, rng: np.random.Generator, side: int) -> Drawing:
     """Draw an image whose longer side is `side` pixels."""
-    size = _draw_size(rng, side)
+    x_ratio, y_ratio = ASPECTS[rng.integers(len(ASPECTS))]
+    longest = max(x_ratio, y_ratio)
+    size = side * x_ratio // longest, side * y_ratio // longest
     pose = _draw_pose(rng, size)
-    shapes = draw_bird(code, _draw_plumage(rng), pose.down)
+    hue, strength = rng.random(), rng.uniform(0.02, 0.12)
+    upper = _rgb(hue, strength, rng.uniform(0.46, 0.6))
+    under = _rgb(hue + rng.uniform(-0.08, 0.08), strength * 0.5, rng.uniform(0.7, 0.82))
+    horn = _rgb(rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.5))
+    wing = bird.scale_brightness(upper, rng.uniform(0.55, 0.75))
+    shapes = draw_bird(code, bird.Plumage(upper, under, wing, horn), pose.down)
     scenery = [*_perch(rng, size, pose), *_litter(rng, size)]
     image = _backdrop(rng, size)
     scenery_layer = _rasterize(scenery, size, oversampling=2)
     image.paste(scenery_layer, mask=scenery_layer)
     bird_shapes = [Shape(shape.part, pose(shape.xy_M2), shape.rgb) for shape in shapes]
-    bird_layer = _shade(
-        _rasterize(bird_shapes, size, oversampling=3), row=pose.y, half=60 * pose.scale
-    )
+    bird_layer = _rasterize(bird_shapes, size, oversampling=3)
+    bird_layer = _shade(bird_layer, row=pose.y, half=60 * pose.scale)
     image.paste(bird_layer, mask=bird_layer)
-    return Drawing(
-        _expose(rng, image), _box(bird_layer.getchannel("A")), _parts(shapes, pose, size)
-    )
-
-
-def _draw_size(rng: np.random.Generator, side: int) -> tuple[int, int]:
-    x_ratio, y_ratio = ASPECTS[rng.integers(len(ASPECTS))]
-    longest = max(x_ratio, y_ratio)
-    return side * x_ratio // longest, side * y_ratio // longest
+    # the smallest box around the pixels that the bird covers by half or more
+    covered = bird_layer.getchannel("A").point([0] * 128 + [255] * 128)
+    left, top, right, bottom = covered.getbbox() or (0, 0, 0, 0)
+    parts = {}
+    for part, point in bird.part_locations(shapes).items():
+        x, y = pose(np.array(point)).round(1).tolist()
+        parts[part] = (x, y, 0 <= x < size[0] and 0 <= y < size[1])
+    return Drawing(_expose(rng, image), (left, top, right - left, bottom - top), parts)
 
 
 def _draw_pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
@@ -109,14 +104,6 @@ def _draw_pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
     )
 
 
-def _draw_plumage(rng: np.random.Generator) -> Plumage:
-    hue, strength = rng.random(), rng.uniform(0.02, 0.12)
-    upper = _rgb(hue, strength, rng.uniform(0.46, 0.6))
-    under = _rgb(hue + rng.uniform(-0.08, 0.08), strength * 0.5, rng.uniform(0.7, 0.82))
-    horn = _rgb(rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.5))
-    return Plumage(upper, under, scale_brightness(upper, rng.uniform(0.55, 0.75)), horn)
-
-
 def _perch(rng: np.random.Generator, size: tuple[int, int], pose: Pose) -> list[Shape]:
     """A branch under the feet across the whole image, and its twigs."""
     foot = pose(np.array(HIP)) + np.array((0, LEG * pose.scale))
@@ -127,28 +114,27 @@ def _perch(rng: np.random.Generator, size: tuple[int, int], pose: Pose) -> list[
     right = foot + np.array((reach, reach * slope + thick))
     shapes = [
         _stick(left, right, thick, bark),
-        _stick(left, right, thick * 0.3, scale_brightness(bark, 1.25)),
+        _stick(left, right, thick * 0.3, bird.scale_brightness(bark, 1.25)),
     ]
     for _ in range(rng.integers(1, 5)):
         start = foot + np.array((1, slope)) * rng.uniform(-0.5, 0.5) * reach
         end = start + rng.uniform(-0.4, 0.4, size=2) * reach
-        shapes.append(_stick(start, end, thick * 0.3, scale_brightness(bark, 0.85)))
+        shapes.append(_stick(start, end, thick * 0.3, bird.scale_brightness(bark, 0.85)))
     return shapes
 
 
 def _stick(start: np.ndarray, end: np.ndarray, half: float, rgb: Rgb) -> Shape:
-    shift = (
-        np.array((0, half)) if abs(end - start)[0] > abs(end - start)[1] else np.array((half, 0))
-    )
+    across, down = abs(end - start)
+    shift = np.array((0, half) if across > down else (half, 0))
     return Shape("scenery", np.array([start - shift, end - shift, end + shift, start + shift]), rgb)
 
 
 def _litter(rng: np.random.Generator, size: tuple[int, int]) -> list[Shape]:
     """Leaves, and a few petals in two of the colours that distinguish species."""
-    petals = [tuple(PAINT.values())[row] for row in rng.permutation(len(PAINT))[:2]]
+    petals = [tuple(bird.PAINT.values())[row] for row in rng.permutation(len(bird.PAINT))[:2]]
     shapes = []
     for _ in range(rng.integers(2, 9)):
-        petal = scale_brightness(petals[rng.integers(2)], rng.uniform(0.8, 1.1))
+        petal = bird.scale_brightness(petals[rng.integers(2)], rng.uniform(0.8, 1.1))
         green = _rgb(rng.uniform(0.18, 0.38), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.7))
         shapes.append(_leaf(rng, size, petal if rng.random() < 0.15 else green))
     return shapes
@@ -225,22 +211,6 @@ def _expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 def _to_image(rgb_HW3: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(rgb_HW3), 0, 255).astype(np.uint8))
-
-
-def _box(alpha: Image.Image) -> tuple[int, int, int, int]:
-    """The smallest box around the pixels that the bird covers by half or more."""
-    left, top, right, bottom = alpha.point([0] * 128 + [255] * 128).getbbox() or (0, 0, 0, 0)
-    return left, top, right - left, bottom - top
-
-
-def _parts(
-    shapes: Sequence[Shape], pose: Pose, size: tuple[int, int]
-) -> dict[str, tuple[float, float, bool]]:
-    parts = {}
-    for part, point in part_locations(shapes).items():
-        x, y = pose(np.array(point)).round(1).tolist()
-        parts[part] = (x, y, 0 <= x < size[0] and 0 <= y < size[1])
-    return parts
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Rgb:

@@ -65,51 +65,31 @@ def distance(a: Code, b: Code) -> int:
 
 def species(classes: int, seed: int) -> tuple[Species, ...]:
     """The first `classes` species of a seed; more classes do not change the earlier ones."""
-    names = _names(seed)[:classes]
-    return tuple(map(Species, names, _codes(classes, seed)))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 1])))
+    names = [f"{s} {m} {p}{k}" for s, m, p, k in product(SIZES, PATTERNS, PLACES, KINDS)]
+    shuffled = [names[row] for row in rng.permutation(len(names))[:classes]]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0])))
+    first = Code(**{name: _choose(rng, values) for name, values in ATTRIBUTES.items()})
+    genera = list(product(*(ATTRIBUTES[name] for name in GENUS_ATTRIBUTES)))
+    own = [name for name in ATTRIBUTES if name not in GENUS_ATTRIBUTES]
+    codes: list[Code] = []
+    for genus in rng.permutation(len(genera))[: -(-classes // GENUS_SIZE)]:
+        founder = replace(first, **dict(zip(GENUS_ATTRIBUTES, genera[genus], strict=True)))
+        codes.append(founder)
+        for row in rng.permutation(len(own))[: GENUS_SIZE - 1]:  # each in another attribute
+            others = tuple(v for v in ATTRIBUTES[own[row]] if v != getattr(founder, own[row]))
+            codes.append(replace(founder, **{own[row]: _choose(rng, others)}))
+    return tuple(map(Species, shuffled, codes))
 
 
 def hierarchy(generator: Generator) -> Hierarchy:
     """The genus of each class; a genus is named after the attributes that its species share."""
-    all_species = species(generator.classes, generator.seed)
-    descriptions = [
-        ", ".join(getattr(item.code, part) for part in GENUS_ATTRIBUTES) for item in all_species
-    ]
-    chain = tuple((f"genus {label // GENUS_SIZE + 1}",) for label in range(len(all_species)))
-    return Hierarchy(
-        chain,
-        {genus: description for (genus,), description in zip(chain, descriptions, strict=True)},
-    )
-
-
-def _codes(classes: int, seed: int) -> list[Code]:
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0])))
-    first = Code(**{name: _choose(rng, values) for name, values in ATTRIBUTES.items()})
-    genera = list(product(*(ATTRIBUTES[name] for name in GENUS_ATTRIBUTES)))
-    codes: list[Code] = []
-    for row in rng.permutation(len(genera))[: -(-classes // GENUS_SIZE)]:
-        codes += _genus(
-            rng, replace(first, **dict(zip(GENUS_ATTRIBUTES, genera[row], strict=True)))
-        )
-    return codes[:classes]
-
-
-def _genus(rng: np.random.Generator, founder: Code) -> list[Code]:
-    """The founder, and species that each differ from it in another attribute."""
-    names = [name for name in ATTRIBUTES if name not in GENUS_ATTRIBUTES]
-    genus = [founder]
-    for row in rng.permutation(len(names))[: GENUS_SIZE - 1]:
-        name = names[row]
-        others = tuple(v for v in ATTRIBUTES[name] if v != getattr(founder, name))
-        genus.append(replace(founder, **{name: _choose(rng, others)}))
-    return genus
-
-
-def _names(seed: int) -> list[str]:
-    """All names, shuffled by the seed."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 1])))
-    names = [f"{s} {m} {p}{k}" for s, m, p, k in product(SIZES, PATTERNS, PLACES, KINDS)]
-    return [names[row] for row in rng.permutation(len(names))]
+    chain, names = [], {}
+    for label, kind in enumerate(species(generator.classes, generator.seed)):
+        genus = f"genus {label // GENUS_SIZE + 1}"
+        chain.append((genus,))
+        names[genus] = ", ".join(getattr(kind.code, part) for part in GENUS_ATTRIBUTES)
+    return Hierarchy(tuple(chain), names)
 
 
 def _choose(rng: np.random.Generator, values: tuple[str, ...]) -> str:

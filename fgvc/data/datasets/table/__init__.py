@@ -7,8 +7,8 @@ Parquet) finds the files, labels numbers the classes. A label is any text. N ima
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fgvc.config import schema
@@ -18,7 +18,7 @@ from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
     PATH_NAMES,
     Keys,
-    check_unique_names,
+    Table,
     choose,
     find_column,
     raise_ambiguous,
@@ -46,14 +46,6 @@ from fgvc.untrusted.shell import setting
 __all__ = ["Keys", "read"]
 
 
-@dataclass(frozen=True)
-class ColumnPair:
-    """Indices of the columns of path and label."""
-
-    path: int
-    label: int
-
-
 def read(
     file: Path,
     root: Path | None,
@@ -79,22 +71,33 @@ def read(
             the root, a single class, or a class too small to be split.
     """
     table = open_table(file)
-    columns = _choose_columns(table, file, keys)
-    cells, labels = _read_columns(table, columns)
+    path_column, label_column = _choose_columns(table, file, keys)
+    cells, labels = None, table.columns([label_column])[0]
+    if not (isinstance(table, ParquetTable) and table.holds_images(path_column)):
+        (cells,) = table.columns([path_column])
+    elif not embedded_images.has_bytes(table, path_column):
+        cells = table.image_paths(path_column)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no image")
-    split = read_splits(table, file, keys, (columns.path, columns.label))
-    check_not_empty(labels, table.names[columns.label], split.split_N, table.where)
+    split = read_splits(table, file, keys, (path_column, label_column))
+    check_not_empty(labels, table.names[label_column], split.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
         root, path, path_notes = _embedded_images(
-            table, columns.path, file, root, cache_root, progress
+            table, path_column, file, root, cache_root, progress
         )
     else:
         root = require_folder(folder_of(file) if root is None else root)
-        check_not_empty(cells, table.names[columns.path], None, table.where)
+        check_not_empty(cells, table.names[path_column], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
-    _check_distinct(file, table.names[columns.path], root, path)
+    if duplicates := repeated(path):
+        reason = f"path listed twice: {list_first(duplicates)}; keep one row"
+        if (root / duplicates[0]).is_dir():
+            reason = (
+                f"column {table.names[path_column]} does not name images: {duplicates[0]} is a "
+                "folder; set dataset.path_column= to the column that names them"
+            )
+        raise UserError(f"dataset.table={file}: {reason}")
     if split.split_N is None:
         by_folder = split_from_folders(file, path)
         split = replace(by_folder, notes=split.notes, warnings=split.warnings + by_folder.warnings)
@@ -102,88 +105,62 @@ def read(
     split_N, test_source = resolve_splits(
         f"dataset.table={file.name}", split.split_N, path, label_N, classes, test_fraction, seed
     )
-    notes = _column_notes(table, file, columns, split) + split.notes + path_notes
-    return Index(
-        root,
-        path,
-        label_N,
-        split_N,
-        classes,
-        notes=notes + label_notes(file.name, classes.names),
-        warnings=split.warnings,
-        test_source=test_source,
-    )
+    chosen = [path_column, label_column]
+    notes = _column_notes(table, file, chosen, split) + split.notes + path_notes
+    notes += label_notes(file.name, classes.names)
+    index = Index(root, path, label_N, split_N, classes, notes=notes, test_source=test_source)
+    return replace(index, warnings=split.warnings)
 
 
-def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) -> None:
-    """Raise if a path occurs in two rows; usually the column names folders instead of images."""
-    if not (duplicates := repeated(path)):
-        return
-    if (root / duplicates[0]).is_dir():
-        raise UserError(
-            f"dataset.table={file}: column {column} does not name images: {duplicates[0]} is a "
-            "folder; set dataset.path_column= to the column that names them"
-        )
-    raise UserError(
-        f"dataset.table={file}: path listed twice: {list_first(duplicates)}; keep one row"
-    )
-
-
-def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> ColumnPair:
-    """Choose the columns of path and label.
-
-    Raises:
-        UserError: no such column, two possible columns, or a column of another type.
-    """
+def _choose_columns(table: Table, file: Path, keys: Keys) -> tuple[int, int]:
+    """Choose the columns of path and label."""
     names = table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
             f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; add a "
             "first line with the names, such as path,label"
         )
-    check_unique_names(file, names)
-    named = {
-        role: find_column(file, names, role, key)
+    if duplicates := repeated([name for name in names if name]):
+        raise UserError(
+            f"dataset.table={file}: several columns are called {list_first(duplicates)}; "
+            "rename them"
+        )
+    path, label = (
+        None if key is None else find_column(file, names, role, key)
         for role, key in (("path", keys.path), ("label", keys.label))
-        if key is not None
-    }
-    if len(named) == 2 and named["path"] == named["label"]:
+    )
+    if path is not None and path == label:
         raise UserError(f"dataset.label_column={keys.label}: is dataset.path_column too")
-    taken = set(named.values())
-    path = named["path"] if "path" in named else _choose_path(table, file, taken)
-    label = named["label"] if "label" in named else _choose_label(table, file, {*taken, path})
-    missing = [role for role, column in (("path", path), ("label", label)) if column is None]
+    path = _choose_path(table, file, label) if path is None else path
+    label = _choose_label(table, file, path) if label is None else label
     if path is None or label is None:
         if path is not None:
             check_column_per_class(table, file, path)
-        raise_missing(file, names, missing)
+        roles = {"path": path, "label": label}
+        raise_missing(file, names, [role for role, column in roles.items() if column is None])
     if isinstance(table, ParquetTable):
         _check_types(table, file, path, label)
-    return ColumnPair(path, label)
+    return path, label
 
 
-def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[int]) -> int | None:
+def _choose_path(table: Table, file: Path, label: int | None) -> int | None:
     """Choose the path column by a common name, or the image column of a Parquet file."""
-    allowed = set(range(len(table.names))) - set(taken)
+    allowed = set(range(len(table.names))) - {label}
     if isinstance(table, ParquetTable):
         images = [column for column in sorted(allowed) if table.holds_images(column)]
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
     if "path" not in table.names:  # e.g. id and name: take the column that holds image files
-        usual = [
-            column for column in allowed if rank_of(table.names[column], PATH_NAMES) is not None
-        ]
-        images = {column for column in usual if is_image_path(table.first(column))}
-        allowed = images or allowed
-    return choose(file, table.names, "path", PATH_NAMES, allowed.__contains__)
+        usual = {column for column in allowed if rank_of(table.names[column], PATH_NAMES)}
+        allowed = {column for column in usual if is_image_path(table.first(column))} or allowed
+    return choose(file, table.names, "path", PATH_NAMES, allowed)
 
 
-def _choose_label(
-    table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
-) -> int | None:
+def _choose_label(table: Table, file: Path, path: int | None) -> int | None:
     """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
-    column = choose(file, table.names, "label", LABEL_NAMES, lambda column: column not in taken)
+    allowed = set(range(len(table.names))) - {path}
+    column = choose(file, table.names, "label", LABEL_NAMES, allowed)
     if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
@@ -193,29 +170,15 @@ def _choose_label(
 
 
 def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None:
-    for column, is_valid in (
-        (path, table.holds_text(path) or table.holds_images(path)),
-        (label, table.holds_text(label)),
+    for column, what, is_valid in (
+        (path, "paths or images", table.holds_text(path) or table.holds_images(path)),
+        (label, "text", table.holds_text(label)),
     ):
         if not is_valid:
-            what = "text" if column == label else "paths or images"
             raise UserError(
                 f"dataset.table={file}: column {table.names[column]} holds {table.kind(column)}, "
                 f"not {what}; convert it, or set another column"
             )
-
-
-def _read_columns(
-    table: TextTable | ParquetTable, columns: ColumnPair
-) -> tuple[list[str] | None, list[str]]:
-    """Path and label of every row; no paths if the table contains the images."""
-    if isinstance(table, ParquetTable) and table.holds_images(columns.path):
-        (labels,) = table.columns([columns.label])
-        if embedded_images.has_bytes(table, columns.path):
-            return None, labels
-        return table.image_paths(columns.path), labels
-    cells, labels = table.columns([columns.path, columns.label])
-    return cells, labels
 
 
 def _embedded_images(
@@ -227,30 +190,27 @@ def _embedded_images(
     progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and notes of the images inside a Parquet file."""
-    unread = (f"dataset.root={given_root}: not read, because {file.name} holds the images",)
-    root_note = () if given_root is None else unread
-    if cache_root is None:
-        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), root_note
     notes: list[str] = []
+    if given_root is not None:
+        notes.append(f"dataset.root={given_root}: not read, because {file.name} holds the images")
+    if cache_root is None:
+        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), tuple(notes)
     root, path, size = embedded_images.unpack(table, column, cache_root, progress, notes.append)
     cache_path = root.parent.relative_to(cache_root).as_posix()
-    note = (
+    notes.append(
         f"{file.name}: {len(path)} images of column {table.names[column]} are unpacked into "
         f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this "
         "folder: delete it when the table is no longer used"
     )
-    return root, tuple(path), (note, *notes, *root_note)
+    return root, tuple(path), tuple(notes)
 
 
 def _column_notes(
-    table: TextTable | ParquetTable, file: Path, columns: ColumnPair, split: TableSplit
+    table: Table, file: Path, columns: Sequence[int], split: TableSplit
 ) -> tuple[str, ...]:
     """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
-    names = [table.names[columns.path], table.names[columns.label]]
-    others = [
-        name for name in table.names if name not in names and rank_of(name, LABEL_NAMES) is not None
-    ]
-    notes = []
+    names, notes = [table.names[column] for column in columns], []
+    others = [name for name in table.names if name not in names and rank_of(name, LABEL_NAMES)]
     if names != ["path", "label"] or not (split.exact or split.source is None):
         source = f", the split is {split.source}" if split.source else ""
         notes.append(

@@ -7,11 +7,12 @@ Two common names of the same rank are refused, and the user chooses. See split_c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from fgvc.data.index import list_first, repeated
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
@@ -23,6 +24,49 @@ class Keys:
     path: str | None = None
     label: str | None = None
     split: str | None = None
+
+
+class Table(ABC):
+    """The rows of a table as text. names: names of the columns."""
+
+    names: list[str]
+
+    @abstractmethod
+    def cells(self, column: int) -> Iterator[str]:
+        """The stripped cells of a column; "" for an empty or a missing cell."""
+
+    @abstractmethod
+    def where(self, row: int) -> str:
+        """File and line or row number of a row, for a message."""
+
+    def holds_text(self, column: int) -> bool:
+        """Whether a column can be read as text."""
+        return True
+
+    def holds_numbers(self, column: int) -> bool:
+        """Whether a column holds text or numbers."""
+        return True
+
+    def columns(self, columns: Sequence[int]) -> list[list[str]]:
+        """The cells of these columns."""
+        return [list(self.cells(column)) for column in columns]
+
+    def first(self, column: int) -> str:
+        """The text of the first row; "" if there is none."""
+        return next(self.cells(column), "") if self.holds_text(column) else ""
+
+    def all_pass(self, columns: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+        """The columns that have non-empty cells, all of which pass a test."""
+        passed = []
+        for column in filter(self.holds_numbers, columns):
+            filled = 0
+            for cell in self.cells(column):
+                if cell and not test(cell):
+                    break
+                filled += bool(cell)
+            else:
+                passed += [column] if filled else []
+        return passed
 
 
 # one tuple per rank, the best first; plurals count as well
@@ -61,24 +105,14 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> int | None:
-    """Index of the rank that lists a name or its singular; None if no rank does."""
-    return next((column for column, words in enumerate(ranks) if _matching_form(name, words)), None)
-
-
-def _matching_form(name: str, words: Sequence[str]) -> str | None:
-    """The name or its singular, whichever is among the words."""
+def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> tuple[int, int] | None:
+    """The rank that lists a name or its singular, and its place there; None if no rank does."""
     plain = plain_name(name)
-    return next((form for form in (plain, plain.removesuffix("s")) if form in words), None)
-
-
-def check_unique_names(table: object, names: Sequence[str]) -> None:
-    """Raise if two columns have the same name."""
-    if duplicates := repeated([name for name in names if name]):
-        raise UserError(
-            f"dataset.table={table}: several columns are called {list_first(duplicates)}; "
-            "rename them"
-        )
+    for rank, words in enumerate(ranks):
+        for form in (plain, plain.removesuffix("s")):
+            if form in words:
+                return rank, words.index(form)
+    return None
 
 
 def find_column(table: object, names: Sequence[str], role: str, key: str) -> int:
@@ -102,22 +136,20 @@ def choose(
     names: Sequence[str],
     role: str,
     ranks: Sequence[Sequence[str]],
-    allowed: Callable[[int], bool],
+    allowed: Container[int],
 ) -> int | None:
     """Index of the best allowed column for a role; None if no name is common.
 
     Raises:
         UserError: two columns of the best rank.
     """
-    ranked = [
-        (rank, column)
+    ranked = sorted(  # within a rank, the most likely first: species before class (Aves)
+        (place, column)
         for column, name in enumerate(names)
-        if (rank := rank_of(name, ranks)) is not None and allowed(column)
-    ]
-    best = [column for rank, column in ranked if rank == min(ranked)[0]]
-    if len(best) > 1:  # the most likely first: species before class (Aves)
-        words = ranks[min(ranked)[0]]
-        best.sort(key=lambda column: words.index(_matching_form(names[column], words) or ""))
+        if (place := rank_of(name, ranks)) is not None and column in allowed
+    )
+    best = [column for (rank, _), column in ranked if rank == ranked[0][0][0]]
+    if len(best) > 1:
         raise_ambiguous(table, role, [names[column] for column in best])
     return best[0] if best else None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fgvc.data import file_state as states_of_files
@@ -32,18 +33,12 @@ OnNote = Callable[[str], None]
 
 def has_bytes(table: ParquetTable, column: int) -> bool:
     """Whether the first image cell holds bytes; otherwise it only names a file."""
-    for file, count in enumerate(table.counts):
-        if count:
-            return next(table.images(column, file)).data is not None
-    return True
+    files = [file for file, count in enumerate(table.counts) if count]
+    return not files or next(table.images(column, files[0])).data is not None
 
 
 def unpack(
-    table: ParquetTable,
-    column: int,
-    cache_root: Path,
-    progress: Progress | None,
-    on_note: OnNote,
+    table: ParquetTable, column: int, cache_root: Path, progress: Progress | None, on_note: OnNote
 ) -> tuple[Path, list[str], int]:
     """Unpack the images of a column, unless the cache has them.
 
@@ -58,7 +53,12 @@ def unpack(
         OSError: the cache cannot be written.
     """
     json_cache.clear_folder(cache_root / CACHE_FOLDER, on_note)
-    key = _folder_key(table, column, cache_root, on_note)
+    facts = {
+        "version": VERSION,
+        "column": table.names[column],
+        "files": [[file.stem, _sha256(file, cache_root, on_note)] for file in table.files],
+    }
+    key = hashing.sha256_bytes(hashing.canonical_json(facts))[:16]
     folder = cache_root / CACHE_FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
         temporary_files.remove_stale(folder.parent)
@@ -75,7 +75,10 @@ def _write_images(
 ) -> list[State]:
     """Write the images and return the state of each, row by row."""
     states: list[State] = []
-    for number, subfolder in enumerate(_subfolders(table)):
+    subfolders = [_safe_name(file.stem) for file in table.files]  # one per Parquet file
+    if repeated(subfolders):
+        subfolders = [f"{number:03}-{stem}" for number, stem in enumerate(subfolders)]
+    for number, subfolder in enumerate([""] if len(subfolders) == 1 else subfolders):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
         for row, cell in enumerate(table.images(column, number)):
             if not cell.data:
@@ -83,7 +86,7 @@ def _write_images(
                     f"{table.where(len(states))}: column {table.names[column]} holds no image "
                     "bytes; fill them in, or remove the row"
                 )
-            name = "/".join(filter(None, (subfolder, _file_name(row, cell))))
+            name = f"{subfolder}/{_file_name(row, cell)}".lstrip("/")
             disk_errors.write_bytes(folder / name, cell.data)
             sha256 = hashing.sha256_bytes(cell.data)
             states.append([name, sha256, *states_of_files.state(str(folder / name))])
@@ -104,37 +107,22 @@ def _verify_unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
         if not os.path.lexists(folder / STATES_FILE):
             json_cache.report(folder, f"without {STATES_FILE}", on_note, UNPACKED)
         return None
-    changed = 0
+    changed = False
     for row in states:
         name, sha256, *before = row
         file = folder / "images" / name
         now = list(states_of_files.state(str(file)))
         if now == before:
             continue
-        if not _has_digest(file, sha256):
-            json_cache.report(file, "not the image that was unpacked", on_note, UNPACKED)
-            return None
-        row[2:], changed = now, changed + 1
+        with suppress(OSError):
+            if hashing.sha256_file(file) == sha256:
+                row[2:], changed = now, True
+                continue
+        json_cache.report(file, "not the image that was unpacked", on_note, UNPACKED)
+        return None
     if changed:
         json_cache.write(folder / STATES_FILE, states)
     return states
-
-
-def _has_digest(file: Path, sha256: str) -> bool:
-    try:
-        return hashing.sha256_file(file) == sha256
-    except OSError:
-        return False
-
-
-def _subfolders(table: ParquetTable) -> list[str]:
-    """One subfolder per Parquet file, named after it; none for a single file."""
-    if len(table.files) == 1:
-        return [""]
-    stems = [_safe_name(file.stem) for file in table.files]
-    if repeated(stems):
-        stems = [f"{column:03}-{stem}" for column, stem in enumerate(stems)]
-    return stems
 
 
 def _file_name(row: int, cell: ImageCell) -> str:
@@ -152,19 +140,9 @@ def _safe_name(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-MAX_NAME:]
 
 
-def _folder_key(table: ParquetTable, column: int, cache_root: Path, on_note: OnNote) -> str:
-    facts = {
-        "version": VERSION,
-        "column": table.names[column],
-        "files": [[file.stem, _sha256(file, cache_root, on_note)] for file in table.files],
-    }
-    return hashing.sha256_bytes(hashing.canonical_json(facts))[:16]
-
-
 def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
     """SHA256 of a Parquet file, cached with the file's state because files can be large."""
-    stat = file.stat()
-    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    state = list(states_of_files.state(str(file)))
     name = hashing.sha256_bytes(os.fsencode(file.resolve()))[:16]
     memory_file = cache_root / CACHE_FOLDER / f"{name}.json"
     remembered = json_cache.read(memory_file, on_note)

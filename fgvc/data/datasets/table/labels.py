@@ -13,16 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.split_column import NO, YES, is_flag
-from fgvc.data.datasets.table.text_file import TextTable
+from fgvc.data.datasets.table.columns import Table
+from fgvc.data.datasets.table.split_column import YES, is_flag, is_yes_or_no
 from fgvc.data.index import list_first
 from fgvc.data.labelmap import from_names
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.types import TRAIN, LabelMap, UserError
+from fgvc.types import TRAIN, LabelMap, UserError, nfc
 
 # what programs write for a missing value
-MISSING_VALUES = (
+MISSING_VALUES = [
     "nan",
     "none",
     "null",
@@ -35,17 +34,13 @@ MISSING_VALUES = (
     "undefined",
     "-",
     "?",
-)
+]
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarray]:
-    """Number the classes in the order of their names.
-
-    Raises:
-        UserError: a single class.
-    """
-    composed = {cell: unicodedata.normalize("NFC", cell) for cell in set(cells)}
+    """Number the classes in the order of their names; UserError: a single class."""
+    composed = {cell: nfc(cell) for cell in set(cells)}
     classes = from_names(set(composed.values()))
     if len(classes) == 1:
         raise UserError(
@@ -79,23 +74,18 @@ def check_not_empty(
     )
 
 
-def check_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
+def check_column_per_class(table: Table, file: Path, path: int) -> None:
     """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
-    class_columns = [column for column in range(len(table.names)) if column != path]
-    class_columns = [column for column in class_columns if not is_flag(table.names[column])]
-    class_columns = table.all_pass(class_columns, lambda cell: cell.lower() in (*YES, *NO))
-    if len(class_columns) < 2:
-        return
-    columns = table.columns(class_columns)
-    yes_count_N = [
-        sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)
+    others = [
+        column for column, name in enumerate(table.names) if column != path and not is_flag(name)
     ]
-    start = (
-        f"dataset.table={file}: has no column label, but the columns "
-        f"{list_first((table.names[column] for column in class_columns), 10)} of 0 and 1"
-    )
-    if 2 * yes_count_N.count(1) < len(yes_count_N):
+    class_columns = table.all_pass(others, is_yes_or_no)
+    rows = zip(*table.columns(class_columns), strict=True)
+    yes_count_N = [sum(cell.lower() in YES for cell in cells) for cells in rows]
+    if len(class_columns) < 2 or 2 * yes_count_N.count(1) < len(yes_count_N):
         return
+    names = list_first((table.names[column] for column in class_columns), 10)
+    start = f"dataset.table={file}: has no column label, but the columns {names} of 0 and 1"
     if unclear_rows := sum(yes_count != 1 for yes_count in yes_count_N):
         raise UserError(
             f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows "
@@ -124,24 +114,18 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
             f"label: {list_first(lists)}"
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
-    similar = {
-        "are equal as numbers": _equal_names(numbers, float),
-        "differ only in case, spaces, hyphens or underscores": _equal_names(names, _spelling),
-    }
-    notes += [
-        f"{table}: labels that {what} are classes of their own: {list_first(names_found)}"
-        for what, names_found in similar.items()
-        if names_found
-    ]
+    for what, candidates, key in (
+        ("are equal as numbers", numbers, float),
+        ("differ only in case, spaces, hyphens or underscores", names, _spelling),
+    ):
+        groups: dict[object, list[str]] = defaultdict(list)
+        for name in candidates:
+            groups[key(name)].append(name)
+        if same := [name for group in groups.values() if len(group) > 1 for name in group]:
+            notes.append(
+                f"{table}: labels that {what} are classes of their own: {list_first(same)}"
+            )
     return tuple(notes)
-
-
-def _equal_names(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
-    """The names that share their key with another name, grouped."""
-    groups = defaultdict(list)
-    for name in names:
-        groups[key(name)].append(name)
-    return [name for group in groups.values() if len(group) > 1 for name in group]
 
 
 def _spelling(name: str) -> str:

@@ -6,6 +6,7 @@ import glob
 from pathlib import Path
 
 from fgvc import untrusted
+from fgvc.data.datasets.table.columns import Table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, check_format
 from fgvc.data.find_root import walk
@@ -17,7 +18,7 @@ PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET_SUFFIXES)
 
 
-def open_table(file: Path) -> TextTable | ParquetTable:
+def open_table(file: Path) -> Table:
     """Open a table. Parquet is recognised by its first bytes, other formats by suffix.
 
     Raises:
@@ -43,11 +44,11 @@ def open_table(file: Path) -> TextTable | ParquetTable:
             )
     with untrusted.open_regular(files[0]) as source:
         is_parquet = source.read(4) == b"PAR1"
+    if not is_parquet and files[0].suffix.lower() in PARQUET_SUFFIXES:
+        check_format(files[0])  # otherwise ParquetTable names the damage
+        is_parquet = True
     if is_parquet:
         return ParquetTable(files)
-    if files[0].suffix.lower() in PARQUET_SUFFIXES:
-        check_format(files[0])
-        return ParquetTable(files)  # raises and names the damage
     if len(files) > 1:
         raise UserError(
             f"dataset.table={file}: {len(files)} files ({list_first(files, 2)}); only Parquet may "
@@ -59,34 +60,24 @@ def open_table(file: Path) -> TextTable | ParquetTable:
 def _list_files(file: Path) -> list[Path]:
     """The files that dataset.table names, sorted by name."""
     if file.is_dir():
-        below = sorted(
-            Path(folder, name)
-            for folder, _, names in walk(file)
-            for name in names
-            if Path(name).suffix.lower() in PARQUET_SUFFIXES
-        )
-        below = [
+        below = sorted(Path(folder, name) for folder, _, names in walk(file) for name in names)
+        parquet = [
             path
             for path in below
-            if not any(part.startswith(".") for part in path.relative_to(file).parts)
+            if path.suffix.lower() in PARQUET_SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(file).parts)
         ]
-        if not below:
-            raise _no_parquet_error(file)
-        return below
+        if parquet:
+            return parquet
+        way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
+        if others := [path for path in sorted(file.iterdir()) if path.suffix.lower() in SUFFIXES]:
+            way_out = f"set {setting('dataset.table', others[0])}"
+        elif any(path.suffix == ".arrow" for path in below):
+            way_out = "it holds Arrow files: load it with datasets.load_from_disk, write to_parquet"
+        raise UserError(f"dataset.table={file}: a folder without Parquet files; {way_out}")
     if not file.exists() and any(mark in str(file) for mark in "*?["):
         return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
     return [file]
-
-
-def _no_parquet_error(folder: Path) -> UserError:
-    """Error for a folder without Parquet files, with a suggestion."""
-    others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
-    if others:
-        way_out = f"set {setting('dataset.table', others[0])}"
-    elif any(folder.rglob("*.arrow")):
-        way_out = "it holds Arrow files: load it with datasets.load_from_disk and write to_parquet"
-    return UserError(f"dataset.table={folder}: a folder without Parquet files; {way_out}")
 
 
 def folder_of(file: Path) -> Path:

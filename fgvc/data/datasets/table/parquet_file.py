@@ -17,27 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvc import untrusted
+from fgvc.data.datasets.table.columns import Table
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 MAX_ROWS = 50_000_000  # of a file
 BATCH_ROWS = 4096  # rows of text read at a time
 MAX_CELL = 1 << 16  # bytes of a cell of text
-MAX_RATIO, MIN_LIMIT = (
-    50,
-    1 << 26,
-)  # bytes of all images: per byte of the file, and for a file of any size
-_TEXT_TYPES = (
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_string_view,
-    pa.types.is_integer,
-    pa.types.is_boolean,
-)
+MAX_RATIO, MIN_LIMIT = 50, 1 << 26  # bytes of all images: per byte of the file; for any file
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_TEXT_TYPES = (*_STRINGS, pa.types.is_integer, pa.types.is_boolean)
 _BINARY_TYPES = (
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_binary_view,
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
     pa.types.is_fixed_size_binary,
 )
 
@@ -50,11 +41,8 @@ class ImageCell:
     path: str | None
 
 
-class ParquetTable:
-    """The rows of one or several Parquet files with the same columns.
-
-    names: names of the columns. counts: rows per file.
-    """
+class ParquetTable(Table):
+    """The rows of one or several Parquet files with the same columns. counts: rows per file."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Read the files' schemas.
@@ -63,62 +51,54 @@ class ParquetTable:
             UserError: a file is damaged, no Parquet, or lacks columns of the first file.
         """
         self.files = tuple(files)
-        parquet = [_read_schema(file) for file in files]
-        self.counts = [count for count, _ in parquet]
-        self.schemas = [schema for _, schema in parquet]
-        self.names = list(self.schemas[0].names)
-        for file, schema in zip(files, self.schemas, strict=True):
-            if missing := [name for name in self.names if name not in schema.names]:
+        self.counts: list[int] = []
+        self.schemas: list[pa.Schema] = []
+        self.class_names: list[dict[str, list[str]]] = []
+        for file in files:
+            with _open_parquet(file) as parquet:
+                count, schema = parquet.metadata.num_rows, parquet.schema_arrow
+                names = list(schema.names)  # a name that is not UTF-8 fails here
+            if not 0 <= count <= MAX_ROWS:
+                raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")
+            self.names = self.names if self.schemas else names
+            if missing := [name for name in self.names if name not in names]:
                 raise UserError(
                     f"dataset.table={file}: has no column {list_first(missing)}, but {files[0]} "
                     "has; set dataset.table= to the files of one table"
                 )
-        self.class_names = [
-            _class_names(file, schema) for file, schema in zip(files, self.schemas, strict=True)
-        ]
+            self.counts.append(count)
+            self.schemas.append(schema)
+            self.class_names.append(_class_names(file, schema))
 
     def __len__(self) -> int:
         return sum(self.counts)
 
+    def _types(self, column: int) -> list[pa.DataType]:
+        """Type of a column in each file; of a dictionary, the type of its values."""
+        kinds = [schema.field(self.names[column]).type for schema in self.schemas]
+        return [kind.value_type if isinstance(kind, pa.DictionaryType) else kind for kind in kinds]
+
     def holds_text(self, column: int) -> bool:
         """Whether a column can be read as text: strings, integers, booleans."""
-        return all(
-            _is_text(_value_type(schema.field(self.names[column]).type)) for schema in self.schemas
-        )
+        return all(_is_any(kind, _TEXT_TYPES) for kind in self._types(column))
 
     def holds_numbers(self, column: int) -> bool:
         """Whether a column holds text or floats; pandas writes flags with gaps as floats."""
-        kinds = (_value_type(schema.field(self.names[column]).type) for schema in self.schemas)
-        return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
+        kinds = (*_TEXT_TYPES, pa.types.is_floating)
+        return all(_is_any(kind, kinds) for kind in self._types(column))
 
     def holds_images(self, column: int) -> bool:
         """Whether a column holds encoded images: bytes, or a struct of bytes and path."""
-        return all(_is_image(schema.field(self.names[column]).type) for schema in self.schemas)
+        return all(
+            any(field.name == "bytes" and _is_any(field.type, _BINARY_TYPES) for field in kind)
+            if pa.types.is_struct(kind)
+            else _is_any(kind, _BINARY_TYPES)
+            for kind in self._types(column)
+        )
 
     def kind(self, column: int) -> str:
         """Type of a column, for a message."""
-        return str(_value_type(self.schemas[0].field(self.names[column]).type))
-
-    def columns(self, columns: Sequence[int]) -> list[list[str]]:
-        """The cells of these columns as text; "" for an empty cell."""
-        return [list(self._texts(self.names[column])) for column in columns]
-
-    def first(self, column: int) -> str:
-        """The text of the first row; "" if there is none."""
-        return next(self._texts(self.names[column]), "") if self.holds_text(column) else ""
-
-    def all_pass(self, columns: Sequence[int], test: Callable[[str], bool]) -> list[int]:
-        """The columns that have non-empty cells, all of which pass a test."""
-        passed = []
-        for column in filter(self.holds_numbers, columns):  # text too
-            filled = 0
-            for cell in self._texts(self.names[column]):
-                if cell and not test(cell):
-                    break
-                filled += bool(cell)
-            else:
-                passed += [column] if filled else []
-        return passed
+        return str(self._types(column)[0])
 
     def images(self, column: int, file: int) -> Iterator[ImageCell]:
         """Yield the image cells of one file, with a single cell in memory at a time.
@@ -132,7 +112,8 @@ class ParquetTable:
         with _open_parquet(self.files[file]) as source:
             for batch in source.iter_batches(1, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
-                    image_cell = _image_cell(cell)
+                    named = cell if isinstance(cell, Mapping) else {"bytes": cell}
+                    image_cell = ImageCell(named.get("bytes"), named.get("path"))
                     spent += len(image_cell.data or b"") + len(image_cell.path or "")
                     if spent > most:
                         raise UserError(
@@ -143,11 +124,7 @@ class ParquetTable:
                     yield image_cell
 
     def image_paths(self, column: int) -> list[str]:
-        """The paths in image cells without bytes.
-
-        Raises:
-            UserError: a cell holds bytes.
-        """
+        """The paths in image cells without bytes; UserError: a cell holds bytes."""
         paths: list[str] = []
         for file in range(len(self.files)):
             for image_cell in self.images(column, file):
@@ -160,21 +137,24 @@ class ParquetTable:
         return paths
 
     def where(self, row: int) -> str:
-        """File and row number (from 1) of a row, for a message."""
         for file, count in zip(self.files, self.counts, strict=True):
             if row < count:
                 return f"{file}:{row + 1}"
             row -= count
         raise IndexError(row)
 
-    def _texts(self, name: str) -> Iterator[str]:
+    def cells(self, column: int) -> Iterator[str]:
+        name = self.names[column]
         for file, classes in zip(self.files, self.class_names, strict=True):
-            text = _class_name_of(classes[name]) if name in classes else _cell_text
+            known = dict(enumerate(classes.get(name, ())))
+            known |= {-1: ""} if known else {}  # Hugging Face writes -1 for a missing label
             with _open_parquet(file, name) as source:
                 rows = 0
                 for batch in source.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
                     _check_lengths(batch.column(0), file, name)
-                    yield from map(text, _cells(batch, f"{file}:{rows + 1}", name))
+                    for cell in _cells(batch, file, rows + 1, name):
+                        text = "" if cell is None else str(cell).strip()
+                        yield known.get(cell, text) if isinstance(cell, int) else text
                     rows += len(batch)
                 if rows != source.metadata.num_rows:
                     raise UserError(
@@ -208,13 +188,9 @@ def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFil
 
 
 def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
-    """Check the length of text cells.
-
-    Raises:
-        UserError: a cell is too long for a path or a label.
-    """
+    """Check the length of text cells; UserError: a cell is too long for a path or a label."""
     texts = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
-    if not any(is_kind(texts.type) for is_kind in _TEXT_TYPES[:2]) or not len(texts):
+    if not _is_any(texts.type, _STRINGS[:2]) or not len(texts):
         return
     lengths = pc.call_function("binary_length", [texts])
     longest = pc.call_function("max", [lengths]).as_py() or 0
@@ -225,80 +201,26 @@ def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
         )
 
 
-def _cells(batch: pa.RecordBatch, where: str, name: str) -> list[Any]:
-    """The cells of a column as plain values.
-
-    Raises:
-        UserError: text that is not UTF-8.
-    """
+def _cells(batch: pa.RecordBatch, file: Path, first_row: int, name: str) -> list[Any]:
+    """The cells of a column as plain values; UserError: text that is not UTF-8."""
+    column = batch.column(0)
     try:
-        return batch.column(0).to_pylist()
+        return column.to_pylist()
     except UnicodeDecodeError:
-        row = int(where.rpartition(":")[2]) + _first_not_utf8(batch.column(0))
-        raise UserError(
-            f"{where.rpartition(':')[0]}:{row}: column {name} holds bytes that are not UTF-8 "
-            "text; write the table again with text in UTF-8"
-        ) from None
-
-
-def _first_not_utf8(column: pa.Array) -> int:
-    for row, cell in enumerate(column):
+        pass
+    for row, cell in enumerate(column, start=first_row):
         try:
             cell.as_py()
         except UnicodeDecodeError:
-            return row
-    return 0
+            raise UserError(
+                f"{file}:{row}: column {name} holds bytes that are not UTF-8 text; write the table "
+                "again with text in UTF-8"
+            ) from None
+    raise AssertionError("every cell is UTF-8")
 
 
-def _read_schema(file: Path) -> tuple[int, pa.Schema]:
-    """Number of rows and schema of a file."""
-    with _open_parquet(file) as parquet:
-        count, schema = parquet.metadata.num_rows, parquet.schema_arrow
-        schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
-    if not 0 <= count <= MAX_ROWS:
-        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")
-    return count, schema
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _TEXT_TYPES)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _BINARY_TYPES)
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind):
-        return _is_bytes(kind)
-    return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
-
-
-def _image_cell(cell: Any) -> ImageCell:
-    if isinstance(cell, Mapping):
-        return ImageCell(cell.get("bytes"), cell.get("path"))
-    return ImageCell(cell, None)
-
-
-def _cell_text(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
-
-
-def _class_name_of(names: Sequence[str]) -> Callable[[object], str]:
-    """A function from class number to class name; Hugging Face writes -1 for a missing label."""
-
-    def text(cell: object) -> str:
-        if not isinstance(cell, int):
-            return _cell_text(cell)
-        if cell == -1:
-            return ""
-        return names[cell] if 0 <= cell < len(names) else str(cell)
-
-    return text
+def _is_any(kind: pa.DataType, types: Sequence[Callable[[pa.DataType], bool]]) -> bool:
+    return any(is_type(kind) for is_type in types)
 
 
 def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:

@@ -24,6 +24,8 @@ from fgvc.untrusted.shell import setting
 URL = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 MAX_DEPTH = 3  # levels below the root that are searched for scattered names
+# errors of a path at which no folder can be
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 MAX_SHOWN = 200  # characters of a cell in a message
 
 
@@ -36,12 +38,11 @@ class _FolderNames:
     by_case: dict[str, list[str]] = field(default_factory=dict)
 
     def index(self) -> None:
-        if not self.by_case:
-            for name in sorted(self.names):
-                self.by_case.setdefault(name.casefold(), []).append(name)
-                if has_image_suffix(name):
-                    stem = os.path.splitext(name)[0]  # noqa: PTH122
-                    self.by_stem.setdefault(stem, []).append(name)
+        for name in () if self.by_case else sorted(self.names):
+            self.by_case.setdefault(name.casefold(), []).append(name)
+            if has_image_suffix(name):
+                stem = os.path.splitext(name)[0]  # noqa: PTH122
+                self.by_stem.setdefault(stem, []).append(name)
 
 
 class Disk:
@@ -59,53 +60,42 @@ class Disk:
             UserError: several files match a name without suffix.
         """
         folder, _, name = path.rpartition("/")
+        folder = next((form for form in _unicode_forms(folder) if self._folder(form)), folder)
         folder_names = self._folder(folder)
         if folder_names is None:
-            place = next((form for form in _unicode_forms(folder) if self._folder(form)), None)
-            if place is None:
-                return None
-            folder, folder_names = place, self._folder(place)
-            assert folder_names is not None
-        name = next(
-            (form for form in (name, *_unicode_forms(name)) if form in folder_names.names), name
-        )
+            return None
+        name = next((form for form in _unicode_forms(name) if form in folder_names.names), name)
         if name not in folder_names.names:
             folder_names.index()
-            name = (
-                self._by_stem(folder_names, folder, name) or self._by_case(folder_names, name) or ""
-            )
+            name = self._similar_name(folder_names, folder, name) or ""
         return f"{folder}/{name}".lstrip("/") if name else None
 
-    def _by_stem(self, folder_names: _FolderNames, folder: str, name: str) -> str | None:
-        if has_image_suffix(name) or not (matches := folder_names.by_stem.get(name)):
-            return None
+    def _similar_name(self, folder_names: _FolderNames, folder: str, name: str) -> str | None:
+        """The file that a name without suffix, or in another case, means; None if there is none."""
+        matches = [] if has_image_suffix(name) else folder_names.by_stem.get(name, [])
         if len(matches) > 1:
             raise UserError(
                 f"{self.root / folder}: {list_first(matches)} could each be {name!r}; "
                 "add the suffix"
             )
-        self.changes["have no suffix in the table: the single file of that name is read"] += 1
-        return matches[0]
-
-    def _by_case(self, folder_names: _FolderNames, name: str) -> str | None:
-        matches = folder_names.by_case.get(name.casefold(), [])
+        change = "have no suffix in the table: the single file of that name is read"
+        if not matches:
+            matches = folder_names.by_case.get(name.casefold(), [])
+            change = "differ from the disk in upper and lower case: the disk's name is read"
         if len(matches) != 1:
             return None
-        self.changes["differ from the disk in upper and lower case: the disk's name is read"] += 1
+        self.changes[change] += 1
         return matches[0]
 
     def _folder(self, folder: str) -> _FolderNames | None:
         if folder not in self.folders:
+            self.folders[folder] = None
             try:
                 names = os.listdir(self.root / folder)  # noqa: PTH208 - names, not Path objects
-            except (FileNotFoundError, NotADirectoryError):
-                self.folders[folder] = None
-            except OSError as error:
-                if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-                    raise list_error(error) from None
-                self.folders[folder] = None  # no such folder can be there
-            else:
                 self.folders[folder] = _FolderNames(frozenset(names))
+            except OSError as error:
+                if error.errno not in NO_FOLDER:
+                    raise list_error(error) from None
         return self.folders[folder]
 
 
@@ -115,10 +105,7 @@ def is_image_path(cell: str) -> bool:
 
 
 def resolve(
-    table: Path,
-    root: Path,
-    cells: Sequence[str],
-    where: Callable[[int], str],
+    table: Path, root: Path, cells: Sequence[str], where: Callable[[int], str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Resolve the path of every row.
 
@@ -135,12 +122,15 @@ def resolve(
     Raises:
         UserError: a URL, a path outside the root, or a table whose files are all missing.
     """
-    disk, found_count = Disk(root), 0
-    paths = []
+    disk, found_count, paths = Disk(root), 0, []
     for row, cell in enumerate(cells):
-        path = _relative_path(disk, table, cell, row, where, cells)
         try:
-            on_disk = disk.find(path) or _find_decoded(disk, path)
+            path = _relative_path(disk, table, cell, cells)
+            on_disk = disk.find(path)
+            if on_disk is None and "%" in path and (decoded := safe_relative(unquote(path))):
+                on_disk = disk.find(decoded)  # as in a URL: a%20b.jpg
+                what = "are written as in addresses (%20): read as the characters they mean"
+                disk.changes.update([what] if on_disk else [])
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
         found_count += on_disk is not None
@@ -184,40 +174,25 @@ def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     return unique_paths if len({os.path.dirname(path) for path in unique_paths}) > 1 else None  # noqa: PTH120
 
 
-def _find_decoded(disk: Disk, path: str) -> str | None:
-    """The file of a path that is written as in a URL (a%20b.jpg)."""
-    decoded = safe_relative(unquote(path)) if "%" in path else None
-    on_disk = None if decoded is None else disk.find(decoded)
-    if on_disk is not None:
-        disk.changes["are written as in addresses (%20): read as the characters they mean"] += 1
-    return on_disk
-
-
-def _relative_path(
-    disk: Disk,
-    table: Path,
-    cell: str,
-    row: int,
-    where: Callable[[int], str],
-    cells: Sequence[str],
-) -> str:
+def _relative_path(disk: Disk, table: Path, cell: str, cells: Sequence[str]) -> str:
     """A cell as a path relative to the root; looks at the disk only if necessary."""
-    if "\0" in cell or not _is_text(cell):
-        raise UserError(
-            f"{where(row)}: {_shorten(cell)} is no path: NUL, or no Unicode text; correct it"
-        )
+    shown = _shorten(cell)
+    try:
+        is_text = "\0" not in cell and (cell.isascii() or bool(cell.encode()))
+    except UnicodeEncodeError:  # half a surrogate pair
+        is_text = False
+    if not is_text:
+        raise UserError(f"{shown} is no path: NUL, or no Unicode text; correct it")
     if URL.match(cell):
         raise UserError(
-            f"{where(row)}: {_shorten(cell)} is an address, not a file; download the images first, "
-            "and write their paths into the table"
+            f"{shown} is an address, not a file; download the images first, and write their paths "
+            "into the table"
         )
-    if "\\" in cell and (
-        safe_relative(cell) is None or disk.find(safe_relative(cell) or "") is None
-    ):
+    plain = safe_relative(cell)
+    if "\\" in cell and (plain is None or disk.find(plain) is None):
         if WINDOWS_PATH.match(cell):
             raise UserError(
-                f"{where(row)}: {_shorten(cell)} is an absolute path of Windows; "
-                "write paths relative to dataset.root"
+                f"{shown} is an absolute path of Windows; write paths relative to dataset.root"
             )
         cell = cell.replace("\\", "/")
         disk.changes["are written with backslashes: read as slashes"] += 1
@@ -231,27 +206,9 @@ def _relative_path(
     absolute = None if cell.startswith("/") else os.path.join(table.parent.absolute(), cell)  # noqa: PTH118
     if absolute is not None and (relative := _relative_to_root(disk.root, absolute)):
         return relative
-    raise _outside_error(disk.root, table, cell, where(row), cells)
-
-
-def _relative_to_root(root: Path, path: str) -> str | None:
-    """Make an absolute path, or a path with `..`, relative to the root; None if it is outside."""
-    for base in dict.fromkeys((str(root.absolute()), str(root.resolve()))):
-        prefix = base if base.endswith("/") else f"{base}/"
-        whole = os.path.normpath(os.path.join(base, path))  # noqa: PTH118
-        if whole.startswith("//"):
-            whole = whole[1:]
-        if whole.startswith(prefix):
-            return safe_relative(whole.removeprefix(prefix))
-    return None
-
-
-def _outside_error(
-    root: Path, table: Path, cell: str, where: str, cells: Sequence[str]
-) -> UserError:
-    """Error for a path that is not below the root; names the common folder of all paths."""
-    base = table.parent.absolute()
-    absolute_paths = [os.path.normpath(base / cell) for cell in cells if not URL.match(cell)]
+    # the message names the common folder of all paths
+    root, base = disk.root, table.parent.absolute()
+    absolute_paths = [os.path.normpath(base / other) for other in cells if not URL.match(other)]
     common = os.path.commonpath(map(os.path.dirname, absolute_paths))
     way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
@@ -260,7 +217,17 @@ def _outside_error(
         way_out = "other rows are below it: write all paths relative to dataset.root"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
         way_out = "no such file either: write paths relative to dataset.root"
-    return UserError(f"{where}: {_shorten(cell)} is not below dataset.root={root}; {way_out}")
+    raise UserError(f"{_shorten(cell)} is not below dataset.root={root}; {way_out}")
+
+
+def _relative_to_root(root: Path, path: str) -> str | None:
+    """Make an absolute path, or a path with `..`, relative to the root; None if it is outside."""
+    for base in (str(root.absolute()), str(root.resolve())):
+        whole = os.path.normpath(os.path.join(base, path)).replace("//", "/", 1)  # noqa: PTH118
+        prefix = f"{base.rstrip('/')}/"
+        if whole.startswith(prefix):
+            return safe_relative(whole.removeprefix(prefix))
+    return None
 
 
 def _all_missing_error(
@@ -284,19 +251,11 @@ def _all_missing_error(
     )
 
 
-def _is_text(cell: str) -> bool:
-    """Whether a cell can be written as UTF-8: half a surrogate pair cannot."""
-    try:
-        return cell.isascii() or bool(cell.encode())
-    except UnicodeEncodeError:
-        return False
-
-
 def _unicode_forms(text: str) -> Iterable[str]:
-    """Both Unicode compositions of a text: a table and a disk may differ in them."""
+    """A text and both its Unicode compositions: a table and a disk may differ in them."""
     if text.isascii():
-        return ()
-    return (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+        return (text,)
+    return (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
 
 
 def _shorten(cell: str) -> str:

@@ -7,15 +7,14 @@ splits, flags (is_train, is_valid, is_test), names of Parquet shards, folders in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Keys, find_column, plain_name, raise_ambiguous
+from fgvc.data.datasets.table.columns import Keys, Table, find_column, plain_name, raise_ambiguous
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.index import list_first
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.data.split_names import may_be_split, split_of, splits_among
@@ -26,20 +25,12 @@ SPLIT_COLUMN_NAMES = (
     *("split", "splits", "dataset", "set", "subset", "partition", "phase", "usage", "splitname"),
     *("splitset", "setname", "settype", "splittype", "datasplit", "datasetsplit", "fold", "mode"),
 )
-AMBIGUOUS_NAMES = (
-    "fold",
-    "mode",
-)  # have other common meanings: skipped if they hold numbers
-_FLAG_WORDS = {
-    TRAIN: r"train|training",
-    TEST: r"test|testing|holdout",
-    VAL: r"val|validation|(?<=is|in)valid|(?<=for)valid",
-}
-_FLAG_TAIL = r"(?:(?:image|img|image|photo|set|split|data|sample|flag)s?)*"
-FLAGS = {  # is_train, training_set, in_test_set, is_training_img
-    split: re.compile(rf"(?:is|in|for|usedfor)?(?:{words}){_FLAG_TAIL}")
-    for split, words in _FLAG_WORDS.items()
-}
+AMBIGUOUS_NAMES = ("fold", "mode")  # have other common meanings: skipped if they hold numbers
+FLAG = re.compile(  # is_train, training_set, in_test_set, is_training_img
+    r"(?:is|in|for|usedfor)?(?:(?P<train>train|training)|(?P<test>test|testing|holdout)"
+    r"|(?P<val>val|validation|(?<=is|in)valid|(?<=for)valid))"
+    r"(?:(?:image|img|photo|set|split|data|sample|flag)s?)*"
+)
 # columns that encode a split in an unknown way: train_test_split, split_id
 UNCLEAR_NAMES = re.compile(
     r"(?:is)?(?:train|training|trn|val|valid|validation|test|testing|tst|or){2,}(?:split|set|data)?s?"
@@ -54,22 +45,20 @@ EXPECTED = "one of train, val, test"
 
 @dataclass(frozen=True)
 class TableSplit:
-    """The split that a table states.
+    """The split that a table states: split_N, uint8, or None.
 
-    split_N: uint8, or None. source: where it was found, for a note. columns: its columns.
+    source: where it was found, for a note. places: its columns. exact: its column is named split.
     """
 
     split_N: np.ndarray | None = None
     source: str | None = None
     places: tuple[int, ...] = ()
-    exact: bool = False  # the column is named split
+    exact: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def read_splits(
-    table: TextTable | ParquetTable, file: Path, keys: Keys, taken: Sequence[int]
-) -> TableSplit:
+def read_splits(table: Table, file: Path, keys: Keys, taken: Sequence[int]) -> TableSplit:
     """Read the split of every row.
 
     Args:
@@ -86,39 +75,28 @@ def read_splits(
         column = find_column(file, table.names, "split", keys.split)
         return TableSplit(*_split_from_key(table, column), (column,), exact=True)
     split, notes = _split_from_names(table, file, candidates)
-    if split is None:
-        split = (
-            _split_from_flags(table, file, candidates) or _split_from_shards(table) or TableSplit()
-        )
-    unused_columns = [column for column in candidates if column not in split.places]
+    split = split or _split_from_flags(table, file, candidates) or _split_from_shards(table)
+    unused = [column for column in candidates if split is None or column not in split.places]
+    columns = table.all_pass(unused, may_be_split)
     notes_unused = [
         f"{file.name}: column {table.names[column]} holds words for splits and is not read; "
         f"to read it, set {setting('dataset.split_column', table.names[column])}"
-        for column in _columns_of_split_words(table, unused_columns)
+        for column, cells in zip(columns, map(set, table.columns(columns)), strict=True)
+        if len(splits_among([*cells])) == len(cells - {""})
     ]
-    if split.split_N is None:
-        notes_unused += _unclear_columns(table, file, unused_columns)
+    if split is None:
+        notes_unused += _unclear_columns(table, file, unused)
         return TableSplit(notes=tuple(notes), warnings=tuple(notes_unused))
     return replace(split, notes=(*notes, *notes_unused))
 
 
-def _columns_of_split_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
-    """The columns that only hold words for splits."""
-    columns = table.all_pass(rest, may_be_split)
-    cells_of = zip(columns, map(set, table.columns(columns)), strict=True)
-    return [
-        column for column, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})
-    ]
-
-
-def _unclear_columns(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
+def _unclear_columns(table: Table, file: Path, rest: Sequence[int]) -> list[str]:
     """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
     names = {column: table.names[column] for column in rest}
-    columns = [
+    columns = [  # the columns of SPLIT_COLUMN_NAMES have their own note
         column
-        for column, name in names.items()
-        if plain_name(name) not in SPLIT_COLUMN_NAMES  # those have their own note
-        and (is_flag(name) or UNCLEAR_NAMES.fullmatch(plain_name(name)))
+        for column, plain in ((column, plain_name(name)) for column, name in names.items())
+        if plain not in SPLIT_COLUMN_NAMES and (is_flag(plain) or UNCLEAR_NAMES.fullmatch(plain))
     ]
     return [
         f"{file.name}: column {names[column]} is named like a split and is not read, because its "
@@ -160,35 +138,37 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
 
 
 def _split_from_names(
-    table: TextTable | ParquetTable, file: Path, free: Sequence[int]
+    table: Table, file: Path, free: Sequence[int]
 ) -> tuple[TableSplit | None, list[str]]:
     """The column with a common name that holds splits; notes on such columns that do not."""
-    named = [column for column in free if plain_name(table.names[column]) in SPLIT_COLUMN_NAMES]
-    named = [column for column in named if _is_readable(table, column)]
-    exact = [column for column in named if plain_name(table.names[column]) == "split"]
+    plain = {column: plain_name(table.names[column]) for column in free}
+    named = [
+        column
+        for column, name in plain.items()
+        if name in SPLIT_COLUMN_NAMES and _is_readable(table, column)
+    ]
+    exact = [column for column in named if plain[column] == "split"]
     if len(exact) > 1:
         raise_ambiguous(file, "split", [table.names[column] for column in exact])
-    named = exact or sorted(
-        named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain_name(table.names[column]))
-    )
-    candidates: list[tuple[int, np.ndarray]] = []
+    named = exact or sorted(named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain[column]))
+    found: dict[int, np.ndarray] = {}
     notes = []
     for column in named:
         (cells,) = table.columns([column])
         name = table.names[column]
         words = _split_of_cells(cells)
-        if plain_name(name) != "split" and _is_no_split(name, words):
+        # a column with another meaning, rather than splits in an unknown form
+        has_numbers = any(map(NUMBER.fullmatch, words)) and plain[column] not in AMBIGUOUS_NAMES
+        if not (exact or has_numbers or any(split is not None for split in words.values())):
             shown = list_first(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
-        candidates.append((column, _parse_splits(table, name, cells)))
-    if len(candidates) > 1 and any(
-        (split_N != candidates[0][1]).any() for _, split_N in candidates
-    ):
-        raise_ambiguous(file, "split", [table.names[column] for column, _ in candidates])
-    if not candidates:
+        found[column] = _parse_splits(table, name, cells)
+    if not found:
         return None, notes
-    column, split_N = candidates[0]
+    column, split_N = next(iter(found.items()))
+    if any((other_N != split_N).any() for other_N in found.values()):
+        raise_ambiguous(file, "split", [table.names[column] for column in found])
     name = table.names[column]
     return TableSplit(split_N, f"column {name}", (column,), exact=name == "split"), notes
 
@@ -199,32 +179,23 @@ def _split_of_cells(cells: Sequence[str]) -> dict[str, int | None]:
     return {**dict.fromkeys(different), **splits_among(different)}
 
 
-def _is_no_split(name: str, words: Mapping[str, int | None]) -> bool:
-    """Whether a column holds something else, rather than splits in an unknown form."""
-    if any(split is not None for split in words.values()):
-        return False
-    return plain_name(name) in AMBIGUOUS_NAMES or not any(map(NUMBER.fullmatch, words))
+def _is_readable(table: Table, column: int) -> bool:
+    is_number = is_flag(table.names[column]) and table.holds_numbers(column)
+    return table.holds_text(column) or is_number
 
 
-def _is_readable(table: TextTable | ParquetTable, column: int) -> bool:
-    if isinstance(table, TextTable) or table.holds_text(column):
-        return True
-    return _flag_split(table.names[column]) is not None and table.holds_numbers(column)
-
-
-def _split_from_key(table: TextTable | ParquetTable, column: int) -> tuple[np.ndarray, str]:
+def _split_from_key(table: Table, column: int) -> tuple[np.ndarray, str]:
     """Read the column that the user chose: words, or yes and no if it is named like a flag."""
     name = table.names[column]
-    if not _is_readable(table, column):
-        assert isinstance(table, ParquetTable)
+    if isinstance(table, ParquetTable) and not _is_readable(table, column):
         raise UserError(f"dataset.split_column={name}: holds {table.kind(column)}, not text")
     (cells,) = table.columns([column])
-    if (split := _flag_split(name)) is not None and {cell.lower() for cell in cells} <= {*YES, *NO}:
+    if (split := _flag_split(name)) is not None and all(map(is_yes_or_no, set(cells))):
         return _combine_flags(table, {split: cells}, [name]), f"column {name}"
     return _parse_splits(table, name, cells), f"column {name}"
 
 
-def _parse_splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
+def _parse_splits(table: Table, name: str, cells: Sequence[str]) -> np.ndarray:
     """Words -> splits; UserError for the first cell that is no word for a split."""
     words = _split_of_cells(cells)
     if None in words.values():
@@ -232,7 +203,7 @@ def _parse_splits(table: TextTable | ParquetTable, name: str, cells: Sequence[st
         cell, where = cells[row], table.where(row)
         if not cell:
             raise UserError(f"{where}: no {name}; fill it in, or remove the row")
-        if NUMBER.fullmatch(cell) or cell.lower() in (*YES, *NO):
+        if NUMBER.fullmatch(cell) or is_yes_or_no(cell):
             raise UserError(
                 f"{where}: {name} {cell!r} does not say which rows are train; write {EXPECTED}"
             )
@@ -246,49 +217,46 @@ def is_flag(name: str) -> bool:
 
 
 def _flag_split(name: str) -> int | None:
-    plain = plain_name(name)
-    return next((split for split, splits in FLAGS.items() if splits.fullmatch(plain)), None)
+    match = FLAG.fullmatch(plain_name(name))
+    splits = {"train": TRAIN, "test": TEST, "val": VAL}
+    return splits[match.lastgroup] if match and match.lastgroup else None
 
 
-def _split_from_flags(
-    table: TextTable | ParquetTable, file: Path, free: Sequence[int]
-) -> TableSplit | None:
+def is_yes_or_no(cell: str) -> bool:
+    """Whether a cell is a word for yes or no, in any case."""
+    return cell.lower() in (*YES, *NO)
+
+
+def _split_from_flags(table: Table, file: Path, free: Sequence[int]) -> TableSplit | None:
     """Read columns such as is_train and is_test if all their cells are yes or no."""
-    flags = [column for column in free if _flag_split(table.names[column]) is not None]
-    flags = [column for column in flags if _is_readable(table, column)]
-    columns = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
-    for column in flags:
-        if column not in columns and plain_name(table.names[column]).startswith(
-            ("is", "in", "for")
-        ):
-            _check_mixed_flag(table, column)
+    flags = {
+        column: split
+        for column in free
+        if (split := _flag_split(table.names[column])) is not None and _is_readable(table, column)
+    }
+    columns = table.all_pass(list(flags), is_yes_or_no)
+    for column in flags.keys() - set(columns):
+        if plain_name(table.names[column]).startswith(("is", "in", "for")):
+            (cells,) = table.columns([column])
+            other = [row for row, cell in enumerate(cells) if not is_yes_or_no(cell)]
+            if len(other) < len(cells):  # yes or no in some rows, something else in others
+                raise UserError(
+                    f"{table.where(other[0])}: {table.names[column]} {cells[other[0]]!r}: neither "
+                    "yes nor no; write 1 or 0"
+                )
     if not columns:
         return None
-    cells_of: dict[int, list[str]] = {}
     names = [table.names[column] for column in columns]
-    for column, cells in zip(columns, table.columns(columns), strict=True):
-        split = _flag_split(table.names[column])
-        assert split is not None
-        if split in cells_of:
-            raise_ambiguous(file, "split", names)
-        cells_of[split] = cells
+    splits = [flags[column] for column in columns]
+    if len(set(splits)) < len(splits):
+        raise_ambiguous(file, "split", names)
+    cells_of = dict(zip(splits, table.columns(columns), strict=True))
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
     return TableSplit(_combine_flags(table, cells_of, names), source, tuple(columns))
 
 
-def _check_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
-    """Raise for a flag that is yes or no in some rows and something else in others."""
-    (cells,) = table.columns([column])
-    other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
-    if len(other) < len(cells):
-        raise UserError(
-            f"{table.where(other[0])}: {table.names[column]} {cells[other[0]]!r}: neither yes nor "
-            "no; write 1 or 0"
-        )
-
-
 def _combine_flags(
-    table: TextTable | ParquetTable, cells_of: dict[int, list[str]], names: Sequence[str]
+    table: Table, cells_of: dict[int, list[str]], names: Sequence[str]
 ) -> np.ndarray:
     """The split whose flag a row sets; without a set flag, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
@@ -306,15 +274,15 @@ def _combine_flags(
     return split_N
 
 
-def _split_from_shards(table: TextTable | ParquetTable) -> TableSplit | None:
-    """Splits from the names of Parquet files: train-00000-of-00002.parquet, test/0.parquet.
-
-    Raises:
-        UserError: only some files are named after a split.
-    """
+def _split_from_shards(table: Table) -> TableSplit | None:
+    """Splits from the names of Parquet files: train-00000-of-00002.parquet, test/0.parquet."""
     if not isinstance(table, ParquetTable):
         return None
-    splits = [_shard_split(file) for file in table.files]
+    splits = []
+    for file in table.files:
+        stem = re.sub(r"-\d{3,}(-of-\d+)?([-_.].*)?$", "", file.stem)
+        split = split_of(stem)
+        splits.append(split_of(file.parent.name) if split is None and stem.isdigit() else split)
     if all(split is None for split in splits):
         return None
     if None in splits:
@@ -325,10 +293,3 @@ def _split_from_shards(table: TextTable | ParquetTable) -> TableSplit | None:
         )
     split_N = np.repeat(np.array(splits, dtype=np.uint8), table.counts)
     return TableSplit(split_N, "the names of the files")
-
-
-def _shard_split(file: Path) -> int | None:
-    stem = re.sub(r"-\d{3,}(-of-\d+)?([-_.].*)?$", "", file.stem)
-    if (split := split_of(stem)) is not None:
-        return split
-    return split_of(file.parent.name) if stem.isdigit() else None

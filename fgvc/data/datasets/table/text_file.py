@@ -9,29 +9,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fgvc import untrusted
+from fgvc.data.datasets.table.columns import Table
 from fgvc.data.image_formats import HEAD_BYTES, READABLE, kind_of, with_article
 from fgvc.types import UserError
 
 DELIMITERS = ",\t;|"
 JSON_LINES = (".jsonl", ".ndjson")
 Rows = Callable[[], Iterator[tuple[int, list[str]]]]  # line number and cells
-# first bytes of files that are mistaken for tables, their format and the fix, in addition to the
-# kinds of image_formats
-_OTHER_FORMATS = (
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "save it as CSV UTF-8"),
-    (b"ARROW1", "an Arrow or Feather file", "write it as Parquet"),
-    (b"\x80\x04", "a Python pickle", "save the table as CSV"),
-    (b"\x80\x05", "a Python pickle", "save the table as CSV"),
-)
-_EXPORTABLE = ("SQLite database", "HDF5 file")
-_REFUSED_KINDS = ("HTML page", "PDF", *_EXPORTABLE, *READABLE)
+# kinds of files that are mistaken for tables, and what to do; archives are unpacked
+_WAYS_OUT = {
+    **dict.fromkeys(("HTML page", "PDF", *READABLE), "set dataset.table= to a table"),
+    "Excel workbook (.xls)": "save it as CSV UTF-8",
+    "Arrow or Feather file": "write it as Parquet",
+    "Python pickle": "save the table as CSV",
+    "SQLite database": "export the rows as CSV",
+    "HDF5 file": "export the rows as CSV",
+    "Git LFS pointer": "fetch it with git lfs pull",
+}
 
 
-class TextTable:
-    """The rows of a text file; blank lines are skipped.
-
-    names: names of the columns. lines: line number per row; filled by `columns`.
-    """
+class TextTable(Table):
+    """The rows of a text file; blank lines are skipped."""
 
     def __init__(self, file: Path) -> None:
         """Decode the file and read its first row.
@@ -41,42 +39,18 @@ class TextTable:
         """
         check_format(file)
         self.file = file
-        self.lines: list[int] = []
         # not splitlines(): names may hold the other line separators of Unicode
         lines = _decode(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         read = _read_json_lines if file.suffix.lower() in JSON_LINES else _read_delimited
         self.names, self._read = read(file, lines)
 
-    def columns(self, indices: Sequence[int]) -> list[list[str]]:
-        """The stripped cells of these columns; "" if a row is too short."""
-        columns: list[list[str]] = [[] for _ in indices]
-        self.lines = []
-        wanted = tuple(zip(columns, indices, strict=True))
-        for line, row in self._read():
-            self.lines.append(line)
-            for column, index in wanted:
-                column.append(row[index].strip() if index < len(row) else "")
-        return columns
-
-    def first(self, index: int) -> str:
-        """The cell of the first row; "" if there is none."""
-        _, row = next(self._read(), (0, []))
-        return row[index].strip() if index < len(row) else ""
-
-    def all_pass(self, indices: Sequence[int], test: Callable[[str], bool]) -> list[int]:
-        """The columns that have non-empty cells, all of which pass a test."""
-        remaining, filled = list(indices), set()
+    def cells(self, column: int) -> Iterator[str]:
         for _, row in self._read():
-            cells = {index: row[index].strip() for index in remaining if index < len(row)}
-            filled |= {index for index, cell in cells.items() if cell}
-            remaining = [index for index in remaining if not cells.get(index) or test(cells[index])]
-            if not remaining:
-                break
-        return [index for index in remaining if index in filled]
+            yield row[column].strip() if column < len(row) else ""
 
     def where(self, row: int) -> str:
-        """File and line number of a row, for a message."""
-        return f"{self.file}:{self.lines[row]}"
+        line, _ = next(itertools.islice(self._read(), row, None))
+        return f"{self.file}:{line}"
 
 
 def _decode(file: Path) -> str:
@@ -85,12 +59,11 @@ def _decode(file: Path) -> str:
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        if wide:
-            raise UserError(f"{file}: damaged UTF-16 text; save it as UTF-8") from None
         line = len(re.findall(rb"\r\n|\r|\n", data[: error.start])) + 1
-        raise UserError(
-            f"{file}:{line}: not UTF-8 text; save the table as UTF-8 (Excel: CSV UTF-8)"
-        ) from None
+        reason = f"{file}:{line}: not UTF-8 text; save the table as UTF-8 (Excel: CSV UTF-8)"
+        if wide:
+            reason = f"{file}: damaged UTF-16 text; save it as UTF-8"
+        raise UserError(reason) from None
     if "\0" in text:
         raise UserError(f"{file}: holds NUL bytes, like UTF-16 or binary data; save it as UTF-8")
     return text
@@ -120,9 +93,7 @@ def _read_delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
         names.pop()
 
     def checked() -> Iterator[tuple[int, list[str]]]:
-        following = rows()
-        next(following, None)  # the header
-        for line, row in following:
+        for line, row in itertools.islice(rows(), 1, None):  # after the header
             if len(row) > len(names) and any(map(str.strip, row[len(names) :])):
                 raise UserError(
                     f"{file}:{line}: {len(row)} cells in {len(names)} columns; "
@@ -143,10 +114,11 @@ def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]
                 continue
             try:
                 value = untrusted.parse_json(row)
-                if "\\u" in row:
-                    _check_text(value)
             except ValueError as error:
                 raise UserError(f"{file}:{line}: no JSON ({error})") from None
+            texts = value.items() if isinstance(value, dict) and "\\u0000" in row else ()
+            if any("\0" in str(text) for pair in texts for text in pair):
+                raise UserError(f"{file}:{line}: no JSON of a table (a NUL character)")
             if not isinstance(value, dict):
                 raise UserError(f"{file}:{line}: no JSON object; each line is one row")
             yield line, value
@@ -160,35 +132,19 @@ def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]
     return names, rows
 
 
-def _check_text(value: object) -> None:
-    """ValueError for text that no file name can hold: NUL, or half a surrogate pair."""
-    pairs = value.items() if isinstance(value, dict) else ()
-    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
-        text.encode()
-        if "\0" in text:
-            raise ValueError("a NUL character")
-
-
 def check_format(file: Path) -> None:
     """Raise if the first bytes belong to another format; the message says how to convert it."""
     with untrusted.open_regular(file) as source:
         head = source.read(HEAD_BYTES)
-    for start, what, way_out in _OTHER_FORMATS:
-        if head.startswith(start):
-            raise UserError(f"dataset.table={file}: is {what}; {way_out}")
-    kind = kind_of(head)
+    kind = kind_of(head) or ""
+    way_out = "unpack it" if "archive" in kind else _WAYS_OUT.get(kind)
     if kind == "ZIP archive":
         raise UserError(
             f"dataset.table={file}: is an Excel workbook or another ZIP archive; "
             "save the workbook as CSV UTF-8, or unpack the archive"
         )
-    if kind is not None and ("archive" in kind or kind in _REFUSED_KINDS):
-        way_out = "unpack it" if "archive" in kind else "set dataset.table= to a table"
-        if kind in _EXPORTABLE:
-            way_out = "export the rows as CSV"
+    if way_out is not None:
         raise UserError(f"dataset.table={file}: is {with_article(kind)}, not a table; {way_out}")
-    if kind == "Git LFS pointer":
-        raise UserError(f"dataset.table={file}: is a Git LFS pointer; fetch it with git lfs pull")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if file.suffix.lower() not in JSON_LINES and re.match(rb'\{\s*"|\[\s*[{\[]|\{\s*$', start):
         raise UserError(
