@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fgvc import untrusted
+from fgvc.untrusted import file_format
 
 
 @pytest.mark.fault(52)
@@ -107,3 +108,38 @@ def test_aliases_count_as_the_values_they_stand_for():
     with pytest.raises(ValueError, match="inside its own anchor"):
         untrusted.check_yaml("a: &a [*a]")
     assert untrusted.parse_yaml("a: [1, 0.5]") == {"a": [1, 0.5]}
+
+
+# --- formats ---
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"PK\x03\x04\x14", "a ZIP archive"),
+        (b"\xfd7zXZ\0\0", "an xz archive"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\xef\xbb\xbf \n<!DOCTYPE HTML>", "an HTML page"),
+        (b"<?xml version", "an XML document"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"\x80\x02}q\x00.", None),
+        (b"", None),
+    ],
+)
+def test_a_format_is_known_by_the_first_bytes(head, kind):
+    format_name = file_format.kind_of(head)
+    assert (format_name and file_format.with_article(format_name)) == kind
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x08\0\0\0\0\0\0\0" + b'{"a": 1}' + b"rest", ({"a": 1}, 16)),
+        (b"\x08\0\0\0\0\0\0\0" + b'{"a": NaN}', None),
+        (b"\xff\xff\0\0\0\0\0\0" + b'{"a": 1}', None),
+        (b"\x80\x02}q\x00.", None),
+    ],
+)
+def test_a_safetensors_header_is_read_within_its_file(tmp_path, data, expected):
+    (tmp_path / "w").write_bytes(data)
+    assert file_format.safetensors_header(tmp_path / "w") == expected

@@ -6,7 +6,6 @@ the head ignored. Positions are resized like the positions of any other file.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,14 +13,10 @@ from typing import Any
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, Checkpoint, architecture, chosen_checkpoint
-from fgvc.config.weight_files import checkpoint_metadata
-from fgvc.config.weight_files.shards import safetensors_header
-from fgvc.untrusted import parse_json
+from fgvc.config.weight_files.checkpoint_metadata import read_facts
 from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import setting
 
-KEY = "fgvc"  # in the metadata of a safetensors file
-# fields of a row that determine the tensors of the backbone and what they compute
 ROW_FIELDS = ["model", "tag", "patch", "registers", "prefix", "width", "activation", "architecture"]
 # features that need tensors -> the features whose checkpoints hold these tensors
 COMPATIBLE_FEATURES = {
@@ -29,16 +24,6 @@ COMPATIBLE_FEATURES = {
     ("transformers", "map"): ("map", "projected"),
     ("transformers", "projected"): ("map", "projected"),
 }
-
-
-def read_facts(path: Path) -> Mapping[str, Any] | None:
-    """The metadata of a checkpoint of fgvc; None for any other file.
-
-    Raises:
-        ConfigError: the metadata is damaged.
-    """
-    stat = path.stat()
-    return _facts_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
 def check_backbone(backbone: Backbone, path: Path, reads_text: bool) -> None:
@@ -52,17 +37,21 @@ def check_backbone(backbone: Backbone, path: Path, reads_text: bool) -> None:
     facts = read_facts(path)
     if facts is None:
         return
-    _check_has_backbone(path, facts)
-    saved = _saved_backbone(facts, path)
-    _check_row(backbone, path, saved)
-    _check_contents(backbone, path, saved, reads_text)
-    backbone.contamination = training_data(facts)
-
-
-def _saved_backbone(facts: Mapping[str, Any], path: Path) -> Backbone:
-    """The `backbone` node of a checkpoint; ConfigError unless it chooses a legal row."""
+    if not facts.get("whole"):
+        sha256 = facts["backbone"]["weights"]["sha256"]
+        advice = f"Give the weights with sha256 {sha256} that it was fitted on"
+        if not sha256:
+            advice = "Its backbone had random weights: set backbone.pretrained=false"
+        raise ConfigError(
+            f"backbone.weights={path}: a checkpoint of task={facts['config']['task']['name']}, "
+            f"which holds a head and no backbone. {advice}, or give a checkpoint of task=train or "
+            "task=export"
+        )
+    known = {item.name for item in fields(Backbone)}  # another version may have other keys
+    node = {key: value for key, value in facts["config"]["backbone"].items() if key in known}
     try:
-        saved = backbone_config(facts)
+        node["checkpoints"] = {key: Checkpoint(**row) for key, row in node["checkpoints"].items()}
+        saved = Backbone(**node)
         architecture.check_chosen(saved)
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
@@ -70,7 +59,24 @@ def _saved_backbone(facts: Mapping[str, Any], path: Path) -> Backbone:
             f"config.backbone ({one_line(error)}). Restore the file, or repeat the run that "
             "wrote it"
         ) from error
-    return saved
+    saved_values, values = _model_values(saved), _model_values(backbone)
+    field = next((name for name in values if values[name] != saved_values[name]), None)
+    if field is not None:
+        raise ConfigError(
+            f"backbone.weights={path}: made with {_settings(saved)} ({field}="
+            f"{saved_values[field]}), not {_settings(backbone)} ({field}={values[field]}). "
+            f"Set {_settings(saved)}"
+        )
+    _check_contents(backbone, path, saved, reads_text)
+    backbone.contamination = _training_data(facts)
+
+
+def _model_values(backbone: Backbone) -> dict[str, Any]:
+    """What determines the tensors of the backbone and what they compute."""
+    row = chosen_checkpoint(backbone)
+    values = {name: getattr(row, name) for name in ROW_FIELDS}
+    normalization = row.normalization or backbone.normalization
+    return {**values, "normalization": normalization, "library": backbone.library}
 
 
 def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
@@ -80,7 +86,7 @@ def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
     return trained or bool(facts["fit"]["forced"])
 
 
-def training_data(facts: Mapping[str, Any]) -> str:
+def _training_data(facts: Mapping[str, Any]) -> str:
     """The training data of the backbone in a checkpoint, as a text for people."""
     before = str(facts["config"]["backbone"]["contamination"])
     if not facts["config"]["backbone"]["pretrained"]:
@@ -90,43 +96,6 @@ def training_data(facts: Mapping[str, Any]) -> str:
     fit, dataset = facts["fit"], facts["config"]["dataset"]["name"]
     chosen = f", chosen on {fit['validation']}" if fit["validation"] else ""
     return f"Finetuned with the labels of {dataset} ({fit['images']} images{chosen}). {before}"
-
-
-def backbone_config(facts: Mapping[str, Any]) -> Backbone:
-    """The `backbone` node of the run that wrote a checkpoint."""
-    node = dict(facts["config"]["backbone"])
-    rows, names = node.pop("checkpoints"), {item.name for item in fields(Backbone)}
-    values = {key: value for key, value in node.items() if key in names}
-    return Backbone(**values, checkpoints={name: Checkpoint(**row) for name, row in rows.items()})
-
-
-def _check_has_backbone(path: Path, facts: Mapping[str, Any]) -> None:
-    if facts.get("whole"):
-        return
-    weights = facts["backbone"]["weights"]
-    advice = f"Give the weights with sha256 {weights['sha256']} that it was fitted on"
-    if not weights["sha256"]:
-        advice = "Its backbone had random weights: set backbone.pretrained=false"
-    raise ConfigError(
-        f"backbone.weights={path}: a checkpoint of task={facts['config']['task']['name']}, which "
-        f"holds a head and no backbone. {advice}, or give a checkpoint of task=train or task=export"
-    )
-
-
-def _check_row(backbone: Backbone, path: Path, saved: Backbone) -> None:
-    """Refuse a checkpoint of another model than the chosen row."""
-    saved_row, row = chosen_checkpoint(saved), chosen_checkpoint(backbone)
-    pairs = {name: (getattr(saved_row, name), getattr(row, name)) for name in ROW_FIELDS}
-    pairs |= {"normalization": (_normalization(saved, saved_row), _normalization(backbone, row))}
-    if saved.library == backbone.library and all(a == b for a, b in pairs.values()):
-        return
-    field = next((name for name, (a, b) in pairs.items() if a != b), "library")
-    saved_value, value = pairs.get(field, (saved.library, backbone.library))
-    saved_settings = _settings(saved, saved_row)
-    raise ConfigError(
-        f"backbone.weights={path}: made with {saved_settings} ({field}={saved_value}), not "
-        f"{_settings(backbone, row)} ({field}={value}). Set {saved_settings}"
-    )
 
 
 def _check_contents(backbone: Backbone, path: Path, saved: Backbone, reads_text: bool) -> None:
@@ -146,38 +115,15 @@ def _check_contents(backbone: Backbone, path: Path, saved: Backbone, reads_text:
         )
 
 
-def _normalization(backbone: Backbone, row: Checkpoint) -> str:
-    return row.normalization or backbone.normalization
-
-
-def _settings(backbone: Backbone, row: Checkpoint) -> str:
-    """The overrides that choose a row."""
+def _settings(backbone: Backbone) -> str:
+    """The overrides that choose the row of a backbone."""
+    values: dict[str, object] = {"backbone": backbone.name}
     if backbone.checkpoint is not None:
-        values = {"backbone": backbone.name, "backbone.checkpoint": backbone.checkpoint}
+        values["backbone.checkpoint"] = backbone.checkpoint
     else:
-        values = {
-            "backbone": backbone.name,
-            "backbone.size": row.size,
-            "backbone.patch": row.patch,
-            **({"backbone.registers": True} if row.registers else {}),
-            "backbone.normalization": _normalization(backbone, row),
-        }
+        row = chosen_checkpoint(backbone)
+        values |= {"backbone.size": row.size, "backbone.patch": row.patch}
+        if row.registers:
+            values["backbone.registers"] = True
+        values["backbone.normalization"] = row.normalization or backbone.normalization
     return " ".join(setting(key, value) for key, value in values.items())
-
-
-@functools.lru_cache(maxsize=64)
-def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any] | None:
-    header = safetensors_header(path)
-    if header is None:
-        return None
-    try:
-        text = parse_json(header).get("__metadata__", {}).get(KEY)
-    except (ValueError, AttributeError):
-        return None
-    try:
-        return None if text is None else checkpoint_metadata.parse(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: "
-            f"{error}. Restore the file, or repeat the run that wrote it"
-        ) from error

@@ -8,9 +8,9 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, chosen_checkpoint
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import sidecars
-from fgvc.config.weight_files.folder import find_weights
-from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
-from fgvc.config.weight_files.shards import find_file, sha256_of
+from fgvc.config.weight_files.folder import local_weights
+from fgvc.config.weight_files.hub_name import HUB, set_repo
+from fgvc.config.weight_files.shards import check_digest, find_file
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 TOKENIZER = "tokenizer.json"
@@ -35,21 +35,17 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
     if backbone.weights is not None and backbone.weights.startswith(HUB):
         set_repo(backbone)
         return
-    path = _local_file(backbone, weights_root)
+    if backbone.weights is not None:
+        path = local_weights(backbone.weights, backbone.library)
+    else:
+        row, root = chosen_checkpoint(backbone), Path(weights_root).expanduser()
+        name = f"{row.model}.{row.tag}" if row.tag else row.model
+        files = (root / f"{name}{ending}" for ending in ENDINGS)
+        in_folder = find_file(root / name, backbone.library)
+        path = next((path for path in files if path.is_file()), in_folder)
     if path is not None:
-        backbone.weights = str(path)
-        backbone.weights_sha256 = _checked_digest("weights_sha256", backbone.weights_sha256, path)
-
-
-def _checked_digest(name: str, stated: str | None, path: Path) -> str:
-    """The digest of a file; ConfigError unless it is the stated one."""
-    digest = sha256_of(path)
-    if stated not in (None, digest):
-        raise ConfigError(
-            f"backbone.{name}={stated}: {path} has sha256 {digest}. Restore the file, or leave the "
-            "digest out"
-        )
-    return digest
+        stated, backbone.weights = backbone.weights_sha256, str(path)
+        backbone.weights_sha256 = check_digest("backbone.weights_sha256", stated, path)
 
 
 def check_sidecars(backbone: Backbone, preprocess: str) -> None:
@@ -63,21 +59,10 @@ def check_sidecars(backbone: Backbone, preprocess: str) -> None:
     if backbone.weights is None:
         return
     path = Path(backbone.weights)
-    reason = sidecars.normalization_mismatch(backbone, path, preprocess)
-    if reason is not None:
-        raise ConfigError(reason)
-    try:
-        eps = sidecars.norm_eps(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if eps is not None and backbone.norm_eps not in (None, eps) and sidecars.states_eps(path):
-        raise ConfigError(
-            f"backbone.norm_eps={backbone.norm_eps}: {path.with_name(sidecars.CONFIG)} has "
-            f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
-        )
+    sidecars.check_normalization(backbone, path, preprocess)
     if backbone.norm_eps is None:
-        backbone.norm_eps = eps
         backbone.norm_eps_assumed = sidecars.assumed_layout(path) is not None
+    backbone.norm_eps = sidecars.checked_eps(backbone, path)
 
 
 def fill_tokenizer(backbone: Backbone) -> None:
@@ -90,23 +75,5 @@ def fill_tokenizer(backbone: Backbone) -> None:
         return
     path = Path(backbone.weights).with_name(TOKENIZER)
     if path.is_file():
-        stated = backbone.tokenizer_sha256
-        backbone.tokenizer_sha256 = _checked_digest("tokenizer_sha256", stated, path)
-
-
-def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
-    if backbone.weights is not None:
-        path = local_path(backbone.weights)
-        if path.is_dir():
-            return find_weights(backbone.weights, path, backbone.library)
-        if not path.is_file():
-            hint = hub_hint(backbone.weights)
-            raise ConfigError(f"backbone.weights={backbone.weights}: no such file{hint}")
-        return path
-    row = chosen_checkpoint(backbone)
-    name = f"{row.model}.{row.tag}" if row.tag else row.model
-    root = Path(weights_root).expanduser()
-    files = [root / f"{name}{ending}" for ending in ENDINGS]
-    return next(
-        (path for path in files if path.is_file()), find_file(root / name, backbone.library)
-    )
+        key, stated = "backbone.tokenizer_sha256", backbone.tokenizer_sha256
+        backbone.tokenizer_sha256 = check_digest(key, stated, path)

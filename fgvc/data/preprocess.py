@@ -205,6 +205,7 @@ def check_geometry(conf: schema.Config, weights: Path | None) -> None:
     if conf.preprocess != "native" or weights is None or not weights.is_file():
         return
     native = normalize.native(conf.backbone.native)
-    reason = sidecars.geometry_mismatch(conf.backbone, weights, native.interpolation, native.mode)
-    if reason is not None:
-        raise UserError(reason)
+    try:
+        sidecars.check_geometry(conf.backbone, weights, native.interpolation, native.mode)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -96,10 +96,8 @@ def _check_weights(conf: Config) -> None:
         from fgvc.model.backbone import weights
 
         path = weights.find(conf.backbone).path
-        if path is not None and (
-            reason := sidecars.normalization_mismatch(conf.backbone, path, conf.preprocess)
-        ):
-            raise ConfigError(reason)
+        if path is not None:
+            sidecars.check_normalization(conf.backbone, path, conf.preprocess)
         if conf.preprocess == "native":
             from fgvc.data.preprocess import check_geometry
 

@@ -1,8 +1,8 @@
 """Files and text that other people made -> values that are safe to read, print and run.
 
-files: bounded reading of files, JSON and YAML. kinds: text files in place of others. shell: words
-of printed commands. escape: text in tables, Markdown, messages and terminals. Standard library
-only, so that every room may import it.
+files: bounded reading of files, JSON and YAML. file_format, kinds: formats by their first bytes.
+shell: words of printed commands. escape: text in tables, Markdown, messages and terminals. Standard
+library only, so that every room may import it.
 """
 
 from fgvc.untrusted.files import (

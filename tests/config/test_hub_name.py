@@ -76,7 +76,7 @@ def test_a_local_dir_is_the_path(tmp_path):
     ("value", "message"),
     [
         ("timm/vit_tiny_patch16_224.augreg_in21k", "give hf-hub:timm/vit_tiny_patch16_224.augreg"),
-        ("timm/vit_tiny_patch16_224", "no such file; .*give hf-hub:timm/vit_tiny_patch16_224"),
+        ("timm/vit_tiny_patch16_224", "no such file.*give hf-hub:timm/vit_tiny_patch16_224"),
         ("https://huggingface.co/timm/vit_x/tree/main", "an address.* give hf-hub:timm/vit_x"),
         ("https://example.org/w.pth", "an address is not read; download it"),
     ],

@@ -13,10 +13,10 @@ import torch
 
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.weight_files.layouts import LAYOUTS
 from fgvc.config.weight_files.tensor_names import tensor_names
 from fgvc.model.backbone import build, weights
 from fgvc.model.backbone.hf_config import check_transformers
-from fgvc.model.backbone.hf_keys import Layout
 from fgvc.types import UserError, WeightsSource
 from tests.faults.fuzz_checkpoints import DOORS, EXPECTED
 from tests.faults.mutate import mutated
@@ -214,7 +214,7 @@ def test_configs_beside_weights_of_other_libraries_hold_mappings(tmp_path, conte
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "clip", "vision_config": content})
     )
-    kind = Layout("clip", "CLIPModel", "open_clip")
+    kind = next(layout for layout in LAYOUTS if layout.title == "CLIPModel")
     row = conf.backbone.checkpoints["mini"]
     with pytest.raises(UserError, match=r"config\.json has vision_config="):
         check_transformers(row, kind, file, "vision_config", hidden_act="gelu")

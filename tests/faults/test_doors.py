@@ -17,10 +17,9 @@ import pyarrow as pa
 import pytest
 
 from fgvc import untrusted
-from fgvc.config import finetuned_weights
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.weight_files import shards, tensor_names
+from fgvc.config.weight_files import checkpoint_metadata, shards, tensor_names
 from fgvc.data import (
     cub_files,
     decode,
@@ -50,6 +49,7 @@ from fgvc.run import main
 from fgvc.store import feature_cache, file_lock, hashing, tensor_file
 from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError
+from fgvc.untrusted import file_format
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
 
@@ -132,13 +132,13 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "names of tensors": ("w.bin", tensor_names.tensor_names),
     "index of shards": ("model.safetensors.index.json", shards.weight_map),
     "digest of weights": ("w.bin", shards.sha256_of),
-    "header of weights": ("w.safetensors", shards.safetensors_header),
+    "header of weights": ("w.safetensors", file_format.safetensors_header),
     "weights": ("w.bin", weights.read_content),
     "numpy weights": ("w.npz", npz.read),
     "pickled weights": ("w.pth", pickled.read),
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", sharded.files_of),
-    "facts of weights": ("ckpt.bin", finetuned_weights.read_facts),
+    "facts of weights": ("ckpt.bin", checkpoint_metadata.read_facts),
     "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),

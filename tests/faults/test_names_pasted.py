@@ -19,7 +19,7 @@ from fgvc.config.synonyms.advice import Advice
 from fgvc.config.weight_files.run_folder import locate_run
 from fgvc.data.datasets.folder import read
 from fgvc.launch import search
-from fgvc.model.backbone.weights.unexpected_tensors import removal_hint
+from fgvc.model.backbone.weights.hints import removal_hint
 from fgvc.record import env_stamp
 from fgvc.run import main
 from fgvc.store import atomic

@@ -88,8 +88,11 @@ def _zip_of_text(path):
     ("make", "expected"),
     [
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
-        (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "a web page"),
-        (lambda path: path.write_text("<html>sign in</html>"), "a web page"),
+        (
+            lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"),
+            "HTML page, not weights",
+        ),
+        (lambda path: path.write_text("<html>sign in</html>"), "an HTML page"),
         (_lfs, "Git LFS pointer"),
         (_cut(torch.save), "cannot be read"),
         (_cut(save_file), "cannot be read"),
@@ -155,7 +158,7 @@ def test_a_given_file_is_found_with_its_digest(tmp_path, conf, monkeypatch):
 def test_another_digest_is_refused_naming_both(tmp_path, conf):
     save_file(STATE, tmp_path / "w.safetensors")
     sha256 = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
-    with pytest.raises(UserError, match=f"{sha256}.*{'0' * 64}"):
+    with pytest.raises(UserError, match=f"^backbone.weights_sha256={'0' * 64}: .*{sha256}"):
         weights.find(conf(weights=str(tmp_path / "w.safetensors"), weights_sha256="0" * 64))
 
 

@@ -8,14 +8,18 @@ refused if it holds an interpolation, which could read the environment of this m
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeGuard
+from pathlib import Path
+from typing import Any
 
+from fgvc.config.errors import ConfigError
 from fgvc.config.schema.dataset import Dataset
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted import parse_json
 from fgvc.untrusted.escape import one_line
+from fgvc.untrusted.file_format import safetensors_header
 from fgvc.untrusted.shell import UNSEEN
 
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
@@ -27,7 +31,34 @@ FREE_TEXTS = ("contamination",)  # keys of texts for people, which may hold anyt
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = object()
+KEY = "fgvc"  # in the metadata of a safetensors file
 Test = Callable[[Any], bool]
+Rule = tuple[Test, str]  # a test, and what it expects
+
+
+def read_facts(path: Path) -> Mapping[str, Any] | None:
+    """The facts of a checkpoint of fgvc; None for any other file.
+
+    Raises:
+        ConfigError: the facts are damaged.
+    """
+    stat = path.stat()
+    return _facts_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any] | None:
+    header = safetensors_header(path)
+    metadata = header[0].get("__metadata__") if header else None
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        return None
+    try:
+        return parse(metadata[KEY])
+    except ValueError as error:
+        raise ConfigError(
+            f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: "
+            f"{error}. Restore the file, or repeat the run that wrote it"
+        ) from error
 
 
 def parse(text: Any) -> dict[str, Any]:
@@ -53,12 +84,14 @@ def check(facts: Mapping[str, Any]) -> None:
     Raises:
         ValueError: one line that begins with the key.
     """
-    for key, (test, expected) in FACTS.items():
-        _check(_get(facts, key), key, test, expected)
-    for key, (test, expected) in OPTIONAL.items():
-        if (value := _get(facts, key)) is not ABSENT:
-            _check(value, key, test, expected)
-    _check_classes(facts["labelmap"])
+    _check_values(facts, FACTS)
+    _check_values(facts, OPTIONAL, required=False)
+    ids, names = facts["labelmap"]["ids"], facts["labelmap"]["names"]
+    if len(ids) != len(names) or len(set(ids)) != len(ids):
+        raise ValueError(
+            f"labelmap: has {len(names)} names and {len(ids)} ids, {len(set(ids))} of them "
+            "different; each class needs a name and a unique id"
+        )
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
         raise ValueError("head: not the head of its own config")
@@ -71,44 +104,38 @@ def check(facts: Mapping[str, Any]) -> None:
             )
 
 
-def _check(value: Any, key: str, test: Test, expected: str) -> None:
-    if value is ABSENT:
-        raise ValueError(f"lacks {key} (another version of fgvc may have written it)")
-    if not test(value):
-        raise ValueError(f"{key}={one_line(value, 60)}: must be {expected}")
-
-
-def _get(facts: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not _is_mapping(facts) or name not in facts:
-            return ABSENT
-        facts = facts[name]
-    return facts
-
-
-def _check_classes(labelmap: Mapping[str, Any]) -> None:
-    ids, names = labelmap["ids"], labelmap["names"]
-    if len(ids) != len(names) or len(set(ids)) != len(ids):
-        raise ValueError(
-            f"labelmap: has {len(names)} names and {len(ids)} ids, {len(set(ids))} of them "
-            "different; each class needs a name and a unique id"
-        )
+def _check_values(
+    facts: Mapping[str, Any], rules: Mapping[str, Rule], before: str = "", required: bool = True
+) -> None:
+    """Check values by dotted keys. before: the keys that lead to `facts`, for messages."""
+    for keys, (test, expected) in rules.items():
+        for key in keys.split():
+            value: Any = facts
+            for name in key.split("."):
+                value = value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
+            if value is ABSENT and required:
+                raise ValueError(
+                    f"lacks {before}{key} (another version of fgvc may have written it)"
+                )
+            if value is not ABSENT and not test(value):
+                raise ValueError(f"{before}{key}={one_line(value, 60)}: must be {expected}")
 
 
 def _check_runs(weights: Mapping[str, Any]) -> None:
-    """Check the chain of runs that made the initial weights."""
+    """Check the initial weights, and the chain of runs that made them."""
+    before = "backbone.weights."
     for _ in range(MOST_RUNS):
+        _check_values(weights, WEIGHTS, before)
         if (made_by := weights.get("made_by")) is None:
             return
-        for name, (test, expected) in MADE_BY.items():
-            _check(_get(made_by, name), f"backbone.weights.made_by.{name}", test, expected)
-        weights = made_by["weights"]
+        _check_values(made_by, MADE_BY, "backbone.weights.made_by.")
+        weights, before = made_by["weights"], "backbone.weights.made_by.weights."
     raise ValueError(f"backbone.weights.made_by: more than {MOST_RUNS} runs")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of the leaves, without `FREE_TEXTS`."""
-    if _is_mapping(value):
+    if isinstance(value, dict):
         for name, child in value.items():
             if name not in FREE_TEXTS:
                 yield from _leaves(child, f"{key}.{one_line(name, 60)}")
@@ -119,29 +146,9 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(value, dict)
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**40
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
 def _is_line(value: Any) -> bool:
     """Whether a value is a text that fits into a message."""
-    return _is_text(value) and len(value) <= MOST_LETTERS and not UNSEEN.search(value)
+    return isinstance(value, str) and len(value) <= MOST_LETTERS and not UNSEEN.search(value)
 
 
 def _is_word(value: Any) -> bool:
@@ -149,91 +156,70 @@ def _is_word(value: Any) -> bool:
     return _is_line(value) and bool(value) and value[0] not in "/~" and ".." not in value.split("/")
 
 
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and SHA256.fullmatch(value) is not None
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _or_null(test: Test) -> Test:
-    return lambda value: value is None or test(value)
+def _or_null(rule: Rule) -> Rule:
+    test, expected = rule
+    return lambda value: value is None or test(value), f"{expected} or null"
 
 
-def _one_of(*values: str) -> tuple[Test, str]:
+def _one_of(*values: str) -> Rule:
     return lambda value: isinstance(value, str) and value in values, f"one of {', '.join(values)}"
 
 
-MAPPING: tuple[Test, str] = (_is_mapping, "a mapping")
-FLAG: tuple[Test, str] = (_is_flag, "true or false")
-COUNT: tuple[Test, str] = (_is_count, "a count")
-WORD: tuple[Test, str] = (
-    _is_word,
-    f"a name of 1 to {MOST_LETTERS} letters, not a path to another folder",
+MAPPING: Rule = (lambda value: isinstance(value, dict), "a mapping")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
+COUNT: Rule = (lambda value: type(value) is int and 0 <= value < 2**40, "a count")
+WORD: Rule = (_is_word, f"a name of 1 to {MOST_LETTERS} letters, not a path to another folder")
+DIGEST: Rule = (
+    lambda value: isinstance(value, str) and SHA256.fullmatch(value) is not None,
+    "a sha256 of 64 hex digits",
 )
-LINE: tuple[Test, str] = (_or_null(_is_line), f"a line of at most {MOST_LETTERS} letters, or null")
-DIGEST: tuple[Test, str] = (_is_sha256, "a sha256 of 64 hex digits")
-DIGEST_OR_NULL: tuple[Test, str] = (_or_null(_is_sha256), f"{DIGEST[1]} or null")
-WEIGHTS: Mapping[str, tuple[Test, str]] = {
-    "kind": _one_of("file", "hub", "random", "checkpoint"),
-    "revision": LINE,
-    "sha256": DIGEST_OR_NULL,
-}
-CLASSES: tuple[Test, str] = (
+SHARE: Rule = (
+    lambda value: isinstance(value, int | float) and 0 <= value <= 1,
+    "a number from 0 to 1",
+)
+CLASSES: Rule = (
     lambda value: _is_texts(value) and 0 < len(value) <= MOST_CLASSES,
     f"a list of 1 to {MOST_CLASSES} texts",
 )
-FACTS: Mapping[str, tuple[Test, str]] = {
-    "config": MAPPING,
-    "config.task": MAPPING,
-    "config.task.name": WORD,
-    "config.dataset": MAPPING,
-    "config.dataset.name": WORD,
+ROWS: Rule = (
+    lambda value: isinstance(value, dict) and all(map(MAPPING[0], value.values())),
+    "a mapping of rows",
+)
+# keys, separated by spaces -> their rule; a mapping before the keys inside it
+FACTS: Mapping[str, Rule] = {
+    "config config.task config.dataset config.backbone config.head head labelmap": MAPPING,
+    "preprocess backbone backbone.weights answer fit": MAPPING,
+    "config.task.name config.dataset.name head.name backbone.model": WORD,
     "config.dataset.reader": _one_of(*READERS),
-    "config.backbone": MAPPING,
     "config.backbone.library": _one_of(*LIBRARIES),
-    "config.backbone.pretrained": FLAG,
-    "config.backbone.contamination": (_is_text, "a text"),
-    "config.backbone.checkpoints": (
-        lambda value: _is_mapping(value) and all(map(_is_mapping, value.values())),
-        "a mapping of rows",
-    ),
-    "config.head": MAPPING,
-    "config_hash": DIGEST,
-    "head": MAPPING,
-    "head.name": WORD,
-    "labelmap": MAPPING,
-    "labelmap.ids": CLASSES,
-    "labelmap.names": CLASSES,
-    "preprocess": MAPPING,
-    "backbone": MAPPING,
-    "backbone.model": WORD,
-    "backbone.weights": MAPPING,
-    **{f"backbone.weights.{name}": rule for name, rule in WEIGHTS.items()},
-    "answer": MAPPING,
-    "answer.manifest_digest": DIGEST,
-    "split_digest": DIGEST,
-    "fit": MAPPING,
-    "fit.images": COUNT,
-    "fit.validation": COUNT,
-    "fit.forced": FLAG,
+    "config.backbone.contamination": (lambda value: isinstance(value, str), "a text"),
+    "config.backbone.checkpoints": ROWS,
+    "config_hash answer.manifest_digest split_digest": DIGEST,
+    "labelmap.ids labelmap.names": CLASSES,
+    "fit.images fit.validation": COUNT,
+    "config.backbone.pretrained fit.forced": FLAG,
 }
-OPTIONAL: Mapping[str, tuple[Test, str]] = {
+OPTIONAL: Mapping[str, Rule] = {
     "config.task.tune": WORD,
-    "backbone.norm_eps": (
-        lambda value: isinstance(value, int | float) and 0 <= value <= 1,
-        "a number from 0 to 1",
-    ),
+    "config.backbone.norm_eps": _or_null(SHARE),
+    "backbone.norm_eps": SHARE,
     "fit.notes": (_is_texts, "a list of texts"),
     "whole": FLAG,
     "hashed": MAPPING,
-    "exported_from": DIGEST_OR_NULL,
+    "exported_from": _or_null(DIGEST),
 }
-MADE_BY: Mapping[str, tuple[Test, str]] = {
-    "task": WORD,
-    "dataset": WORD,
-    "config_hash": DIGEST,
-    "manifest_digest": DIGEST,
-    "split_digest": DIGEST,
-    "images": COUNT,
-    "validation": COUNT,
+WEIGHTS: Mapping[str, Rule] = {
+    "kind": _one_of("file", "hub", "random", "checkpoint"),
+    "revision": _or_null((_is_line, f"a line of at most {MOST_LETTERS} letters")),
+    "sha256": _or_null(DIGEST),
+}
+MADE_BY: Mapping[str, Rule] = {
+    "task dataset": WORD,
+    "config_hash manifest_digest split_digest": DIGEST,
+    "images validation": COUNT,
     "weights": MAPPING,
-    **{f"weights.{name}": rule for name, rule in WEIGHTS.items()},
 }

@@ -1,20 +1,15 @@
-"""`hf-hub:ORG/REPO@REVISION` and `local-dir:PATH`, as in timm and open_clip -> repo or path."""
+"""`hf-hub:ORG/REPO@REVISION`, as in timm and open_clip -> the repository of the chosen row."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint
-from fgvc.config.weight_files.shards import ENDINGS
 
 HUB = ("hf-hub:", "hf_hub:")
-LOCAL = ("local-dir:", "local_dir:")
-FILES = (*ENDINGS, ".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".gz", ".zip", ".tgz")
 MAIN = "main"  # the hub's default revision
-_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
+REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def set_repo(backbone: Backbone) -> None:
@@ -30,7 +25,7 @@ def set_repo(backbone: Backbone) -> None:
     if value is None or not value.startswith(HUB):
         return
     repo, _, revision = value.partition(":")[2].partition("@")
-    if not _REPO.fullmatch(repo) or value.endswith("@"):
+    if not REPO.fullmatch(repo) or value.endswith("@"):
         raise ConfigError(
             f"backbone.weights={value}: not the name of a repository. Give hf-hub:ORG/REPO or "
             "hf-hub:ORG/REPO@REVISION; the file is found by its usual name."
@@ -44,28 +39,3 @@ def set_repo(backbone: Backbone) -> None:
     row.repo, row.tag = repo, None
     backbone.revision = revision or backbone.revision or MAIN
     backbone.weights = None
-
-
-def local_path(value: str) -> Path:
-    """The path in `backbone.weights`, which need not exist.
-
-    Raises:
-        ConfigError: a URL.
-    """
-    for prefix in LOCAL:
-        value = value.removeprefix(prefix)
-    if value.startswith(("http://", "https://")):
-        repo = _ADDRESS.match(value)
-        advice = f"give hf-hub:{repo[1]}" if repo else "download it, and give its path"
-        raise ConfigError(f"backbone.weights={value}: an address is not read; {advice}")
-    return Path(value).expanduser()
-
-
-def hub_hint(value: str) -> str:
-    """A hint after "no such file", if the path looks like a hub repository."""
-    return f"; for a repository of the hub give hf-hub:{value}" if _looks_like_repo(value) else ""
-
-
-def _looks_like_repo(value: str) -> bool:
-    named = _REPO.fullmatch(value) is not None and value.count("/") == 1
-    return named and not value.startswith(".") and Path(value).suffix.lower() not in FILES

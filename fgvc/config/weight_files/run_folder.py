@@ -40,9 +40,16 @@ def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path |
         raise ConfigError(
             f"{key}={path}: {len(folders)} complete runs lie below it; name one: {names}{more}"
         )
-    if not folders:
-        _refuse_unfinished(path, key)
-    return folders[0] if folders else None
+    if folders:
+        return folders[0]
+    for depth in range(DEPTH):
+        for folder in path.glob("*/" * depth + IN_PROGRESS):
+            run_id = folder.resolve().parents[1].name
+            raise ConfigError(
+                f"{key}={path}: no complete run is below it, {folder.relative_to(path)} is not "
+                f"finished: resume it with its command and {setting('runtime.run_id', run_id)}"
+            )
+    return None
 
 
 def checkpoint_in(folder: Path) -> Path | None:
@@ -62,13 +69,3 @@ def _run_folders(path: Path, name: str) -> Iterator[Path]:
             sealed = name != SEALED or file.with_name(INDEX).is_file()
             if sealed and IN_PROGRESS not in file.parts:
                 yield file.parent
-
-
-def _refuse_unfinished(path: Path, key: str) -> None:
-    for depth in range(DEPTH):
-        for folder in path.glob("*/" * depth + IN_PROGRESS):
-            run_id = folder.resolve().parents[1].name
-            raise ConfigError(
-                f"{key}={path}: no complete run is below it, {folder.relative_to(path)} is not "
-                f"finished: resume it with its command and {setting('runtime.run_id', run_id)}"
-            )

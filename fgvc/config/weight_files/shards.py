@@ -1,9 +1,10 @@
-"""Weights files: their names in a folder, the safetensors header, shards and their digest."""
+"""Weights files: their names in a folder, shards and their digest."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,17 +14,12 @@ from fgvc import untrusted
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted import TooLargeError, parse_json
-from fgvc.untrusted.shell import command, file_word
 
-MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
+MOST = 100_000_000  # bytes of an index
 INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".ckpt", ".tar", ".pkl")
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
-STATE = re.compile(  # training state beside the weights
-    r"(training_args|optimizer|scheduler|scaler|sampler|rng_state|random_states|"
-    r"custom_checkpoint)(_\d+)*\.\w+"
-)
 OTHER_LIBRARIES = {  # suffix: the library that reads it
     ".h5": "Keras",
     ".keras": "Keras",
@@ -37,53 +33,28 @@ OTHER_LIBRARIES = {  # suffix: the library that reads it
 }
 
 
-def candidate_names(library: str) -> tuple[str, ...]:
-    """File names to try in a folder, first choice first: of the library, of shards, of others."""
-    others = (name for spec in LIBRARIES.values() for name in spec.weight_files)
-    return tuple(dict.fromkeys((*LIBRARIES[library].weight_files, *SHARDED, *others)))
-
-
 def find_file(folder: Path, library: str) -> Path | None:
-    """The weights file, or the index of shards, in a folder; None if there is none."""
-    paths = (folder / name for name in candidate_names(library))
-    return next((path for path in paths if path.is_file()), None)
+    """The weights file, or the index of shards, in a folder; None if there is none.
+
+    Names of the library come first, then those of shards and of other libraries.
+    """
+    others = itertools.chain(*(spec.weight_files for spec in LIBRARIES.values()))
+    names = (*LIBRARIES[library].weight_files, *SHARDED, *others)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def safetensors_header(path: Path) -> bytes | None:
-    """The unparsed JSON header of a safetensors file; None for any other file."""
-    with untrusted.open_regular(path) as file:
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
-            return None
-        return b"{" + file.read(length - 1)
+def check_digest(key: str, stated: str | None, path: Path) -> str:
+    """The digest of a weights file or a tokenizer.
 
-
-def missing_message(folder: Path, library: str) -> str:
-    """The message for a folder without a weights file of a known name."""
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = " or ".join(LIBRARIES[library].weight_files)
-    message = f"the folder holds no {names}, as {library} saves them"
-    if any(name.endswith(".distcp") for name in files):
-        convert = ("python", "-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch")
-        run = f"{command(convert)} {file_word(folder)} FILE"
-        return f"{message}; it holds a distributed checkpoint: run `{run}` and name FILE"
-    if "zero_to_fp32.py" in files:
-        return f"{message}; run `python zero_to_fp32.py . pytorch_model.bin` there (DeepSpeed)"
-    shards = [name for name in files if SHARD.search(name)]
-    if shards:
-        return f"{message}; {shards[0]} is a shard without {SHARDED[0]}: fetch the index too"
-    weights = [name for name in files if name.endswith(ENDINGS) and not STATE.fullmatch(name)]
-    if weights:
-        some = ", ".join(weights[:3]) + (" ..." if len(weights) > 3 else "")
-        return f"{message}; it holds {some}: name the file itself"
-    for name in files:
-        if (other := OTHER_LIBRARIES.get(Path(name).suffix)) is not None:
-            return (
-                f"{message}; {name} is a file of {other}, which is not read: use {names} of the "
-                "same model"
-            )
-    return f"{message}; name the file itself"
+    Raises:
+        ConfigError: another digest than the stated one, or as `shards_of`.
+    """
+    digest = sha256_of(path)
+    if stated not in (None, digest):
+        raise ConfigError(
+            f"{key}={stated}: {path} has sha256 {digest}. Restore the file, or leave the digest out"
+        )
+    return digest
 
 
 def shards_of(index: Path) -> tuple[Path, ...]:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
+from fgvc.config.errors import ConfigError
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.normalization import NORMALIZATIONS, Rgb
-from fgvc.config.weight_files.shards import safetensors_header
+from fgvc.config.weight_files.checkpoint_metadata import read_facts
+from fgvc.config.weight_files.layouts import detect_layout
 from fgvc.config.weight_files.tensor_names import tensor_names
 from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json
 
@@ -24,16 +26,6 @@ MOST = 64 * MIB  # of a JSON file; the index of a large model takes a few MiB
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 MODES = {"shortest": "crop", "center": "crop"}  # as backbone.native names them
-# layouts of transformers that the models of other libraries load: a key of the layout, its name,
-# and the default epsilon of its layer norms
-LAYOUTS = (
-    ("encoder.layer.0.layer_scale1.lambda1", "Dinov2Model", 1e-6),
-    ("encoder.layer.0.layernorm_before.weight", "ViTModel", 1e-12),
-    ("layer.0.attention.q_proj.weight", "DINOv3ViTModel", 1e-5),
-    ("vision_model.pre_layrnorm.weight", "CLIPModel", 1e-5),
-    ("pre_layrnorm.weight", "CLIPVisionModel", 1e-5),
-)
-USUAL_EPS = {title: eps for _, title, eps in LAYOUTS}
 OWN_EPS = {"vit_msn": 1e-6}  # model_type -> default epsilon, where it differs from the layout
 
 
@@ -50,71 +42,62 @@ class Preprocessing:
     @property
     def key(self) -> str | None:
         """The key of the normalization registry with these statistics; None if there is none."""
+        stated = (*self.mean, *self.std)
         for key, registered in NORMALIZATIONS.items():
-            if _close(self.mean, registered.mean) and _close(self.std, registered.std):
+            pairs = zip(stated, (*registered.mean, *registered.std), strict=True)
+            if all(abs(value - other) <= TOLERANCE for value, other in pairs):
                 return key
         return None
 
 
-def normalization_mismatch(
-    backbone: Backbone, weights: Path, preprocess: str = "shared"
-) -> str | None:
-    """Why these weights do not match the normalization of the config; None if they match.
+def check_normalization(backbone: Backbone, weights: Path, preprocess: str = "shared") -> None:
+    """Check that the statistics beside the weights, if any, are those of the config.
 
     Args:
-        preprocess: with "native", interpolation and resize mode are compared too.
+        preprocess: with "native", the row has statistics of its own.
+
+    Raises:
+        ConfigError: the weights were made for another mean and standard deviation.
     """
-    try:
-        stated = read_preprocessing(weights)
-    except ValueError as error:
-        return str(error)
-    if stated is None:
-        return None
-    row, key = chosen_checkpoint(backbone), stated.key
-    if key == backbone.normalization:
-        return None
-    if key is not None:
-        target = "backbone.normalization"
-        if row.normalization is not None or preprocess == "native":
-            target = f"{row_key(backbone)}.normalization"
-        remedy = f"Set {target}={key}"
-    else:
+    stated = read_preprocessing(weights)
+    if stated is None or stated.key == backbone.normalization:
+        return
+    target = "backbone.normalization"
+    if chosen_checkpoint(backbone).normalization is not None or preprocess == "native":
+        target = f"{row_key(backbone)}.normalization"
+    which, remedy = f"which is {stated.key}", f"Set {target}={stated.key}"
+    if stated.key is None:
+        which, registered = "which no key has", ", ".join(NORMALIZATIONS)
         remedy = (
-            f"The registry has {', '.join(NORMALIZATIONS)}; if the file is wrong, correct it or "
-            "move the weights to a folder without it"
+            f"The registry has {registered}; if the file is wrong, correct it or move the weights "
+            "to a folder without it"
         )
-    return (
+    raise ConfigError(
         f"backbone.normalization={backbone.normalization}: {stated.file} has mean="
-        f"{list(stated.mean)} std={list(stated.std)}"
-        f"{f', which is {key}' if key else ', which no key has'}. {remedy}."
+        f"{list(stated.mean)} std={list(stated.std)}, {which}. {remedy}."
     )
 
 
-def geometry_mismatch(
-    backbone: Backbone, weights: Path, interpolation: str, mode: str
-) -> str | None:
-    """Why preprocess=native disagrees with the file beside the weights on resizing; None if not.
+def check_geometry(backbone: Backbone, weights: Path, interpolation: str, mode: str) -> None:
+    """Check that the file beside the weights resizes as preprocess=native does.
 
     Args:
         interpolation, mode: of the family's native preprocessing.
+
+    Raises:
+        ConfigError: the file states another interpolation or resize mode.
     """
-    try:
-        stated = read_preprocessing(weights)
-    except ValueError as error:
-        return str(error)
-    if stated is None:
-        return None
-    pairs = (
+    if (stated := read_preprocessing(weights)) is None:
+        return
+    for name, stated_value, value in (
         ("interpolation", stated.interpolation, interpolation),
         ("resize mode", stated.mode, mode),
-    )
-    for name, stated_value, value in pairs:
+    ):
         if stated_value not in (None, value):
-            return (
+            raise ConfigError(
                 f"preprocess=native: {stated.file} has {name} {stated_value}, "
                 f"backbone.native={backbone.native} has {value}. Set preprocess=shared."
             )
-    return None
 
 
 def read_preprocessing(weights: Path) -> Preprocessing | None:
@@ -124,19 +107,16 @@ def read_preprocessing(weights: Path) -> Preprocessing | None:
     come first.
 
     Raises:
-        ValueError: a file is no JSON object, or a value is not three numbers; one line.
+        ConfigError: a file is no JSON object, or a value is not three numbers; one line.
     """
     names: tuple[str, ...] = (*PROCESSORS, CONFIG, OPEN_CLIP)
     if weights.name.startswith("open_clip"):
         names = (OPEN_CLIP, CONFIG, *PROCESSORS)
-    for name in names:
-        file = weights.with_name(name)
-        if not file.is_file():
-            continue
+    for file in filter(Path.is_file, map(weights.with_name, names)):
         try:
             stated = _stated_preprocessing(file, read_object(file))
         except (TypeError, AttributeError, ZeroDivisionError) as error:
-            raise ValueError(
+            raise ConfigError(
                 f"{file} holds values of another type ({error}): correct it"
             ) from error
         if stated is not None:
@@ -148,15 +128,15 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        ValueError: not a JSON object; one line.
+        ConfigError: not a JSON object; one line.
     """
     try:
         value = parse_json(untrusted.read_bytes(file, MOST))
     except (ValueError, NotRegularError, TooLargeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error
+        raise ConfigError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error
     if not isinstance(value, dict):
-        raise ValueError(
+        raise ConfigError(
             f"{file} holds a {type(value).__name__}, not a JSON object: fetch it again"
         )
     return value
@@ -168,59 +148,60 @@ def norm_eps(weights: Path) -> float | None:
     None for weights of other libraries.
 
     Raises:
-        ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
+        ConfigError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
     """
     if (recorded := _recorded_eps(weights)) is not None:
         return recorded
-    if (layout := _layout(weights)) is None:
+    layout = detect_layout(tensor_names(weights))
+    if layout is None or layout.eps is None:
         return None
     config = _vision_config(weights)
-    usual = OWN_EPS.get(str(config.get("model_type")), layout[1])
+    usual = OWN_EPS.get(str(config.get("model_type")), layout.eps)
     stated = config.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
-        raise ValueError(
+        raise ConfigError(
             f"{file} has layer_norm_eps={stated}, not a number from 0 to 1: correct it"
         )
     return float(stated)
+
+
+def checked_eps(backbone: Backbone, weights: Path) -> float | None:
+    """`backbone.norm_eps`, otherwise `norm_eps` of the weights.
+
+    Raises:
+        ConfigError: config.json states another epsilon than the config, or as `norm_eps`.
+    """
+    eps = norm_eps(weights)
+    if backbone.norm_eps is None:
+        return eps
+    if eps not in (None, backbone.norm_eps) and "layer_norm_eps" in _vision_config(weights):
+        raise ConfigError(
+            f"backbone.norm_eps={backbone.norm_eps}: {weights.with_name(CONFIG)} has "
+            f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
+        )
+    return backbone.norm_eps
 
 
 def assumed_layout(weights: Path) -> str | None:
     """The layout whose default epsilon is used; None if a file states the model or the epsilon.
 
     Raises:
-        ValueError: config.json is no JSON object.
+        ConfigError: config.json is no JSON object.
     """
     config = _vision_config(weights)
     if _recorded_eps(weights) is not None or config.keys() & {"layer_norm_eps", "model_type"}:
         return None
-    layout = _layout(weights)
-    return None if layout is None else layout[0]
-
-
-def _layout(weights: Path) -> tuple[str, float] | None:
-    """The layout of transformers that the tensors have, and its default epsilon."""
-    names = tensor_names(weights)
-    for marker, title, eps in LAYOUTS:
-        if any(name == marker or name.endswith(f".{marker}") for name in names):
-            return title, eps
-    return None
+    layout = detect_layout(tensor_names(weights))
+    return None if layout is None or layout.eps is None else layout.title
 
 
 def _recorded_eps(weights: Path) -> float | None:
     """The epsilon in the metadata of a checkpoint of fgvc."""
-    try:
-        header = safetensors_header(weights)
-        facts = parse_json(parse_json(header or b"{}")["__metadata__"]["fgvc"])
-        eps = facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    if (facts := read_facts(weights)) is None:
         return None
-    return float(eps) if isinstance(eps, int | float) and 0 <= eps <= 1 else None
-
-
-def states_eps(weights: Path) -> bool:
-    """Whether config.json beside the weights states the epsilon."""
-    return "layer_norm_eps" in _vision_config(weights)
+    backbone = {"norm_eps": facts["config"]["backbone"].get("norm_eps"), **facts["backbone"]}
+    return None if (eps := backbone["norm_eps"]) is None else float(eps)
 
 
 def _vision_config(weights: Path) -> Mapping[str, Any]:
@@ -262,33 +243,25 @@ def _transformers_preprocessing(file: Path, config: Mapping[str, Any]) -> Prepro
             return None
         mean = _parse_rgb(file, "image_mean", config["image_mean"])
         std = _parse_rgb(file, "image_std", config["image_std"])
+    size, mode = config.get("size"), None
+    if config.get("do_resize", True) and size is not None:
+        is_short = isinstance(size, Mapping) and "shortest_edge" in size
+        is_cropped = isinstance(size, int) and config.get("do_center_crop", False)
+        mode = "crop" if is_short or is_cropped else "squash"
     return Preprocessing(
         file,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),
         FILTERS.get(config.get("resample", -1)),
-        _transformers_mode(config),
+        mode,
     )
-
-
-def _transformers_mode(config: Mapping[str, Any]) -> str | None:
-    size = config.get("size")
-    if not config.get("do_resize", True) or size is None:
-        return None
-    short = isinstance(size, Mapping) and "shortest_edge" in size
-    whole = isinstance(size, int) and config.get("do_center_crop", False)
-    return "crop" if short or whole else "squash"
 
 
 def _parse_rgb(file: Path, name: str, values: Any) -> Rgb:
     if isinstance(values, int | float):
         values = [values] * 3
     if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
-        raise ValueError(f"{file} has {name}={values}, not three numbers: correct it")
+        raise ConfigError(f"{file} has {name}={values}, not three numbers: correct it")
     if len(values) != 3:
-        raise ValueError(f"{file} has {name}={values}: must have 3 channels, RGB")
+        raise ConfigError(f"{file} has {name}={values}: must have 3 channels, RGB")
     return (float(values[0]), float(values[1]), float(values[2]))
-
-
-def _close(values: Rgb, others: Rgb) -> bool:
-    return all(abs(x - y) <= TOLERANCE for x, y in zip(values, others, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from fgvc.config.schema import architecture
 from fgvc.config.schema.backbone import row_key
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import sidecars
+from fgvc.model.backbone import hf_config, weights
 from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.types import Tokens, UserError, WeightsSource
 
@@ -62,6 +64,7 @@ class Backbone(nn.Module):
     read. create_trunk: makes the library's model with initial values.
     """
 
+    blocks_name: str  # of the blocks in the trunk
     macs: int
 
     def __init__(
@@ -89,12 +92,7 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, first to last."""
-        return self.blocks_of(self.trunk)
-
-    @staticmethod
-    def blocks_of(trunk: Any) -> nn.ModuleList:
-        """The transformer blocks of a trunk of this class."""
-        raise NotImplementedError
+        return nn.ModuleList(self.trunk.get_submodule(self.blocks_name))
 
     def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """prefix_BPD and patch_BND after the final norm."""
@@ -108,47 +106,40 @@ class Backbone(nn.Module):
         """pixels_BCHW: float32, normalised with the statistics of the checkpoint -> Tokens."""
         prefix_BPD, patch_BND = self.tokens(pixels_BCHW)
         assert patch_BND.shape[1] == self.patches, "a selection was attached and did not run"
-        return Tokens(prefix_BPD, patch_BND, self._pool(prefix_BPD, patch_BND), self.grid)
+        if self.features in ("map", "projected"):
+            pooled_BF = self.project_image(prefix_BPD, patch_BND)
+        elif self.features == "cls":
+            pooled_BF = prefix_BPD[:, 0]
+        else:
+            pooled_BF = patch_BND.mean(1)
+            if self.features == "cls_patch_mean":
+                pooled_BF = torch.cat([prefix_BPD[:, 0], pooled_BF], 1)
+        return Tokens(prefix_BPD, patch_BND, pooled_BF, self.grid)
 
     def feature(self, pixels_BCHW: Tensor) -> Tensor:
         """pooled_BF, the input of a probe."""
         return self(pixels_BCHW).pooled_BD
 
-    def _pool(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
-        if self.features in ("map", "projected"):
-            return self.project_image(prefix_BPD, patch_BND)
-        if self.features == "cls":
-            return prefix_BPD[:, 0]
-        mean_BD = patch_BND.mean(1)
-        if self.features == "patch_mean":
-            return mean_BD
-        return torch.cat([prefix_BPD[:, 0], mean_BD], 1)
-
 
 class TextTower(nn.Module):
     """A frozen text tower: prompts -> features in the space of `projected` image features.
 
-    scale: factor of a cosine before the softmax over classes. identity: everything besides the
-    weights that can change a text feature.
+    project: token ids -> text_BE, after the projection. scale: factor of a cosine before the
+    softmax over classes. identity: everything besides the weights that can change a text feature.
     """
 
     def __init__(
         self,
         trunk: Any,
+        project: Callable[[Tensor], Tensor],
         tokenize: Callable[[Sequence[str]], Tensor],
         scale: float,
         identity: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.tokenize = tokenize
-        self.scale = scale
-        self.identity = dict(identity)
+        self.trunk, self.project, self.tokenize = trunk, project, tokenize
+        self.scale, self.identity = scale, dict(identity)
         self.requires_grad_(False).eval()
-
-    def project(self, token_BL: Tensor) -> Tensor:
-        """Token ids -> text_BE, after the projection."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], batch: int = 64) -> Tensor:
@@ -167,66 +158,74 @@ def assemble(
     source: WeightsSource,
     seed: int,
     create_trunk: Callable[[], Any],
-    load: Callable[[Any], tuple[str, ...]],
+    load: Callable[[Any, Path], weights.SelectedState],
     shape: PatchGrid,
 ) -> Backbone:
-    """A frozen backbone of `kind` with the weights of `source`, or random ones from `seed`.
+    """A frozen backbone with the weights of `source`, or random ones from `seed`.
 
     Args:
         create_trunk: makes the library's model, on the device of the context, with initial values.
-        load: fills a model on the meta device from the weights file; returns notes.
+        load: fills a model on the meta device from a weights file.
 
     Raises:
         UserError: the family has no such `features`, the weights do not fit the model, or they
             were made for pixels of another mean and standard deviation.
     """
     row = schema.chosen_checkpoint(conf)
-    if source.path is not None and (
-        reason := sidecars.normalization_mismatch(conf, source.path, "native")
-    ):
-        raise UserError(reason)
+    if source.path is not None:
+        with weights.as_user_errors():
+            sidecars.check_normalization(conf, source.path, "native")
     if conf.features not in (features := LIBRARIES[conf.library].features):
         raise UserError(f"backbone.features={conf.features}: {conf.name} has {', '.join(features)}")
+    create = _with_eps(create_trunk, conf, source)
     with torch.device("meta"):  # shapes only: no time is spent on initial values
-        backbone = backbone_class(create_trunk, row, conf.features, shape, source).eval()
-        _check_size(backbone, conf, source)
-        pixels_BCHW = torch.empty(1, 3, shape.side, shape.side)
-        backbone.macs = count_macs(backbone, pixels_BCHW)
+        backbone = backbone_class(create, row, conf.features, shape, source).eval()
+        _check_size(backbone.trunk, conf, source)
+        backbone.macs = count_macs(backbone, torch.empty(1, 3, shape.side, shape.side))
     if source.path is None:
-        backbone.trunk = init_from_seed(create_trunk, seed)
+        backbone.trunk = init_from_seed(create, seed)
     else:
-        backbone.notes = load(backbone.trunk)
+        backbone.notes = load(backbone.trunk, source.path).notes
     return backbone.requires_grad_(False).eval()
 
 
-def init_text_tower(create_tower: Callable[[], Any], conf: schema.Backbone, seed: int) -> Any:
-    """A library's text tower with random values from `seed`.
+def assemble_text(
+    conf: schema.Backbone,
+    source: WeightsSource,
+    seed: int,
+    create_tower: Callable[[], Any],
+    load: Callable[[Any, Path], weights.SelectedState],
+) -> tuple[Any, weights.SelectedState | None]:
+    """A library's text tower, and the tensors of `source` that fill it; None if they are random.
 
-    Raises:
-        ConfigError: the architecture of the row makes it larger than any published model.
+    Args, Raises: as `assemble`.
     """
-    if schema.chosen_checkpoint(conf).architecture:
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in create_tower().parameters())
-        architecture.check_size(count, f"{row_key(conf)}.architecture")
-    return init_from_seed(create_tower, seed)
+    create = _with_eps(create_tower, conf, source)
+    with torch.device("meta"):
+        tower = create()
+    if source.path is not None:
+        return tower, load(tower, source.path)
+    _check_size(tower, conf, source)
+    return init_from_seed(create, seed), None
 
 
-def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource) -> None:
-    """Refuse a model that a damaged or hostile row makes too large, before it is allocated.
+def _with_eps(
+    create: Callable[[], Any], conf: schema.Backbone, source: WeightsSource
+) -> Callable[[], Any]:
+    eps = hf_config.norm_eps(conf, source)
+    return lambda: hf_config.set_norm_eps(create(), eps)
 
-    Raises:
-        ConfigError: the architecture of the row makes it larger than any published model.
-        UserError: it has more parameters than the checkpoint holds numbers.
-    """
-    count, key = backbone.parameter_count, row_key(conf)
+
+def _check_size(model: nn.Module, conf: schema.Backbone, source: WeightsSource) -> None:
+    """Refuse a model that a damaged or hostile row makes too large, before it is allocated."""
+    count, key = sum(parameter.numel() for parameter in model.parameters()), row_key(conf)
     if schema.chosen_checkpoint(conf).architecture:
         architecture.check_size(count, f"{key}.architecture")
     if source.value_count is not None and count > source.value_count:
         raise UserError(
-            f"{key}={backbone.name}: has {count:,} parameters, but the checkpoint holds "
-            f"{source.value_count:,} numbers, so it is of another model. Restore it, or repeat the "
-            "run"
+            f"{key}={schema.chosen_checkpoint(conf).model}: has {count:,} parameters, but the "
+            f"checkpoint holds {source.value_count:,} numbers, so it is of another model. Restore "
+            "it, or repeat the run"
         )
 
 

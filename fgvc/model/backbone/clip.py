@@ -6,8 +6,9 @@ D token width, L text length, E width of the projection.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,35 +19,31 @@ from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.config.schema.architecture import check_row
+from fgvc.config.weight_files.layouts import detect_layout
+from fgvc.config.weight_files.sidecars import OPEN_CLIP
 from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
     TextTower,
     assemble,
+    assemble_text,
     check_declared,
-    init_text_tower,
     patch_grid,
 )
 from fgvc.model.backbone.load_state import load_strict
-from fgvc.model.backbone.plain_vit import similar_names
+from fgvc.model.backbone.plain_vit import similar_hint
 from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
 
 VISION_PREFIX = "visual."
-OPENAI_KEYS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # only in OpenAI's own files
+OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")  # only in OpenAI's own files
 
 
 class ClipBackbone(Backbone):
     """Features `cls` (before the projection), `patch_mean`, both, and `projected`."""
 
-    @staticmethod
-    def blocks_of(trunk: Any) -> nn.ModuleList:
-        return trunk.transformer.resblocks
+    blocks_name = "transformer.resblocks"
 
     def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         trunk = self.trunk
@@ -55,13 +52,6 @@ class ClipBackbone(Backbone):
 
     def project_image(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
         return prefix_BPD[:, 0] @ self.trunk.proj
-
-
-class ClipText(TextTower):
-    """The text half; `trunk` is open_clip's model without its visual half."""
-
-    def project(self, token_BL: Tensor) -> Tensor:
-        return self.trunk.encode_text(token_BL)
 
 
 def build(
@@ -76,30 +66,25 @@ def build(
     """
     row = schema.chosen_checkpoint(conf)
     shape = patch_grid(row, side, stride)
-    eps = hf_config.norm_eps(conf, source)
 
     def create_trunk() -> Any:
         visual = _build_model(row, source, shape.nonoverlapping_side).visual
         visual.conv1.stride = (shape.stride, shape.stride)
-        hf_config.set_norm_eps(visual, eps)
         if conf.features != "projected":
             visual.proj = None
         return visual
 
-    def load(visual: Any) -> tuple[str, ...]:
-        assert source.path is not None
-
-        selected = weights.select(source.path, visual.state_dict(), _image_tower_convert(visual))
-        _check_source_library(
-            conf, selected.state, source.path, visual.transformer, "vision_config"
-        )
+    def load(visual: Any, path: Path) -> weights.SelectedState:
+        convert = functools.partial(_image_tensors, visual=visual)
+        selected = weights.select(path, visual.state_dict(), convert)
+        _check_source_library(conf, selected.state, path, visual.transformer, "vision_config")
         if visual.proj is not None and selected.tensors and "proj" not in selected.tensors:
             raise UserError(
-                f"backbone.features=projected: weights {source.path} hold no projection; take "
+                f"backbone.features=projected: weights {path} hold no projection; take "
                 "backbone.features=cls, or weights of a whole CLIP"
             )
-        load_strict(visual, selected.tensors, source.path, row.model, selected.hint)
-        return selected.notes
+        load_strict(visual, selected.tensors, path, row.model, selected.hint)
+        return selected
 
     return assemble(ClipBackbone, conf, source, seed, create_trunk, load, shape)
 
@@ -110,60 +95,57 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     Raises:
         UserError: the weights do not fit the model, or they need another activation.
     """
-    row, eps = schema.chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
+    row = schema.chosen_checkpoint(conf)
 
     def create_tower() -> Any:
         model = _build_model(row, source, row.native)
         del model.visual
-        hf_config.set_norm_eps(model, eps)
         return model
 
-    if source.path is None:
-        model = init_text_tower(create_tower, conf, seed)
-    else:
-        with torch.device("meta"):
-            model, visual = create_tower(), _build_model(row, source, row.native).visual
+    def load(model: Any, path: Path) -> weights.SelectedState:
         if model.attn_mask is not None:  # in no file: causal attention
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-
-        def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
-            if "class_embedding" in file_state:  # a visual tower, whose blocks have the same names
-                return {}
-            state = _open_clip_names(file_state)
-            return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
-
+        with torch.device("meta"):
+            visual = _build_model(row, source, row.native).visual
         visual.proj = None  # an image tower saved by itself has no projection
-        image_tower = visual.state_dict(), _image_tower_convert(visual)
-        selected = weights.select(source.path, model.state_dict(), convert, image_tower)
-        _check_source_library(
-            conf, selected.state, source.path, model.transformer, "text_config", eps
-        )
+        image_tower = visual.state_dict(), functools.partial(_image_tensors, visual=visual)
+        selected = weights.select(path, model.state_dict(), _text_tensors, image_tower)
+        eps = hf_config.norm_eps(conf, source)
+        _check_source_library(conf, selected.state, path, model.transformer, "text_config", eps)
         if not selected.tensors:
             raise UserError(
-                f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
+                f"weights {path} do not fit {row.model}: the text tower is absent in the "
                 "file; take weights of a whole CLIP, or a head that reads no class names"
             )
-        load_strict(model, selected.tensors, source.path, row.model, selected.hint)
+        load_strict(model, selected.tensors, path, row.model, selected.hint)
+        return selected
+
+    model, _ = assemble_text(conf, source, seed, create_tower, load)
     tokenize, identity = _tokenizer(model.context_length)
-    return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
+    scale = model.logit_scale.exp().item()
+    return TextTower(model, model.encode_text, tokenize, scale, identity)
 
 
-def _image_tower_convert(visual: Any) -> weights.Convert:
-    """Returns the conversion of a file's tensors to the state of an image tower."""
+def _image_tensors(file_state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
+    """A file's tensors of the image tower under its names, with positions for its grid."""
+    if "class_embedding" in file_state:  # an image tower by itself
+        file_state = {f"{VISION_PREFIX}{key}": value for key, value in file_state.items()}
+    state = _resize_positions(_open_clip_names(file_state), visual)
+    tensors = {
+        key[len(VISION_PREFIX) :]: state[key] for key in state if key.startswith(VISION_PREFIX)
+    }
+    if visual.proj is None:
+        tensors.pop("proj", None)
+    return tensors
 
-    def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
-        if "class_embedding" in file_state:  # an image tower by itself
-            file_state = {f"{VISION_PREFIX}{key}": value for key, value in file_state.items()}
-        state = _resize_positions(_open_clip_names(file_state), visual)
-        tensors = {
-            key[len(VISION_PREFIX) :]: state[key] for key in state if key.startswith(VISION_PREFIX)
-        }
-        if visual.proj is None:
-            tensors.pop("proj", None)
-        return tensors
 
-    return convert
+def _text_tensors(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors outside the image tower under the names of the text tower."""
+    if "class_embedding" in file_state:  # a visual tower, whose blocks have the same names
+        return {}
+    state = _open_clip_names(file_state)
+    return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
 
 
 def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
@@ -190,16 +172,14 @@ def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> An
     if config is None:
         raise UserError(
             f"backbone.checkpoints: open_clip knows no model {row.model}"
-            f"{_similar_hint(row.model, open_clip.list_models())}; "
+            f"{similar_hint(row.model, open_clip.list_models())}; "
             "open_clip.list_models() lists those it knows, or give the row an architecture"
         )
     if not _is_plain(config):
-        hint = _similar_hint(
-            row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"]
-        )
+        near = [name for name in open_clip.list_models() if name.startswith("ViT-")]
         raise UserError(
             f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
-            f"such a model cannot be read here{hint}"
+            f"such a model cannot be read here{similar_hint(row.model, near)}"
         )
     sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
     try:
@@ -225,11 +205,6 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
     return not other_towers and isinstance(vision.get("layers"), int)
 
 
-def _similar_hint(name: str, names: Sequence[str]) -> str:
-    near = similar_names(name, names)
-    return near and f"; nearest: {near}"
-
-
 def _check_visual(row: schema.Checkpoint, visual: Any) -> None:
     check_declared(
         row,
@@ -251,20 +226,24 @@ def _check_activation(
     row: schema.Checkpoint, model: nn.Module, pretrained: Mapping[str, Any], source: WeightsSource
 ) -> None:
     """Refuse another activation than the weights were trained with; open_clip only warns."""
-    activations = _activations(model)
+    from open_clip.transformer import QuickGELU
+
+    names = {hf_config.gelu_name(part) for part in model.modules()}
+    activations = {name for name in names if name}
+    if any(isinstance(part, QuickGELU) for part in model.modules()):
+        activations.add("quick_gelu")
     if activations != {row.activation}:
         raise _activation_error(row, f"the model {row.model}", " and ".join(sorted(activations)))
     if pretrained:
         _check_quick_gelu(row, pretrained, f"open_clip's pretrained tag {row.tag}")
-    config_file = source.path and source.path.with_name("open_clip_config.json")
-    if config_file and config_file.is_file():
-        model_config = weights.read_json(config_file).get("model_cfg", {})
+    if source.path and (published := hf_config.read_beside(source.path, OPEN_CLIP)):
+        file, model_config = source.path.with_name(OPEN_CLIP), published.get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{config_file} has model_cfg={one_line(model_config, 60)}, which is no mapping: "
+                f"{file} has model_cfg={one_line(model_config, 60)}, which is no mapping: "
                 "fetch it again"
             )
-        _check_quick_gelu(row, model_config, str(config_file))
+        _check_quick_gelu(row, model_config, str(file))
 
 
 def _check_quick_gelu(row: schema.Checkpoint, config: Mapping[str, Any], origin: str) -> None:
@@ -279,18 +258,6 @@ def _activation_error(row: schema.Checkpoint, origin: str, activation: str) -> U
         f"{origin} has {activation}: its features would be wrong; take the row, or the model name "
         "with or without -quickgelu, that fits the weights"
     )
-
-
-def _activations(model: nn.Module) -> set[str]:
-    from open_clip.transformer import QuickGELU
-
-    names = set()
-    for part in model.modules():
-        if isinstance(part, QuickGELU):
-            names.add("quick_gelu")
-        elif isinstance(part, nn.GELU):
-            names.add("gelu" if part.approximate == "none" else "gelu_tanh")
-    return names
 
 
 def _check_source_library(
@@ -308,25 +275,23 @@ def _check_source_library(
         tower: "vision_config" or "text_config", as in transformers' config.json.
         eps: of the tower's layer norms; None: not checked.
     """
-    row, layout = schema.chosen_checkpoint(conf), hf_keys.detect_layout(state)
-    if layout is not None:
-        hf_config.check_library(conf, layout, path)
-        hf_config.check_transformers(
-            row,
-            layout,
-            path,
-            tower,
-            num_attention_heads=transformer.resblocks[0].attn.num_heads,
-            hidden_act=row.activation,
-            layer_norm_eps=eps,
-        )
+    row = schema.chosen_checkpoint(conf)
+    hf_config.check_layout(
+        conf,
+        state,
+        path,
+        tower,
+        num_attention_heads=transformer.resblocks[0].attn.num_heads,
+        hidden_act=row.activation,
+        layer_norm_eps=eps,
+    )
     if OPENAI_KEYS[0] in state and row.activation != "quick_gelu":
         raise _activation_error(row, f"OpenAI's own file {path}", "quick_gelu")
 
 
 def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of both towers under open_clip's names; positions in float32, to be resized."""
-    layout = hf_keys.detect_layout(state)
+    layout = detect_layout(state)
     if layout is not None and layout.library == "open_clip":
         state = hf_keys.to_open_clip(state, layout)
     return {
@@ -340,8 +305,7 @@ def _resize_positions(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor
     """Resize the positions to the grid of `visual`; a table that is no square is unchanged."""
     from open_clip.model import resize_pos_embed
 
-    resized = dict(state)
-    holder = nn.Module()
+    resized, holder = dict(state), nn.Module()
     holder.visual = visual
     try:
         resize_pos_embed(resized, holder)

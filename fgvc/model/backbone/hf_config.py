@@ -9,24 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.config.weight_files import sidecars
-from fgvc.model.backbone.hf_keys import Layout
-from fgvc.model.backbone.weights import read_json
+from fgvc.config.weight_files.layouts import Layout, detect_layout
+from fgvc.model.backbone import weights
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
 
-MODEL_TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
-    "vit": ("vit", "vit_mae", "vit_msn"),
-    "dinov2": ("dinov2", "dinov2_with_registers"),
-    "dinov3": ("dinov3_vit",),
-    "clip": ("clip", "clip_vision_model", "clip_text_model"),
-}
-BACKBONES = {**{family: family for family in MODEL_TYPES}, "siglip": "siglip2"}  # family: backbone=
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -35,6 +28,7 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+Model = TypeVar("Model", bound=nn.Module)
 MOVE_HINT = "If it belongs to other weights, move these to a folder without it"
 _SIZE_SUFFIX = re.compile(r"_\d{3}$")  # side of the images, at the end of timm's names
 
@@ -49,17 +43,8 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     """
     if source.path is None or (conf.norm_eps is not None and source.kind != "hub"):
         return conf.norm_eps  # the config.json of a local file was checked with the config
-    try:
-        eps = sidecars.norm_eps(source.path)
-        stated = eps is not None and sidecars.states_eps(source.path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if stated and conf.norm_eps not in (None, eps):
-        raise UserError(
-            f"backbone.norm_eps={conf.norm_eps}: {sidecars.CONFIG} of {source.name} has "
-            f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
-        )
-    return eps if conf.norm_eps is None else conf.norm_eps
+    with weights.as_user_errors():
+        return sidecars.checked_eps(conf, source.path)
 
 
 def assumed_eps_note(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
@@ -77,35 +62,49 @@ def assumed_eps_note(conf: schema.Backbone, source: WeightsSource) -> tuple[str,
     )
 
 
-def set_norm_eps(model: nn.Module, eps: float | None) -> None:
+def set_norm_eps(model: Model, eps: float | None) -> Model:
     """Set the epsilon of every layer norm; None: keep the library's default."""
-    if eps is None:
-        return
-    for part in model.modules():
-        if isinstance(part, nn.LayerNorm):
-            part.eps = eps
+    for norm in model.modules():
+        if eps is not None and isinstance(norm, nn.LayerNorm):
+            norm.eps = eps
+    return model
 
 
-def check_library(conf: schema.Backbone, layout: Layout, path: Path) -> None:
-    """Refuse weights of transformers that another family reads, or whose epsilon is unknown.
+def check_layout(
+    conf: schema.Backbone,
+    state: Mapping[str, Tensor],
+    path: Path,
+    tower: str | None = None,
+    **built: object,
+) -> Layout | None:
+    """Check a file that transformers saved: its names and the config.json beside it.
 
-    The epsilon is unknown if only the tensors show that transformers saved the weights.
+    Args:
+        state: the tensors as the file names them.
+        tower, built: as in `check_transformers`.
+
+    Returns:
+        the layout; None if another library saved the file.
 
     Raises:
-        UserError: names the layout and the backbone that reads it, or the epsilon to set.
+        UserError: another family reads this layout; its epsilon is unknown, because only the
+            tensors show that transformers saved the weights; or as `check_transformers`.
     """
+    if (layout := detect_layout(state)) is None:
+        return None
     if layout.library != conf.library:
         raise UserError(
             f"backbone={conf.name}: weights {path} are of transformers' {layout.title}, which "
-            f"backbone={BACKBONES[layout.family]} reads"
+            f"backbone={layout.backbone} reads"
         )
-    usual_eps = sidecars.USUAL_EPS.get(layout.title)
-    if usual_eps is not None and conf.norm_eps is None and sidecars.norm_eps(path) is None:
+    if layout.eps is not None and conf.norm_eps is None and sidecars.norm_eps(path) is None:
         raise UserError(
             f"backbone.norm_eps=null: weights {path} are of transformers' {layout.title}, in a "
             "form that does not state the epsilon of its layer norms. Set backbone.norm_eps, which "
-            f"is usually {usual_eps}"
+            f"is usually {layout.eps}"
         )
+    check_transformers(schema.chosen_checkpoint(conf), layout, path, tower, **built)
+    return layout
 
 
 def check_transformers(
@@ -121,29 +120,43 @@ def check_transformers(
     Raises:
         UserError: another kind of model, or another value; one line.
     """
-    file = path.with_name(sidecars.CONFIG)
-    published = _read_if_there(file)
+    file, published = path.with_name(sidecars.CONFIG), read_beside(path, sidecars.CONFIG)
     if "model_type" not in published:
         return
-    if published["model_type"] not in MODEL_TYPES[layout.family]:
+    if published["model_type"] not in layout.model_types:
         raise UserError(
             f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
-            f"out as {layout.title}; fgvc reads {', '.join(MODEL_TYPES[layout.family])} of this "
+            f"out as {layout.title}; fgvc reads {', '.join(layout.model_types)} of this "
             f"layout. {MOVE_HINT}"
         )
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
         raise UserError(f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again")
+    check_values(row, file, values, built)
+
+
+def gelu_name(layer: object) -> str | None:
+    """fgvc's name of an activation; None if it is no GELU."""
+    if not isinstance(layer, nn.GELU):
+        return None
+    return "gelu" if layer.approximate == "none" else "gelu_tanh"
+
+
+def check_values(
+    row: schema.Checkpoint, file: Path, published: Mapping[str, Any], built: Mapping[str, object]
+) -> None:
+    """Refuse a file with another value than the model built for the row; None is not compared.
+
+    Args:
+        built: a name that ends in hidden_act has fgvc's name of the activation.
+    """
     for name, built_value in built.items():
-        published_value = values.get(name)
-        translated = (
-            ACTIVATIONS.get(str(published_value), published_value)
-            if name == "hidden_act"
-            else published_value
-        )
-        if published_value is not None and built_value is not None and translated != built_value:
+        value = published.get(name)
+        is_activation = name.endswith("hidden_act")
+        translated = ACTIVATIONS.get(str(value), value) if is_activation else value
+        if value is not None and built_value is not None and translated != built_value:
             raise UserError(
-                f"{file} has {name}={published_value}, but {row.model} of backbone.checkpoints has "
+                f"{file} has {name}={value}, but {row.model} of backbone.checkpoints has "
                 f"{built_value}: choose the row that fits the weights, or give the row an "
                 "architecture that does"
             )
@@ -157,19 +170,19 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     Raises:
         UserError: names both architectures.
     """
-    file = path.with_name(sidecars.CONFIG)
-    published_name = _read_if_there(file).get("architecture")
-    model_name = row.model.partition(".")[0]
-    if published_name is None or _SIZE_SUFFIX.sub("", str(published_name)) == _SIZE_SUFFIX.sub(
-        "", model_name
-    ):
+    published_name = read_beside(path, sidecars.CONFIG).get("architecture")
+    names = (str(published_name), row.model.partition(".")[0])
+    if published_name is None or len({_SIZE_SUFFIX.sub("", name) for name in names}) == 1:
         return
     raise UserError(
-        f"{file} has architecture={published_name}, but the row of backbone.checkpoints has "
-        f"model={model_name}: choose the row of that model (backbone.size, backbone.registers, "
-        f"backbone.checkpoint), or set its model to {published_name}. {MOVE_HINT}"
+        f"{path.with_name(sidecars.CONFIG)} has architecture={published_name}, but the row of "
+        f"backbone.checkpoints has model={names[1]}: choose the row of that model "
+        "(backbone.size, backbone.registers, backbone.checkpoint), or set its model to "
+        f"{published_name}. {MOVE_HINT}"
     )
 
 
-def _read_if_there(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
+def read_beside(path: Path | None, name: str) -> dict[str, Any]:
+    """The JSON object in a file beside weights; empty without the file or without weights."""
+    file = path and path.with_name(name)
+    return weights.read_json(file) if file and file.is_file() else {}

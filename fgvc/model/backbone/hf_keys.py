@@ -1,9 +1,7 @@
 """Tensors under the names of Hugging Face transformers -> the names of timm or open_clip.
 
-Pure functions of named tensors. The layout is recognised by its keys, not by file names. All keys
-may share a prefix (`vit.`, `dinov2.`, `module.`, ...). transformers stores queries, keys and values
-apart; they are concatenated into one matrix in this order. A key that is in no table keeps its
-name, so that strict loading refuses it by this name.
+Pure functions of named tensors. All names may share a prefix (`vit.`, `dinov2.`, `module.`, ...).
+transformers stores queries, keys and values apart; they are concatenated into one matrix.
 D token width, T tokens.
 """
 
@@ -11,116 +9,71 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from fgvc.config.weight_files.layouts import Layout
+from fgvc.model.backbone.rename import rename
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     State = Mapping[str, Tensor]
 
-
-@dataclass(frozen=True)
-class Layout:
-    """A layout of transformers.
-
-    family: vit | dinov2 | dinov3 | clip | siglip. title: for messages. library: the one that fgvc
-    builds the model with. prefix: before every key of the model.
-    """
-
-    family: str
-    title: str
-    library: str
-    prefix: str = ""
-
-
-# a key that only this layout has -> the layout; first match wins
-_MARKERS: tuple[tuple[str, Layout], ...] = (
-    ("encoder.layer.0.layer_scale1.lambda1", Layout("dinov2", "Dinov2Model", "timm")),
-    ("encoder.layer.0.layernorm_before.weight", Layout("vit", "ViTModel", "timm")),
-    ("layer.0.attention.q_proj.weight", Layout("dinov3", "DINOv3ViTModel", "timm")),
-    ("vision_model.pre_layrnorm.weight", Layout("clip", "CLIPModel", "open_clip")),
-    ("pre_layrnorm.weight", Layout("clip", "CLIPVisionModel", "open_clip")),
-    ("text_model.final_layer_norm.bias", Layout("clip", "CLIPTextModel", "open_clip")),
+# heads of other tasks, and tensors that no model here has
+_UNUSED = re.compile(
+    r"(classifier|pooler|decoder|lm_head)\..*|(.*\.)?embeddings\.(mask_token|position_ids)"
 )
-_SIGLIP_MARKER = "vision_model.head.probe"
-_OTHER_HEADS = re.compile(r"(classifier|pooler|decoder|lm_head)\.")  # heads of other tasks
-_UNUSED = {"embeddings.mask_token", "embeddings.position_ids"}
-
-_OUTSIDE = {  # vit, dinov2: tensors outside the blocks
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.register_tokens": "reg_token",
-    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
-    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-    "embeddings.patch_embeddings.weight": "patch_embed.proj.weight",  # dinov3
-    "embeddings.patch_embeddings.bias": "patch_embed.proj.bias",
-    "layernorm.weight": "norm.weight",
-    "layernorm.bias": "norm.bias",
-}
-_BLOCK = re.compile(r"(?:model\.)?(?:encoder\.)?layer\.(\d+)\.(.+)")
-_IN_BLOCK = {
-    "attention.output.dense": "attn.proj",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-    "layer_scale1.lambda1": "ls1.gamma",
-    "layer_scale2.lambda1": "ls2.gamma",
-    "mlp.weights_in": "mlp.fc1",
-    "mlp.weights_out": "mlp.fc2",
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-_IN_DINOV3_BLOCK = {
-    "attention.o_proj": "attn.proj",
-    "layer_scale1.lambda1": "gamma_1",
-    "layer_scale2.lambda1": "gamma_2",
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "mlp.up_proj": "mlp.fc1",
-    "mlp.down_proj": "mlp.fc2",
-}
-_GATED = {"mlp.gate_proj": "mlp.fc1_g", "mlp.up_proj": "mlp.fc1_x"}
-_QKV = re.compile(
-    r"attention\.(?:attention\.)?(query|key|value|q_proj|k_proj|v_proj)\.(weight|bias)"
+_ZERO_BIAS = re.compile(r"blocks\.\d+\.attn\.[qkv]_bias")
+_BLOCK = r"(?:model\.)?(?:encoder\.)?layer\.(\d+)\."
+_TIMM = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.patch_embeddings\.(?:projection\.)?(\w+)", r"patch_embed.proj.\1"),
+    (r"layernorm\.(\w+)", r"norm.\1"),
+    (
+        rf"{_BLOCK}attention\.(?:attention\.)?([qkv])(?:uery|ey|alue|_proj)\.(\w+)",
+        r"blocks.\1.attn.qkv.\3#\2",
+    ),
+    (rf"{_BLOCK}attention\.(?:output\.dense|o_proj)\.(\w+)", r"blocks.\1.attn.proj.\2"),
+    (rf"{_BLOCK}layernorm_before\.(\w+)", r"blocks.\1.norm1.\2"),
+    (rf"{_BLOCK}layernorm_after\.(\w+)", r"blocks.\1.norm2.\2"),
+    (rf"{_BLOCK}(?:intermediate\.dense|mlp\.weights_in)\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+    (rf"{_BLOCK}(?:output\.dense|mlp\.weights_out)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+    (rf"{_BLOCK}layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (rf"{_BLOCK}(norm[12]|mlp\.fc[12])\.(\w+)", r"blocks.\1.\2.\3"),
 )
+_DINOV3 = (  # before those of _TIMM
+    (rf"{_BLOCK}attention\.([qkv])_proj\.bias", r"blocks.\1.attn.\2_bias"),
+    (rf"{_BLOCK}layer_scale([12])\.lambda1", r"blocks.\1.gamma_\2"),
+    (rf"{_BLOCK}mlp\.down_proj\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+)
+_GATED = (
+    (rf"{_BLOCK}mlp\.gate_proj\.(\w+)", r"blocks.\1.mlp.fc1_g.\2"),
+    (rf"{_BLOCK}mlp\.up_proj\.(\w+)", r"blocks.\1.mlp.fc1_x.\2"),
+)
+_NOT_GATED = ((rf"{_BLOCK}mlp\.up_proj\.(\w+)", r"blocks.\1.mlp.fc1.\2"),)
 
-_CLIP_VISION = {
-    "embeddings.class_embedding": "class_embedding",
-    "embeddings.patch_embedding.weight": "conv1.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "pre_layrnorm": "ln_pre",
-    "post_layernorm": "ln_post",
-}
-_CLIP_TEXT = {
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "final_layer_norm": "ln_final",
-}
-_CLIP_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
-_IN_CLIP_BLOCK = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "self_attn.out_proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
-_CLIP_QKV = re.compile(r"self_attn\.([qkv])_proj\.(weight|bias)")
-
-
-def detect_layout(state: State) -> Layout | None:
-    """The layout of transformers that the keys show; None for the keys of other libraries."""
-    if any(key.endswith(_SIGLIP_MARKER) for key in state):
-        return Layout("siglip", "SiglipModel", "transformers")
-    for marker, layout in _MARKERS:
-        for key in state:
-            if key == marker or key.endswith(f".{marker}"):
-                prefix = key[: -len(marker)].removesuffix("model.")
-                return replace(layout, prefix=prefix)
-    return None
+_LAYER = r"(visual\.|)encoder\.layers\.(\d+)\."
+_OPEN_CLIP = (
+    (r"visual_projection\.weight", "visual.proj"),
+    (r"text_projection\.weight", "text_projection"),
+    (r"(visual\.)embeddings\.class_embedding", r"\1class_embedding"),
+    (r"(visual\.)embeddings\.patch_embedding\.weight", r"\1conv1.weight"),
+    (r"(visual\.|)embeddings\.position_embedding\.weight", r"\1positional_embedding"),
+    (r"embeddings\.token_embedding\.weight", "token_embedding.weight"),
+    (r"(visual\.)pre_layrnorm\.(\w+)", r"\1ln_pre.\2"),
+    (r"(visual\.)post_layernorm\.(\w+)", r"\1ln_post.\2"),
+    (r"final_layer_norm\.(\w+)", r"ln_final.\1"),
+    (
+        rf"{_LAYER}self_attn\.([qkv])_proj\.(\w+)",
+        r"\1transformer.resblocks.\2.attn.in_proj_\4#\3",
+    ),
+    (rf"{_LAYER}self_attn\.out_proj\.(\w+)", r"\1transformer.resblocks.\2.attn.out_proj.\3"),
+    (rf"{_LAYER}layer_norm([12])\.(\w+)", r"\1transformer.resblocks.\2.ln_\3.\4"),
+    (rf"{_LAYER}mlp\.fc1\.(\w+)", r"\1transformer.resblocks.\2.mlp.c_fc.\3"),
+    (rf"{_LAYER}mlp\.fc2\.(\w+)", r"\1transformer.resblocks.\2.mlp.c_proj.\3"),
+)
 
 
 def to_timm(state: State, layout: Layout, qkv_bias: bool = True) -> dict[str, Tensor]:
@@ -133,104 +86,41 @@ def to_timm(state: State, layout: Layout, qkv_bias: bool = True) -> dict[str, Te
         qkv_bias: whether timm's DINOv3 has biases of queries and values; if not, biases that are
             zero are dropped.
     """
-    renamed: dict[str, Tensor] = {}
-    qkv_parts: dict[str, dict[str, Tensor]] = {}
-    gated = any(key.endswith("mlp.gate_proj.weight") for key in state)
-    for key, value in _model_tensors(state, layout.prefix):
-        block_match = _BLOCK.fullmatch(key)
-        if block_match is None:
-            renamed[_OUTSIDE.get(key, key)] = value
-            continue
-        block, rest = f"blocks.{block_match[1]}", block_match[2]
-        if (qkv_match := _QKV.fullmatch(rest)) is not None:
-            qkv_parts.setdefault(f"{block}.attn.qkv.{qkv_match[2]}", {})[qkv_match[1][0]] = value
-            continue
-        table = _IN_BLOCK if layout.family != "dinov3" else _IN_DINOV3_BLOCK
-        table = {**table, **_GATED} if gated and layout.family == "dinov3" else table
-        renamed[f"{block}.{_rename(rest, table)}"] = value
-    if layout.family == "dinov3":
-        _join_dinov3_qkv(qkv_parts, renamed, qkv_bias)
-        if (registers := renamed.get("reg_token")) is not None and registers.shape[1] == 0:
+    state = _model_tensors(state, layout)
+    if layout.backbone == "dinov3":
+        is_gated = any(key.endswith("mlp.gate_proj.weight") for key in state)
+        rules = (*_DINOV3, *(_GATED if is_gated else _NOT_GATED), *_TIMM)
+        renamed = {
+            key: value
+            for key, value in rename(state, rules).items()
+            if qkv_bias or not _ZERO_BIAS.fullmatch(key) or value.any()
+        }
+        if "reg_token" in renamed and renamed["reg_token"].shape[1] == 0:
             del renamed["reg_token"]
-    else:
-        _join_qkv(qkv_parts, renamed)
-        _move_class_position(renamed)
+        return renamed
+    renamed = rename(state, _TIMM)
+    if {"reg_token", "cls_token", "pos_embed"} <= renamed.keys():
+        position_1TD = renamed["pos_embed"]
+        renamed["cls_token"] = renamed["cls_token"] + position_1TD[:, :1]
+        renamed["pos_embed"] = position_1TD[:, 1:]
     return renamed
 
 
 def to_open_clip(state: State, layout: Layout) -> dict[str, Tensor]:
     """Both towers of a CLIP, or a single one, under open_clip's names."""
-    renamed: dict[str, Tensor] = {}
-    qkv_parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in _model_tensors(state, layout.prefix):
+    tensors = {}
+    for key, value in _model_tensors(state, layout).items():
+        tower, dot, rest = key.partition("_model.")
         if key in ("visual_projection.weight", "text_projection.weight"):
-            renamed["visual.proj" if key[0] == "v" else "text_projection"] = value.T
-            continue
-        tower, table = "visual.", _CLIP_VISION
-        if key.startswith("text_model."):
-            tower, table = "", _CLIP_TEXT
-        elif not key.startswith("vision_model.") and layout.title != "CLIPVisionModel":
-            renamed[key] = value  # logit_scale and others outside the towers
-            continue
-        key = key.removeprefix("vision_model.").removeprefix("text_model.")
-        if key in _UNUSED:
-            continue
-        block_match = _CLIP_BLOCK.fullmatch(key)
-        if block_match is None:
-            renamed[tower + _rename(key, table)] = value
-            continue
-        block = f"{tower}transformer.resblocks.{block_match[1]}"
-        if (qkv_match := _CLIP_QKV.fullmatch(block_match[2])) is not None:
-            qkv_parts.setdefault(f"{block}.attn.in_proj_{qkv_match[2]}", {})[qkv_match[1]] = value
+            tensors[key] = value.T
+        elif dot and tower in ("vision", "text"):
+            tensors["visual." * (tower == "vision") + rest] = value
         else:
-            renamed[f"{block}.{_rename(block_match[2], _IN_CLIP_BLOCK)}"] = value
-    _join_qkv(qkv_parts, renamed)
-    return renamed
+            tensors["visual." * (layout.title == "CLIPVisionModel") + key] = value
+    return rename(tensors, _OPEN_CLIP)
 
 
-def _model_tensors(state: State, prefix: str) -> list[tuple[str, Tensor]]:
+def _model_tensors(state: State, layout: Layout) -> dict[str, Tensor]:
     """The model's tensors without the prefix, without heads of other tasks and unused tensors."""
-    return [
-        (key, value)
-        for key, value in ((key.removeprefix(prefix), value) for key, value in state.items())
-        if key not in _UNUSED and not _OTHER_HEADS.match(key)
-    ]
-
-
-def _rename(key: str, table: Mapping[str, str]) -> str:
-    """Rename by a table of whole keys and of modules, whose parameters keep their last name."""
-    module, _, parameter = key.rpartition(".")
-    if key in table:
-        return table[key]
-    return f"{table[module]}.{parameter}" if module in table else key
-
-
-def _join_qkv(qkv_parts: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]) -> None:
-    """Stack queries, keys and values of each layer; if one of the three is missing, keep them."""
-    import torch
-
-    for key, parts in qkv_parts.items():
-        if parts.keys() == set("qkv"):
-            renamed[key] = torch.cat([parts[letter] for letter in "qkv"])
-        else:
-            renamed |= {f"{key}.{letter}": value for letter, value in parts.items()}
-
-
-def _join_dinov3_qkv(
-    qkv_parts: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor], qkv_bias: bool
-) -> None:
-    weight_parts = {key: parts for key, parts in qkv_parts.items() if key.endswith("weight")}
-    _join_qkv(weight_parts, renamed)
-    for key, parts in qkv_parts.items():
-        if key in weight_parts:
-            continue
-        for letter, value in parts.items():
-            if qkv_bias or value.any():
-                renamed[f"{key.removesuffix('qkv.bias')}{letter}_bias"] = value
-
-
-def _move_class_position(renamed: dict[str, Tensor]) -> None:
-    if "reg_token" in renamed and {"cls_token", "pos_embed"} <= renamed.keys():
-        position_1TD = renamed["pos_embed"]
-        renamed["cls_token"] = renamed["cls_token"] + position_1TD[:, :1]
-        renamed["pos_embed"] = position_1TD[:, 1:]
+    tensors = {key.removeprefix(layout.prefix): value for key, value in state.items()}
+    return {key: value for key, value in tensors.items() if not _UNUSED.fullmatch(key)}

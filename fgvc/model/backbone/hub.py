@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.store.disk_errors import add_path
@@ -16,29 +14,25 @@ from fgvc.untrusted.shell import command
 TIMEOUT = 3.0  # seconds until the first response of the hub
 
 
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository, under the first of `names` that exists.
+def fetch(
+    repo: str,
+    revision: str,
+    names: Sequence[str],
+    companions: Sequence[str] = (),
+    *,
+    what: str,
+    way_out: str,
+    named: int = 1,
+    trusted: bool = True,
+) -> Path:
+    """The cached file of a repository, .../snapshots/COMMIT/NAME, downloaded if necessary.
 
-    what: "weights" or "tokenizer", for messages. model: the model it belongs to. companions: small
-    files that are fetched with it if the repository has them. instead: what to do without a
-    network. certain: how many of `names` must be fetched to be sure of the weights; None: all.
-    trusted: whether the repository may be contacted (not if only a checkpoint names it).
-    """
-
-    what: str
-    model: str
-    repo: str
-    revision: str
-    names: Sequence[str]
-    instead: str
-    companions: Sequence[str] = ()
-    certain: int | None = 1
-    trusted: bool = True
-
-
-def fetch(file: HubFile) -> tuple[Path, str]:
-    """The path of the cached file, downloaded if necessary, and the commit it belongs to.
+    Args:
+        names: the first that exists is taken.
+        companions: small files that are downloaded with it if the repository has them.
+        what, way_out: for messages, such as "weights for MODEL", and what to do without a network.
+        named: how many of `names` the command in the message downloads.
+        trusted: whether the repository may be contacted (not if only a checkpoint names it).
 
     Raises:
         UserError: neither cached nor available; names both ways out, within 5 seconds if offline.
@@ -46,51 +40,44 @@ def fetch(file: HubFile) -> tuple[Path, str]:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    for name in file.names:
-        path = try_to_load_from_cache(file.repo, name, revision=file.revision)
-        if isinstance(path, str):
-            break
+    for name in names:
+        if isinstance(path := try_to_load_from_cache(repo, name, revision=revision), str):
+            return Path(path)
+    if not trusted:
+        reason = "only the checkpoint names it, which may not choose what is contacted"
+    elif not _is_reachable():
+        reason = "the hub cannot be reached"
     else:
-        path = _download(file)
-    return Path(path), Path(path).parent.name  # .../snapshots/<commit>/model.safetensors
+        try:
+            return _download(repo, revision, names, companions)
+        except Exception as error:  # the client's errors share no base class
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = type(error).__name__
+    words = ["hf", "download", repo, *names[:named], *companions, "--revision", revision]
+    raise UserError(
+        f"no {what}: {repo}@{revision} is not cached and {reason}; with a network run "
+        f"`{command(words)}`, or {way_out}"
+    )
 
 
-def cached_sha256(path: Path) -> str | None:
-    """The digest by which the cache stores a file; None for a small file, stored by another name.
-
-    The cache stores a large file under its digest, and the snapshot only links to it.
-    """
-    name = path.resolve().name
-    return name if re.fullmatch("[0-9a-f]{64}", name) else None
-
-
-def _download(file: HubFile) -> str:
+def _download(repo: str, revision: str, names: Sequence[str], companions: Sequence[str]) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    def get(name: str, revision: str) -> str:
+    def get(name: str, revision: str) -> Path:
         with add_path(Path(constants.HF_HUB_CACHE)):
-            return hf_hub_download(file.repo, name, revision=revision, etag_timeout=TIMEOUT)
+            return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=TIMEOUT))
 
-    if not file.trusted:
-        reason = "only the checkpoint names it, which may not choose what is contacted"
-        raise UserError(_unavailable(file, reason))
-    if not _is_reachable():
-        raise UserError(_unavailable(file, "the hub cannot be reached"))
-    try:
-        path = None
-        for name in file.names[:-1]:
-            with suppress(EntryNotFoundError):
-                path = get(name, file.revision)
-                break
-        path = path or get(file.names[-1], file.revision)
-        for name in file.companions:
-            with suppress(EntryNotFoundError):
-                get(name, Path(path).parent.name)  # of the same commit
-    except Exception as error:  # the client's errors share no base class
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(_unavailable(file, type(error).__name__)) from error
+    path = None
+    for name in names[:-1]:
+        with suppress(EntryNotFoundError):
+            path = get(name, revision)
+            break
+    path = path or get(names[-1], revision)
+    for name in companions:
+        with suppress(EntryNotFoundError):
+            get(name, path.parent.name)  # of the same commit
     return path
 
 
@@ -113,13 +100,3 @@ def _is_reachable() -> bool:
     thread.start()
     thread.join(TIMEOUT)
     return responded.is_set()
-
-
-def _unavailable(file: HubFile, reason: str) -> str:
-    # in a repository of unknown origin, the name of the weights file is unknown too
-    names = (*file.names[: file.certain], *file.companions)
-    download = command(["hf", "download", file.repo, *names, "--revision", file.revision])
-    return (
-        f"no {file.what} for {file.model}: {file.repo}@{file.revision} is not cached and "
-        f"{reason}; with a network run `{download}`, or {file.instead}"
-    )

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fgvc.types import UserError
 
 Model = TypeVar("Model")
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_strict(
@@ -29,15 +28,23 @@ def load_strict(
             counts all), or a tensor holds integers in place of floats, NaN or infinity.
     """
     model_state = model.state_dict()
-    difference = _shape_difference(_shapes(state), _shapes(model_state))
+    difference = _shape_difference(state, model_state)
     if difference is not None:
         raise UserError(f"weights {path} do not fit {name}: {difference}{hint}")
-    _check_dtypes(state, model_state, path)
+    if (fault := _dtype_fault(state, model_state)) is not None:
+        raise UserError(
+            f"weights {path}: {fault}: quantized or sparse weights are not read; take the model as "
+            "it was before"
+        )
     # copies, because a tensor of a .safetensors file is a view of the file
     values = {
         key: state[key].to(model_state[key].dtype, copy=True).contiguous() for key in model_state
     }
-    _check_finite(values, path)
+    if (fault := _nonfinite_fault(values)) is not None:
+        raise UserError(
+            f"weights {path}: {fault}: the file is damaged or its training diverged; download it "
+            "again, or take an earlier checkpoint"
+        )
     model.load_state_dict(values, assign=True)
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [key for key, tensor in tensors if tensor.is_meta]
@@ -61,44 +68,6 @@ def count_macs(model: nn.Module, pixels_BCHW: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def _shapes(state: Mapping[str, Tensor]) -> Shapes:
-    return {key: tuple(value.shape) for key, value in state.items()}
-
-
-def _check_dtypes(
-    state: Mapping[str, Tensor], model_state: Mapping[str, Tensor], path: Path
-) -> None:
-    for key, model_tensor in model_state.items():
-        tensor = state[key]
-        is_plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
-        if not is_plain or tensor.is_floating_point() != model_tensor.is_floating_point():
-            kind = "no values" if tensor.is_meta else str(tensor.dtype).removeprefix("torch.")
-            raise UserError(
-                f"weights {path}: {key} holds {kind}, not plain {model_tensor.dtype}: quantized or "
-                "sparse weights are not read; take the model as it was before"
-            )
-
-
-def _check_finite(values: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse NaN or infinity, which would otherwise surface as NaN in a feature or in the loss."""
-    # a non-finite value makes the sum non-finite, and a sum is as fast as reading
-    suspect = {key: value for key, value in values.items() if not value.sum().isfinite()}
-    counts = {key: int((~value.isfinite()).sum()) for key, value in suspect.items()}
-    nonfinite_counts = {key: count for key, count in counts.items() if count}
-    if nonfinite_counts:
-        key = next(iter(nonfinite_counts))
-        others = (
-            f", and {len(nonfinite_counts) - 1} other tensors hold such values"
-            if len(nonfinite_counts) > 1
-            else ""
-        )
-        raise UserError(
-            f"weights {path}: {nonfinite_counts[key]} of the {values[key].numel()} values of {key} "
-            f"are NaN or infinite{others}: the file is damaged or its training diverged; download "
-            "it again, or take an earlier checkpoint"
-        )
-
-
 def first_difference(
     tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]
 ) -> str | None:
@@ -106,32 +75,53 @@ def first_difference(
 
     Compared are names, shapes and kinds of numbers; NaN and infinity are refused.
     """
-    if (difference := _shape_difference(_shapes(tensors), _shapes(model_tensors))) is not None:
-        return difference
-    for key, tensor in tensors.items():
-        if (
-            tensor.is_floating_point() != model_tensors[key].is_floating_point()
-            or tensor.is_complex()
-        ):
-            return f"{key} holds {tensor.dtype}, not {model_tensors[key].dtype}"
-        # a non-finite value makes the sum non-finite, and a sum is as fast as reading
-        suspect = tensor.is_floating_point() and not tensor.sum().isfinite()
-        if suspect and not tensor.isfinite().all():
-            return f"{key} holds NaN or infinity"
+    return (
+        _shape_difference(tensors, model_tensors)
+        or _dtype_fault(tensors, model_tensors)
+        or _nonfinite_fault(tensors)
+    )
+
+
+def _dtype_fault(tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]) -> str | None:
+    for key, model_tensor in model_tensors.items():
+        tensor, dtype = tensors[key], model_tensor.dtype
+        is_plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+        is_same_kind = tensor.is_floating_point() == model_tensor.is_floating_point()
+        if not is_plain or not is_same_kind or tensor.is_complex():
+            kind = "no values" if tensor.is_meta else str(tensor.dtype).removeprefix("torch.")
+            return f"{key} holds {kind}, not plain {dtype}"
     return None
 
 
-def _shape_difference(file_shapes: Shapes, model_shapes: Shapes) -> str | None:
-    reshaped = [
-        key for key in model_shapes if key in file_shapes and file_shapes[key] != model_shapes[key]
-    ]
-    missing = [key for key in model_shapes if key not in file_shapes]
-    unexpected = [key for key in file_shapes if key not in model_shapes]
-    if not reshaped + missing + unexpected:
+def _nonfinite_fault(tensors: Mapping[str, Tensor]) -> str | None:
+    """NaN or infinity, which would otherwise surface as NaN in a feature or in the loss."""
+    # a non-finite value makes the sum non-finite, and a sum is as fast as reading
+    suspect = {key: value for key, value in tensors.items() if not value.sum().isfinite()}
+    counts = {key: int((~value.isfinite()).sum()) for key, value in suspect.items()}
+    faulty = [key for key, count in counts.items() if count]
+    if not faulty:
         return None
-    key = (reshaped + missing + unexpected)[0]
-    return (
-        f"{key} is {file_shapes.get(key, 'absent')} in the file and "
-        f"{model_shapes.get(key, 'absent')} in the model; {len(reshaped)} of another shape, "
-        f"{len(missing)} missing, {len(unexpected)} unexpected"
+    key, others = faulty[0], ""
+    if len(faulty) > 1:
+        others = f", and {len(faulty) - 1} other tensors hold such values"
+    count = f"{counts[key]} of the {tensors[key].numel()} values"
+    return f"{count} of {key} are NaN or infinite{others}"
+
+
+def _shape_difference(
+    tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]
+) -> str | None:
+    in_file, in_model = (
+        {key: tuple(value.shape) for key, value in state.items()}
+        for state in (tensors, model_tensors)
     )
+    missing = [key for key in in_model if key not in in_file]
+    reshaped = [key for key in in_model if key in in_file and in_file[key] != in_model[key]]
+    unexpected = [key for key in in_file if key not in in_model]
+    for key in (*reshaped, *missing, *unexpected):
+        return (
+            f"{key} is {in_file.get(key, 'absent')} in the file and "
+            f"{in_model.get(key, 'absent')} in the model; {len(reshaped)} of another shape, "
+            f"{len(missing)} missing, {len(unexpected)} unexpected"
+        )
+    return None

@@ -34,11 +34,8 @@ def create(conf: schema.Backbone, side: int) -> Any:
     key = f"{row_key(conf)}.model={row.model}"
     name = row.model.partition(".")[0]
     if not timm.is_model(name):
-        similar = similar_names(name, timm.list_models(), cutoff=0.6)
-        raise UserError(
-            f"{key}: timm has no such model{similar and f'; nearest: {similar}'}. "
-            "timm.list_models() lists all"
-        )
+        similar = similar_hint(name, timm.list_models(), cutoff=0.6)
+        raise UserError(f"{key}: timm has no such model{similar}. timm.list_models() lists all")
     tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
     if (tag := row.model.partition(".")[2]) and tag not in tags:
         raise UserError(f"{key}: timm has no tag {tag} of {name}, only {', '.join(tags) or 'none'}")
@@ -59,9 +56,12 @@ def create(conf: schema.Backbone, side: int) -> Any:
     return trunk
 
 
-def similar_names(name: str, names: Sequence[str], cutoff: float = 0.4) -> str:
-    """Up to three similar names, separated by commas."""
-    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=cutoff))
+def similar_hint(
+    name: str, names: Sequence[str], cutoff: float = 0.4, before: str = "; nearest: "
+) -> str:
+    """Up to three similar names after the words `before`; empty if no name is similar."""
+    similar = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
+    return f"{before}{', '.join(similar)}" if similar else ""
 
 
 def _unsupported_reason(trunk: nn.Module) -> str | None:
@@ -88,5 +88,5 @@ def _supported_models(name: str) -> str:
 
     excluded = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
     plain_models = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=excluded)
-    similar = similar_names(name, [other for other in plain_models if other != name])
-    return f"{SUPPORTED}{similar and f', such as {similar}'}"
+    others = [other for other in plain_models if other != name]
+    return f"{SUPPORTED}{similar_hint(name, others, before=', such as ')}"

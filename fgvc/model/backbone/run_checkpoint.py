@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
 from fgvc.config.schema.library import LIBRARIES
-from fgvc.config.weight_files import checkpoint_metadata
+from fgvc.config.weight_files.checkpoint_metadata import read_facts
+from fgvc.model.backbone.weights.errors import as_user_errors
 from fgvc.store import tensor_file
 from fgvc.types import UserError
 
@@ -27,9 +28,10 @@ def read(path: Path) -> dict[str, Tensor] | None:
     Raises:
         UserError: the file changed since it was written, or it holds no backbone.
     """
-    if tensor_file.read_facts(path) is None:
-        return None
-    metadata = _check_metadata(path, tensor_file.verify(path))
+    with as_user_errors():
+        if (metadata := read_facts(path)) is None:
+            return None
+    tensor_file.verify(path)
     from safetensors import safe_open
 
     prefix = LIBRARIES[metadata["config"]["backbone"]["library"]].tower
@@ -54,10 +56,9 @@ def writing_run(path: Path) -> Mapping[str, Any] | None:
     Raises:
         UserError: the metadata of the checkpoint are damaged or of another version.
     """
-    metadata = tensor_file.read_facts(path)
-    if metadata is None:
-        return None
-    _check_metadata(path, metadata)
+    with as_user_errors():
+        if (metadata := read_facts(path)) is None:
+            return None
     return {
         "task": metadata["config"]["task"]["name"],
         "dataset": metadata["config"]["dataset"]["name"],
@@ -69,15 +70,3 @@ def writing_run(path: Path) -> Mapping[str, Any] | None:
         "exported_from": metadata.get("exported_from"),
         "weights": dict(metadata["backbone"]["weights"]),
     }
-
-
-def _check_metadata(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Raises UserError if the metadata are not those of a checkpoint."""
-    try:
-        checkpoint_metadata.check(metadata)
-    except ValueError as error:
-        raise UserError(
-            f"weights {path}: a damaged checkpoint, or of another version of fgvc: {error}. "
-            "Restore the file, or repeat the run that made it"
-        ) from error
-    return metadata

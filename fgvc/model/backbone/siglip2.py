@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.config.schema.architecture import check_row
-from fgvc.model.backbone import hf_config, hf_keys, weights
+from fgvc.config.weight_files.sidecars import CONFIG
+from fgvc.model.backbone import hf_config, weights
 from fgvc.model.backbone.base import (
     Backbone,
     TextTower,
     assemble,
+    assemble_text,
     check_declared,
-    init_text_tower,
     patch_grid,
 )
 from fgvc.model.backbone.load_state import load_strict
@@ -33,9 +34,8 @@ from fgvc.types import UserError, WeightsSource
 
 TOWERS = ("vision", "text")
 OTHER_LIBRARY_KEYS = {"visual.trunk.attn_pool.latent": "open_clip", "attn_pool.latent": "timm"}
-SHARED_KEYS = ("logit_scale", "logit_bias")  # tensors in neither tower
+LOGIT_SCALE, LOGIT_BIAS = "logit_scale", "logit_bias"  # tensors in neither tower
 POSITION_KEY = "embeddings.position_embedding.weight"
-ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
 COMPARED_FIELDS = (  # of both towers; some of them do not show in the shape of any tensor
     "hidden_size",
     "intermediate_size",
@@ -54,9 +54,7 @@ COMPARED_FIELDS = (  # of both towers; some of them do not show in the shape of 
 class Siglip2Backbone(Backbone):
     """Features `map` (the pooling head's output), `projected` (the same) and `patch_mean`."""
 
-    @staticmethod
-    def blocks_of(trunk: Any) -> nn.ModuleList:
-        return trunk.encoder.layers
+    blocks_name = "encoder.layers"
 
     def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         trunk = self.trunk
@@ -66,13 +64,6 @@ class Siglip2Backbone(Backbone):
 
     def project_image(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
         return self.trunk.head(patch_BND)
-
-
-class Siglip2Text(TextTower):
-    """The text tower, in which padding is attended to as well, as in training."""
-
-    def project(self, token_BL: Tensor) -> Tensor:
-        return self.trunk(input_ids=token_BL).pooler_output
 
 
 def build(
@@ -96,12 +87,9 @@ def build(
         config.vision_use_head = conf.features != "patch_mean"
         trunk = SiglipVisionModel._from_config(config, attn_implementation="sdpa")
         trunk.embeddings.patch_embedding.stride = (shape.stride, shape.stride)
-        hf_config.set_norm_eps(trunk, conf.norm_eps)
         return trunk
 
-    def load(trunk: Any) -> tuple[str, ...]:
-        assert source.path is not None
-
+    def load(trunk: Any, path: Path) -> weights.SelectedState:
         def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
             tensors = _tower_tensors(file_state, "vision")
             if not trunk.use_head:
@@ -110,11 +98,7 @@ def build(
                 tensors[POSITION_KEY] = _resize_positions(tensors[POSITION_KEY], shape.grid)
             return tensors
 
-        _set_position_ids(trunk)
-        selected = weights.select(source.path, trunk.state_dict(), convert)
-        _check_library(conf, selected.state, source.path)
-        load_strict(trunk, selected.tensors, source.path, row.model, selected.hint)
-        return selected.notes
+        return _load(trunk, conf, path, convert)
 
     return assemble(Siglip2Backbone, conf, source, seed, create_trunk, load, shape)
 
@@ -132,38 +116,50 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         from transformers.models.siglip.modeling_siglip import SiglipTextModel
 
         config = _config(row, source).text_config
-        trunk = SiglipTextModel._from_config(config, attn_implementation="sdpa")
-        hf_config.set_norm_eps(trunk, conf.norm_eps)
-        return trunk
+        return SiglipTextModel._from_config(config, attn_implementation="sdpa")
 
+    def load(trunk: Any, path: Path) -> weights.SelectedState:
+        from transformers.models.siglip.modeling_siglip import SiglipVisionModel
+
+        with torch.device("meta"):  # at its published size
+            image_trunk = SiglipVisionModel._from_config(_config(row, source).vision_config)
+        image_tower = image_trunk.state_dict(), lambda state: _tower_tensors(state, "vision")
+        return _load(trunk, conf, path, lambda state: _tower_tensors(state, "text"), image_tower)
+
+    trunk, selected = assemble_text(conf, source, seed, create_tower, load)
     scale = 1.0
-    if source.path is None:
-        trunk = init_text_tower(create_tower, conf, seed)
-    else:
-        with torch.device("meta"):
-            trunk = create_tower()
-            image_tower = _vision_state(row, source), lambda given: _tower_tensors(given, "vision")
-        _set_position_ids(trunk)
-        selected = weights.select(
-            source.path,
-            trunk.state_dict(),
-            lambda given: _tower_tensors(given, "text"),
-            image_tower,
-        )
-        _check_library(conf, selected.state, source.path)
-        load_strict(trunk, selected.tensors, source.path, row.model, selected.hint)
-        scale = _logit_scale(selected.state, source)
+    if selected is not None:
+        if LOGIT_SCALE not in selected.state:
+            raise UserError(
+                f"weights {source.path} hold no {LOGIT_SCALE}: they are half a model; give the "
+                "whole model, with both towers"
+            )
+        scale = selected.state[LOGIT_SCALE].float().exp().item()
     config = trunk.config
     tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
-    return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)
+
+    def project(token_BL: Tensor) -> Tensor:
+        # padding is attended to as well, as in training
+        return trunk(input_ids=token_BL).pooler_output
+
+    return TextTower(trunk, project, tokenizer, scale, tokenizer.identity)
 
 
-def _vision_state(row: schema.Checkpoint, source: WeightsSource) -> dict[str, Tensor]:
-    """The state of the image tower at its published size, without values."""
-    from transformers.models.siglip.modeling_siglip import SiglipVisionModel
-
-    trunk = SiglipVisionModel._from_config(_config(row, source).vision_config)
-    return trunk.state_dict()
+def _load(
+    trunk: Any,
+    conf: schema.Backbone,
+    path: Path,
+    convert: weights.Convert,
+    image_tower: weights.Tower | None = None,
+) -> weights.SelectedState:
+    """Fill a tower on the meta device from a weights file."""
+    embeddings = trunk.embeddings  # no file holds the position ids
+    embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings)[None]
+    selected = weights.select(path, trunk.state_dict(), convert, image_tower)
+    _check_library(conf, selected.state, path)
+    model = schema.chosen_checkpoint(conf).model
+    load_strict(trunk, selected.tensors, path, model, selected.hint)
+    return selected
 
 
 def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:
@@ -186,14 +182,13 @@ def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:
         block_count=vision.num_hidden_layers,
     )
     for tower in (vision, text):
-        if ACTIVATIONS.get(tower.hidden_act) != row.activation:
+        if hf_config.ACTIVATIONS.get(tower.hidden_act) != row.activation:
             raise UserError(
                 f"backbone.checkpoints: {row.model} is declared with activation={row.activation}, "
                 f"but its architecture has hidden_act={tower.hidden_act}: correct one of the two"
             )
-    config_file = source.path and source.path.with_name("config.json")
-    if config_file and config_file.is_file():
-        _check_published(row, config, weights.read_json(config_file), config_file)
+    if source.path and (published := hf_config.read_beside(source.path, CONFIG)):
+        _check_published(row, config, published, source.path.with_name(CONFIG))
     return config
 
 
@@ -213,38 +208,30 @@ def _check_published(
             f"{file} has model_type={published.get('model_type')}, not siglip: {row.model} is "
             "read from a fixed-resolution checkpoint of both towers, google/siglip2-*-patch*-*"
         )
+    towers = {name: published.get(name) or {} for name in ("vision_config", "text_config")}
     try:
-        published_config = _siglip_config(_compared_values(published))
+        published_config = _siglip_config(
+            {
+                name: {field: tower[field] for field in COMPARED_FIELDS if field in tower}
+                for name, tower in towers.items()
+            }
+        )
     except Exception as error:  # the library checks types in its own ways
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         raise UserError(
             f"{file}: not the config.json of a SigLIP ({reason}): fetch it again"
         ) from error
-    for tower in ("vision_config", "text_config"):
-        for field in COMPARED_FIELDS:
-            built_value = getattr(getattr(config, tower), field, None)
-            published_value = getattr(getattr(published_config, tower), field, None)
-            if built_value != published_value:
-                raise UserError(
-                    f"{file} has {tower}.{field}={published_value}, but {row.model} of "
-                    f"backbone.checkpoints has {built_value}: choose the row that fits the weights"
-                )
-
-
-def _compared_values(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values of both towers that are compared; other values are not read."""
-    halves = {name: published.get(name) or {} for name in (f"{tower}_config" for tower in TOWERS)}
-    return {
-        name: {field: half[field] for field in COMPARED_FIELDS if field in half}
-        for name, half in halves.items()
-    }
+    for name in towers:
+        values, built = (
+            {f"{name}.{field}": getattr(tower, field, None) for field in COMPARED_FIELDS}
+            for tower in (getattr(published_config, name), getattr(config, name))
+        )
+        hf_config.check_values(row, file, values, {**built, f"{name}.hidden_act": row.activation})
 
 
 def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse a SigLIP that another library saved, and weights of another family."""
-    layout = hf_keys.detect_layout(state)
-    if layout is not None:
-        hf_config.check_library(conf, layout, path)
+    hf_config.check_layout(conf, state, path)
     saved_by = next((name for key, name in OTHER_LIBRARY_KEYS.items() if key in state), None)
     if saved_by is not None:
         repo = schema.chosen_checkpoint(conf).repo or "google/siglip2-*"
@@ -261,17 +248,8 @@ def _tower_tensors(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]
     return {
         key.removeprefix(f"{tower}_model."): value
         for key, value in state.items()
-        if not key.startswith(other) and key not in SHARED_KEYS
+        if not key.startswith(other) and key not in (LOGIT_SCALE, LOGIT_BIAS)
     }
-
-
-def _logit_scale(state: Mapping[str, Tensor], source: WeightsSource) -> float:
-    if SHARED_KEYS[0] not in state:
-        raise UserError(
-            f"weights {source.path} hold no {SHARED_KEYS[0]}: they are half a model; give the "
-            "whole model, with both towers"
-        )
-    return state[SHARED_KEYS[0]].float().exp().item()
 
 
 def _resize_positions(position_ND: Tensor, grid: int) -> Tensor:
@@ -282,9 +260,3 @@ def _resize_positions(position_ND: Tensor, grid: int) -> Tensor:
     old_1DHW = position_ND.float().T.reshape(1, -1, side, side)
     new_1DHW = nn.functional.interpolate(old_1DHW, size=(grid, grid), mode="bicubic")
     return new_1DHW.flatten(2)[0].T
-
-
-def _set_position_ids(trunk: Any) -> None:
-    """Set the position ids, which no file holds."""
-    embeddings = trunk.embeddings
-    embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings)[None]

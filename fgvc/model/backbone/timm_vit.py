@@ -6,15 +6,17 @@ B batch, C = 3 channels, H and W pixels (of positions: rows and columns of patch
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgvc.config import schema
+from fgvc.config.weight_files.layouts import detect_layout
 from fgvc.model.backbone import hf_config, hf_keys, plain_vit, weights
 from fgvc.model.backbone.base import Backbone, PatchGrid, assemble, check_declared, patch_grid
 from fgvc.model.backbone.load_state import load_strict
@@ -27,9 +29,7 @@ CLASSIFIER_PREFIXES = ("head.", "head_dist.")  # the second is of a distilled De
 class TimmBackbone(Backbone):
     """Features `cls`, `patch_mean` and both, after the final norm."""
 
-    @staticmethod
-    def blocks_of(trunk: Any) -> nn.ModuleList:
-        return nn.ModuleList(trunk.blocks)
+    blocks_name = "blocks"
 
     def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         token_BTD = self.trunk.forward_features(pixels_BCHW)
@@ -47,23 +47,12 @@ def build(
     Raises:
         UserError: the weights do not fit the model.
     """
-    row = schema.chosen_checkpoint(conf)
-    shape = patch_grid(row, side, stride)
-
-    eps = hf_config.norm_eps(conf, source)
-
-    def create_trunk() -> Any:
-        trunk = _build_trunk(conf, shape)
-        hf_config.set_norm_eps(trunk, eps)
-        return trunk
-
-    def load(trunk: Any) -> tuple[str, ...]:
-        return _load(trunk, conf, row, source)
-
+    shape = patch_grid(schema.chosen_checkpoint(conf), side, stride)
+    create_trunk, load = functools.partial(_create, conf, shape), functools.partial(_load, conf)
     return assemble(TimmBackbone, conf, source, seed, create_trunk, load, shape)
 
 
-def _build_trunk(conf: schema.Backbone, shape: PatchGrid) -> Any:
+def _create(conf: schema.Backbone, shape: PatchGrid) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
@@ -81,38 +70,44 @@ def _build_trunk(conf: schema.Backbone, shape: PatchGrid) -> Any:
     return trunk
 
 
-def _load(
-    trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource
-) -> tuple[str, ...]:
-    """Fill every tensor of the trunk from the file; return notes on the part that was read."""
-    assert source.path is not None
-    _compute_buffers(trunk)
+def _load(conf: schema.Backbone, trunk: Any, path: Path) -> weights.SelectedState:
+    """Fill every tensor of the trunk from the file."""
+    for part in trunk.modules():  # rotary periods and similar buffers, which no file holds
+        compute: Any = getattr(part, "init_non_persistent_buffers", None)
+        if compute is not None:
+            part.to_empty(device="cpu", recurse=False)
+            compute()
     zoom = conf.position_resize == "zoom"
-    selected = weights.select(
-        source.path, trunk.state_dict(), lambda file_state: _convert(file_state, trunk, zoom)
+    convert = functools.partial(_convert, trunk=trunk, zoom=zoom)
+    selected = weights.select(path, trunk.state_dict(), convert)
+    row, block = schema.chosen_checkpoint(conf), trunk.blocks[0]
+    rope, activation = getattr(trunk, "rope", None), getattr(block.mlp, "act", None)
+    layout = hf_config.check_layout(
+        conf,
+        selected.state,
+        path,
+        num_attention_heads=block.attn.num_heads,
+        hidden_act=hf_config.gelu_name(activation),
+        rope_theta=getattr(rope, "temperature", None),
     )
-    _check_published(selected.state, conf, row, source.path, trunk)
-    load_strict(trunk, selected.tensors, source.path, row.model, selected.hint)
-    return selected.notes
+    if layout is None:
+        hf_config.check_timm(row, path)
+    load_strict(trunk, selected.tensors, path, row.model, selected.hint)
+    return selected
 
 
 def _convert(file_state: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
     """A file's tensors under the trunk's names, with resized positions and without classifier."""
-    layout = hf_keys.detect_layout(file_state)
+    layout = detect_layout(file_state)
     if layout is not None and layout.library == "timm":
         has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
         file_state = hf_keys.to_timm(file_state, layout, has_bias)
-    google = npz.is_google(file_state)
-    if google:
+    if is_google := npz.is_google(file_state):
         file_state = npz.timm_names(file_state)
     if zoom:
         file_state = {**file_state, **_zoom_positions(file_state, trunk)}
     try:
-        state = (
-            _resize_google_positions(file_state, trunk)
-            if google
-            else _convert_with_timm(file_state, trunk)
-        )
+        state = _convert_with_timm(file_state, trunk, is_google)
     except (RuntimeError, ValueError):  # the position grid of another model
         state = file_state
     state = {**state, **_nonzero_dinov3_biases(file_state, trunk)}
@@ -124,94 +119,39 @@ def _nonzero_dinov3_biases(file_state: dict[str, Tensor], trunk: Any) -> dict[st
 
     timm would drop them; with them in the state, a trunk without biases refuses the file.
     """
-    if (
-        "storage_tokens" not in file_state
-        or getattr(trunk.blocks[0].attn, "q_bias", None) is not None
-    ):
+    has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
+    if "storage_tokens" not in file_state or has_bias:
         return {}
-    names = [key.removesuffix("qkv.bias") for key in file_state if key.endswith(".attn.qkv.bias")]
-    parts = {name: file_state[f"{name}qkv.bias"].chunk(3) for name in names}
-    return {
-        f"{name}{letter}_bias": parts[name][place]
-        for name in names
-        for letter, place in (("q", 0), ("v", 2))
-        if parts[name][place].any()
-    }
+    biases: dict[str, Tensor] = {}
+    for key, value in file_state.items():
+        if key.endswith(".attn.qkv.bias"):
+            name, (query, _, values) = key.removesuffix("qkv.bias"), value.chunk(3)
+            biases |= {f"{name}q_bias": query, f"{name}v_bias": values}
+    return {key: value for key, value in biases.items() if value.any()}
 
 
-def _check_published(
-    state: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
-) -> None:
-    """Refuse a config.json beside the weights that contradicts the trunk."""
-    layout = hf_keys.detect_layout(state)
-    if layout is None:
-        hf_config.check_timm(row, path)
-        return
-    hf_config.check_library(conf, layout, path)
-    attention, activation = trunk.blocks[0].attn, getattr(trunk.blocks[0].mlp, "act", None)
-    is_gelu = isinstance(activation, nn.GELU)
-    hf_config.check_transformers(
-        row,
-        layout,
-        path,
-        None,
-        num_attention_heads=attention.num_heads,
-        hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu")
-        if is_gelu
-        else None,
-        rope_theta=getattr(getattr(trunk, "rope", None), "temperature", None),
-    )
-
-
-def _compute_buffers(trunk: nn.Module) -> None:
-    """Compute rotary periods and similar buffers, which no file holds."""
-    for part in trunk.modules():
-        compute: Any = getattr(part, "init_non_persistent_buffers", None)
-        if compute is not None:
-            part.to_empty(device="cpu", recurse=False)
-            compute()
-
-
-def _convert_with_timm(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _convert_with_timm(
+    file_state: dict[str, Tensor], trunk: Any, is_google: bool
+) -> dict[str, Tensor]:
     """The state as timm loads it: other layouts converted, positions resized to the new grid.
 
     timm would also resample the kernel of another patch size. Here it stays as it is, so that
     loading refuses it.
     """
+    options: dict[str, Any] = {}
+    if is_google:  # timm reads .npz by other code, without antialiasing
+        options = {"interpolation": "bilinear", "antialias": False}
+    elif hasattr(trunk.blocks[0], "ls1") and any(".gamma_1" in key for key in file_state):
+        # DeiT III: the authors' names of LayerScale, which timm's Eva has too
+        options = {"adapt_layer_scale": True}
     convert = importlib.import_module(type(trunk).__module__).checkpoint_filter_fn
-    # DeiT III: the authors' names of LayerScale, which timm's Eva has too
-    has_layer_scale = hasattr(trunk.blocks[0], "ls1") and any(
-        ".gamma_1" in key for key in file_state
-    )
-    state = convert(
-        dict(file_state), trunk, **({"adapt_layer_scale": True} if has_layer_scale else {})
-    )
+    state = convert(dict(file_state), trunk, **options)
     kernel = file_state.get("patch_embed.proj.weight")
     size = trunk.patch_embed.proj.weight.shape[-2:]
     # in old files the kernel is a matrix, which timm reshapes
     if kernel is not None and kernel.ndim == 4 and kernel.shape[-2:] != size:
         state["patch_embed.proj.weight"] = kernel
     return state
-
-
-def _resize_google_positions(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """Resize the positions of a .npz file bilinearly, as timm does for such files.
-
-    timm resizes the positions of its own files bicubically.
-    """
-    from timm.layers.pos_embed import resample_abs_pos_embed
-
-    position_1TD = file_state.get("pos_embed")
-    if position_1TD is None or position_1TD.shape == trunk.pos_embed.shape:
-        return file_state
-    resized_1TD = resample_abs_pos_embed(
-        position_1TD,
-        new_size=trunk.patch_embed.grid_size,
-        num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
-        interpolation="bilinear",
-        antialias=False,
-    )
-    return {**file_state, "pos_embed": resized_1TD}
 
 
 def _zoom_positions(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ B prompts, L text length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,13 +37,24 @@ class PromptTokenizer:
         Raises:
             UserError: the file is no tokenizer of this family.
         """
-        self._path = path
-        self._library = _byte_tokenizer() if path is None else _read(path)
+        from tokenizers import Tokenizer
+        from tokenizers.models import BPE
+
+        self._path, self._length = path, length
+        if path is None:
+            names = [PAD, END, "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+            vocab = {name: index for index, name in enumerate(names)}
+            model = BPE(vocab, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+            self._library = Tokenizer(model)
+            sha256 = hashing.sha256_bytes(self._library.to_str().encode())
+        else:
+            with _one_line_errors(path):
+                self._library = Tokenizer.from_buffer(untrusted.read_bytes(path, MAX_BYTES))
+            sha256 = hashing.sha256_file(path)
         self._library.no_padding()
         self._library.no_truncation()
         self._end = self._library.token_to_id(END)
         self._pad = self._library.token_to_id(PAD)
-        self._length = length
         size = self._library.get_vocab_size()
         if self._end is None or self._pad is None or size > vocabulary:
             raise UserError(
@@ -51,7 +62,7 @@ class PromptTokenizer:
                 f"{PAD} among them: take the {path and path.name} that belongs to the weights"
             )
         self.identity: dict[str, object] = {
-            "tokenizer_sha256": self._digest(path),
+            "tokenizer_sha256": sha256,
             "length": length,
             "lower_case": True,
             "end": self._end,
@@ -61,45 +72,25 @@ class PromptTokenizer:
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """token_BL of the prompts; raises UserError if the tokenizer cannot encode them."""
-        try:
+        with _one_line_errors(self._path):
             return torch.tensor([self._padded(prompt) for prompt in prompts])
-        except BaseException as error:  # the library raises bare Exception, and panics of Rust
-            raise _unreadable(self._path, error) from error
 
     def _padded(self, prompt: str) -> list[int]:
         ids = self._library.encode(prompt.lower(), add_special_tokens=False).ids
         text_ids = [*ids[: self._length - 1], self._end]
         return text_ids + [self._pad] * (self._length - len(text_ids))
 
-    def _digest(self, path: Path | None) -> str:
-        if path is None:
-            return hashing.sha256_bytes(self._library.to_str().encode())
-        return hashing.sha256_file(path)
 
-
-def _read(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
+@contextmanager
+def _one_line_errors(path: Path | None) -> Iterator[None]:
+    """Raise the library's errors as UserErrors; it raises bare Exception, and panics of Rust."""
     try:
-        return Tokenizer.from_buffer(untrusted.read_bytes(path, MAX_BYTES))
+        yield
     except OSError:
         raise
-    except BaseException as error:  # the library raises bare Exception, and panics of Rust
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path | None, error: BaseException) -> BaseException:
-    # a Rust panic is no Exception; neither is a signal to stop, which is no fault of the file
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        return error
-    reason = str(error).partition("\n")[0][:200]
-    return UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again")
-
-
-def _byte_tokenizer() -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import BPE
-
-    names = [PAD, END, "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    vocab = {name: index for index, name in enumerate(names)}
-    return Tokenizer(BPE(vocab, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    except BaseException as error:
+        # a Rust panic is no Exception; neither is a signal to stop, which is no fault of the file
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again") from error

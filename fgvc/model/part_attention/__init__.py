@@ -65,14 +65,19 @@ def attach_selector(
     attention_hooks.split_fused_attention(backbone)
     selector = TokenSelector(backbone, conf.name, tokens, seed)
     backbone.patches = tokens
-    backbone.macs = _count_macs(backbone, selector)
+    selector.set_images(np.zeros(1, np.int64))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        device = next(backbone.parameters()).device
+        pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
+        backbone.macs = count_macs(backbone, pixels_BCHW)
+    selector.last = None
     return selector
 
 
 def reset_last_block(backbone: Backbone, seed: int) -> None:
     """Reset the last block to the library's initial values, drawn from `seed`."""
-    initial_block = backbone.blocks_of(init_from_seed(backbone.create_trunk, seed))[-1]
-    backbone.blocks[-1].load_state_dict(initial_block.state_dict())
+    initial_blocks = init_from_seed(backbone.create_trunk, seed).get_submodule(backbone.blocks_name)
+    backbone.blocks[-1].load_state_dict(initial_blocks[-1].state_dict())
 
 
 def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone: Backbone) -> None:
@@ -103,14 +108,3 @@ def _check_query(conf: schema.PartAttention, backbone: Backbone) -> None:
             f"part_attention={conf.name}: {backbone.name} has {len(backbone.blocks)} block, and "
             "at least 2 are needed: patches are scored below the last block"
         )
-
-
-def _count_macs(backbone: Backbone, selector: TokenSelector) -> int:
-    """Multiply-accumulates per image with the selector attached, counted from shapes."""
-    device = next(backbone.parameters()).device
-    selector.set_images(np.zeros(1, np.int64))
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
-        macs = count_macs(backbone, pixels_BCHW)
-    selector.last = None
-    return macs

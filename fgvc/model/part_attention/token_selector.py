@@ -83,15 +83,12 @@ class TokenSelector:
 
     def _start_forward(self, block: nn.Module, inputs: object) -> None:
         self._capturing = True
-        self._clear()
+        self._query.clear()
+        self._key.clear()
 
     def _capture(self, tensors: dict[int, Tensor], layer: int, tensor_BHTD: Tensor) -> None:
         if self._capturing:  # not if activation checkpointing reruns a block in the backward pass
             tensors[layer] = tensor_BHTD
-
-    def _clear(self) -> None:
-        self._query.clear()
-        self._key.clear()
 
     def _select(
         self, block: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
@@ -99,11 +96,14 @@ class TokenSelector:
         token_BTC, *others = inputs
         rope_ND = options.get("rope")
         if self._capturing:
-            self._run_full_block(block, inputs, options)
+            if self._last_block in self._layers:  # its own attention, of all tokens, gives scores
+                with torch.no_grad():
+                    block.forward(*inputs, **options)  # not called: this is a hook of that call
             with torch.no_grad(), torch.autocast(token_BTC.device.type, enabled=False):
                 self.last = self._select_patches(token_BTC.detach(), rope_ND)
             self._capturing = False
-            self._clear()
+            self._query.clear()
+            self._key.clear()
         assert self.last is not None
         index_BK = self.last.index_BK
         if rope_ND is not None:
@@ -112,14 +112,6 @@ class TokenSelector:
         # not take_along_dim, which would fix the batch size of an exported graph
         kept_BKC = patch_BNC.gather(1, index_BK[..., None].expand(-1, -1, patch_BNC.shape[2]))
         return (torch.cat([prefix_BPC, kept_BKC], 1), *others), options
-
-    def _run_full_block(
-        self, block: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
-    ) -> None:
-        """Run the last block on all tokens, if its own attention gives the scores."""
-        if self._last_block in self._layers:
-            with torch.no_grad():
-                block.forward(*inputs, **options)  # not called: this is a hook of that call
 
     def _select_patches(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Selection:
         batch, device = token_BTC.shape[0], token_BTC.device

@@ -5,8 +5,9 @@ select(path, wanted, convert) -> the part of the file that fits a model
 read(path) -> the named tensors of the file, without a model
 """
 
+from fgvc.model.backbone.weights.errors import as_user_errors
 from fgvc.model.backbone.weights.read_file import read_json
-from fgvc.model.backbone.weights.select_state import Convert, SelectedState, read, select
+from fgvc.model.backbone.weights.select_state import Convert, SelectedState, Tower, read, select
 from fgvc.model.backbone.weights.sharded import files_of
 from fgvc.model.backbone.weights.sources import TOKENIZER, find, tokenizer
 
@@ -14,6 +15,8 @@ __all__ = [
     "TOKENIZER",
     "Convert",
     "SelectedState",
+    "Tower",
+    "as_user_errors",
     "files_of",
     "find",
     "read",

@@ -6,12 +6,14 @@ D token width.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable_error
+from fgvc.model.backbone.rename import rename
+from fgvc.model.backbone.weights.errors import unreadable_error
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +21,27 @@ if TYPE_CHECKING:
 
 ROOTS = ("", "opt/target/", "params/", "params/img/")  # possible prefixes of all names
 KERNEL = "embedding/kernel"
+BLOCK = "Transformer/encoderblock"
+STACKED = f"{BLOCK}/"  # big_vision may stack the tensors of all blocks
+_HEADS = rf"{BLOCK}_(\d+)/MultiHeadDotProductAttention_[01]"  # counted in a block, or per type
+_MODULES = (
+    (rf"{_HEADS}/out", r"blocks.\1.attn.proj"),
+    (rf"{BLOCK}_(\d+)/LayerNorm_0", r"blocks.\1.norm1"),
+    (rf"{BLOCK}_(\d+)/LayerNorm_[12]", r"blocks.\1.norm2"),
+    (rf"{BLOCK}_(\d+)/MlpBlock_[03]/Dense_0", r"blocks.\1.mlp.fc1"),
+    (rf"{BLOCK}_(\d+)/MlpBlock_[03]/Dense_1", r"blocks.\1.mlp.fc2"),
+    ("Transformer/encoder_norm", "norm"),
+    ("embedding", "patch_embed.proj"),
+    ("head", "head"),
+)
+RULES = (
+    ("cls", "cls_token"),
+    ("(?:Transformer/posembed_input/)?pos_embedding", "pos_embed"),
+    (rf"{_HEADS}/([qkv])(?:uery|ey|alue)/kernel", r"blocks.\1.attn.qkv.weight#\2"),
+    (rf"{_HEADS}/([qkv])(?:uery|ey|alue)/bias", r"blocks.\1.attn.qkv.bias#\2"),
+    *((f"{old}/(?:kernel|scale)", f"{new}.weight") for old, new in _MODULES),
+    *((f"{old}/bias", f"{new}.bias") for old, new in _MODULES),
+)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -62,79 +85,25 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Names that are not of a plain ViT stay as they are, so that loading refuses them.
     """
     root = next(root for root in ROOTS if f"{root}{KERNEL}" in state)
-    tensors = {key.removeprefix(root): value.float() for key, value in state.items()}
-    tensors = {key: value for key, value in tensors.items() if not key.startswith("pre_logits/")}
-    renamed = {"patch_embed.proj.weight": _torch_kernel(tensors.pop(KERNEL))}
-    for name, timm_name in (
-        ("embedding/bias", "patch_embed.proj.bias"),
-        ("cls", "cls_token"),
-        ("pos_embedding", "pos_embed"),
-        ("Transformer/posembed_input/pos_embedding", "pos_embed"),
-        ("Transformer/encoder_norm/scale", "norm.weight"),
-        ("Transformer/encoder_norm/bias", "norm.bias"),
-        ("head/bias", "head.bias"),
-    ):
-        if name in tensors:
-            renamed[timm_name] = tensors.pop(name)
-    if "head/kernel" in tensors:
-        renamed["head.weight"] = _torch_kernel(tensors.pop("head/kernel"))
-    return {**renamed, **_rename_blocks(_pop_blocks(tensors)), **tensors}
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix(root)
+        if name.startswith(STACKED):
+            rest = name.removeprefix(STACKED)
+            blocks = {f"{BLOCK}_{index}/{rest}": block for index, block in enumerate(value)}
+            tensors |= {key: _torch_layout(key, block) for key, block in blocks.items()}
+        elif not name.startswith("pre_logits/"):
+            tensors[name] = _torch_layout(name, value)
+    return rename(tensors, RULES)
 
 
-def _pop_blocks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the tensors of the blocks from `tensors`; big_vision may stack those of all blocks."""
-    stem, stacked = "Transformer/encoderblock", {}
-    for name in [name for name in tensors if name.startswith(f"{stem}/")]:
-        for index, value in enumerate(tensors.pop(name)):
-            stacked[f"{index}/{name.removeprefix(f'{stem}/')}"] = value
-    single = [name for name in tensors if name.startswith(f"{stem}_")]
-    return stacked | {name.removeprefix(f"{stem}_"): tensors.pop(name) for name in single}
-
-
-def _rename_blocks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    import torch
-
-    big_vision = any("/LayerNorm_1/" in name for name in tensors)
-    attention, mlp, norm2 = (0, 0, 1) if big_vision else (1, 3, 2)
-    renamed: dict[str, Tensor] = {}
-    for index in dict.fromkeys(name.partition("/")[0] for name in tensors):
-        block = f"blocks.{index}"
-        attention_path = f"{index}/MultiHeadDotProductAttention_{attention}"
-        for kind, last in (("kernel", "weight"), ("bias", "bias")):
-            parts = [
-                tensors.pop(f"{attention_path}/{part}/{kind}", None)
-                for part in ("query", "key", "value")
-            ]
-            flat = [_flatten_heads(part, kind) for part in parts if part is not None]
-            if len(flat) == 3:
-                renamed[f"{block}.attn.qkv.{last}"] = torch.cat(flat)
-        for flax_name, name in (
-            (f"{attention_path}/out/bias", "attn.proj.bias"),
-            (f"{index}/LayerNorm_0/scale", "norm1.weight"),
-            (f"{index}/LayerNorm_0/bias", "norm1.bias"),
-            (f"{index}/LayerNorm_{norm2}/scale", "norm2.weight"),
-            (f"{index}/LayerNorm_{norm2}/bias", "norm2.bias"),
-            (f"{index}/MlpBlock_{mlp}/Dense_0/bias", "mlp.fc1.bias"),
-            (f"{index}/MlpBlock_{mlp}/Dense_1/bias", "mlp.fc2.bias"),
-            (f"{index}/MlpBlock_{mlp}/Dense_0/kernel", "mlp.fc1.weight"),
-            (f"{index}/MlpBlock_{mlp}/Dense_1/kernel", "mlp.fc2.weight"),
-        ):
-            if flax_name in tensors:
-                renamed[f"{block}.{name}"] = _torch_kernel(tensors.pop(flax_name))
-        if (out := tensors.pop(f"{attention_path}/out/kernel", None)) is not None:
-            renamed[f"{block}.attn.proj.weight"] = out.flatten(0, -2).T
-    return renamed | {f"Transformer/encoderblock_{name}": value for name, value in tensors.items()}
-
-
-def _flatten_heads(value: Tensor, kind: str) -> Tensor:
-    """D x heads x head width -> a matrix with the rows of all heads and D columns."""
-    return value.flatten(1).T if kind == "kernel" else value.flatten()
-
-
-def _torch_kernel(value: Tensor) -> Tensor:
-    """A dense or convolution kernel in torch's order of axes; a bias is unchanged."""
+def _torch_layout(name: str, value: Tensor) -> Tensor:
+    """The float32 values in torch's order of axes."""
+    value = value.float()
+    if re.search(r"/(query|key|value)/", name):  # D x heads x head width; a bias without D
+        return value.flatten(1).T if name.endswith("kernel") else value.flatten()
+    if not name.endswith("kernel"):
+        return value
     if value.ndim == 4:
-        if value.shape[:3] == (1, 1, 1):  # a classifier that was saved as a convolution
-            return value.flatten()
         return value.permute(3, 2, 0, 1)
-    return value.T if value.ndim == 2 else value
+    return value.flatten(0, -2).T if value.ndim > 1 else value

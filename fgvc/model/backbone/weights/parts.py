@@ -8,6 +8,7 @@ in which timm looks for a state.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ State = dict[str, "Tensor"]
 MAX_VALUES = 500_000  # in all mappings of a file together; a large model has thousands
 MAX_DEPTH = 4  # of mappings inside mappings, and of dots in a prefix
 WRAPPER_NAMES = ("module", "_orig_mod")  # added by DataParallel and torch.compile
+WRAPPERS = re.compile(rf"(?:(?:{'|'.join(WRAPPER_NAMES)})\.)*")
 LAST_WORDS = {"student", "momentum", "target", "k"}  # authors and timm take the counterpart
 EMA_RANK, TEACHER_RANK, OTHER_RANK, LAST_RANK = 0, 1, 5, 9
 RANKS = {"": 2, "state_dict": 2, "model": 3}  # by the first name of a path
@@ -136,11 +138,10 @@ def largest_part(mappings: Sequence[Part], path: Path) -> State:
     large = [part for part in mappings if 2 * len(part.tensors) >= most]
     part = min(large, key=lambda part: (len(part.tensors) < len(part.values), part.rank))
     part.check(path)
-    prefix = ""  # `module.`, `_orig_mod.` or both, if all names begin with it
-    while heads := {name[len(prefix) :].partition(".")[0] for name in part.values}:
-        if len(heads) > 1 or not heads <= set(WRAPPER_NAMES):
-            break
-        prefix += f"{heads.pop()}."
+    # `module.`, `_orig_mod.` or both, if all names begin with it
+    common = os.path.commonprefix(list(part.values))  # noqa: RUF071 - of names, not of paths
+    wrappers = WRAPPERS.match(common)
+    prefix = wrappers[0] if wrappers else ""
     return Part((), prefix, part.values).tensors
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable_error
+from fgvc.model.backbone.weights.errors import unreadable_error
 from fgvc.types import UserError
 
 
@@ -27,9 +27,6 @@ class Placeholder:
 
     def __new__(cls, *args: object) -> Placeholder:
         return object.__new__(cls)
-
-    def __init__(self, *args: object) -> None:
-        pass
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -91,16 +88,11 @@ def _only_placeholders() -> Iterator[None]:
 
 
 def _refusal_message(path: Path, reason: str) -> str:
-    global_match = re.search(r"GLOBAL (\S+)", reason)
-    if (
-        global_match is None
-        and (opcode := re.search(r"Unsupported operand (\d+)", reason)) is not None
-    ):
+    what = "not tensors alone"
+    if named := re.search(r"GLOBAL (\S+)", reason):
+        what = f"not tensors alone (they name {named[1]})"
+    elif opcode := re.search(r"Unsupported operand (\d+)", reason):
         what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"
-    elif global_match is not None:
-        what = f"not tensors alone (they name {global_match[1]})"
-    else:
-        what = "not tensors alone"
     return (
         f"weights {path} are {what}: refused, and nothing in the file was run; save the state dict "
         "by itself where the file was made, as .safetensors or with torch.save's own protocol"

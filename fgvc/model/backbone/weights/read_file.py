@@ -6,7 +6,7 @@ fault of a file becomes a message of one line.
 
 from __future__ import annotations
 
-import re
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,26 +15,27 @@ from fgvc import untrusted
 from fgvc.config.weight_files import sidecars
 from fgvc.config.weight_files.shards import OTHER_LIBRARIES
 from fgvc.model.backbone import run_checkpoint
+from fgvc.model.backbone.weights import npz, pickled, torchscript
+from fgvc.model.backbone.weights.errors import as_user_errors, unreadable_error
 from fgvc.types import UserError
+from fgvc.untrusted.file_format import HEAD_BYTES, kind_of, with_article
 from fgvc.untrusted.shell import file_word
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_HEADER_LENGTH = 2**40  # of a .safetensors file; eight letters read as a number are more
 MAX_EXPANSION = 50  # largest ratio of unpacked to packed bytes of an archive of numbers
-OTHER_FORMATS = (  # first bytes, format
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
-    (b"GGUF", "a GGUF file, as llama.cpp reads it"),
-    (b"\x1f\x8b", "compressed (gzip)"),
-    (b"BZh", "compressed (bzip2)"),
-    (b"\xfd7zXZ", "compressed (xz)"),
-    (b"7z\xbc\xaf", "a 7-Zip archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x93NUMPY", "one NumPy array without names (.npy)"),
-)
 OLD_TORCH_MEMBERS = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
-UNSAFE_ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
+DOWNLOAD = "not weights: download them again"
+TAKE = "which is not read: take the same model as .safetensors, or as a state dict of torch"
+WAYS_OUT = {  # format -> what to do
+    "HTML page": DOWNLOAD,
+    "XML document": DOWNLOAD,
+    "Git LFS pointer": "not weights: run `git lfs pull` where it lies",
+    "HDF5 file": f"as Keras saves weights, {TAKE}",
+    "GGUF file": f"as llama.cpp reads it, {TAKE}",
+    "NumPy array": f"without names (.npy), {TAKE}",
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,10 +44,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds no JSON object; one line.
     """
-    try:
+    with as_user_errors():
         return sidecars.read_object(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def read_content(path: Path) -> Any:
@@ -56,37 +55,24 @@ def read_content(path: Path) -> Any:
         UserError: not a weights file, cut short, or it holds objects that only code can rebuild;
             one line.
     """
-    from fgvc.model.backbone.weights import pickled, sharded
+    from fgvc.model.backbone.weights import sharded
 
     with untrusted.open_regular(path) as file:
-        head = file.read(512)
-    _refuse_placeholder_files(path, head)
+        head = file.read(HEAD_BYTES)
     if (state := run_checkpoint.read(path)) is not None:
         return state
     if head.startswith(b"PK"):
         return _read_zip(path)
-    if _is_json(head):
-        return sharded.read(path)
-    if head[8:9] == b"{":  # an 8-byte length, then JSON
+    # an 8-byte length, then JSON; eight letters read as a number are more
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return _read_safetensors(path)
-    _refuse_tar(path, head)
+    if head.lstrip().startswith(b"{"):
+        return sharded.read(path)
     _refuse_other_formats(path, head)
     return pickled.read(path)
 
 
-def unreadable_error(path: Path, error: Exception) -> UserError:
-    """The message for a damaged file."""
-    reason = str(error).strip().partition("\n")[0][:200]
-    if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to run the file's code
-        reason = type(error).__name__
-    return UserError(
-        f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
-    )
-
-
 def _read_zip(path: Path) -> Any:
-    from fgvc.model.backbone.weights import npz, pickled, torchscript
-
     try:
         with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             names = archive.namelist()
@@ -116,32 +102,23 @@ def _read_zip(path: Path) -> Any:
     return pickled.read(path)
 
 
-def _is_json(head: bytes) -> bool:
-    too_long = int.from_bytes(head[:8], "little") > MAX_HEADER_LENGTH
-    return head.lstrip().startswith(b"{") and (too_long or len(head) < 9)
-
-
-def _refuse_placeholder_files(path: Path, head: bytes) -> None:
-    """Refuse what is often found in place of weights: empty files, web pages, LFS pointers."""
-    text = head.lstrip().lower()
+def _refuse_other_formats(path: Path, head: bytes) -> None:
+    """Refuse what is often found in place of weights, and the formats of other libraries."""
     if not head:
         raise UserError(f"weights {path} are empty (0 bytes): download them again")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"weights {path} are a web page, not weights: download them again")
-    if text.startswith(b"version https://git-lfs"):
-        raise UserError(f"weights {path} are a Git LFS pointer: run `git lfs pull` where it lies")
-
-
-def _refuse_tar(path: Path, head: bytes) -> None:
-    """Refuse a tar archive of any format; torch's message advises to run its code."""
-    import tarfile
-
     if not head.strip(b"\0"):
         raise UserError(
             f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as after "
             "an interrupted download: download them again"
         )
-    try:
+    kind = kind_of(head)
+    if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
+        kind = f"file of {library}"
+    if kind is not None:
+        unpack = "not weights: unpack it and name the file inside"
+        way_out = WAYS_OUT.get(kind, unpack if kind.endswith("archive") else TAKE)
+        raise UserError(f"weights {path}: {with_article(kind)}, {way_out}")
+    try:  # a tar archive of any format; torch's message advises to run its code
         member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return
@@ -154,25 +131,6 @@ def _refuse_tar(path: Path, head: bytes) -> None:
         f"weights {path} are a tar archive: unpack it (`mkdir FOLDER; tar -xf "
         f"{file_word(path)} -C FOLDER`) and name the file inside"
     )
-
-
-def _refuse_other_formats(path: Path, head: bytes) -> None:
-    """Refuse the formats of other libraries, by name."""
-    file_format = next((kind for start, kind in OTHER_FORMATS if head.startswith(start)), None)
-    if file_format is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
-        file_format = f"a file of {library}"
-    if file_format is None:
-        return
-    is_archive = file_format.startswith("compressed") or file_format in (
-        "a 7-Zip archive",
-        "a RAR archive",
-    )
-    way_out = (
-        "unpack it and name the file inside"
-        if is_archive
-        else "which is not read: take the same model as .safetensors, or as a state dict of torch"
-    )
-    raise UserError(f"weights {path} are {file_format}{':' if is_archive else ','} {way_out}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

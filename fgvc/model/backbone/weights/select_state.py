@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fgvc.model.backbone.weights.hints import misfit_hint, selection_notes, surplus_hint
 from fgvc.model.backbone.weights.parts import (
     EMA_RANK,
     LAST_RANK,
@@ -18,11 +19,6 @@ from fgvc.model.backbone.weights.parts import (
     largest_part,
 )
 from fgvc.model.backbone.weights.read_file import read_content
-from fgvc.model.backbone.weights.selection_notes import (
-    misfit_hint,
-    selection_notes,
-    surplus_hint,
-)
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -45,20 +41,6 @@ class SelectedState:
     tensors: State
     notes: tuple[str, ...]
     hint: str
-
-
-@dataclass(frozen=True)
-class BestPart:
-    """The part that fits a model best.
-
-    state: its converted tensors. count: number of them that fit. others: further parts whose
-    tensors all fit, with other values.
-    """
-
-    part: Part
-    state: State
-    count: int
-    others: Sequence[Part]
 
 
 def read(path: str | Path) -> State:
@@ -87,36 +69,37 @@ def select(
     """
     content = read_content(path)
     mappings = find_mappings(content, path)
-    parts = add_prefixed(mappings, wanted)
-    best = _find_best_part(parts, wanted, convert)
-    part, tensors = best.part, best.state
-    if not best.count:
+    parts, tower = add_prefixed(mappings, wanted), (wanted, convert)
+    part, tensors, count, others = _best_part(parts, tower)
+    if not count:
         part = next(part for part in parts if not part.prefix)
         tensors = _try_convert(part.tensors, convert)
     part.check(path)
-    if best.count < len(wanted):
-        hint = misfit_hint(part, tensors, wanted, best.count, path)
+    if count < len(wanted):
+        hint = misfit_hint(part, tensors, wanted, count, path)
         return SelectedState(part.tensors, tensors, (), hint)
-    equal = [other for other in best.others if other.rank == part.rank]
-    if equal:
+    if equal := [other for other in others if other.rank == part.rank]:
         names = " and ".join(f"`{each.path}`" for each in (part, *equal))
         raise UserError(
             f"weights {path} hold several models that fit, {names}: save the intended model "
             "in a file of its own, preferably .safetensors"
         )
     if other_tower is not None:
-        _check_towers(mappings, part, (wanted, convert), other_tower, path)
-    notes = selection_notes(content, part, best.others, path)
+        _check_towers(mappings, part, tower, other_tower, path)
+    notes = selection_notes(content, part, others, path)
     hint = surplus_hint(part, tensors, wanted, mappings, path)
     return SelectedState(part.tensors, tensors, notes, hint)
 
 
-def _find_best_part(
-    parts: Sequence[Part], wanted: Mapping[str, Tensor], convert: Convert
-) -> BestPart:
-    """The first of the parts with the most tensors that fit."""
-    best, state, most = parts[0], {}, -1
-    others: list[Part] = []
+def _best_part(parts: Sequence[Part], tower: Tower) -> tuple[Part, State, int, list[Part]]:
+    """The first of the parts with the most tensors that fit.
+
+    Returns:
+        the part; its converted tensors; the number of them that fit; further parts whose tensors
+        all fit, with other values.
+    """
+    wanted, convert = tower
+    best, state, most, others = parts[0], {}, -1, []
     for part in parts:
         converted = _try_convert(part.tensors, convert)
         count = _count_fitting(converted, wanted)
@@ -124,7 +107,7 @@ def _find_best_part(
             others.append(part)
         if count > most:
             best, state, most = part, converted, count
-    return BestPart(best, state, most, others)
+    return best, state, most, others
 
 
 def _check_towers(
@@ -134,22 +117,21 @@ def _check_towers(
 
     Towers that were saved apart, each under a name of its own, are no two states.
     """
-    wanted, convert = image
-    best = _find_best_part(add_prefixed(mappings, wanted), wanted, convert)
-    if best.count < len(wanted) or best.part.path == text_part.path:
+
+    def fits(part: Part, tower: Tower) -> bool:
+        wanted, convert = tower
+        return _count_fitting(_try_convert(part.tensors, convert), wanted) == len(wanted)
+
+    image_part, _, count, _ = _best_part(add_prefixed(mappings, image[0]), image)
+    if count < len(image[0]) or image_part.path == text_part.path:
         return
-    shared = _fits_tower(text_part, image) or _fits_tower(best.part, text)
-    if shared or {text_part.rank, best.part.rank} & TRAINING_STATE_RANKS:
+    is_shared = fits(text_part, image) or fits(image_part, text)
+    if is_shared or {text_part.rank, image_part.rank} & TRAINING_STATE_RANKS:
         raise UserError(
-            f"weights {path}: the image tower fits {best.part.label} and the text tower "
+            f"weights {path}: the image tower fits {image_part.label} and the text tower "
             f"{text_part.label}, which are two states of a training: save both towers of one state "
             "as a file of their own, best as .safetensors"
         )
-
-
-def _fits_tower(part: Part, tower: Tower) -> bool:
-    wanted, convert = tower
-    return _count_fitting(_try_convert(part.tensors, convert), wanted) == len(wanted)
 
 
 def _try_convert(state: State, convert: Convert) -> State:

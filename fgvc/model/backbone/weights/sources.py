@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.config.schema.library import LIBRARIES
-from fgvc.config.weight_files.folder import find_weights
-from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
+from fgvc.config.weight_files.checkpoint_metadata import SHA256
+from fgvc.config.weight_files.folder import local_weights
+from fgvc.config.weight_files.hub_name import set_repo
 from fgvc.config.weight_files.shards import (
     SHARDED,
+    check_digest,
     is_index,
-    sha256_of,
     sha256_of_file,
     shard_names,
     shards_of,
 )
 from fgvc.model.backbone import hub, run_checkpoint
-from fgvc.store import hashing
+from fgvc.model.backbone.weights.errors import as_user_errors
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.shell import command, file_word
 
 TOKENIZER = "tokenizer.json"
+WAY_OUT = "give a local file or folder with backbone.weights=PATH"
 
 
+@as_user_errors()
 def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) -> WeightsSource:
     """Where the weights are: a local file or folder, nowhere (random weights), or the hub's cache.
 
@@ -38,16 +41,14 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
         UserError: no such file, no network, a digest other than `backbone.weights_sha256` or the
             hub's own, or a made-up model, which has no published weights.
     """
-    if conf.weights is not None and conf.weights.startswith(HUB):
-        conf = copy.deepcopy(conf)
-        set_repo(conf)
+    conf = copy.deepcopy(conf)
+    set_repo(conf)
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
-        path = _local_file(conf, row)
-        sha256 = _check_sha256(path, conf.weights_sha256)
-        return WeightsSource(
-            "file", path.name, path, sha256, made_by=run_checkpoint.writing_run(path)
-        )
+        path = local_weights(conf.weights, conf.library)
+        sha256 = check_digest("backbone.weights_sha256", conf.weights_sha256, path)
+        made_by = run_checkpoint.writing_run(path)
+        return WeightsSource("file", path.name, path, sha256, made_by=made_by)
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
@@ -56,28 +57,52 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
             "backbone.pretrained=false takes random ones, backbone.weights=PATH those of a file, "
             "and a row of your own may name a repo"
         )
-    names = _hub_names(conf.library, row)
     trusted = may_fetch is None or may_fetch(row.repo)
-    path, commit = hub.fetch(
-        hub.HubFile(
-            what="weights",
-            model=row.model,
-            repo=row.repo,
-            revision=conf.revision or row.revision,
-            names=names,
-            companions=LIBRARIES[conf.library].companions,
-            instead="give a local file with backbone.weights=PATH",
-            certain=1 if conf.revision is None else None,
-            trusted=trusted,
-        )
+    path = _fetch(conf, row, row.repo, trusted)
+    sha256 = check_digest("backbone.weights_sha256", conf.weights_sha256, path)
+    return WeightsSource("hub", row.repo, path, sha256, path.parent.name)
+
+
+def _fetch(conf: schema.Backbone, row: schema.Checkpoint, repo: str, trusted: bool) -> Path:
+    """The weights file, or the index of shards, in the hub's cache, with all its shards."""
+    spec = LIBRARIES[conf.library]
+    names = (*spec.weight_files, *SHARDED)
+    if conf.library == "open_clip":  # reads files of transformers too, unless it has its own tag
+        others = (*LIBRARIES["transformers"].weight_files, *SHARDED) if row.tag is None else ()
+        names = (*spec.weight_files, *others)
+    path = hub.fetch(
+        repo,
+        conf.revision or row.revision,
+        names,
+        spec.companions,
+        what=f"weights for {row.model}",
+        way_out=WAY_OUT,
+        # in a repository of unknown origin, the name of the weights file is unknown too
+        named=1 if conf.revision is None else len(names),
+        trusted=trusted,
     )
-    files = (path, *_fetch_shards(row, path, commit, trusted)) if is_index(path) else (path,)
+    files = (path,)
+    if is_index(path):
+        missing = [name for name in shard_names(path) if not path.with_name(name).is_file()]
+        if missing:
+            what = f"shards of the weights for {row.model}"
+            commit = path.parent.name
+            hub.fetch(
+                repo, commit, missing[:1], missing[1:], what=what, way_out=WAY_OUT, trusted=trusted
+            )
+        files = (path, *shards_of(path))
     for file in files:
-        _check_cached_file(file)
-    sha256 = _check_sha256(path, conf.weights_sha256)
-    return WeightsSource("hub", row.repo, path, sha256, commit)
+        # the cache stores a large file under its digest, and the snapshot only links to it
+        blob, sha256 = file.resolve(), sha256_of_file(file)
+        if SHA256.fullmatch(blob.name) and blob.name != sha256:
+            raise UserError(
+                f"weights {file} have sha256 {sha256}, the hub says {blob.name}: the cached file "
+                f"is damaged; delete {blob} and run again"
+            )
+    return path
 
 
+@as_user_errors()
 def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     """The tokenizer of the weights; None for random weights and libraries with their own tokenizer.
 
@@ -87,114 +112,22 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     """
     if source.path is None or not LIBRARIES[conf.library].reads_tokenizer:
         return None
-    row = schema.chosen_checkpoint(conf)
-    path = source.path.with_name(TOKENIZER)
-    if not path.is_file():
-        path = _fetch_tokenizer(row, source)
-    sha256 = hashing.sha256_file(path)
-    if conf.tokenizer_sha256 not in (None, sha256):
-        raise UserError(
-            f"tokenizer {path} has sha256 {sha256}, not backbone.tokenizer_sha256="
-            f"{conf.tokenizer_sha256}: the file changed or is another one"
+    row, folder = schema.chosen_checkpoint(conf), source.path.parent
+    path = folder / TOKENIZER
+    if not path.is_file() and source.revision is not None:
+        path = hub.fetch(
+            source.name,
+            source.revision,
+            [TOKENIZER],
+            what=f"tokenizer for {row.model}",
+            way_out="give a folder that holds weights and tokenizer with backbone.weights=PATH",
         )
-    return path
-
-
-def _fetch_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
-    assert source.path is not None
-    if source.revision is None:
-        folder = source.path.parent
+    elif not path.is_file():
         download = command(["hf", "download", row.repo or "REPO", TOKENIZER])
         raise UserError(
             f"no tokenizer for {row.model}: {folder} holds no {TOKENIZER}; run "
             f"`{download} --local-dir {file_word(folder)}`, or "
             "leave backbone.weights out to take weights and tokenizer from the hub"
         )
-    path, _ = hub.fetch(
-        hub.HubFile(
-            what="tokenizer",
-            model=row.model,
-            repo=source.name,
-            revision=source.revision,
-            names=(TOKENIZER,),
-            instead="give a folder that holds weights and tokenizer with backbone.weights=PATH",
-        )
-    )
+    check_digest("backbone.tokenizer_sha256", conf.tokenizer_sha256, path)
     return path
-
-
-def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
-    path = local_path(conf.weights or "")
-    if path.is_dir():
-        try:
-            return find_weights(conf.weights or "", path, conf.library)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    if not path.is_file():
-        raise UserError(
-            f"backbone.weights={conf.weights}: no such file; correct the path, "
-            f"or leave it out to take {row.repo} from the hub{hub_hint(conf.weights or '')}"
-        )
-    return path
-
-
-def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
-    """File names to look for in a repository, the preferred one first.
-
-    open_clip also reads files of transformers, unless the row has a tag of open_clip.
-    """
-    names = LIBRARIES[library].weight_files
-    if library != "open_clip":
-        return (*names, *SHARDED)
-    if row.tag is not None:
-        return names
-    return (*names, *LIBRARIES["transformers"].weight_files, *SHARDED)
-
-
-def _fetch_shards(
-    row: schema.Checkpoint, index: Path, commit: str, trusted: bool
-) -> tuple[Path, ...]:
-    """The shards that an index of the hub lists; those that are not cached are downloaded."""
-    try:
-        missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
-        if missing:
-            hub.fetch(
-                hub.HubFile(
-                    what="shards of the weights",
-                    model=row.model,
-                    repo=row.repo or "",
-                    revision=commit,
-                    names=missing[:1],
-                    companions=missing[1:],
-                    trusted=trusted,
-                    instead="give a local file or folder with backbone.weights=PATH",
-                )
-            )
-        return shards_of(index)
-    except ValueError as error:  # an index that is not whole
-        raise UserError(str(error)) from error
-
-
-def _check_sha256(path: Path, expected: str | None) -> str:
-    try:
-        sha256 = sha256_of(path)
-    except ValueError as error:  # sharded weights that are not whole
-        raise UserError(str(error)) from error
-    if expected not in (None, sha256):
-        raise UserError(
-            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={expected}: "
-            f"the file changed or is another one"
-        )
-    return sha256
-
-
-def _check_cached_file(path: Path) -> None:
-    expected = hub.cached_sha256(path)
-    if expected is None:
-        return
-    sha256 = sha256_of_file(path)
-    if expected != sha256:
-        raise UserError(
-            f"weights {path} have sha256 {sha256}, the hub says {expected}: the cached file is "
-            f"damaged; delete {path.resolve()} and run again"
-        )

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable_error
+from fgvc.model.backbone.weights.errors import unreadable_error
 from fgvc.types import UserError
 from fgvc.untrusted.escape import one_line
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 DTYPES = {
@@ -53,31 +52,6 @@ class Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-class _Callable:
-    """A function that a file may name, but not change."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a function that is changed")
-
-
-class _RebuildTensor(_Callable):
-    __slots__ = ()
-
-    def __call__(
-        self, storage: Tensor, offset: int, size: list[int], stride: list[int], *_: object
-    ) -> Tensor:
-        return storage.as_strided(size, stride, offset)
-
-
-class _RestoreTypeTag(_Callable):
-    __slots__ = ()
-
-    def __call__(self, value: object, _: object) -> object:
-        return value
-
-
 # the Python reader keeps its memo in a dictionary, so that a forged index allocates no memory
 class _Reader(pickle._Unpickler):
     """Rebuilds modules, tensors, lists and plain values; refuses every other name."""
@@ -93,7 +67,8 @@ class _Reader(pickle._Unpickler):
             path = f"{module}.{name}"
             return self.classes.setdefault(path, type("Module", (Module,), {"path": path}))
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _RebuildTensor()
+            # a new function per name, because a pickle may set attributes of what it names
+            return lambda values, offset, size, stride, *_: values.as_strided(size, stride, offset)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in DTYPES:
@@ -103,7 +78,7 @@ class _Reader(pickle._Unpickler):
         if module == "torch.jit._pickle" and name in LIST_BUILDERS:
             return list
         if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
-            return _RestoreTypeTag()
+            return lambda value, _: value
         raise pickle.UnpicklingError(one_line(f"{module}.{name}", 60))
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -111,19 +86,14 @@ class _Reader(pickle._Unpickler):
         if kind != "storage" or not re.fullmatch(r"\w+", str(key)):
             raise pickle.UnpicklingError(f"the stored object {one_line(kind, 40)}")
         if key not in self.storages:
-            self.storages[key] = self._storage(dtype, key, count)
+            import torch
+
+            data = bytearray(self.archive.read(f"{self.root}data/{key}"))
+            values = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            if len(values) < count and data:
+                raise EOFError(f"data/{key} holds {len(values)} of {count} numbers")
+            self.storages[key] = values
         return self.storages[key]
-
-    def _storage(self, dtype: torch.dtype, key: str, count: int) -> Tensor:
-        import torch
-
-        data = bytearray(self.archive.read(f"{self.root}data/{key}"))
-        if not data:
-            return torch.empty(0, dtype=dtype)
-        storage = torch.frombuffer(data, dtype=dtype)
-        if len(storage) < count:
-            raise EOFError(f"data/{key} holds {len(storage)} of {count} numbers")
-        return storage
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -137,12 +107,16 @@ def read(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             root = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
             root = root.removesuffix("constants.pkl")
-            _refuse_big_endian(archive, root, path)
+            order = f"{root}byteorder"
+            if order in archive.namelist() and archive.read(order).strip() != b"little":
+                raise UserError(
+                    f"weights {path} were saved on a big-endian machine: save them as .safetensors "
+                    "there"
+                )
             module = _Reader(archive, root).load()
             if not isinstance(module, Module):
                 raise UserError(f"weights {path} are a TorchScript archive without a module")
-            tensor_names = _state_dict_names(archive, root)
-            return dict(_named_tensors(module, tensor_names, "", 0))
+            return dict(_named_tensors(module, _state_dict_names(archive, root), "", 0))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are a TorchScript archive that names {error}: refused, and nothing in "
@@ -152,14 +126,6 @@ def read(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
         raise unreadable_error(path, error) from error
-
-
-def _refuse_big_endian(archive: zipfile.ZipFile, root: str, path: Path) -> None:
-    order = f"{root}byteorder"
-    if order in archive.namelist() and archive.read(order).strip() != b"little":
-        raise UserError(
-            f"weights {path} were saved on a big-endian machine: save them as .safetensors there"
-        )
 
 
 def _state_dict_names(archive: zipfile.ZipFile, root: str) -> dict[str, list[str]]:
