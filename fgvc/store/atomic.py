@@ -6,28 +6,25 @@ the target in one step.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from fgvc.store import disk_errors, temporary_files
-from fgvc.store.disk_errors import NamedFile
+from fgvc.store.disk_errors import NamedFile, NamedWriter
 
 
 @contextmanager
-def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> Iterator[IO[Any]]:
-    """A file to write that replaces `path` when the block ends without an exception.
+def open_atomic(path: str | Path, size: int | None = None) -> Iterator[NamedWriter]:
+    """A binary file to write that replaces `path` when the block ends without an exception.
 
     Missing parent folders are created. After any exception, the temporary file is removed and an
-    earlier file at `path` is unchanged. Text is UTF-8 with "\\n".
+    earlier file at `path` is unchanged.
 
     Args:
         path: the file to write.
-        mode: "wb" or "w".
         size: bytes that will be written, if known; for the message on a full disk.
 
     Raises:
@@ -41,7 +38,7 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
         with _name_target(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(temporary, "x", path, size)
-        with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
+        with NamedWriter(raw) as file:
             yield file
             file.flush()
             raw.sync()
@@ -114,11 +111,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
-    binary = io.BufferedWriter(raw)
-    return binary if "b" in mode else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -96,16 +96,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def close_quietly(raw: NamedFile) -> Iterator[None]:
-    """Close the file silently after any exception, so that this exception is reported."""
-    try:
-        yield
-    except BaseException:
-        raw.abandoned = True
-        raise
-
-
-@contextmanager
 def add_path(path: str | Path, count: int | None = None) -> Iterator[None]:
     """Add `path` to a disk error that a library raises without a path.
 

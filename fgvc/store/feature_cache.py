@@ -15,13 +15,11 @@ N requested rows, n rows of a shard, D feature width.
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fgvc import untrusted
@@ -32,14 +30,10 @@ from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
 KEY, DONE = "key.json", "done.json"
 
 
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
-
-
 class FeatureCache:
     """Features by key, under one folder."""
 
-    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _warn) -> None:
+    def __init__(self, root: str | Path, on_note: json_cache.OnNote = json_cache.warn) -> None:
         """on_note is called with one line per damaged shard, which is computed again."""
         self.root = Path(root)
         self._on_note = on_note
@@ -110,20 +104,14 @@ class FeatureCache:
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
         """The shard, or None if it is missing or damaged or has other rows."""
-        if not os.path.lexists(path):
-            return None
-        try:
-            sha256 = hashing.sha256_file(path)
-            shard = _load_shard(path) if sha256 == _recorded_digest(path) else None
-            if shard is not None and _covers_rows(shard, row_n):
-                return shard
-            reason = "it does not match its digest or its rows"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-            reason = "no shard of features"
-        json_cache.report(path, reason, self._on_note, "computed again")
-        return None
+
+        def load(path: Path) -> Features | None:
+            if hashing.sha256_file(path) != _recorded_digest(path):
+                return None
+            shard = _load_shard(path)
+            return shard if _covers_rows(shard, row_n) else None
+
+        return json_cache.read_whole(path, load, self._on_note, "computed again")
 
 
 def _split_rows(
@@ -187,9 +175,7 @@ def _write(path: Path, shard: Features) -> None:
 
 def _recorded_digest(path: Path) -> str | None:
     try:
-        return (
-            untrusted.read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
-        )
+        return untrusted.read_text(path.with_suffix(".sha256"), 100, "latin-1").strip()
     except OSError:
         return None
 

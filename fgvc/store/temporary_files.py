@@ -76,8 +76,11 @@ def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()
                     with suppress(OSError):
                         remove(Path(entry.path))
                         removed.append(Path(entry.path))
-                elif (levels or entry.name in whole) and _is_searched(entry):
-                    pending.append((entry.path, _depth(entry.name, levels, whole)))
+                    continue
+                below = 1_000 if entry.name in whole else levels - 1
+                hidden = entry.name.startswith(".")
+                if below >= 0 and not hidden and entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, below))
     return removed
 
 
@@ -88,14 +91,6 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _is_searched(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-
-
-def _depth(name: str, levels: int, whole: Collection[str]) -> int:
-    return 1_000 if name in whole else levels - 1
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
