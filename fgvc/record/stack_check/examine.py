@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
 from typing import IO
@@ -66,9 +66,9 @@ class Side:
             start_new_session=True,
         )
         self._alarm = Timer(limit, self._give_up)
+        self._alarm.start()
 
     def __enter__(self) -> Side:
-        self._alarm.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,11 +78,10 @@ class Side:
         # killing takes a moment, and a killed process may just have started another
         while (pids := self.running(0.0)) and time.monotonic() < deadline:
             for pid in pids:
-                _kill(pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._process.communicate()
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes that the process reports; the other steps fail if it ends too early."""
@@ -93,11 +92,10 @@ class Side:
             missing.remove(outcome.step)
             yield outcome
             start = time.monotonic()
-        for index, step in enumerate(missing):
-            if index:
-                yield Outcome(step, NOT_TRIED, 0.0, f"needs {missing[0]}")
-            else:
-                yield Outcome(step, FAILED, time.monotonic() - start, self._why_it_ended())
+        if missing:
+            yield Outcome(missing[0], FAILED, time.monotonic() - start, self._why_it_ended())
+        for step in missing[1:]:
+            yield Outcome(step, NOT_TRIED, 0.0, f"needs {missing[0]}")
 
     def running(self, grace: float) -> list[int]:
         """Processes of this side that still run after up to `grace` seconds."""
@@ -156,10 +154,3 @@ def _session_pids(leader: int) -> list[int]:
         except (psutil.Error, OSError):
             continue
     return pids
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
