@@ -72,25 +72,17 @@ def _ping(uri: str) -> None:
         with pymongo.MongoClient(uri, **patience) as client:
             client.admin.command("ping")
     except (PyMongoError, ValueError, OSError) as error:
+        import fiftyone.constants as constants
+
+        masked_uri = re.sub(r"//[^@/]*@", "//…@", uri)  # without user and password
+        key, way_out = URI, f"unset {URI}"
+        if URI not in os.environ:
+            file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
+            key, way_out = "database_uri", f"remove database_uri from {file}"
         raise UserError(
-            f"{_masked(uri)}: no MongoDB answers there ({_short(error)}); start it, or "
-            f"{_way_out()} to use fgvc's own database"
+            f"{key}={masked_uri}: no MongoDB answers there ({_short(error)}); start it, or "
+            f"{way_out} to use fgvc's own database"
         ) from error
-
-
-def _masked(uri: str) -> str:
-    """The setting and its URI without user and password."""
-    masked_uri = re.sub(r"//[^@/]*@", "//…@", uri)
-    return f"{URI}={masked_uri}" if URI in os.environ else f"database_uri={masked_uri}"
-
-
-def _way_out() -> str:
-    import fiftyone.constants as constants
-
-    if URI in os.environ:
-        return f"unset {URI}"
-    file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
-    return f"remove database_uri from {file}"
 
 
 def _mongod_exited(odm: Any) -> bool:

@@ -29,7 +29,9 @@ def write(folder: Path, first: Path, second: Path) -> None:
         UserError: the runs have different images, or the same checkpoint.
         OSError: the disk refuses.
     """
-    documents = [_read_metadata(first), _read_metadata(second)]
+    documents = [
+        untrusted.read_json(source / "metadata.json", untrusted.LIST) for source in (first, second)
+    ]
     infos = [document["info"] for document in documents]
     _check(*infos)
     runs = [RunFields(info).with_suffix() for info in infos]
@@ -37,7 +39,8 @@ def write(folder: Path, first: Path, second: Path) -> None:
         _copy_results(source, folder, run)
     dataset.write_samples(folder, _merged_samples(first, second, runs))
     classes = documents[0]["default_classes"]
-    dataset.write_metadata(folder, dataset.metadata(runs, classes, comparison_views(*runs)))
+    document = dataset.metadata(runs, classes, comparison_views(*runs))
+    atomic.write_json(folder / "metadata.json", document)
 
 
 def samples(folder: Path) -> Iterator[Document]:
@@ -47,10 +50,6 @@ def samples(folder: Path) -> Iterator[Document]:
         for line in lines:
             if line.startswith("{"):
                 yield json.loads(line.rstrip(",\n"))
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    return untrusted.read_json(folder / "metadata.json", untrusted.LIST)
 
 
 def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -72,10 +71,8 @@ def _copy_results(source: Path, folder: Path, run: RunFields) -> None:
     for kind, names in (("evaluations", FIELDS), ("brain", (MAP,))):
         for name in names:
             if (file := source / kind / f"{name}.json").is_file():
-                atomic.write_bytes(
-                    folder / kind / f"{run.key(name)}.json",
-                    untrusted.read_bytes(file, untrusted.ARRAYS),
-                )
+                data = untrusted.read_bytes(file, untrusted.ARRAYS)
+                atomic.write_bytes(folder / kind / f"{run.key(name)}.json", data)
 
 
 def _merged_samples(first: Path, second: Path, runs: list[RunFields]) -> Iterator[bytes]:
