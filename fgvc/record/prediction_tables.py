@@ -116,6 +116,23 @@ def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
     return csv_text([("true \\ predicted", *columns), *lines])
 
 
+def confusion_plot(
+    matrix: np.ndarray, names: Sequence[str], model: str, dataset: str, partial: bool
+) -> str:
+    """The text of confusion.svg, with the most confused pairs.
+
+    Args:
+        model: name and size of the backbone.
+        partial: whether the run read a partial copy of the dataset.
+    """
+    from fgvc.html import confusion
+
+    title = f"{model} on {dataset}{' (partial copy)' if partial else ''}, test"
+    worst = metrics.worst_pairs(matrix, confusion.PAIRS)
+    pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in worst]
+    return confusion.confusion_svg(matrix, names, title, pairs)
+
+
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     logits_NC, label_N = predictions.logits_NC, predictions.label_N
     readable_N = metrics.readable(logits_NC)

@@ -22,8 +22,8 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
-from fgvc.record.run_log import FORMAT, RunLog
-from fgvc.store import atomic, hashing
+from fgvc.record.run_log import RunLog
+from fgvc.store import atomic, hashing, temporary_files
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
@@ -112,7 +112,9 @@ class RunFolder:
         if target.exists():
             raise UserError(f"{target}: is already complete. Set a new runtime.run_id")
         _close_log(self.path)
-        aside = _move_states_aside(self.path)
+        aside, states = self.path.parent / ASIDE, self.path / RESUME
+        if states.exists():
+            states.rename(aside)
         (self.path / TEST_READS).unlink(missing_ok=True)  # now in metrics.json
         self.write_json("artifacts.json", index_files(self.path))
         sealed_at, identity = now(), "/".join(target.parts[-3:])
@@ -123,7 +125,7 @@ class RunFolder:
         self.path.rename(target)
         atomic.sync_folder(target.parent)
         self.sealed = target
-        _remove(aside)
+        temporary_files.remove(aside)
         return target
 
 
@@ -152,7 +154,11 @@ def open_run(
     path = config_folder / IN_PROGRESS
     _refuse_secrets(texts)
     with ExitStack() as stack:
-        _make_output_folder(config_folder)
+        try:
+            config_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"runtime.output_root cannot be written ({error.strerror})"
+            raise OSError(error.errno, reason, str(config_folder)) from error
         stack.enter_context(lock(config_folder / ".lock"))
         if RESUME not in keep:
             _refuse_resume_states(path, run_id)
@@ -255,15 +261,6 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _make_output_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"runtime.output_root cannot be written ({error.strerror})", str(folder)
-        ) from error
-
-
 def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
     """Raise UserError if a file of the record would hold a password or token."""
     for name, text in texts.items():
@@ -296,7 +293,7 @@ def _clear(path: Path, keep: Sequence[str]) -> None:
         atomic.write_json(path / TEST_READS, reads)
     for entry in (aside, *path.iterdir()):
         if entry.name not in (*keep, TEST_READS):
-            _remove(entry)
+            temporary_files.remove(entry)
 
 
 def _test_reads(folder: Path) -> list[dict[str, Any]]:
@@ -309,32 +306,9 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _move_states_aside(path: Path) -> Path:
-    """Move the resume states out of a record; they are deleted once the record is sealed."""
-    aside, states = path.parent / ASIDE, path / RESUME
-    if states.exists():
-        states.rename(aside)
-    return aside
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-class _MaskingFormatter(logging.Formatter):
-    """Mask secrets: a library may log a URL with a password, or the header of a request."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return privacy.masked(super().format(record))
-
-
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     handler = RunLog(path)
-    handler.setFormatter(_MaskingFormatter(FORMAT))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

@@ -25,7 +25,7 @@ from fgvc.learn.logistic import path
 from fgvc.metrics import topk
 from fgvc.pipeline import rederive
 from fgvc.record import checkpoint, prediction_tables, privacy, retention
-from fgvc.record.confusion_plot import confusion_plot
+from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
