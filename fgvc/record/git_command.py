@@ -19,12 +19,8 @@ SETTINGS = (
     "diff.suppressBlankEmpty=false",
     "diff.interHunkContext=0",
 )
-REPOSITORY_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_COMMON_DIR",
+REPOSITORY_VARIABLES = tuple(
+    f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR")
 )
 DIFF_VARIABLES = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
@@ -58,9 +54,8 @@ def why_unreadable(folder: Path, error: OSError | subprocess.SubprocessError) ->
     stderr = getattr(error, "stderr", None) or b""
     lines = stderr.decode(errors="replace").strip().splitlines() or [str(error)]
     if "dubious ownership" in lines[0]:
-        command = shell_command(
-            ["git", "config", "--global", "--add", "safe.directory", str(folder)]
-        )
+        words = ["git", "config", "--global", "--add", "safe.directory", str(folder)]
+        command = shell_command(words)
         return f"git refuses {folder}, which belongs to another user: {command}"
     command = shell_command(["git", "-C", str(folder), "status"])
     return f"git cannot read {folder} ({lines[-1]}): {command}"

@@ -185,9 +185,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
     """Reasons for omitting files whose committed content must not appear in a patch."""
     names = sorted({name for name in blob_of.values() if name.strip("0")})
     stdin = "".join(f"{name}\n" for name in names)
-    sizes = (
-        run_git(folder, "cat-file", "--batch-check=%(objectsize)", stdin=stdin) if names else b""
-    )
+    sizes = run_git(folder, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)
     size_of = dict(zip(names, sizes.split(b"\n"), strict=False))
     large = {name for name in names if not size_of[name].isdigit() or int(size_of[name]) > LARGEST}
     small = [name for name in names if name not in large]
@@ -200,7 +198,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Committed blobs: name and content."""
     stdin = "".join(f"{name}\n" for name in names)
-    out = run_git(folder, "cat-file", "--batch", stdin=stdin) if names else b""
+    out = run_git(folder, "cat-file", "--batch", stdin=stdin)
     at = 0
     for name in names:
         end = out.index(b"\n", at)
@@ -237,17 +235,15 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
     blob_of = {
         path: head.split()[2].decode()
         for path, head in head_of.items()
-        if (head[:1].islower() or head[:1] == b"S") and _is_plain(folder / path)
+        if (head[:1].islower() or head[:1] == b"S")
+        and (folder / path).is_file()
+        and not (folder / path).is_symlink()
     }
-    digests = {
-        path: run_git(folder, "hash-object", "--", path).decode().strip() for path in blob_of
-    }
-    changed = [path for path, name in blob_of.items() if digests[path] != name]
-    return [_describe(folder, path, "git is told to overlook it") for path in changed]
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    return [
+        _describe(folder, path, "git is told to overlook it")
+        for path, name in blob_of.items()
+        if run_git(folder, "hash-object", "--", path).decode().strip() != name
+    ]
 
 
 # --- untracked files ---
@@ -292,11 +288,11 @@ def _read_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]
 def _ignored_source(folder: Path) -> list[OmittedFile]:
     """Source and compiled files that git ignores but the program can import or compose."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
-    paths = [
-        path for path in _paths(run_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))
+    return [
+        _describe(folder, path, "is ignored by git")
+        for path in _paths(run_git(folder, *command))
+        if path.endswith((*SOURCE, *COMPILED)) and not privacy.is_secret_name(path)
     ]
-    listed = [path for path in paths if not privacy.is_secret_name(path)]
-    return [_describe(folder, path, "is ignored by git") for path in listed]
 
 
 def _paths(listing: bytes) -> list[str]:

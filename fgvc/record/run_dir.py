@@ -202,7 +202,7 @@ def write_status(
     """
     trace = "".join(traceback.format_exception(error)) if error else None
     artifacts = folder / "artifacts.json"
-    status: dict[str, Any] = {
+    status = {
         "state": state,
         "started": started.isoformat(),
         "updated": (updated or now()).isoformat(),
@@ -211,8 +211,7 @@ def write_status(
         "traceback": privacy.masked(trace) if trace else None,
         "artifacts_sha256": hashing.sha256_file(artifacts) if artifacts.is_file() else None,
     }
-    status["checksum"] = hashing.sha256_bytes(hashing.canonical_json(status))
-    atomic.write_json(folder / "status.json", status)
+    atomic.write_checked_json(folder / "status.json", status)
 
 
 def mark_abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:

@@ -22,7 +22,7 @@ from fgvc.store import atomic, hashing
 from fgvc.untrusted.escape import one_line
 
 CKPT, INDEX = "ckpt.bin", "artifacts.json"
-STAMP = "env_stamp.json"
+STAMP, CONFIG = "env_stamp.json", "config.canonical.json"
 STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
@@ -70,19 +70,10 @@ def read_status(path: Path) -> dict[str, Any]:
     Raises:
         DamageError: the file is missing, changed, lacks a field, or belongs to another run.
     """
-    data = _read_bytes(path, "status.json")
-    record = parse_object("status.json", data)
-    checksum = record.pop("checksum", None)
-    if checksum != hashing.sha256_bytes(hashing.canonical_json(record)):
-        raise DamageError("status.json: checksum mismatch, it changed since it was written")
-    if data != atomic.json_bytes({**record, "checksum": checksum}):
-        raise DamageError("status.json: not as it was written")
-    _check_status(path.resolve(), record)
-    return record
-
-
-def _check_status(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise DamageError unless all fields are valid and identify the run of this folder."""
+    try:
+        record = atomic.parse_checked_json(_read_bytes(path, "status.json"))
+    except ValueError as error:
+        raise DamageError(f"status.json: {_short(error)}") from error
     if record.get("state") not in STATES:
         raise DamageError(
             f"status.json: state {one_line(record.get('state'), 40)} is not a state of fgvc"
@@ -94,8 +85,9 @@ def _check_status(path: Path, record: Mapping[str, Any]) -> None:
             zone = None
         if zone is None:
             raise DamageError(f"status.json: {key} is no time with a zone")
-    if not _belongs_to(path, str(record.get("of"))):
+    if not _belongs_to(path.resolve(), str(record.get("of"))):
         raise DamageError(f"status.json: of another run ({one_line(record.get('of'), 140)})")
+    return record
 
 
 def _belongs_to(path: Path, of: str) -> bool:
@@ -173,15 +165,12 @@ def check_names(
     Raises:
         DamageError: a file belongs to another run.
     """
-    identities = {
-        CKPT: (artifacts[CKPT]["sha256"][:SHORT], path.name),
-        "config.canonical.json": (
-            artifacts["config.canonical.json"]["sha256"][:SHORT],
-            path.parent.name,
-        ),
-        "env_stamp.json": (stamp.get("config_hash"), facts.get("config_hash")),
-    }
-    for file, (actual, expected) in identities.items():
+    identities = (
+        (CKPT, artifacts[CKPT]["sha256"][:SHORT], path.name),
+        (CONFIG, artifacts[CONFIG]["sha256"][:SHORT], path.parent.name),
+        (STAMP, stamp.get("config_hash"), facts.get("config_hash")),
+    )
+    for file, actual, expected in identities:
         if actual != expected:
             raise DamageError(f"{file}: of another run ({actual}, not {expected})")
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from fgvc.store import disk_errors, temporary_files
+from fgvc import untrusted
+from fgvc.store import disk_errors, hashing, temporary_files
 from fgvc.store.disk_errors import NamedFile, NamedWriter
 
 
@@ -75,6 +77,32 @@ def json_bytes(obj: object) -> bytes:
     """The bytes that `write_json` writes: equal data, equal bytes."""
     text = json.dumps(obj, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return text.encode() + b"\n"
+
+
+def write_checked_json(path: str | Path, obj: Mapping[str, Any]) -> None:
+    """Write plain data as `write_json`, with a checksum of it under one more key."""
+    checksum = hashing.sha256_bytes(hashing.canonical_json(obj))
+    write_json(path, {**obj, "checksum": checksum})
+
+
+def parse_checked_json(data: bytes) -> dict[str, Any]:
+    """The data that `write_checked_json` wrote, without the checksum.
+
+    Raises:
+        ValueError: not a JSON object, or any byte changed; one line without the path.
+    """
+    try:
+        record = untrusted.parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    plain = {key: value for key, value in record.items() if key != "checksum"}
+    if record.get("checksum") != hashing.sha256_bytes(hashing.canonical_json(plain)):
+        raise ValueError("checksum mismatch, it changed since it was written")
+    if data != json_bytes(record):
+        raise ValueError("not as it was written")
+    return plain
 
 
 @contextmanager
