@@ -67,24 +67,19 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         raise
     except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"{file}: not a checkpoint of fgvc ({one_line(error, 120)})") from error
-    facts = _parse_facts(file, metadata)
-    recorded = facts.pop(CONTENT, None)
-    if recorded != _content_digest(tensors, facts):
-        raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
-    return tensors, facts, checkpoint_id
-
-
-def _parse_facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The facts in the metadata; UserError unless they are the facts of a checkpoint."""
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:
-        return checkpoint_metadata.parse(metadata[KEY])
+        facts = checkpoint_metadata.parse(metadata[KEY])
     except ValueError as error:
         raise UserError(
             f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
             "file, or repeat its run"
         ) from error
+    recorded = facts.pop(CONTENT, None)
+    if recorded != _content_digest(tensors, facts):
+        raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
+    return tensors, facts, checkpoint_id
 
 
 def locate(path: Path) -> Path:

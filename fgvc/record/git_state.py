@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.record import privacy
-from fgvc.record.git_command import run_git, why_unreadable
-from fgvc.record.untracked_patch import new_file
+from fgvc.record.git_command import new_file, run_git, why_unreadable
 from fgvc.store import hashing
 from fgvc.untrusted import MIB, NotRegularError, open_regular
 
@@ -112,17 +110,12 @@ def git_state(folder: Path = CODE) -> GitState:
         if Path(os.fsdecode(top).removesuffix("\n")).resolve() != folder.resolve():
             return GitState(None, None, None)
         commit = run_git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
-        return _read_changes(folder, commit)
+        tracked, withheld = _tracked_changes(folder)
+        patches, withheld_code, others, unlisted = _untracked_files(folder)
+        withheld += [*withheld_code, *_ignored_source(folder), *_hidden_changes(folder)]
     except (OSError, subprocess.SubprocessError) as error:
         return GitState(commit, None, None, why_unreadable(folder, error))
-
-
-def _read_changes(folder: Path, commit: str) -> GitState:
-    tracked, withheld = _tracked_changes(folder)
-    patches, withheld_code, others, unlisted = _untracked_files(folder)
-    ignored = _ignored_source(folder)
-    hidden = _hidden_changes(folder)
-    withheld = sorted([*withheld, *withheld_code, *ignored, *hidden], key=lambda file: file.path)
+    withheld.sort(key=lambda file: file.path)
     head = b"".join(HEAD + json.dumps(file.plain()).encode() + b"\n" for file in withheld)
     patch = head + tracked + patches
     dirty = bool(patch or others)
@@ -153,20 +146,14 @@ def _refusal(folder: Path, path: str, is_repository: bool = False) -> str | None
         return "has the name of a secret"
     if is_repository:
         return None
-    if _is_special(folder / path):  # git would fail, and the patch would be lost
+    file = folder / path
+    special = file.is_fifo() or file.is_socket() or file.is_char_device() or file.is_block_device()
+    if special and not file.is_symlink():  # git would fail, and the patch would be lost
         return "is a pipe, socket or device"
-    data = _content(folder / path)
+    data = _content(file)
     if data is None:
         return f"has more than {LARGEST} bytes"
     return "holds a secret" if privacy.holds_secret(data) else None
-
-
-def _is_special(path: Path) -> bool:
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode))
 
 
 def _content(path: Path) -> bytes | None:

@@ -92,6 +92,8 @@ def grid_png(overlays: Sequence[Overlay]) -> bytes:
 
 
 def _draw(overlay: Overlay) -> Image.Image:
+    import matplotlib
+
     picture_HWC = overlay.picture_HWC
     assert picture_HWC.dtype == np.uint8
     assert picture_HWC.ndim == 3
@@ -99,7 +101,9 @@ def _draw(overlay: Overlay) -> Image.Image:
         tiled = overlay.tiled or overlay.seen
         picture_HWC = _draw_heat(picture_HWC, overlay.heat_RR, overlay.seen, tiled)
     picture = Image.fromarray(picture_HWC)
-    font = _font(max(picture.size))
+    # matplotlib.font_manager would search all fonts and write a cache into the home directory
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(file, round(max(12, max(picture.size) / 32)))
     strip = _title_strip(overlay.title, max(picture.width, MIN_WIDTH), font)
     sheet = Image.new("RGB", (strip.width, strip.height + picture.height), "white")
     sheet.paste(strip, (0, 0))
@@ -136,15 +140,6 @@ def _pixel_range(start: float, length: float, limit: int) -> tuple[slice, np.nda
     first = max(math.ceil(start - 0.5), 0)
     last = min(math.floor(start + length - 0.5), limit - 1)
     return slice(first, last + 1), np.arange(first, last + 1) + 0.5
-
-
-def _font(side: int) -> ImageFont.FreeTypeFont:
-    """A font whose size is proportional to the longer side of an image."""
-    import matplotlib
-
-    # matplotlib.font_manager would search all fonts and write a cache into the home directory
-    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(file, round(max(12, side / 32)))
 
 
 def _title_strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:

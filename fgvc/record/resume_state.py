@@ -86,7 +86,16 @@ class States:
             link = f".best-{_parse_name(self.folder / self._best).step:08d}"
         record = {"step": step, "best": self._best, "state": dict(state)}
         path = self._write(f"state-{step:08d}{link}", record)
-        self._prune(step, path)
+        states = [entry for entry in self._entries("state") if entry.path != path]
+        earlier = [
+            entry for entry in states if entry.step < step and entry.path not in self._damaged
+        ]
+        kept = [_parse_name(path), *earlier[::-1][: self.keep - 1]]
+        needed = {entry.best for entry in kept}
+        unused = [entry for entry in states if entry not in kept]
+        unused += [entry for entry in self._entries("best") if entry.step not in needed]
+        for entry in unused:
+            temporary_files.remove(entry.path)
         return path
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
@@ -190,19 +199,6 @@ class States:
         """The files of a kind (state or best) by ascending step."""
         files = (path for path in self.folder.glob(f"{kind}-*.pt") if NAME.fullmatch(path.name))
         return sorted(map(_parse_name, files), key=lambda entry: entry.step)
-
-    def _prune(self, step: int, written: Path) -> None:
-        """Keep the written state, the keep - 1 states before it, and their best weights."""
-        states = [entry for entry in self._entries("state") if entry.path != written]
-        earlier = [
-            entry for entry in states if entry.step < step and entry.path not in self._damaged
-        ]
-        kept = [_parse_name(written), *earlier[::-1][: self.keep - 1]]
-        needed = {entry.best for entry in kept}
-        unused = [entry for entry in states if entry not in kept]
-        unused += [entry for entry in self._entries("best") if entry.step not in needed]
-        for entry in unused:
-            temporary_files.remove(entry.path)
 
     def _remove_leftovers(self) -> None:
         """Remove temporary files; this process holds the lock, so no living process owns them."""

@@ -49,6 +49,7 @@ class RunFolder:
     config_hash: str
     code: env_stamp.GitState
     started: datetime.datetime
+    run_log: RunLog
     checkpoint_id: str | None = None
     sealed: Path | None = None
     _clock: float = field(default_factory=time.monotonic)
@@ -85,9 +86,14 @@ class RunFolder:
 
     def discard(self) -> None:
         """Delete a run that turned out to be unnecessary."""
-        _close_log(self.path)
+        self.close_log()
         shutil.rmtree(self.path)
         self.sealed = self.path
+
+    def close_log(self) -> None:
+        """Close run.log, so that its digest is final."""
+        log.removeHandler(self.run_log)
+        self.run_log.close()
 
     def pause(self, state: str) -> None:
         """Mark a run that stopped without an error before it is complete; it stays in progress."""
@@ -111,7 +117,7 @@ class RunFolder:
         target = self.path.parent / self.checkpoint_id[:SHORT]
         if target.exists():
             raise UserError(f"{target}: is already complete. Set a new runtime.run_id")
-        _close_log(self.path)
+        self.close_log()
         aside, states = self.path.parent / ASIDE, self.path / RESUME
         if states.exists():
             states.rename(aside)
@@ -163,8 +169,11 @@ def open_run(
         if RESUME not in keep:
             _refuse_resume_states(path, run_id)
         _clear(path, keep)
-        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now())
-        stack.enter_context(_log_to(path / "run.log"))
+        run_log = RunLog(path / "run.log")
+        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now(), run_log)
+        stack.callback(run.close_log)
+        log.addHandler(run_log)
+        log.setLevel(logging.INFO)
         try:
             write_status(path, "running", run.started)
             for name, text in texts.items():
@@ -303,29 +312,6 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
         numbers = read_json(folder, "metrics.json")
         return numbers.get(TEST_READ_LOG, []) if isinstance(numbers, dict) else []
     return []
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    handler = RunLog(path)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _close_log(path: Path) -> None:
-    """Close the log of a run folder, so that its digest is final."""
-    for handler in list(log.handlers):
-        if (
-            isinstance(handler, logging.FileHandler)
-            and Path(handler.baseFilename).parent == path.resolve()
-        ):
-            handler.close()
-            log.removeHandler(handler)
 
 
 def state_of(error: BaseException) -> str:

@@ -35,16 +35,15 @@ def open_atomic(path: str | Path, size: int | None = None) -> Iterator[NamedWrit
     """
     path = Path(path)
     temporary = temporary_files.temporary_path(path)
-    bytes_needed = disk_errors.size_text(size, 0)
     try:
-        with _name_target(path, bytes_needed):
+        with disk_errors.add_path(path, size, replace=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(temporary, "x", path, size)
         with NamedWriter(raw) as file:
             yield file
             file.flush()
             raw.sync()
-        with _name_target(path, bytes_needed):
+        with disk_errors.add_path(path, size, replace=True):
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
@@ -139,12 +138,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _name_target(path: Path, bytes_needed: str) -> Iterator[None]:
-    """Name the target in an error on a folder, a temporary file or a rename."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_errors.with_path(error, path, bytes_needed) from error

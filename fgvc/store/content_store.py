@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,14 +15,10 @@ from fgvc.store import atomic, hashing, json_cache
 from fgvc.types import UserError
 
 
-def _ignore(line: str) -> None:
-    """Drop a note."""
-
-
 class ContentStore:
     """Immutable files under `root`, at <first 2 hex digits>/<64 hex digits>."""
 
-    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _ignore) -> None:
+    def __init__(self, root: str | Path, on_note: json_cache.OnNote = lambda line: None) -> None:
         """on_note is called with one line on each damaged file that is replaced."""
         self.root = Path(root)
         self._on_note = on_note

@@ -98,8 +98,13 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
     if match is None:
         return False
     owner = f".{this_host()}.{match['pid']}"
-    if entry.name[: match.end("pid")].endswith(owner) and not _is_alive(int(match["pid"])):
-        return True
+    if entry.name[: match.end("pid")].endswith(owner):
+        try:
+            os.kill(int(match["pid"]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:  # a process of another user
+            pass
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > MAX_AGE
@@ -115,13 +120,3 @@ def this_host() -> str:
         if namespace != HOST_PID_SPACE:
             name += "-" + namespace.strip("pid:[]")
     return name
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -233,7 +233,12 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError(f"not UTF-8 (byte {error.start})") from None
     if _depth(value) > MOST_DEPTH:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
-    _check_surrogates(data, value)
+    if SURROGATE.search(data) if isinstance(data, str) else ESCAPED.search(data):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # cannot be encoded for a file, terminal or digest
+            half = ascii(error.object[error.start])
+            raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
     return value
 
 
@@ -333,17 +338,6 @@ def _check_events(events: Iterable[Any], anchors: bool = True) -> None:
             raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if count > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES} values with its aliases expanded")
-
-
-def _check_surrogates(data: bytes | str, value: Any) -> None:
-    """Refuse half of a surrogate pair: it cannot be encoded for a file, terminal or digest."""
-    if not (SURROGATE.search(data) if isinstance(data, str) else ESCAPED.search(data)):
-        return
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
 
 
 def _integer(text: str) -> int:

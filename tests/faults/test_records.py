@@ -144,7 +144,8 @@ def all_right(folder: Path) -> Path:
 
     forger.rewrite_json(folder / "metrics.json", change)
     names = record.labelmap.names
-    (folder / "per_class.csv").write_text(prediction_tables.per_class_csv(test, record.labelmap))
+    rows = metrics.per_class(test.logits_NC, test.label_N, names)
+    (folder / "per_class.csv").write_text(prediction_tables.class_rows_csv(rows, record.labelmap))
     (folder / "confusion.csv").write_text(prediction_tables.confusion_csv(matrix, names))
     forge_viewers(folder)
     return forger.seal(folder)

@@ -47,7 +47,8 @@ def connect(folder: Path) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
-        if _mongod_exited(odm):
+        child = getattr(odm._db_service, "child", None)  # watches our mongod; None for any other
+        if child is not None and hasattr(child, "poll") and child.poll() is not None:
             reason = next(_log_errors(folder / "log" / "mongo.log"), "no reason in its log")
             raise UserError(
                 f"FiftyOne's mongod ended while it started ({reason[:200]}): remove {folder}, set "
@@ -83,12 +84,6 @@ def _ping(uri: str) -> None:
             f"{key}={masked_uri}: no MongoDB answers there ({_short(error)}); start it, or "
             f"{way_out} to use fgvc's own database"
         ) from error
-
-
-def _mongod_exited(odm: Any) -> bool:
-    """Whether the process that watches our mongod has exited; False for any other mongod."""
-    child = getattr(odm._db_service, "child", None)
-    return child is not None and hasattr(child, "poll") and child.poll() is not None
 
 
 def _log_errors(log: Path) -> Iterator[str]:

@@ -51,7 +51,8 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
     )
     for split in results.splits:
         file = folder / "evaluations" / f"{run.key(samples.EVALUATED[split])}.json"
-        _write(file, [json_documents.json_line(samples.evaluation_results(results, split))])
+        evaluation = samples.evaluation_results(results, split)
+        atomic.write_bytes(file, json_documents.json_line(evaluation))
     if (features := results.features) is not None:
         ids = [samples.sample_id(results.manifest.path[row]) for row in features.row_N.tolist()]
         plane = {
@@ -61,28 +62,23 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
             "sample_ids": json_documents.pack_array(np.array(ids, dtype="<U24")),
             "label_ids": None,
         }
-        _write(folder / "brain" / f"{run.key(MAP)}.json", [json_documents.json_line(plane)])
+        file = folder / "brain" / f"{run.key(MAP)}.json"
+        atomic.write_bytes(file, json_documents.json_line(plane))
     write_samples(folder, samples.sample_lines(results))
     atomic.write_json(folder / "metadata.json", metadata([run], results.classes))
 
 
 def write_samples(folder: Path, lines: Iterable[bytes]) -> None:
     """Write samples.json line by line."""
-
-    def parts() -> Iterable[bytes]:
-        yield b'{"samples": ['
+    with atomic.open_atomic(folder / "samples.json") as out:
+        out.write(b'{"samples": [')
         for number, line in enumerate(lines):
-            yield b",\n" if number else b"\n"
-            yield line
-        yield b"\n]}\n"
-
-    _write(folder / "samples.json", parts())
+            out.write((b",\n" if number else b"\n") + line)
+        out.write(b"\n]}\n")
 
 
 def metadata(
-    runs: Sequence[RunFields],
-    classes: Sequence[str],
-    views: Sequence[Document] = (),
+    runs: Sequence[RunFields], classes: Sequence[str], views: Sequence[Document] = ()
 ) -> Document:
     """The content of metadata.json, which FiftyOne reads before any sample.
 
@@ -141,9 +137,3 @@ def principal_plane(x_ND: np.ndarray) -> np.ndarray:
         pca = PCA(count, svd_solver="covariance_eigh")
         xy_N2[:, :count] = pca.fit_transform(x_ND.astype(np.float64))
     return xy_N2
-
-
-def _write(file: Path, parts: Iterable[bytes]) -> None:
-    with atomic.open_atomic(file) as out:
-        for part in parts:
-            out.write(part)

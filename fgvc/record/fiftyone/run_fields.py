@@ -137,18 +137,14 @@ class RunFields:
                 [hits, stage("SortBy", field_or_expr=confidence, reverse=False), limit],
             ),
         ]
-        return [*views, *self._confusion_views(of)]
-
-    def _confusion_views(self, of: str) -> list[Document]:
-        """A view of the most confused pairs of classes, and a view per pair."""
-        pred, right = f"{self.key('predictions')}.label", self.key("eval")
+        pred = f"{self.key('predictions')}.label"
         pairs = self.info["confused"]
         # the filter on `right`, a field of the test split, leaves validation out of these counts
         filters = [
             {right: False, f"{TRUTH}.label": pair["label"], pred: pair["pred"]} for pair in pairs
         ]
         if not filters:
-            return []
+            return views
         all_pairs = [
             stage("Match", filter={"$or": filters}),
             stage("SortBy", field_or_expr=f"{TRUTH}.label", reverse=False),
@@ -161,7 +157,7 @@ class RunFields:
             )
             for number, (pair, pair_filter) in enumerate(zip(pairs, filters, strict=True), start=1)
         ]
-        return [view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
+        return [*views, view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
 
 
 def comparison_views(first: RunFields, second: RunFields) -> list[Document]:

@@ -6,7 +6,7 @@ that wrote tb/, the images from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ def derive(
     contamination = " ".join(conf.backbone.contamination.split())
     unreadable = (folder / UNREADABLE_FILE).is_file()
     overlays = sorted((folder / "overlays").rglob("*.png"))
+    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
+    test = table.filter([split == "test" for split in table["split"].to_pylist()])
+    pred_N, label_N = (test[name].to_numpy().astype(np.int64) for name in ("pred", "label"))
+    matrix = metrics.tally(pred_N, label_N, len(names))
     facts = {
         "name": name,
         "names": names,
@@ -80,7 +84,7 @@ def derive(
         "repeat": _repeat(stamp, command, checkpoint_id),
         "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
-        "confusion": _confusion(folder, names),
+        "confusion": confusion_svg(matrix, names, ""),
         "gallery": gallery(folder, album),
         "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
         "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
@@ -92,16 +96,6 @@ def derive(
         "files": _files(folder),
     }
     return render("run.html", facts)
-
-
-def _confusion(folder: Path, names: Sequence[str]) -> str:
-    """The confusion matrix of the test images as SVG."""
-    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
-    label_N, pred_N = (
-        column.to_numpy().astype(np.int64) for column in (table["label"], table["pred"])
-    )
-    test_N = np.array(table["split"].to_pylist()) == "test"
-    return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
 
 
 def _settings(

@@ -61,9 +61,7 @@ def dataset(folder: Path) -> str:
         Image.new("RGB", (48, 36), (20 * row, 90, 160)).save(file)
         truth = fo.Classification(label=CLASSES[label])
         prediction = fo.Classification(
-            label=CLASSES[pred_N[row]],
-            confidence=float(confidence_N[row]),
-            logits=LOGITS_NC[row],
+            label=CLASSES[pred_N[row]], confidence=float(confidence_N[row]), logits=LOGITS_NC[row]
         )
         samples.append(fo.Sample(filepath=str(file), ground_truth=truth, predictions=prediction))
     fo_dataset = fo.Dataset(NAME)

@@ -66,32 +66,25 @@ IMAGES = ("confusion/test", "mistakes/test")  # mistakes: only if there are any
 TEXTS = ("run/numbers", "run/command", "run/config", "run/stamp")
 CURVES = ("all/macro", "all/micro")  # precision and recall; some classes have worst/CLASS, too
 EMBEDDING = "test"
-# The hyperparameters of the HPARAMS tab: place in the config, and a value of the same type. Every
-# run declares all of them, even if a probe has no epochs, because the tab reads the declaration of
-# the first run only.
+# The hyperparameters of the HPARAMS tab and their places in the config. Every run declares all of
+# them, even if a probe has no epochs, because the tab reads the declaration of the first run only.
 AXES = {  # the first columns
-    "dataset": ("dataset.name", ""),
-    "backbone": ("backbone.name", ""),
-    "size": ("backbone.size", ""),
-    "resolution": ("resolution.side", 0),
-    "head": ("head.name", ""),
+    "dataset": "dataset.name",
+    "backbone": "backbone.name",
+    "size": "backbone.size",
+    "resolution": "resolution.side",
+    "head": "head.name",
 }
-TRAINING_CHOICES = {
-    "epochs": ("task.epochs", 0),
-    "batch_size": ("task.batch_size", 0),
-    "optimiser": ("task.optimiser", ""),
-    "learning_rate": ("task.learning_rate", 0.0),
-    "layer_decay": ("task.layer_decay", 0.0),
-    "weight_decay": ("task.weight_decay", 0.0),
-}
+OPTIONS = ("epochs", "batch_size", "optimiser", "learning_rate", "layer_decay", "weight_decay")
+TRAINING_CHOICES = {name: f"task.{name}" for name in OPTIONS}
 CHOICES = {
     **AXES,
-    "task": ("task.name", ""),
-    "part_attention": ("part_attention.name", ""),
-    **{name: (name, "") for name in ("preprocess", "precision", "final_fit")},
-    "seed": ("seed", 0),
+    "task": "task.name",
+    "part_attention": "part_attention.name",
+    **{name: name for name in ("preprocess", "precision", "final_fit", "seed")},
     **TRAINING_CHOICES,
 }
+NUMBERS = {"resolution", "seed", *TRAINING_CHOICES} - {"optimiser"}
 RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "val/top1")
 
 
@@ -191,7 +184,7 @@ class Board:
         from torch.utils.tensorboard.summary import hparams
 
         assert choices.keys() <= CHOICES.keys(), choices
-        examples = {name: example for name, (_, example) in CHOICES.items()}
+        examples = {name: 0.0 if name in NUMBERS else "" for name in CHOICES}
         declared, _, _ = hparams(examples, dict.fromkeys(RESULTS, 0.0))
         plugin_data = declared.value[0].metadata.plugin_data
         message = messages.HParamsPluginData()  # pyright: ignore[reportAttributeAccessIssue]

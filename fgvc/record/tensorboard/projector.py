@@ -49,9 +49,8 @@ def pca_points(
     columns = (label_P, pred_P, confidence_P, features.row_N[chosen_P])
     facts = []
     for label, pred, confidence, row in zip(*(x_P.tolist() for x_P in columns), strict=True):
+        true_name, pred_name, path = map(_short, (names[label], names[pred], manifest.path[row]))
         outcome = "right" if pred == label else "wrong"
-        texts = map(_short, (names[label], names[pred], manifest.path[row]))
-        true_name, pred_name, path = texts
         facts.append((true_name, pred_name, outcome, f"{confidence:.3f}", path))
     return Points(principal(features.x_ND[chosen_P], COMPONENTS).round(DIGITS), facts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fgvc import metrics
 from fgvc.record import checkpoint, env_stamp, prediction_tables
 from fgvc.record.run_dir import UNREADABLE_FILE
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
@@ -66,7 +67,8 @@ def write_predictions(record: RunRecord) -> None:
     dataset = record.dataset
     table = prediction_tables.predictions_table(dataset.manifest, record.predictions)
     record.run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
-    per_class = prediction_tables.per_class_csv(record.test, dataset.labelmap)
+    rows = metrics.per_class(record.test.logits_NC, record.test.label_N, dataset.labelmap.names)
+    per_class = prediction_tables.class_rows_csv(rows, dataset.labelmap)
     record.run.write_text("per_class.csv", per_class)
 
 

@@ -58,7 +58,7 @@ def choices(conf: Config) -> dict[str, str | float | int]:
     names = CHOICES.keys()
     if not isinstance(conf.task, TrainTask):
         names = names - TRAINING_CHOICES.keys()
-    return {name: attrgetter(CHOICES[name][0])(conf) for name in CHOICES if name in names}
+    return {name: attrgetter(CHOICES[name])(conf) for name in CHOICES if name in names}
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
