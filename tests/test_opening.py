@@ -50,7 +50,6 @@ CHECKED = {
 }
 ALLOWED = {
     "untrusted.files": {"os.open", "read_bytes", "read_text"},  # the readers themselves
-    "store.file_lock": {"os.open"},  # writes, after its kind was checked
     "store.atomic": {"os.open"},  # O_DIRECTORY
     # a file that was opened or checked before
     "data.download.unpack": {"tarfile.open", "ZipFile"},

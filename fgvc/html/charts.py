@@ -116,8 +116,13 @@ def chart(
         mark: a value of x and its label.
         dots: names of curves without a line.
     """
-    finite = [(name, [p for p in points if all(map(math.isfinite, p))]) for name, points in curves]
-    thinned = [(name, _thin(points)) for name, points in finite if points]
+    thinned = []
+    for name, points in curves:
+        finite = [point for point in points if all(map(math.isfinite, point))]
+        # every n-th point and the last point; a screen shows no more
+        shown = finite[:: math.ceil(len(finite) / MAX_POINTS) or 1]
+        if finite:
+            thinned.append((name, shown if shown[-1] == finite[-1] else [*shown, finite[-1]]))
     if not thinned:
         return None
     xs, ys = zip(*(point for _, points in thinned for point in points), strict=True)
@@ -160,10 +165,3 @@ def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = (head * 10.0**power for power in powers if power % gap == 0 for head in heads)
     return [value for value in values if low <= value <= high]
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Every n-th point and the last point; a screen shows no more."""
-    step = math.ceil(len(points) / MAX_POINTS)
-    thinned = list(points[::step])
-    return thinned if thinned[-1] == points[-1] else [*thinned, points[-1]]

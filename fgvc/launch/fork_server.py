@@ -13,7 +13,7 @@ import fgvc.config.named_sweep  # noqa: F401
 from fgvc.parallel import signals
 
 LOADED = (  # by name: nothing here uses them
-    "fgvc.record.confusion_plot",
+    "fgvc.html.confusion",
     "fgvc.record.fiftyone.dataset",
     "fgvc.record.run_page",
     "fgvc.task.probe",

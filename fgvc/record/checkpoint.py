@@ -8,7 +8,7 @@ outside its run folder. Otherwise a flipped byte would load as wrong weights.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,25 +66,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except OSError:
         raise
     except Exception as error:  # a damaged header raises many types of exceptions
-        raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
-    facts = _parse_facts(file, metadata)
-    recorded = facts.pop(CONTENT, None)
-    if recorded != _content_digest(tensors, facts):
-        raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
-    return tensors, facts, checkpoint_id
-
-
-def _parse_facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The facts in the metadata; UserError unless they are the facts of a checkpoint."""
+        raise UserError(f"{file}: not a checkpoint of fgvc ({one_line(error, 120)})") from error
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:
-        return checkpoint_metadata.parse(metadata[KEY])
+        facts = checkpoint_metadata.parse(metadata[KEY])
     except ValueError as error:
         raise UserError(
             f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
             "file, or repeat its run"
         ) from error
+    recorded = facts.pop(CONTENT, None)
+    if recorded != _content_digest(tensors, facts):
+        raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
+    return tensors, facts, checkpoint_id
 
 
 def locate(path: Path) -> Path:
@@ -101,13 +96,12 @@ def locate(path: Path) -> Path:
 
 
 def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    return tensor_file.content_sha256(facts, map(_entry, sorted(tensors.items())))
+    def entries() -> Iterator[tensor_file.Entry]:
+        for name, tensor in sorted(tensors.items()):
+            raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+            yield tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
 
-
-def _entry(item: tuple[str, Tensor]) -> tensor_file.Entry:
-    name, tensor = item
-    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-    return tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
+    return tensor_file.content_sha256(facts, entries())
 
 
 def _check_index(file: Path, computed: str) -> None:
@@ -133,17 +127,9 @@ def _refuse_other_formats(file: Path) -> None:
     size = file.stat().st_size
     with untrusted.open_regular(file) as opened:
         head = opened.read(64)
-    if size == 0:
-        raise UserError(f"{file}: 0 bytes, the file is empty")
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{file}: a git-lfs pointer, not the file itself: run `git lfs pull`")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise UserError(f"{file}: an HTML page, not a checkpoint (a failed download?)")
+    if (kind := untrusted.placeholder(head)) is not None:
+        raise UserError(f"{file}: {kind} ({size} bytes), not a checkpoint")
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         raise UserError(f"{file}: a pickle, which could run code: refused, fgvc writes safetensors")
     if size >= 8 and struct.unpack("<Q", head[:8])[0] > size:
         raise UserError(f"{file}: truncated at {size} bytes, or not a checkpoint")
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -16,8 +16,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -41,6 +39,34 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
+class _Pace:
+    """How far a piece of work is, how fast this process is, and when its next line is due."""
+
+    def __init__(self, total: int | None, done: int = 0) -> None:
+        self.total, self.done, self.before = total, done, done
+        self.start = time.monotonic()
+        self.due = self.start + PLAIN_EVERY
+
+    def advance(self, n: int) -> bool:
+        """Add n units; whether a line is due: every ten seconds, and after the last unit."""
+        self.done += n
+        now = time.monotonic()
+        if now < self.due and self.done != self.total:
+            return False
+        self.due = now + PLAIN_EVERY
+        return True
+
+    @property
+    def rate(self) -> float:
+        """Units per second, pauses included."""
+        return (self.done - self.before) / max(time.monotonic() - self.start, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """At the pace of this process."""
+        return ((self.total or 0) - self.done) / max(self.rate, 1e-9)
+
+
 @contextmanager
 def progress(
     title: str, total: int | None, unit: str, passing: bool = False
@@ -51,23 +77,35 @@ def progress(
         total: number of units; None if unknown.
         passing: whether the bar disappears when it is full (a bar within `training`).
     """
+    pace = _Pace(total)
+
+    def print_line(n: int, note: str = "") -> None:
+        if pace.advance(n):
+            name, rate = f"{title} {note}".strip(), f"{pace.rate:.1f} {unit}/s"
+            if total is None:
+                say(f"{name}: {pace.done}, {rate}")
+            else:
+                say(f"{name}: {pace.done}/{total}, {rate}, {pace.seconds_left:.0f} s left")
+
     if not get_console().is_terminal:
-        yield _PlainProgress(title, total, unit)
+        yield print_line
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        _Rate(unit),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=get_console(), transient=passing) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(title, total=total, rate="")
 
         def advance(n: int, note: str = "") -> None:
-            bar.update(task, advance=n, description=f"{title} {note}".strip())
+            pace.advance(n)
+            rate = f"{pace.rate:.1f} {unit}/s"
+            bar.update(task, advance=n, description=f"{title} {note}".strip(), rate=rate)
 
         yield advance
 
@@ -100,9 +138,22 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
     Args:
         steps: per epoch. done: steps of earlier processes.
     """
-    position = _TrainingProgress(epochs, steps, done)
+    pace = _Pace(epochs * steps, done)
+
+    def position() -> str:
+        epoch, step = divmod(max(pace.done - 1, 0), steps)
+        return f"epoch {epoch + 1}/{epochs} step {step + (pace.done > 0)}/{steps}"
+
+    def left() -> str:
+        minutes, second = divmod(round(pace.seconds_left), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+    def print_line(pulse: Pulse) -> None:
+        if pace.advance(1):
+            say(f"{position()}: {pulse}, {left()} left")
+
     if not get_console().is_terminal:
-        yield _PlainTraining(position)
+        yield print_line
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -111,42 +162,14 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
         TextColumn("left {task.fields[left]}"),
     )
     with _TwoLineProgress(*columns, console=get_console()) as bar:
-        task = bar.add_task(
-            str(position), total=position.total, completed=done, left=position.left(), pulse=""
-        )
+        start = {"completed": done, "left": "-:--:--", "pulse": ""}
+        task = bar.add_task(position(), total=pace.total, **start)
 
         def step(pulse: Pulse) -> None:
-            position.done += 1
-            bar.update(
-                task, advance=1, description=str(position), left=position.left(), pulse=str(pulse)
-            )
+            pace.advance(1)
+            bar.update(task, advance=1, description=position(), left=left(), pulse=str(pulse))
 
         yield step
-
-
-class _TrainingProgress:
-    """The current epoch and step of a training."""
-
-    def __init__(self, epochs: int, steps: int, done: int) -> None:
-        self.epochs, self.steps, self.done = epochs, steps, done
-        self.before, self.start = done, time.monotonic()
-
-    @property
-    def total(self) -> int:
-        return self.epochs * self.steps
-
-    def __str__(self) -> str:
-        epoch, step = divmod(max(self.done - 1, 0), self.steps)
-        return f"epoch {epoch + 1}/{self.epochs} step {step + (self.done > 0)}/{self.steps}"
-
-    def left(self) -> str:
-        """Time left as H:MM:SS, at the pace of this process, pauses between steps included."""
-        taken = self.done - self.before
-        if not taken:
-            return "-:--:--"
-        seconds = (time.monotonic() - self.start) / taken * (self.total - self.done)
-        minutes, second = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 class _TwoLineProgress(Progress):
@@ -156,57 +179,6 @@ class _TwoLineProgress(Progress):
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             yield Text(task.fields["pulse"], no_wrap=True, overflow="ellipsis")
-
-
-class _PlainTraining:
-    """The progress of a training as lines."""
-
-    def __init__(self, position: _TrainingProgress) -> None:
-        self.position, self.next = position, position.start + PLAIN_EVERY
-
-    def __call__(self, pulse: Pulse) -> None:
-        self.position.done += 1
-        now = time.monotonic()
-        if now < self.next and self.position.done != self.position.total:
-            return
-        self.next = now + PLAIN_EVERY
-        say(f"{self.position}: {pulse}, {self.position.left()} left")
-
-
-class _Rate(ProgressColumn):
-    """Units per second since the start."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        rate = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:.1f} {self.unit}/s")
-
-
-class _PlainProgress:
-    """Progress as lines, every ten seconds and at the end."""
-
-    def __init__(self, title: str, total: int | None, unit: str) -> None:
-        self.title, self.total, self.unit = title, total, unit
-        self.done, self.start = 0, time.monotonic()
-        self.next = self.start + PLAIN_EVERY
-
-    def __call__(self, n: int, note: str = "") -> None:
-        self.done += n
-        now = time.monotonic()
-        if now < self.next and self.done != self.total:
-            return
-        self.next = now + PLAIN_EVERY
-        rate = self.done / max(now - self.start, 1e-9)
-        line = f"{self.title} {note}".strip() + f": {self.done}"
-        if self.total is not None:
-            left = (self.total - self.done) / max(rate, 1e-9)
-            line += f"/{self.total}, {rate:.1f} {self.unit}/s, {left:.0f} s left"
-        else:
-            line += f", {rate:.1f} {self.unit}/s"
-        say(line)
 
 
 def table(

@@ -61,7 +61,7 @@ def environment(device: torch.device) -> dict[str, object]:
         **installed(),
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
-        "driver_version": _driver_version(),
+        "driver_version": (_query_gpus("driver_version") or [None])[0],
         "gpu_name": torch.cuda.get_device_name(device) if cuda else None,
         "gpu_count": torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
@@ -100,10 +100,8 @@ def environment_hash() -> dict[str, str]:
     conda's export too. Only the site folders are searched: importing setuptools adds its vendored
     packages to sys.path, and the hash must not depend on what this process has imported.
     """
-    folders = [
-        *site.getsitepackages(),
-        *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
-    ]
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    folders = [*site.getsitepackages(), *user]
     distributions = importlib.metadata.distributions(path=folders)
     installed = {f"{d.name.lower()}=={d.version}" for d in distributions}
     lines = [sys.version, platform.platform(), *sorted(installed)]
@@ -156,13 +154,13 @@ def version(package: str) -> str | None:
 
 def gpu_names() -> list[str]:
     """Names of the CUDA devices from their driver; torch would take seconds to import."""
-    out = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return out.decode().split("\n")[:-1] if out else []
+    return _query_gpus("name")
 
 
-def _driver_version() -> str | None:
-    out = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return out.decode().splitlines()[0].strip() if out else None
+def _query_gpus(field: str) -> list[str]:
+    """A field of nvidia-smi for each GPU; empty without a driver."""
+    out = _run("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader")
+    return [line.strip() for line in out.decode().splitlines()] if out else []
 
 
 def _run(*command: str) -> bytes | None:

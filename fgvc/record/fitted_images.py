@@ -45,22 +45,15 @@ class Fit:
 
     def facts(self) -> dict[str, object]:
         """The facts in the checkpoint."""
+        counts = {"images": len(self.image_N), "validation": len(self.validation_N)}
         backbone = {"backbone": len(self.backbone_N)} if len(self.backbone_N) else {}
-        return {
-            "images": len(self.image_N),
-            "validation": len(self.validation_N),
-            "forced": self.forced,
-            **backbone,
-        }
+        return {**counts, "forced": self.forced, **backbone}
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in the checkpoint; without BACKBONE unless fgvc trained the backbone."""
-        backbone = {BACKBONE: torch.from_numpy(self.backbone_N)} if len(self.backbone_N) else {}
-        return {
-            IMAGES: torch.from_numpy(self.image_N),
-            VALIDATION: torch.from_numpy(self.validation_N),
-            **backbone,
-        }
+        arrays = {IMAGES: self.image_N, VALIDATION: self.validation_N}
+        arrays |= {BACKBONE: self.backbone_N} if len(self.backbone_N) else {}
+        return {name: torch.from_numpy(values_N) for name, values_N in arrays.items()}
 
     def overlap(self, image_N: np.ndarray) -> int:
         """The number of images (as `short_digests`) that fitted or selected head or backbone."""

@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.record import privacy
-from fgvc.record.git_command import run_git, why_unreadable
-from fgvc.record.untracked_patch import new_file
+from fgvc.record.git_command import new_file, run_git, why_unreadable
 from fgvc.store import hashing
 from fgvc.untrusted import MIB, NotRegularError, open_regular
 
@@ -112,17 +110,12 @@ def git_state(folder: Path = CODE) -> GitState:
         if Path(os.fsdecode(top).removesuffix("\n")).resolve() != folder.resolve():
             return GitState(None, None, None)
         commit = run_git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
-        return _read_changes(folder, commit)
+        tracked, withheld = _tracked_changes(folder)
+        patches, withheld_code, others, unlisted = _untracked_files(folder)
+        withheld += [*withheld_code, *_ignored_source(folder), *_hidden_changes(folder)]
     except (OSError, subprocess.SubprocessError) as error:
         return GitState(commit, None, None, why_unreadable(folder, error))
-
-
-def _read_changes(folder: Path, commit: str) -> GitState:
-    tracked, withheld = _tracked_changes(folder)
-    patches, withheld_code, others, unlisted = _untracked_files(folder)
-    ignored = _ignored_source(folder)
-    hidden = _hidden_changes(folder)
-    withheld = sorted([*withheld, *withheld_code, *ignored, *hidden], key=lambda file: file.path)
+    withheld.sort(key=lambda file: file.path)
     head = b"".join(HEAD + json.dumps(file.plain()).encode() + b"\n" for file in withheld)
     patch = head + tracked + patches
     dirty = bool(patch or others)
@@ -153,20 +146,14 @@ def _refusal(folder: Path, path: str, is_repository: bool = False) -> str | None
         return "has the name of a secret"
     if is_repository:
         return None
-    if _is_special(folder / path):  # git would fail, and the patch would be lost
+    file = folder / path
+    special = file.is_fifo() or file.is_socket() or file.is_char_device() or file.is_block_device()
+    if special and not file.is_symlink():  # git would fail, and the patch would be lost
         return "is a pipe, socket or device"
-    data = _content(folder / path)
+    data = _content(file)
     if data is None:
         return f"has more than {LARGEST} bytes"
     return "holds a secret" if privacy.holds_secret(data) else None
-
-
-def _is_special(path: Path) -> bool:
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode))
 
 
 def _content(path: Path) -> bytes | None:
@@ -185,9 +172,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
     """Reasons for omitting files whose committed content must not appear in a patch."""
     names = sorted({name for name in blob_of.values() if name.strip("0")})
     stdin = "".join(f"{name}\n" for name in names)
-    sizes = (
-        run_git(folder, "cat-file", "--batch-check=%(objectsize)", stdin=stdin) if names else b""
-    )
+    sizes = run_git(folder, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)
     size_of = dict(zip(names, sizes.split(b"\n"), strict=False))
     large = {name for name in names if not size_of[name].isdigit() or int(size_of[name]) > LARGEST}
     small = [name for name in names if name not in large]
@@ -200,7 +185,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Committed blobs: name and content."""
     stdin = "".join(f"{name}\n" for name in names)
-    out = run_git(folder, "cat-file", "--batch", stdin=stdin) if names else b""
+    out = run_git(folder, "cat-file", "--batch", stdin=stdin)
     at = 0
     for name in names:
         end = out.index(b"\n", at)
@@ -237,17 +222,15 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
     blob_of = {
         path: head.split()[2].decode()
         for path, head in head_of.items()
-        if (head[:1].islower() or head[:1] == b"S") and _is_plain(folder / path)
+        if (head[:1].islower() or head[:1] == b"S")
+        and (folder / path).is_file()
+        and not (folder / path).is_symlink()
     }
-    digests = {
-        path: run_git(folder, "hash-object", "--", path).decode().strip() for path in blob_of
-    }
-    changed = [path for path, name in blob_of.items() if digests[path] != name]
-    return [_describe(folder, path, "git is told to overlook it") for path in changed]
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    return [
+        _describe(folder, path, "git is told to overlook it")
+        for path, name in blob_of.items()
+        if run_git(folder, "hash-object", "--", path).decode().strip() != name
+    ]
 
 
 # --- untracked files ---
@@ -292,11 +275,11 @@ def _read_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]
 def _ignored_source(folder: Path) -> list[OmittedFile]:
     """Source and compiled files that git ignores but the program can import or compose."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
-    paths = [
-        path for path in _paths(run_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))
+    return [
+        _describe(folder, path, "is ignored by git")
+        for path in _paths(run_git(folder, *command))
+        if path.endswith((*SOURCE, *COMPILED)) and not privacy.is_secret_name(path)
     ]
-    listed = [path for path in paths if not privacy.is_secret_name(path)]
-    return [_describe(folder, path, "is ignored by git") for path in listed]
 
 
 def _paths(listing: bytes) -> list[str]:

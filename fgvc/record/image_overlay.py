@@ -92,18 +92,21 @@ def grid_png(overlays: Sequence[Overlay]) -> bytes:
 
 
 def _draw(overlay: Overlay) -> Image.Image:
+    import matplotlib
+
     picture_HWC = overlay.picture_HWC
     assert picture_HWC.dtype == np.uint8
     assert picture_HWC.ndim == 3
     if overlay.heat_RR is not None and overlay.seen is not None:
         tiled = overlay.tiled or overlay.seen
         picture_HWC = _draw_heat(picture_HWC, overlay.heat_RR, overlay.seen, tiled)
-    height, width = picture_HWC.shape[:2]
-    font = _font(width, height)
-    strip = _title_strip(overlay.title, max(width, MIN_WIDTH), font)
-    sheet = Image.new("RGB", (strip.width, strip.height + height), "white")
-    sheet.paste(strip, (0, 0))
     picture = Image.fromarray(picture_HWC)
+    # matplotlib.font_manager would search all fonts and write a cache into the home directory
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(file, round(max(12, max(picture.size) / 32)))
+    strip = _title_strip(overlay.title, max(picture.width, MIN_WIDTH), font)
+    sheet = Image.new("RGB", (strip.width, strip.height + picture.height), "white")
+    sheet.paste(strip, (0, 0))
     _draw_frames(picture, overlay.patch_K4, font)
     sheet.paste(picture, (0, strip.height))
     return sheet
@@ -111,6 +114,9 @@ def _draw(overlay: Overlay) -> Image.Image:
 
 def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
     """The image under its attention map; pixels with centres outside `seen` do not change."""
+    from matplotlib import colormaps
+    from scipy.ndimage import map_coordinates
+
     height, width = picture_HWC.shape[:2]
     columns, x_W = _pixel_range(seen[0], seen[2], width)
     rows, y_H = _pixel_range(seen[1], seen[3], height)
@@ -118,11 +124,14 @@ def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: B
     along_H = (y_H - tiled[1]) / tiled[3] * heat_RR.shape[0] - 0.5
     low, high = float(heat_RR.min()), float(heat_RR.max())
     unit_RR = (heat_RR.astype(np.float32) - low) / max(high - low, 1e-30)
-    heat_HW = _bilinear(unit_RR, along_H, along_W)
+    # bilinear between the centres of tokens, constant beyond the outer centres
+    along_2HW = np.meshgrid(along_H, along_W, indexing="ij")
+    heat_HW = map_coordinates(unit_RR, along_2HW, order=1, mode="nearest")
+    colour_HWC = 255 * colormaps["turbo"](heat_HW)[..., :3]
     out_HWC = picture_HWC.copy()
     region_HWC = out_HWC[rows, columns]
     alpha_HW1 = (MAX_ALPHA * heat_HW)[..., None]
-    out_HWC[rows, columns] = np.rint(region_HWC * (1 - alpha_HW1) + _colour(heat_HW) * alpha_HW1)
+    out_HWC[rows, columns] = np.rint(region_HWC * (1 - alpha_HW1) + colour_HWC * alpha_HW1)
     return out_HWC
 
 
@@ -133,42 +142,10 @@ def _pixel_range(start: float, length: float, limit: int) -> tuple[slice, np.nda
     return slice(first, last + 1), np.arange(first, last + 1) + 0.5
 
 
-def _bilinear(value_RR: np.ndarray, y_H: np.ndarray, x_W: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation between the centres of tokens, constant beyond the outer centres."""
-    return _interpolate_rows(_interpolate_rows(value_RR, y_H).T, x_W).T
-
-
-def _interpolate_rows(value_RS: np.ndarray, position_H: np.ndarray) -> np.ndarray:
-    position_H = position_H.clip(0, len(value_RS) - 1)
-    low_H = np.floor(position_H).astype(int).clip(max=max(len(value_RS) - 2, 0))
-    weight_H1 = (position_H - low_H)[:, None]
-    high_H = np.minimum(low_H + 1, len(value_RS) - 1)
-    return value_RS[low_H] * (1 - weight_H1) + value_RS[high_H] * weight_H1
-
-
-def _colour(unit_HW: np.ndarray) -> np.ndarray:
-    from matplotlib import colormaps
-
-    return 255 * colormaps["turbo"](unit_HW)[..., :3]
-
-
-def _font(width: int, height: int) -> ImageFont.FreeTypeFont:
-    """A font whose size is proportional to the image."""
-    import matplotlib
-
-    # matplotlib.font_manager would search all fonts and write a cache into the home directory
-    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(file, round(max(12, max(width, height) / 32)))
-
-
 def _title_strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
     """The title in black on white, wrapped at words, and within words that are too long."""
     margin = round(font.size / 3)
-    lines = [
-        line
-        for paragraph in text.split("\n")
-        for line in _wrap(paragraph, width - 2 * margin, font)
-    ]
+    lines = [line for part in text.split("\n") for line in _wrap(part, width - 2 * margin, font)]
     advance = round(font.size * 1.3)
     strip = Image.new("RGB", (width, len(lines) * advance + margin), "white")
     draw = ImageDraw.Draw(strip)
@@ -210,13 +187,14 @@ def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.Fre
             )
         if count > 1:
             small = font.font_variant(size=max(9, min(font.size, 0.45 * (right - left))))
-            _label(draw, (left + 2 * line_width, top + line_width), f"×{count}", small)
-
-
-def _label(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: ImageFont.FreeTypeFont
-) -> None:
-    draw.text(at, text, FRAME, font, stroke_width=max(1, round(font.size / 9)), stroke_fill=SHADE)
+            draw.text(
+                (left + 2 * line_width, top + line_width),
+                f"×{count}",
+                FRAME,
+                small,
+                stroke_width=max(1, round(small.size / 9)),
+                stroke_fill=SHADE,
+            )
 
 
 def _encode(image: Image.Image) -> bytes:

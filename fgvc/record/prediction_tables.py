@@ -90,14 +90,8 @@ def read_predictions(source: bytes | Path, columns: Sequence[str] | None = None)
     return pa.Table.from_batches(batches, schema)
 
 
-def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
-    """index, id, name and the numbers of `metrics.ClassRow`: one line per class."""
-    rows = metrics.per_class(predictions.logits_NC, predictions.label_N, labelmap.names)
-    return class_rows_csv(rows, labelmap)
-
-
 def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
-    """The text of `per_class_csv` from the rows of `metrics.per_class`."""
+    """per_class.csv: index, id, name and the numbers of `metrics.per_class`, a line per class."""
     scores = ("precision", "recall", "f1", "support", "predicted", "recall_low", "recall_high")
     classes = enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True))
     lines = [(index, *names, *map(row.__getitem__, scores)) for index, (row, *names) in classes]
@@ -116,6 +110,23 @@ def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
     return csv_text([("true \\ predicted", *columns), *lines])
 
 
+def confusion_plot(
+    matrix: np.ndarray, names: Sequence[str], model: str, dataset: str, partial: bool
+) -> str:
+    """The text of confusion.svg, with the most confused pairs.
+
+    Args:
+        model: name and size of the backbone.
+        partial: whether the run read a partial copy of the dataset.
+    """
+    from fgvc.html import confusion
+
+    title = f"{model} on {dataset}{' (partial copy)' if partial else ''}, test"
+    worst = metrics.worst_pairs(matrix, confusion.PAIRS)
+    pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in worst]
+    return confusion.confusion_svg(matrix, names, title, pairs)
+
+
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     logits_NC, label_N = predictions.logits_NC, predictions.label_N
     readable_N = metrics.readable(logits_NC)
@@ -130,18 +141,14 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
         "split": pa.array([split] * len(label_N)),
         "label": pa.array(label_N, pa.int32()),
         "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),
-        "confidence": _masked_array(score_NK[:, 0], readable_N),
-        "label_logprob": _masked_array(label_logprob_N, readable_N),
+        "confidence": pa.array(score_NK[:, 0], pa.float64(), mask=~readable_N),
+        "label_logprob": pa.array(label_logprob_N, pa.float64(), mask=~readable_N),
         "topk_labels": _list_array(top_NK, readable_N, pa.int32()),
         "topk_scores": _list_array(score_NK, readable_N, pa.float64()),
     }
     if logits_NC.shape[1] <= LOGITS_UP_TO:
         columns["logits"] = _list_array(logits_NC, readable_N, pa.float32())
     return pa.table(columns)
-
-
-def _masked_array(value_N: np.ndarray, readable_N: np.ndarray) -> pa.Array:
-    return pa.array(value_N, pa.float64(), mask=~readable_N)
 
 
 def _list_array(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:

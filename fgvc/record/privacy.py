@@ -126,10 +126,15 @@ def without_user_paths(text: str) -> str:
 
     A name that is only part of a folder's name (/data/alice-old) stays.
     """
-    for home in _homes():
+    homes = _homes()
+    for home in homes:
         text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w-])", "~", text)
-    for names, stand_in in ((_users(), "USER"), (_hosts(), "HOST")):
-        for name in names:
+    users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
+    users |= {Path(home).name for home in homes}
+    hosts = {socket.gethostname(), os.environ.get("HOSTNAME", "")}
+    hosts |= {name.partition(".")[0] for name in hosts}
+    for names, stand_in in ((users, "USER"), (hosts, "HOST")):
+        for name in sorted(names - NOT_PRIVATE - {""}, key=len, reverse=True):
             text = re.sub(rf"(?<=[/@]){re.escape(name)}(?![\w.-])", stand_in, text)
     return text
 
@@ -143,16 +148,17 @@ def portable_command(command: str) -> str:
     Raises:
         ValueError: a shell cannot split the command into words.
     """
-    return " ".join(_portable_word(word) for word in shell.split(command))
-
-
-def _portable_word(word: str) -> str:
-    key, equals, value = word.partition("=")
-    bare = value.lstrip("'\"[( ")
-    if equals and re.fullmatch(r"[+~]*[A-Za-z][\w./@-]*", key) and _is_absolute_path(bare):
-        variable = re.sub(r"\W", "_", key.lstrip("+~").removeprefix("runtime.")).upper()
-        return shell.variable(key, variable)
-    return '"$PLACE"' if not equals and _is_absolute_path(word) else shell.word(word)
+    words = []
+    for word in shell.split(command):
+        key, equals, value = word.partition("=")
+        bare = value.lstrip("'\"[( ")
+        if equals and re.fullmatch(r"[+~]*[A-Za-z][\w./@-]*", key) and _is_absolute_path(bare):
+            name = re.sub(r"\W", "_", key.lstrip("+~").removeprefix("runtime.")).upper()
+            words.append(shell.variable(key, name))
+        else:
+            is_path = not equals and _is_absolute_path(word)
+            words.append('"$PLACE"' if is_path else shell.word(word))
+    return " ".join(words)
 
 
 def _is_absolute_path(value: str) -> bool:
@@ -168,14 +174,13 @@ def _environment_patterns() -> list[re.Pattern[bytes]]:
         and len(value) >= (SHORTEST_WORD if value.isalpha() or value.isdigit() else SHORTEST_VALUE)
         and not value.startswith(("/", "~", "."))  # the path of a secret, not the secret
     }
-    return [_pattern(value) for value in sorted(values, key=len, reverse=True)]
-
-
-def _pattern(value: str) -> re.Pattern[bytes]:
-    """The bytes of a value; a short value only as a whole word, because digests may contain it."""
-    pattern = re.escape(value.encode(errors="surrogateescape"))
-    as_word = len(value) < SHORTEST_WORD
-    return re.compile(rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])" if as_word else pattern)
+    patterns = []
+    for value in sorted(values, key=len, reverse=True):
+        pattern = re.escape(value.encode(errors="surrogateescape"))
+        if len(value) < SHORTEST_WORD:  # only as a whole word, because digests may contain it
+            pattern = rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])"
+        patterns.append(re.compile(pattern))
+    return patterns
 
 
 def _homes() -> list[str]:
@@ -183,15 +188,3 @@ def _homes() -> list[str]:
     homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
     homes = {home.rstrip("/") for home in homes if home.startswith("/")}
     return sorted((homes | {os.path.realpath(home) for home in homes}) - {"", "/"}, key=len)[::-1]
-
-
-def _users() -> list[str]:
-    names = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
-    names |= {Path(home).name for home in _homes()}
-    return sorted(names - NOT_PRIVATE - {""}, key=len)[::-1]
-
-
-def _hosts() -> list[str]:
-    names = {socket.gethostname(), os.environ.get("HOSTNAME", "")}
-    names |= {name.partition(".")[0] for name in names}
-    return sorted(names - NOT_PRIVATE - {""}, key=len)[::-1]

@@ -86,7 +86,16 @@ class States:
             link = f".best-{_parse_name(self.folder / self._best).step:08d}"
         record = {"step": step, "best": self._best, "state": dict(state)}
         path = self._write(f"state-{step:08d}{link}", record)
-        self._prune(step, path)
+        states = [entry for entry in self._entries("state") if entry.path != path]
+        earlier = [
+            entry for entry in states if entry.step < step and entry.path not in self._damaged
+        ]
+        kept = [_parse_name(path), *earlier[::-1][: self.keep - 1]]
+        needed = {entry.best for entry in kept}
+        unused = [entry for entry in states if entry not in kept]
+        unused += [entry for entry in self._entries("best") if entry.step not in needed]
+        for entry in unused:
+            temporary_files.remove(entry.path)
         return path
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
@@ -119,12 +128,14 @@ class States:
         for entry in reversed(self._entries("state")):
             try:
                 loaded = self.load(entry.path)
-            except UserError as error:
-                if isinstance(error, BestLostError):
-                    lost = lost or (entry.path, error)
+            except BestLostError as error:
+                lost = lost or (entry.path, error)
                 self._damaged.add(entry.path)
-                reason = error.reason if isinstance(error, BestLostError) else error
-                notes.append(f"{reason}; skipped")
+                notes.append(f"{error.reason}; skipped")
+                continue
+            except UserError as error:
+                self._damaged.add(entry.path)
+                notes.append(f"{error}; skipped")
                 continue
             if self._damaged:
                 notes.append(f"resuming from step {entry.step}: {entry.path}")
@@ -189,21 +200,6 @@ class States:
         files = (path for path in self.folder.glob(f"{kind}-*.pt") if NAME.fullmatch(path.name))
         return sorted(map(_parse_name, files), key=lambda entry: entry.step)
 
-    def _prune(self, step: int, written: Path) -> None:
-        """Keep the written state, the keep - 1 states before it, and their best weights."""
-        states = [entry for entry in self._entries("state") if entry.path != written]
-        earlier = [
-            entry for entry in states if entry.step < step and entry.path not in self._damaged
-        ]
-        kept_entries = [_parse_name(written), *earlier[::-1][: self.keep - 1]]
-        for entry in states:
-            if entry not in kept_entries:
-                temporary_files.remove(entry.path)
-        needed = {entry.best for entry in kept_entries}
-        for entry in self._entries("best"):
-            if entry.step not in needed:
-                temporary_files.remove(entry.path)
-
     def _remove_leftovers(self) -> None:
         """Remove temporary files; this process holds the lock, so no living process owns them."""
         for path in self.folder.glob(".*.tmp"):
@@ -243,20 +239,9 @@ def _verify(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if hashing.sha256_file(path) != recorded:
-        size = path.stat().st_size
-        raise UserError(f"{path} ({size} bytes): {_describe_damage(path)}, sha256 mismatch")
-
-
-def _describe_damage(path: Path) -> str:
-    with untrusted.open_regular(path) as file:
-        head = file.read(64).lstrip().lower()
-    if not head:
-        return "an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the file itself"
-    if head.startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return "truncated or altered"
+        with untrusted.open_regular(path) as file:
+            damage = untrusted.placeholder(file.read(64)) or "truncated or altered"
+        raise UserError(f"{path} ({path.stat().st_size} bytes): {damage}, sha256 mismatch")
 
 
 def _check_plain(value: object, where: str) -> None:

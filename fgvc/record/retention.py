@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.store import atomic, hashing
+from fgvc.store import atomic
 
 FILE = "retention.json"
 SHORTEST = 90  # days; the recorded time may be longer, never shorter
@@ -60,43 +60,36 @@ def new_retention(created: datetime.datetime, days: int, of: str) -> Retention:
 
 def write(file: Path, retention: Retention) -> None:
     """Write a retention file with its checksum."""
-    plain: dict[str, object] = {
+    plain = {
         "created": retention.created.isoformat(),
         "expires": retention.expires.isoformat(),
         "of": retention.of,
         "pinned": bool(retention.pinned_by),
         "pinned_by": list(retention.pinned_by),
     }
-    plain["checksum"] = hashing.sha256_bytes(hashing.canonical_json(plain))
-    atomic.write_json(file, plain)
+    atomic.write_checked_json(file, plain)
 
 
 def read(file: Path) -> Retention:
     """Read a file written by `write`.
 
     Raises:
-        UnreadableError: the file is missing or changed.
+        RetentionError: the file is missing or changed.
     """
     try:
-        data = untrusted.read_bytes(file, untrusted.MIB)
-        plain = untrusted.parse_json(data)
-        checksum = plain.pop("checksum")
-        if checksum != hashing.sha256_bytes(hashing.canonical_json(plain)):
-            raise ValueError("checksum mismatch")
+        plain = atomic.parse_checked_json(untrusted.read_bytes(file, untrusted.MIB))
         created, expires = (_utc(plain[name]) for name in ("created", "expires"))
-        retention = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))
-        if data != atomic.json_bytes({**plain, "checksum": checksum}):
-            raise ValueError("not as it was written")
+        of, pinned_by = plain["of"], plain["pinned_by"]
+        if not (isinstance(of, str) and isinstance(pinned_by, list)):
+            raise ValueError("of: a text, pinned_by: a list")
+        return Retention(created, expires, of, tuple(map(str, pinned_by)))
     except FileNotFoundError as error:
         raise RetentionError(f"{file.name}: missing") from error
     except OSError as error:
         raise RetentionError(f"{file.name}: unreadable ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        description = (
-            f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        )
-        raise RetentionError(f"{file.name}: damaged ({description[:80]})") from error
-    return retention
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise RetentionError(f"{file.name}: damaged ({reason[:80]})") from error
 
 
 def read_for(file: Path, of: str, created: str | None = None) -> Retention:
@@ -107,7 +100,7 @@ def read_for(file: Path, of: str, created: str | None = None) -> Retention:
         created: the creation time that another file records; None: not compared.
 
     Raises:
-        UnreadableError: as `read`, or the file belongs to another run or table.
+        RetentionError: as `read`, or the file belongs to another run or table.
     """
     retention = read(file)
     if retention.of != of:
@@ -119,22 +112,16 @@ def read_for(file: Path, of: str, created: str | None = None) -> Retention:
 
 
 def pin(file: Path, reason: str) -> None:
-    """Add a reason to keep the run or table; raises UnreadableError as `read`."""
+    """Add a reason to keep the run or table; raises RetentionError as `read`."""
     retention = read(file)
     write(file, replace(retention, pinned_by=tuple(dict.fromkeys((*retention.pinned_by, reason)))))
 
 
 def unpin(file: Path, reason: str) -> None:
-    """Remove a reason to keep the run or table; raises UnreadableError as `read`."""
+    """Remove a reason to keep the run or table; raises RetentionError as `read`."""
     retention = read(file)
     reasons = tuple(text for text in retention.pinned_by if text != reason)
     write(file, replace(retention, pinned_by=reasons))
-
-
-def _texts(of: object, pinned_by: object) -> tuple[str, tuple[str, ...]]:
-    if not (isinstance(of, str) and isinstance(pinned_by, list)):
-        raise ValueError("of: a text, pinned_by: a list")
-    return of, tuple(map(str, pinned_by))
 
 
 def _utc(text: str) -> datetime.datetime:

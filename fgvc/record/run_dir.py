@@ -22,8 +22,8 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
-from fgvc.record.run_log import FORMAT, RunLog
-from fgvc.store import atomic, hashing
+from fgvc.record.run_log import RunLog
+from fgvc.store import atomic, hashing, temporary_files
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
@@ -49,6 +49,7 @@ class RunFolder:
     config_hash: str
     code: env_stamp.GitState
     started: datetime.datetime
+    run_log: RunLog
     checkpoint_id: str | None = None
     sealed: Path | None = None
     _clock: float = field(default_factory=time.monotonic)
@@ -85,9 +86,14 @@ class RunFolder:
 
     def discard(self) -> None:
         """Delete a run that turned out to be unnecessary."""
-        _close_log(self.path)
+        self.close_log()
         shutil.rmtree(self.path)
         self.sealed = self.path
+
+    def close_log(self) -> None:
+        """Close run.log, so that its digest is final."""
+        log.removeHandler(self.run_log)
+        self.run_log.close()
 
     def pause(self, state: str) -> None:
         """Mark a run that stopped without an error before it is complete; it stays in progress."""
@@ -111,8 +117,10 @@ class RunFolder:
         target = self.path.parent / self.checkpoint_id[:SHORT]
         if target.exists():
             raise UserError(f"{target}: is already complete. Set a new runtime.run_id")
-        _close_log(self.path)
-        aside = _move_states_aside(self.path)
+        self.close_log()
+        aside, states = self.path.parent / ASIDE, self.path / RESUME
+        if states.exists():
+            states.rename(aside)
         (self.path / TEST_READS).unlink(missing_ok=True)  # now in metrics.json
         self.write_json("artifacts.json", index_files(self.path))
         sealed_at, identity = now(), "/".join(target.parts[-3:])
@@ -123,7 +131,7 @@ class RunFolder:
         self.path.rename(target)
         atomic.sync_folder(target.parent)
         self.sealed = target
-        _remove(aside)
+        temporary_files.remove(aside)
         return target
 
 
@@ -152,13 +160,20 @@ def open_run(
     path = config_folder / IN_PROGRESS
     _refuse_secrets(texts)
     with ExitStack() as stack:
-        _make_output_folder(config_folder)
+        try:
+            config_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"runtime.output_root cannot be written ({error.strerror})"
+            raise OSError(error.errno, reason, str(config_folder)) from error
         stack.enter_context(lock(config_folder / ".lock"))
         if RESUME not in keep:
             _refuse_resume_states(path, run_id)
         _clear(path, keep)
-        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now())
-        stack.enter_context(_log_to(path / "run.log"))
+        run_log = RunLog(path / "run.log")
+        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now(), run_log)
+        stack.callback(run.close_log)
+        log.addHandler(run_log)
+        log.setLevel(logging.INFO)
         try:
             write_status(path, "running", run.started)
             for name, text in texts.items():
@@ -196,7 +211,7 @@ def write_status(
     """
     trace = "".join(traceback.format_exception(error)) if error else None
     artifacts = folder / "artifacts.json"
-    status: dict[str, Any] = {
+    status = {
         "state": state,
         "started": started.isoformat(),
         "updated": (updated or now()).isoformat(),
@@ -205,8 +220,7 @@ def write_status(
         "traceback": privacy.masked(trace) if trace else None,
         "artifacts_sha256": hashing.sha256_file(artifacts) if artifacts.is_file() else None,
     }
-    status["checksum"] = hashing.sha256_bytes(hashing.canonical_json(status))
-    atomic.write_json(folder / "status.json", status)
+    atomic.write_checked_json(folder / "status.json", status)
 
 
 def mark_abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
@@ -255,15 +269,6 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _make_output_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"runtime.output_root cannot be written ({error.strerror})", str(folder)
-        ) from error
-
-
 def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
     """Raise UserError if a file of the record would hold a password or token."""
     for name, text in texts.items():
@@ -296,7 +301,7 @@ def _clear(path: Path, keep: Sequence[str]) -> None:
         atomic.write_json(path / TEST_READS, reads)
     for entry in (aside, *path.iterdir()):
         if entry.name not in (*keep, TEST_READS):
-            _remove(entry)
+            temporary_files.remove(entry)
 
 
 def _test_reads(folder: Path) -> list[dict[str, Any]]:
@@ -307,52 +312,6 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
         numbers = read_json(folder, "metrics.json")
         return numbers.get(TEST_READ_LOG, []) if isinstance(numbers, dict) else []
     return []
-
-
-def _move_states_aside(path: Path) -> Path:
-    """Move the resume states out of a record; they are deleted once the record is sealed."""
-    aside, states = path.parent / ASIDE, path / RESUME
-    if states.exists():
-        states.rename(aside)
-    return aside
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-class _MaskingFormatter(logging.Formatter):
-    """Mask secrets: a library may log a URL with a password, or the header of a request."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return privacy.masked(super().format(record))
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    handler = RunLog(path)
-    handler.setFormatter(_MaskingFormatter(FORMAT))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _close_log(path: Path) -> None:
-    """Close the log of a run folder, so that its digest is final."""
-    for handler in list(log.handlers):
-        if (
-            isinstance(handler, logging.FileHandler)
-            and Path(handler.baseFilename).parent == path.resolve()
-        ):
-            handler.close()
-            log.removeHandler(handler)
 
 
 def state_of(error: BaseException) -> str:

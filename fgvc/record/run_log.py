@@ -1,4 +1,4 @@
-"""Log records of a run -> run.log; a disk error names the file and ends the run."""
+"""Log records of a run -> run.log, without secrets; a disk error names it and ends the run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import logging
 import sys
 from pathlib import Path
 
+from fgvc.record import privacy
 from fgvc.store.disk_errors import NamedFile
 
-FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+class _MaskingFormatter(logging.Formatter):
+    """Mask secrets: a library may log a URL with a password, or the header of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return privacy.masked(super().format(record))
 
 
 class RunLog(logging.FileHandler):
@@ -17,7 +23,7 @@ class RunLog(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
-        self.setFormatter(logging.Formatter(FORMAT))
+        self.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
 
     def _open(self) -> io.TextIOWrapper:
         path = Path(self.baseFilename)

@@ -22,7 +22,7 @@ from fgvc.store import atomic, hashing
 from fgvc.untrusted.escape import one_line
 
 CKPT, INDEX = "ckpt.bin", "artifacts.json"
-STAMP = "env_stamp.json"
+STAMP, CONFIG = "env_stamp.json", "config.canonical.json"
 STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
@@ -70,19 +70,10 @@ def read_status(path: Path) -> dict[str, Any]:
     Raises:
         DamageError: the file is missing, changed, lacks a field, or belongs to another run.
     """
-    data = _read_bytes(path, "status.json")
-    record = parse_object("status.json", data)
-    checksum = record.pop("checksum", None)
-    if checksum != hashing.sha256_bytes(hashing.canonical_json(record)):
-        raise DamageError("status.json: checksum mismatch, it changed since it was written")
-    if data != atomic.json_bytes({**record, "checksum": checksum}):
-        raise DamageError("status.json: not as it was written")
-    _check_status(path.resolve(), record)
-    return record
-
-
-def _check_status(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise DamageError unless all fields are valid and identify the run of this folder."""
+    try:
+        record = atomic.parse_checked_json(_read_bytes(path, "status.json"))
+    except ValueError as error:
+        raise DamageError(f"status.json: {error}") from error
     if record.get("state") not in STATES:
         raise DamageError(
             f"status.json: state {one_line(record.get('state'), 40)} is not a state of fgvc"
@@ -94,8 +85,9 @@ def _check_status(path: Path, record: Mapping[str, Any]) -> None:
             zone = None
         if zone is None:
             raise DamageError(f"status.json: {key} is no time with a zone")
-    if not _belongs_to(path, str(record.get("of"))):
+    if not _belongs_to(path.resolve(), str(record.get("of"))):
         raise DamageError(f"status.json: of another run ({one_line(record.get('of'), 140)})")
+    return record
 
 
 def _belongs_to(path: Path, of: str) -> bool:
@@ -106,19 +98,15 @@ def _belongs_to(path: Path, of: str) -> bool:
     parts = path.parts[-3:]
     if path.name == IN_PROGRESS:  # killed after the status was written, before the rename
         return list(parts[:2]) == of.split("/")[:2]
-    return "/".join(parts) == of or _recorded_identity(path) == of
-
-
-def _recorded_identity(path: Path) -> str | None:
-    """The run's identity from artifacts.json and env_stamp.json; None if they disagree."""
+    if "/".join(parts) == of:
+        return True
     try:
         artifacts, data = parse_object(INDEX, _read_bytes(path, INDEX)), _read_bytes(path, STAMP)
         stamp, checkpoint = parse_object(STAMP, data), artifacts[CKPT]["sha256"]
-        if artifacts[STAMP]["sha256"] == hashing.sha256_bytes(data):
-            return f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
+        recorded = f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
+        return artifacts[STAMP]["sha256"] == hashing.sha256_bytes(data) and recorded == of
     except (DamageError, KeyError, TypeError):
-        pass
-    return None
+        return False
 
 
 def read_retention(path: Path) -> Retention:
@@ -137,7 +125,7 @@ def parse_object(file: str, data: bytes) -> dict[str, Any]:
     try:
         value = untrusted.parse_json(data)
     except ValueError as error:
-        raise DamageError(f"{file}: not JSON ({_short(error)})") from error
+        raise DamageError(f"{file}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DamageError(f"{file}: not a JSON object")
     return value
@@ -161,7 +149,7 @@ def read_checkpoint_facts(
     except OSError as error:
         raise DamageError(f"{CKPT}: unreadable ({error.strerror})") from error
     except (SafetensorError, ValueError) as error:
-        raise DamageError(f"{CKPT}: no checkpoint of fgvc ({_short(error)})") from error
+        raise DamageError(f"{CKPT}: no checkpoint of fgvc ({error})") from error
     return parse_object(CKPT, facts.encode()), size
 
 
@@ -173,15 +161,12 @@ def check_names(
     Raises:
         DamageError: a file belongs to another run.
     """
-    identities = {
-        CKPT: (artifacts[CKPT]["sha256"][:SHORT], path.name),
-        "config.canonical.json": (
-            artifacts["config.canonical.json"]["sha256"][:SHORT],
-            path.parent.name,
-        ),
-        "env_stamp.json": (stamp.get("config_hash"), facts.get("config_hash")),
-    }
-    for file, (actual, expected) in identities.items():
+    identities = (
+        (CKPT, artifacts[CKPT]["sha256"][:SHORT], path.name),
+        (CONFIG, artifacts[CONFIG]["sha256"][:SHORT], path.parent.name),
+        (STAMP, stamp.get("config_hash"), facts.get("config_hash")),
+    )
+    for file, actual, expected in identities:
         if actual != expected:
             raise DamageError(f"{file}: of another run ({actual}, not {expected})")
 
@@ -200,8 +185,3 @@ def _index_entry(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
     if not (isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()):
         raise DamageError(f"artifacts.json: no entry for {file}")
     return entry
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:100] or type(error).__name__

@@ -6,13 +6,11 @@ digest of its content; a file that does not match is computed again.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fgvc import untrusted
@@ -22,15 +20,11 @@ from fgvc.store.file_lock import lock
 Arrays = Mapping[str, np.ndarray]
 
 
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
-
-
 def cached_arrays(
     root: Path,
     key: Mapping[str, object],
     compute: Callable[[], Arrays],
-    on_note: Callable[[str], None] = _warn,
+    on_note: json_cache.OnNote = json_cache.warn,
 ) -> Arrays:
     """The arrays of `key`, read from the cache; otherwise computed and written.
 
@@ -41,7 +35,7 @@ def cached_arrays(
     json_cache.clear_folder(root, on_note)
     json_cache.remove_folder(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):
-        arrays = _read(path, on_note)
+        arrays = json_cache.read_whole(path, _load, on_note, "computed again")
         if arrays is None:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
             json_cache.remove_folder(path)
@@ -49,22 +43,12 @@ def cached_arrays(
     return arrays
 
 
-def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] | None:
-    if not os.path.lexists(path):
-        return None
-    reason = "its content does not match its digest"
-    try:
-        with safe_open(untrusted.require_regular(path), framework="np") as file:
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            recorded = (file.metadata() or {}).get("sha256")
-        if recorded == _content_digest(stored):
-            return stored
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        reason = "no arrays of this cache"
-    json_cache.report(path, reason, on_note, "computed again")
-    return None
+def _load(path: Path) -> Arrays | None:
+    """The arrays of a file; None if they do not match its digest."""
+    with safe_open(untrusted.require_regular(path), framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        recorded = (file.metadata() or {}).get("sha256")
+    return arrays if recorded == _content_digest(arrays) else None
 
 
 def _content_digest(arrays: Arrays) -> str:

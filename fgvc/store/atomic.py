@@ -6,28 +6,27 @@ the target in one step.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from fgvc.store import disk_errors, temporary_files
-from fgvc.store.disk_errors import NamedFile
+from fgvc import untrusted
+from fgvc.store import disk_errors, hashing, temporary_files
+from fgvc.store.disk_errors import NamedFile, NamedWriter
 
 
 @contextmanager
-def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> Iterator[IO[Any]]:
-    """A file to write that replaces `path` when the block ends without an exception.
+def open_atomic(path: str | Path, size: int | None = None) -> Iterator[NamedWriter]:
+    """A binary file to write that replaces `path` when the block ends without an exception.
 
     Missing parent folders are created. After any exception, the temporary file is removed and an
-    earlier file at `path` is unchanged. Text is UTF-8 with "\\n".
+    earlier file at `path` is unchanged.
 
     Args:
         path: the file to write.
-        mode: "wb" or "w".
         size: bytes that will be written, if known; for the message on a full disk.
 
     Raises:
@@ -36,16 +35,15 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
     """
     path = Path(path)
     temporary = temporary_files.temporary_path(path)
-    bytes_needed = disk_errors.size_text(size, 0)
     try:
-        with _name_target(path, bytes_needed):
+        with disk_errors.add_path(path, size, replace=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(temporary, "x", path, size)
-        with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
+        with NamedWriter(raw) as file:
             yield file
             file.flush()
             raw.sync()
-        with _name_target(path, bytes_needed):
+        with disk_errors.add_path(path, size, replace=True):
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
@@ -78,6 +76,32 @@ def json_bytes(obj: object) -> bytes:
     """The bytes that `write_json` writes: equal data, equal bytes."""
     text = json.dumps(obj, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return text.encode() + b"\n"
+
+
+def write_checked_json(path: str | Path, obj: Mapping[str, Any]) -> None:
+    """Write plain data as `write_json`, with a checksum of it under one more key."""
+    checksum = hashing.sha256_bytes(hashing.canonical_json(obj))
+    write_json(path, {**obj, "checksum": checksum})
+
+
+def parse_checked_json(data: bytes) -> dict[str, Any]:
+    """The data that `write_checked_json` wrote, without the checksum.
+
+    Raises:
+        ValueError: not a JSON object, or any byte changed; one line without the path.
+    """
+    try:
+        record = untrusted.parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    plain = {key: value for key, value in record.items() if key != "checksum"}
+    if record.get("checksum") != hashing.sha256_bytes(hashing.canonical_json(plain)):
+        raise ValueError("checksum mismatch, it changed since it was written")
+    if data != json_bytes(record):
+        raise ValueError("not as it was written")
+    return plain
 
 
 @contextmanager
@@ -114,17 +138,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
-    binary = io.BufferedWriter(raw)
-    return binary if "b" in mode else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
-
-
-@contextmanager
-def _name_target(path: Path, bytes_needed: str) -> Iterator[None]:
-    """Name the target in an error on a folder, a temporary file or a rename."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_errors.with_path(error, path, bytes_needed) from error

@@ -5,24 +5,20 @@ Local weights are stored here, so that a checkpoint can refer to them by digest.
 
 from __future__ import annotations
 
-import os
+import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from fgvc import untrusted
 from fgvc.store import atomic, hashing, json_cache
 from fgvc.types import UserError
 
 
-def _ignore(line: str) -> None:
-    """Drop a note."""
-
-
 class ContentStore:
     """Immutable files under `root`, at <first 2 hex digits>/<64 hex digits>."""
 
-    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _ignore) -> None:
+    def __init__(self, root: str | Path, on_note: json_cache.OnNote = lambda line: None) -> None:
         """on_note is called with one line on each damaged file that is replaced."""
         self.root = Path(root)
         self._on_note = on_note
@@ -38,32 +34,22 @@ class ContentStore:
             OSError: the file cannot be read, or the copy cannot be written.
         """
         path = Path(path)
-        sha256 = hashing.sha256_file(path)
+        with untrusted.open_regular(path) as source:
+            return self._put(hashing.sha256_file(path), source, path.stat().st_size, str(path))
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store bytes and return their SHA256; raises OSError as `put`."""
+        return self._put(hashing.sha256_bytes(data), io.BytesIO(data), len(data), "the bytes")
+
+    def _put(self, sha256: str, source: IO[bytes], size: int, name: str) -> str:
         target = self._place(sha256)
         if not self._is_whole(target):
-            with (
-                untrusted.open_regular(path) as source,
-                atomic.open_atomic(target, size=path.stat().st_size) as copy,
-            ):
+            with atomic.open_atomic(target, size) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()
                 _check_digest(
-                    Path(copy.name), sha256, f"{path} changed while it was copied; put it again"
+                    Path(copy.name), sha256, f"{name} changed while it was copied; put it again"
                 )
-            target.chmod(0o444)
-        self._verified.add(sha256)
-        return sha256
-
-    def put_bytes(self, data: bytes) -> str:
-        """Store bytes and return their SHA256.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        sha256 = hashing.sha256_bytes(data)
-        target = self._place(sha256)
-        if not self._is_whole(target):
-            atomic.write_bytes(target, data)
             target.chmod(0o444)
         self._verified.add(sha256)
         return sha256
@@ -88,15 +74,12 @@ class ContentStore:
         """Whether the file exists and matches its name; otherwise note the damage."""
         for folder in (self.root, target.parent):
             json_cache.clear_folder(folder, self._on_note)
-        if not os.path.lexists(target):
-            return False
-        reason = "its bytes are not those of its name"
-        try:
-            if hashing.sha256_file(target) == target.name:
-                return True
-        except OSError as error:
-            reason = error.strerror or str(error)
-        json_cache.report(target, reason, self._on_note, "replaced by the original")
+
+        def load(path: Path) -> bool | None:
+            return hashing.sha256_file(path) == path.name or None
+
+        if json_cache.read_whole(target, load, self._on_note, "replaced by the original"):
+            return True
         json_cache.remove_folder(target)
         return False
 

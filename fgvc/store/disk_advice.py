@@ -32,12 +32,24 @@ def disk_error_line(
     paths = {key: path for key, path in (others or {}).items() if path is not None}
     paths |= {f"runtime.{name}": runtime[name] for name in ROOTS}
     paths[HUB] = os.environ.get(HUB, "~/.cache/huggingface")
-    key = _key_of(Path(os.fsdecode(error.filename)), paths)
+    file = Path(os.fsdecode(error.filename)).absolute()
+    roots: dict[str, Path] = {}
+    for key, path in paths.items():
+        with suppress(RuntimeError):  # no home folder
+            roots[key] = Path(path).expanduser().absolute()
+    # the innermost folder that contains the file; otherwise the first folder below it, because
+    # creating a parent folder may fail
+    containing = [key for key, root in roots.items() if file.is_relative_to(root)]
+    below = [key for key, root in roots.items() if root.is_relative_to(file)]
+    key = max(containing, key=lambda key: len(roots[key].parts), default=next(iter(below), None))
     if key is None and SCRATCH in line and line.startswith(tempfile.gettempdir()):
         return f"{line}; {TEMPORARY}=PATH is where temporary files are kept"
     if key is None or key in line:
         return line
-    return f"{line}; {_advice(key, paths[key])}"
+    if key == HUB:
+        return f"{line}; {HUB}=PATH is where weights of the hub are kept"
+    alternative = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""
+    return f"{line}; {key}={paths[key]}: give another with {key}=PATH{alternative}"
 
 
 def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
@@ -49,24 +61,3 @@ def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | 
     if key is None:
         return f"HOME: {error} Set it, or write paths without ~"
     return f"{key}={paths[key]}: no home folder is known here. Set HOME, or give {key}=PATH"
-
-
-def _key_of(file: Path, paths: Mapping[str, str]) -> str | None:
-    """The key of the innermost folder that contains a file; otherwise the first key whose folder
-    lies below it, because creating a parent folder may fail."""
-    file = file.absolute()
-    roots: dict[str, Path] = {}
-    for key, path in paths.items():
-        with suppress(RuntimeError):  # no home folder
-            roots[key] = Path(path).expanduser().absolute()
-    containing = [key for key, root in roots.items() if file.is_relative_to(root)]
-    if containing:
-        return max(containing, key=lambda key: len(roots[key].parts))
-    return next((key for key, root in roots.items() if root.is_relative_to(file)), None)
-
-
-def _advice(key: str, path: str) -> str:
-    if key == HUB:
-        return f"{HUB}=PATH is where weights of the hub are kept"
-    alternative = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""
-    return f"{key}={path}: give another with {key}=PATH{alternative}"

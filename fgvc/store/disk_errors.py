@@ -96,27 +96,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def close_quietly(raw: NamedFile) -> Iterator[None]:
-    """Close the file silently after any exception, so that this exception is reported."""
-    try:
-        yield
-    except BaseException:
-        raw.abandoned = True
-        raise
-
-
-@contextmanager
-def add_path(path: str | Path, count: int | None = None) -> Iterator[None]:
+def add_path(path: str | Path, count: int | None = None, replace: bool = False) -> Iterator[None]:
     """Add `path` to a disk error that a library raises without a path.
 
     Args:
         path: the file that the library writes, or the folder of its files.
         count: bytes to write, if known.
+        replace: replace the path of any error, for example that of a temporary file.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK_ERRORS:
+        if replace or (error.filename is None and error.errno in DISK_ERRORS):
             raise with_path(error, Path(path), size_text(count, 0)) from error
         raise
 

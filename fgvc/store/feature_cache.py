@@ -15,13 +15,11 @@ N requested rows, n rows of a shard, D feature width.
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fgvc import untrusted
@@ -32,14 +30,10 @@ from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
 KEY, DONE = "key.json", "done.json"
 
 
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
-
-
 class FeatureCache:
     """Features by key, under one folder."""
 
-    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _warn) -> None:
+    def __init__(self, root: str | Path, on_note: json_cache.OnNote = json_cache.warn) -> None:
         """on_note is called with one line per damaged shard, which is computed again."""
         self.root = Path(root)
         self._on_note = on_note
@@ -76,87 +70,62 @@ class FeatureCache:
         for path in (self.root, folder):
             json_cache.clear_folder(path, self._on_note)
         json_cache.remove_folder(folder / "lock")
+        shards = [
+            (folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows])
+            for number, start in enumerate(range(0, len(row_N), shard_rows))
+        ]
+
+        def read_or_compute() -> Iterator[Features]:
+            for path, row_n in shards:
+                shard = self._read(path, row_n)
+                if shard is None:
+                    shard = compute(row_n)
+                    _write(path, row_n, shard)
+                yield shard
+
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             temporary_files.remove_stale(folder)
-            _check_key(folder, key, row_N, shard_rows, self._on_note)
+            self._check_key(folder, key, row_N, shard_rows)
             if compute_many is not None:
-                self._fill(folder, row_N, compute_many, shard_rows)
-            features = _concatenate(self._shards(folder, row_N, compute, shard_rows), len(row_N))
+                missing = [shard for shard in shards if self._read(*shard) is None]
+                rows = [row_n for _, row_n in missing]
+                for index, computed in compute_many(rows) if missing else ():
+                    _write(*missing[index], computed)
+            features = _concatenate(read_or_compute(), len(row_N))
             if not any(bad.lost for bad in features.bad):
-                _write_done(folder, len(row_N), shard_rows, self._on_note)
+                digests = {path.name: _recorded_digest(path) for path, _ in shards}
+                if json_cache.read(folder / DONE, self._on_note) != digests:
+                    json_cache.write(folder / DONE, digests)
         return features
 
-    def _shards(
-        self, folder: Path, row_N: np.ndarray, compute: Compute, shard_rows: int
-    ) -> Iterator[Features]:
-        for path, row_n in _split_rows(folder, row_N, shard_rows):
-            shard = self._read(path, row_n)
-            if shard is None:
-                shard = compute(row_n)
-                assert _covers_rows(shard, row_n), "compute must account for every row"
-                _write(path, shard)
-            yield shard
-
-    def _fill(
-        self, folder: Path, row_N: np.ndarray, compute_many: ComputeMany, shard_rows: int
+    def _check_key(
+        self, folder: Path, key: Mapping[str, object], row_N: np.ndarray, shard_rows: int
     ) -> None:
-        """Compute the missing shards; write each shard as soon as it is computed."""
-        shards = _split_rows(folder, row_N, shard_rows)
-        missing = [(path, row_n) for path, row_n in shards if self._read(path, row_n) is None]
-        for index, shard in compute_many([row_n for _, row_n in missing]) if missing else ():
-            path, row_n = missing[index]
-            assert _covers_rows(shard, row_n), "compute must account for every row"
-            _write(path, shard)
+        """Write key.json, or compare it with the requested key.
+
+        The shards are kept if key.json is damaged: the folder is named by the digest of the key,
+        and each shard is compared with its digest and its rows.
+        """
+        rows = hashing.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
+        expected = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
+        stored = json_cache.read(folder / KEY, self._on_note)
+        if stored is None:
+            json_cache.write(folder / KEY, expected)
+        elif hashing.canonical_json(stored) != hashing.canonical_json(expected):
+            raise UserError(
+                f"{folder / KEY} is of other features than those asked for: delete {folder}"
+            )
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
         """The shard, or None if it is missing or damaged or has other rows."""
-        if not os.path.lexists(path):
-            return None
-        try:
-            sha256 = hashing.sha256_file(path)
-            shard = _load_shard(path) if sha256 == _recorded_digest(path) else None
-            if shard is not None and _covers_rows(shard, row_n):
-                return shard
-            reason = "it does not match its digest or its rows"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-            reason = "no shard of features"
-        json_cache.report(path, reason, self._on_note, "computed again")
-        return None
 
+        def load(path: Path) -> Features | None:
+            if hashing.sha256_file(path) != _recorded_digest(path):
+                return None
+            shard = _load_shard(path)
+            return shard if _covers_rows(shard, row_n) else None
 
-def _split_rows(
-    folder: Path, row_N: np.ndarray, shard_rows: int
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """The file and the rows of each shard."""
-    for number, start in enumerate(range(0, len(row_N), shard_rows)):
-        yield folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows]
-
-
-def _check_key(
-    folder: Path,
-    key: Mapping[str, object],
-    row_N: np.ndarray,
-    shard_rows: int,
-    on_note: Callable[[str], None],
-) -> None:
-    """Write key.json, or compare it with the requested key.
-
-    The shards are kept if key.json is damaged: the folder is named by the digest of the key, and
-    each shard is compared with its digest and its rows.
-
-    Raises:
-        UserError: key.json is valid and of other features.
-    """
-    rows = hashing.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
-    expected = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
-    path = folder / KEY
-    stored = json_cache.read(path, on_note)
-    if stored is None:
-        json_cache.write(path, expected)
-    elif hashing.canonical_json(stored) != hashing.canonical_json(expected):
-        raise UserError(f"{path} is of other features than those asked for: delete {folder}")
+        return json_cache.read_whole(path, load, self._on_note, "computed again")
 
 
 def _covers_rows(shard: Features, row_n: np.ndarray) -> bool:
@@ -165,11 +134,12 @@ def _covers_rows(shard: Features, row_n: np.ndarray) -> bool:
     return good == sorted(good) and sorted(good + bad) == row_n.tolist()
 
 
-def _write(path: Path, shard: Features) -> None:
+def _write(path: Path, row_n: np.ndarray, shard: Features) -> None:
     """Write the digest of a shard, then the shard: a shard without a digest would be discarded.
 
     A shard with a lost image is not written, because another run may read that image again.
     """
+    assert _covers_rows(shard, row_n), "compute must account for every row"
     if any(bad.lost for bad in shard.bad):
         return
     tensors = {
@@ -187,9 +157,7 @@ def _write(path: Path, shard: Features) -> None:
 
 def _recorded_digest(path: Path) -> str | None:
     try:
-        return (
-            untrusted.read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
-        )
+        return untrusted.read_text(path.with_suffix(".sha256"), 100, "latin-1").strip()
     except OSError:
         return None
 
@@ -216,12 +184,3 @@ def _concatenate(shards: Iterator[Features], rows: int) -> Features:
         x_ND[start:end], row_N[start:end] = shard.x_ND, shard.row_N
         start = end
     return Features(x_ND[:start], row_N[:start], tuple(bad))
-
-
-def _write_done(folder: Path, rows: int, shard_rows: int, on_note: Callable[[str], None]) -> None:
-    """Write done.json, unless it already lists these shards."""
-    names = [f"{number:05d}.safetensors" for number in range(-(-rows // shard_rows))]
-    shards = {name: _recorded_digest(folder / name) for name in names}
-    path = folder / DONE
-    if json_cache.read(path, on_note) != shards:
-        json_cache.write(path, shards)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
 
 from fgvc import untrusted
 from fgvc.store import atomic, hashing, temporary_files
@@ -19,6 +22,12 @@ from fgvc.untrusted import MIB
 
 MAX_BYTES = 2048 * MIB  # of a JSON cache file: the states of 10 million images
 OnNote = Callable[[str], None]
+T = TypeVar("T")
+
+
+def warn(line: str) -> None:
+    """Issue a note as a warning."""
+    warnings.warn(line, stacklevel=2)
 
 
 def write(path: Path, value: Any) -> None:
@@ -38,16 +47,33 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
     Args:
         otherwise: what happens to a damaged file, for the note.
     """
-    reason = "its content does not match its digest"
-    try:
+
+    def load(path: Path) -> Any | None:
         document = json.loads(untrusted.read_bytes(path, MAX_BYTES))
-        if document["sha256"] == hashing.sha256_bytes(hashing.canonical_json(document["value"])):
-            return document["value"]
-    except FileNotFoundError:
+        sha256 = hashing.sha256_bytes(hashing.canonical_json(document["value"]))
+        return document["value"] if document["sha256"] == sha256 else None
+
+    return read_whole(path, load, on_note, otherwise)
+
+
+def read_whole(
+    path: Path, load: Callable[[Path], T | None], on_note: OnNote, otherwise: str
+) -> T | None:
+    """The content of a file of a cache; None if the file is missing or, with a note, damaged.
+
+    Args:
+        load: reads the file; returns None if the content does not match its digest.
+        otherwise: what happens to a damaged file, for the note.
+    """
+    if not os.path.lexists(path):
         return None
+    try:
+        if (value := load(path)) is not None:
+            return value
+        reason = "its content does not match its digest"
     except OSError as error:
         reason = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         reason = "no file of this cache"
     report(path, reason, on_note, otherwise)
     return None

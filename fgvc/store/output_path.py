@@ -27,7 +27,7 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
     """The file that an operation writes.
 
     Args:
-        given: task.output as typed.
+        output: task.output as typed.
         name: of the file in a folder.
         suffixes: of the file, lower case with their dot; the first is the usual one.
 

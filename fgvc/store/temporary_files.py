@@ -76,8 +76,11 @@ def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()
                     with suppress(OSError):
                         remove(Path(entry.path))
                         removed.append(Path(entry.path))
-                elif (levels or entry.name in whole) and _is_searched(entry):
-                    pending.append((entry.path, _depth(entry.name, levels, whole)))
+                    continue
+                below = 1_000 if entry.name in whole else levels - 1
+                hidden = entry.name.startswith(".")
+                if below >= 0 and not hidden and entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, below))
     return removed
 
 
@@ -90,21 +93,18 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _is_searched(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-
-
-def _depth(name: str, levels: int, whole: Collection[str]) -> int:
-    return 1_000 if name in whole else levels - 1
-
-
 def _is_stale(entry: os.DirEntry[str]) -> bool:
     match = PATTERN.fullmatch(entry.name)
     if match is None:
         return False
     owner = f".{this_host()}.{match['pid']}"
-    if entry.name[: match.end("pid")].endswith(owner) and not _is_alive(int(match["pid"])):
-        return True
+    if entry.name[: match.end("pid")].endswith(owner):
+        try:
+            os.kill(int(match["pid"]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:  # a process of another user
+            pass
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > MAX_AGE
@@ -120,13 +120,3 @@ def this_host() -> str:
         if namespace != HOST_PID_SPACE:
             name += "-" + namespace.strip("pid:[]")
     return name
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -35,6 +35,13 @@ MOST_NODES = 100_000  # values of a YAML document
 ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 LARGEST = 2**63 - 1  # of an integer in JSON: the range of int64
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 MIB = 1 << 20
 # largest size of a file that is read whole, by kind; bytes
 TEXT = 64 * MIB  # settings and records of a run
@@ -123,7 +130,8 @@ def require_regular(path: str | Path) -> Path:
 
 def _check_mode(mode: int, path: str | Path) -> None:
     if not stat.S_ISREG(mode):
-        raise NotRegularError(errno.EINVAL, f"{_kind(mode)}, not a regular file", str(path))
+        kind = KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise NotRegularError(errno.EINVAL, f"{kind}, not a regular file", str(path))
 
 
 def read_yaml(path: str | Path, most: int = 4 * MIB) -> str:
@@ -192,6 +200,18 @@ def calls_resolver(text: str) -> bool:
     return RESOLVER.search(text) is not None
 
 
+def placeholder(head: bytes) -> str | None:
+    """What often stands in place of a large file, by its first bytes; None for anything else."""
+    start = head.lstrip().lower()
+    if not head:
+        return "an empty file"
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file itself: run `git lfs pull`"
+    if start.startswith((b"<!doctype", b"<html")):
+        return "an HTML page (a failed download?)"
+    return None
+
+
 def parse_json(data: bytes | str) -> Any:
     """A JSON document whose numbers fit int64 or a finite float64, nested at most MOST_DEPTH deep.
 
@@ -213,7 +233,12 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError(f"not UTF-8 (byte {error.start})") from None
     if _depth(value) > MOST_DEPTH:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
-    _check_surrogates(data, value)
+    if SURROGATE.search(data) if isinstance(data, str) else ESCAPED.search(data):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # cannot be encoded for a file, terminal or digest
+            half = ascii(error.object[error.start])
+            raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
     return value
 
 
@@ -294,7 +319,13 @@ def _check_events(events: Iterable[Any], anchors: bool = True) -> None:
                 raise ValueError(f"the alias *{anchor} is inside its own anchor")
             count += sizes.get(anchor or "", 1)
         elif kind == "ScalarEvent":
-            _check_scalar(event)
+            # a number that Python takes minutes to parse, or cannot write again
+            if (
+                event.implicit[0]
+                and len(event.value) > MOST_DIGITS
+                and DIGITS.fullmatch(event.value)
+            ):
+                raise ValueError(f"a number of {len(event.value)} digits, at most {MOST_DIGITS}")
             count += 1
             sizes[anchor or ""] = 1
         elif kind in ("MappingStartEvent", "SequenceStartEvent"):
@@ -307,23 +338,6 @@ def _check_events(events: Iterable[Any], anchors: bool = True) -> None:
             raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if count > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES} values with its aliases expanded")
-
-
-def _check_scalar(event: Any) -> None:
-    """Refuse a number that Python takes minutes to parse, or cannot write again."""
-    if event.implicit[0] and len(event.value) > MOST_DIGITS and DIGITS.fullmatch(event.value):
-        raise ValueError(f"a number of {len(event.value)} digits, at most {MOST_DIGITS}")
-
-
-def _check_surrogates(data: bytes | str, value: Any) -> None:
-    """Refuse half of a surrogate pair: it cannot be encoded for a file, terminal or digest."""
-    if not (SURROGATE.search(data) if isinstance(data, str) else ESCAPED.search(data)):
-        return
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
 
 
 def _integer(text: str) -> int:
@@ -365,14 +379,3 @@ def _depth(value: Any) -> int:
             children = item.values() if isinstance(item, dict) else item
             waiting += [(child, level + 1) for child in children if isinstance(child, dict | list)]
     return deepest
-
-
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for is_kind, name in kinds if is_kind(mode)), "a special file")

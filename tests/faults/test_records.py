@@ -25,7 +25,7 @@ from fgvc.learn.logistic import path
 from fgvc.metrics import topk
 from fgvc.pipeline import rederive
 from fgvc.record import checkpoint, prediction_tables, privacy, retention
-from fgvc.record.confusion_plot import confusion_plot
+from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
@@ -144,7 +144,8 @@ def all_right(folder: Path) -> Path:
 
     forger.rewrite_json(folder / "metrics.json", change)
     names = record.labelmap.names
-    (folder / "per_class.csv").write_text(prediction_tables.per_class_csv(test, record.labelmap))
+    rows = metrics.per_class(test.logits_NC, test.label_N, names)
+    (folder / "per_class.csv").write_text(prediction_tables.class_rows_csv(rows, record.labelmap))
     (folder / "confusion.csv").write_text(prediction_tables.confusion_csv(matrix, names))
     forge_viewers(folder)
     return forger.seal(folder)

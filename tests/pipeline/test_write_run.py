@@ -8,7 +8,7 @@ import json
 import pytest
 
 from fgvc.pipeline import write_run
-from fgvc.record.writers import checkpoint, facts
+from fgvc.record.writers import files
 
 OPENED = {"command.txt", "config.canonical.json", "config.yaml", "run.log"}
 SEALED = {"artifacts.json", "retention.json", "status.json"}
@@ -17,7 +17,7 @@ SEALED = {"artifacts.json", "retention.json", "status.json"}
 def test_a_probe_with_two_writers_is_a_sealed_folder_of_their_files(
     run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writers = (checkpoint.WRITER, facts.METRICS)
+    writers = (files.CHECKPOINT, files.METRICS)
     write = functools.partial(write_run.write_run, writers=writers)
     monkeypatch.setattr(write_run, "write_run", write)
     small = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")

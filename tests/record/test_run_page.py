@@ -157,12 +157,12 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
     page_gallery = gallery.gallery(copy, Album(picture))
     wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
     expected = sorted((value for value in wrong.values() if value), reverse=True)
-    assert [1 - row.recall for row in page_gallery.worst] == expected
-    sure = [not_none(answer.confidence) for answer, _ in page_gallery.surest]
+    assert [1 - row["recall"] for row in page_gallery["worst"]] == expected
+    sure = [not_none(image["confidence"]) for image, _ in page_gallery["surest"]]
     assert sure == sorted(sure, reverse=True)
-    assert not any(answer.right for answer, _ in page_gallery.surest)
-    for row in page_gallery.worst:
-        assert {answer.label for answer, _ in row.examples} == {row.index}
+    assert not any(image["pred"] == image["label"] for image, _ in page_gallery["surest"])
+    for row in page_gallery["worst"]:
+        assert {image["label"] for image, _ in row["examples"]} == {row["index"]}
     assert set(requested) <= set((copy / "splits" / "test.txt").read_text().splitlines())
 
 

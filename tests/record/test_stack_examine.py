@@ -25,12 +25,12 @@ from fgvc.record.stack_check.step import (
     MismatchError,
     Outcome,
 )
-from fgvc.record.stack_check.tensorboard_steps import events
+from fgvc.record.stack_check.tensorboard_steps import tensorboard
 from fgvc.record.tensorboard import Board
 from fgvc.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-AFTER_DATABASE = SIDES["fiftyone_steps"][1:]
+AFTER_DATABASE = list(SIDES["fiftyone_steps"])[1:]
 ABSENT = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
 # a server in a process group of its own, as FiftyOne starts its services
 STRAY = """
@@ -199,7 +199,7 @@ def test_without_mongod_the_line_says_what_to_install(stand_in, log):
 
 
 def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
-    assert "read back equal" in events(tmp_path / "good")
+    assert "read back equal" in tensorboard(tmp_path / "good")
     scalar = Board.scalar
 
     def dropping(self: Board, key: str, value: float, step: int = 0) -> None:
@@ -208,7 +208,7 @@ def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Board, "scalar", dropping)
     with pytest.raises(MismatchError, match="test/ece"):
-        events(tmp_path / "bad")
+        tensorboard(tmp_path / "bad")
 
 
 def test_the_child_is_not_confused_by_an_optimized_python(stand_in, log, monkeypatch):

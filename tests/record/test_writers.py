@@ -16,7 +16,7 @@ import pytest
 from fgvc.config.compose import composed, typed
 from fgvc.record.run_dir import RunFolder, index_files, open_run
 from fgvc.record.tensorboard import Board
-from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, checkpoint, facts, tables
+from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, files
 from fgvc.record.writers import write_record as write
 from fgvc.types import Batch, Dataset, LabelMap, Manifest, Predictions, Split
 
@@ -88,8 +88,8 @@ def new_files(run: RunFolder) -> set[str]:
 
 def test_two_writers_write_their_files_and_no_others(record):
     before = new_files(record.run)
-    write(record, (facts.LABEL_MAP, tables.CONFUSION))
-    declared = {*facts.LABEL_MAP.files, *tables.CONFUSION.files}
+    write(record, (files.LABEL_MAP, files.CONFUSION))
+    declared = {*files.LABEL_MAP.files, *files.CONFUSION.files}
     assert new_files(record.run) - before == declared
     classes = json.loads((record.run.path / "labelmap.json").read_text())["classes"]
     assert [(row["index"], row["id"], row["name"]) for row in classes] == [
@@ -113,7 +113,7 @@ def test_a_writer_from_outside_takes_part_in_the_record(record):
         record.run.write_json("count.json", len(record.predictions["test"].row_N))
 
     counter = WriterSpec("count", ("count.json",), write_count)
-    write(record, (checkpoint.WRITER, facts.METRICS, counter))
+    write(record, (files.CHECKPOINT, files.METRICS, counter))
     folder = record.run.seal()
     artifacts = json.loads((folder / "artifacts.json").read_text())
     assert artifacts["count.json"]["bytes"] == (folder / "count.json").stat().st_size
@@ -131,7 +131,7 @@ def test_the_order_is_that_of_the_tuple(record):
 
 
 def test_a_folder_without_a_checkpoint_is_not_sealed(record):
-    write(record, (facts.METRICS,))
+    write(record, (files.METRICS,))
     with pytest.raises(AssertionError, match=r"ckpt\.bin"):
         record.run.seal()
     assert (record.run.path / "metrics.json").is_file()
@@ -145,7 +145,7 @@ def test_an_error_of_one_writer_leaves_the_folder_in_progress(record):
     failing = WriterSpec("failing", (), fail)
     late = WriterSpec("late", (), lambda record: after.append(record))
     with pytest.raises(OSError, match="No space"):
-        write(record, (checkpoint.WRITER, failing, late))
+        write(record, (files.CHECKPOINT, failing, late))
     assert after == []
     assert record.run.sealed is None
 

@@ -26,9 +26,6 @@ def test_new_bytes_replace_old_ones_and_leave_nothing_else(tmp_path):
 def test_text_is_utf8_with_plain_newlines(tmp_path):
     atomic.write_text(tmp_path / "t", "é\n")
     assert (tmp_path / "t").read_bytes() == b"\xc3\xa9\n"
-    with atomic.open_atomic(tmp_path / "u", "w") as file:
-        file.write("é\n")
-    assert (tmp_path / "u").read_bytes() == b"\xc3\xa9\n"
 
 
 def test_json_is_sorted_and_refuses_nan(tmp_path):

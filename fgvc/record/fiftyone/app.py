@@ -41,14 +41,23 @@ def prepare(database: Path) -> None:
     try:
         import fiftyone as fo
         import fiftyone.core.service as service
+        import fiftyone.service.util as service_util
     except ModuleNotFoundError as error:
         if error.name != "fiftyone":
             raise
         raise UserError(f"FiftyOne is not installed: {INSTALL}") from error
-    _hide_other_databases(database.absolute())
+    # FiftyOne connects to any database that the user already runs, in whichever folder: let it find
+    # only processes that name this folder
+    find_all = service_util.find_processes_by_args
+    service_util.find_processes_by_args = lambda args: (
+        process for process in find_all(args) if str(database.absolute()) in process.cmdline()
+    )
     if fo.config.database_uri is None:
         _check_mongod(service)
-    _extend_timeouts(service)
+    # FiftyOne waits a minute for its database and its server; a busy machine takes longer
+    wait = service.Service._wait_for_child_port
+    if len(wait.__defaults__ or ()) == 2:  # port, timeout
+        wait.__defaults__ = (None, START_TIMEOUT)
     connect(database)
 
 
@@ -97,26 +106,6 @@ def launch(dataset: Any, address: str, port: int) -> Any:
     import fiftyone as fo
 
     return fo.launch_app(dataset, remote=True, address=address, port=port)
-
-
-def _hide_other_databases(database: Path) -> None:
-    """Let FiftyOne find only processes that name this folder.
-
-    Otherwise FiftyOne connects to any database that the user already runs, in whichever folder.
-    """
-    import fiftyone.service.util as service_util
-
-    find_all = service_util.find_processes_by_args
-    service_util.find_processes_by_args = lambda args: (
-        process for process in find_all(args) if str(database) in process.cmdline()
-    )
-
-
-def _extend_timeouts(service: Any) -> None:
-    """FiftyOne waits a minute for its database and its server; a busy machine takes longer."""
-    wait = service.Service._wait_for_child_port
-    if len(wait.__defaults__ or ()) == 2:  # port, timeout
-        wait.__defaults__ = (None, START_TIMEOUT)
 
 
 def _check_mongod(service: Any) -> None:

@@ -47,7 +47,8 @@ def connect(folder: Path) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
-        if _mongod_exited(odm):
+        child = getattr(odm._db_service, "child", None)  # watches our mongod; None for any other
+        if child is not None and hasattr(child, "poll") and child.poll() is not None:
             reason = next(_log_errors(folder / "log" / "mongo.log"), "no reason in its log")
             raise UserError(
                 f"FiftyOne's mongod ended while it started ({reason[:200]}): remove {folder}, set "
@@ -72,31 +73,17 @@ def _ping(uri: str) -> None:
         with pymongo.MongoClient(uri, **patience) as client:
             client.admin.command("ping")
     except (PyMongoError, ValueError, OSError) as error:
+        import fiftyone.constants as constants
+
+        masked_uri = re.sub(r"//[^@/]*@", "//…@", uri)  # without user and password
+        key, way_out = URI, f"unset {URI}"
+        if URI not in os.environ:
+            file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
+            key, way_out = "database_uri", f"remove database_uri from {file}"
         raise UserError(
-            f"{_masked(uri)}: no MongoDB answers there ({_short(error)}); start it, or "
-            f"{_way_out()} to use fgvc's own database"
+            f"{key}={masked_uri}: no MongoDB answers there ({_short(error)}); start it, or "
+            f"{way_out} to use fgvc's own database"
         ) from error
-
-
-def _masked(uri: str) -> str:
-    """The setting and its URI without user and password."""
-    masked_uri = re.sub(r"//[^@/]*@", "//…@", uri)
-    return f"{URI}={masked_uri}" if URI in os.environ else f"database_uri={masked_uri}"
-
-
-def _way_out() -> str:
-    import fiftyone.constants as constants
-
-    if URI in os.environ:
-        return f"unset {URI}"
-    file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
-    return f"remove database_uri from {file}"
-
-
-def _mongod_exited(odm: Any) -> bool:
-    """Whether the process that watches our mongod has exited; False for any other mongod."""
-    child = getattr(odm._db_service, "child", None)
-    return child is not None and hasattr(child, "poll") and child.poll() is not None
 
 
 def _log_errors(log: Path) -> Iterator[str]:

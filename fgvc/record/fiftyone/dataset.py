@@ -21,7 +21,6 @@ from fgvc.record.fiftyone.json_documents import Document
 from fgvc.record.fiftyone.run_fields import MAP, TRUTH, RunFields
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.store import atomic
-from fgvc.types import Features
 
 FOLDER = "fiftyone"
 PAIRS = 5  # most confused pairs of classes that have a saved view
@@ -39,46 +38,47 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
     Raises:
         OSError: the disk refuses; one line with the path.
     """
+    evaluated = [samples.EVALUATED[split] for split in sorted(results.splits)]
+    embedding = [] if results.features is None else ["embedding"]
+    attention = [] if results.heat is None else ["attention"]
     run = RunFields(
         {
             **about,
             "checkpoint_id": results.checkpoint_id,
-            "fields": list(_field_names(results)),
+            "fields": ["predictions", *evaluated, "hardness", *embedding, *attention],
             "confused": confused_pairs(results),
         }
     )
     for split in results.splits:
         file = folder / "evaluations" / f"{run.key(samples.EVALUATED[split])}.json"
-        _write(file, [json_documents.json_line(samples.evaluation_results(results, split))])
-    if results.features is not None:
-        visualization = json_documents.json_line(_visualization(results, results.features))
-        _write(folder / "brain" / f"{run.key(MAP)}.json", [visualization])
+        evaluation = samples.evaluation_results(results, split)
+        atomic.write_bytes(file, json_documents.json_line(evaluation))
+    if (features := results.features) is not None:
+        ids = [samples.sample_id(results.manifest.path[row]) for row in features.row_N.tolist()]
+        plane = {
+            "cls": "fiftyone.brain.visualization.VisualizationResults",
+            "reducer_blob": None,
+            "points": json_documents.pack_array(principal_plane(features.x_ND)),
+            "sample_ids": json_documents.pack_array(np.array(ids, dtype="<U24")),
+            "label_ids": None,
+        }
+        file = folder / "brain" / f"{run.key(MAP)}.json"
+        atomic.write_bytes(file, json_documents.json_line(plane))
     write_samples(folder, samples.sample_lines(results))
-    write_metadata(folder, metadata([run], results.classes))
+    atomic.write_json(folder / "metadata.json", metadata([run], results.classes))
 
 
 def write_samples(folder: Path, lines: Iterable[bytes]) -> None:
     """Write samples.json line by line."""
-
-    def parts() -> Iterable[bytes]:
-        yield b'{"samples": ['
+    with atomic.open_atomic(folder / "samples.json") as out:
+        out.write(b'{"samples": [')
         for number, line in enumerate(lines):
-            yield b",\n" if number else b"\n"
-            yield line
-        yield b"\n]}\n"
-
-    _write(folder / "samples.json", parts())
-
-
-def write_metadata(folder: Path, document: Document) -> None:
-    """Write metadata.json, indented for people."""
-    atomic.write_json(folder / "metadata.json", document)
+            out.write((b",\n" if number else b"\n") + line)
+        out.write(b"\n]}\n")
 
 
 def metadata(
-    runs: Sequence[RunFields],
-    classes: Sequence[str],
-    views: Sequence[Document] = (),
+    runs: Sequence[RunFields], classes: Sequence[str], views: Sequence[Document] = ()
 ) -> Document:
     """The content of metadata.json, which FiftyOne reads before any sample.
 
@@ -87,10 +87,7 @@ def metadata(
         views: saved views that come before the views of the runs.
     """
     truth = json_documents.label_field(
-        TRUTH,
-        json_documents.CLASSIFICATION,
-        [json_documents.field("label", "String")],
-        "the dataset's label",
+        TRUTH, json_documents.CLASSIFICATION, {"label": "String"}, "the dataset's label"
     )
     infos = [dict(run.info) for run in runs]
     active = [TRUTH] + [
@@ -109,25 +106,11 @@ def metadata(
         "info": infos[0] if len(infos) == 1 else {run.suffix: run.info for run in runs},
         "tags": [],
         "saved_views": [*views, *(view for run in runs for view in run.views())],
-        "evaluations": _merge(run.evaluations() for run in runs),
-        "brain_methods": _merge(run.brain_methods() for run in runs),
+        "evaluations": {key: entry for run in runs for key, entry in run.evaluations().items()},
+        "brain_methods": {key: entry for run in runs for key, entry in run.brain_methods().items()},
         "app_config": {"active_fields": {"exclude": False, "paths": active}},
         "workspaces": [],
     }
-
-
-def _merge(documents: Iterable[Mapping[str, Document]]) -> dict[str, Document]:
-    return {key: value for document in documents for key, value in document.items()}
-
-
-def _field_names(results: RunResults) -> Iterable[str]:
-    yield "predictions"
-    yield from (samples.EVALUATED[split] for split in sorted(results.splits))
-    yield "hardness"
-    if results.features is not None:
-        yield "embedding"
-    if results.heat is not None:
-        yield "attention"
 
 
 def confused_pairs(results: RunResults) -> list[Document]:
@@ -138,18 +121,6 @@ def confused_pairs(results: RunResults) -> list[Document]:
         {"label": names[pair["label"]], "pred": names[pair["pred"]], "count": pair["count"]}
         for pair in metrics.worst_pairs(matrix, PAIRS)
     ]
-
-
-def _visualization(results: RunResults, features: Features) -> Document:
-    """The principal plane of the test features, in the format of a FiftyOne visualization."""
-    ids = [samples.sample_id(results.manifest.path[row]) for row in features.row_N.tolist()]
-    return {
-        "cls": "fiftyone.brain.visualization.VisualizationResults",
-        "reducer_blob": None,
-        "points": json_documents.pack_array(principal_plane(features.x_ND)),
-        "sample_ids": json_documents.pack_array(np.array(ids, dtype="<U24")),
-        "label_ids": None,
-    }
 
 
 def principal_plane(x_ND: np.ndarray) -> np.ndarray:
@@ -166,9 +137,3 @@ def principal_plane(x_ND: np.ndarray) -> np.ndarray:
         pca = PCA(count, svd_solver="covariance_eigh")
         xy_N2[:, :count] = pca.fit_transform(x_ND.astype(np.float64))
     return xy_N2
-
-
-def _write(file: Path, parts: Iterable[bytes]) -> None:
-    with atomic.open_atomic(file) as out:
-        for part in parts:
-            out.write(part)

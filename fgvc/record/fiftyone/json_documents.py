@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import functools
 import hashlib
 import io
 import json
@@ -34,36 +33,19 @@ def hex_id(*names: str) -> str:
     return hashlib.sha256("\0".join(names).encode(errors="surrogatepass")).hexdigest()[:24]
 
 
-def object_id(hex_digits: str) -> Document:
-    return {"$oid": hex_digits}
-
-
 def pack_array(values: np.ndarray) -> str:
     """An array as text: base64 of zlib of the bytes that np.save writes.
 
     zlib stores without compressing: floats hardly shrink, and every version of zlib then gives the
     same bytes.
     """
-    data = _header(values.dtype.str, values.shape) + values.tobytes()
-    return base64.b64encode(zlib.compress(data, level=0)).decode("ascii")
-
-
-@functools.lru_cache
-def _header(kind: str, shape: tuple[int, ...]) -> bytes:
     out = io.BytesIO()
-    fields = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, fields)
-    return out.getvalue()
+    np.save(out, np.ascontiguousarray(values))
+    return base64.b64encode(zlib.compress(out.getvalue(), level=0)).decode("ascii")
 
 
 def array(values: np.ndarray) -> Document:
     return {"$binary": {"base64": pack_array(values), "subType": "00"}}
-
-
-def timestamp(when: datetime.datetime) -> Document:
-    """UTC, to the millisecond, as MongoDB stores it."""
-    text = when.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
-    return {"$date": text.replace("+00:00", "Z")}
 
 
 def field(name: str, kind: str, **more: object) -> Document:
@@ -87,15 +69,16 @@ def field(name: str, kind: str, **more: object) -> Document:
     }
 
 
-def label_field(name: str, label: str, fields: Sequence[Document], description: str) -> Document:
-    """The declaration of a field of labels, CLASSIFICATION or HEATMAP."""
-    shared = [field("id", "ObjectId"), field("tags", "List of String")]
+def label_field(name: str, label: str, kinds: Mapping[str, str], description: str) -> Document:
+    """The declaration of a field of labels, CLASSIFICATION or HEATMAP.
+
+    Args:
+        kinds: kind of each field of the label.
+    """
+    all_kinds = {"id": "ObjectId", "tags": "List of String", **kinds}
+    fields = [field(name, kind) for name, kind in all_kinds.items()]
     return field(
-        name,
-        "EmbeddedDocument",
-        embedded_doc_type=label,
-        fields=[*shared, *fields],
-        description=description,
+        name, "EmbeddedDocument", embedded_doc_type=label, fields=fields, description=description
     )
 
 
@@ -128,10 +111,12 @@ def run(
     key: str, when: datetime.datetime, stages: Sequence[str], config: Mapping[str, object]
 ) -> Document:
     """The document of an evaluation or a brain run; its results are in a separate file."""
+    # UTC, to the millisecond, as MongoDB stores it
+    time = when.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
     return {
         "key": key,
         "version": "1.0.0",
-        "timestamp": timestamp(when),
+        "timestamp": {"$date": time.replace("+00:00", "Z")},
         "view_stages": list(stages) or None,
         "config": dict(config),
     }

@@ -19,6 +19,19 @@ MAP = "embedding_map"  # key of the brain run
 TRUTH = "ground_truth"
 MOST = 100  # maximum number of samples in a view that is sorted by confidence
 SHORT = 8  # hex digits of a checkpoint id in a name
+PREDICTION = {  # fields of a prediction -> kind, as of json_documents.field
+    "label": "String",
+    "confidence": "Float",
+    "logits": "Vector",
+    "top": "List of String",
+    "top_confidence": "List of Float",
+}
+PLAIN_FIELDS = {  # kind and description of the fields that are no labels
+    "eval": ("Boolean", "test: right or wrong"),
+    "eval_val": ("Boolean", "validation: right or wrong"),
+    "hardness": ("Float", "entropy of the prediction, nats"),
+    "embedding": ("Vector", "the feature that the head read"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,28 +102,20 @@ class RunFields:
     def declarations(self) -> list[Document]:
         """The declarations of the run's fields."""
         run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
-        declare = {
-            "predictions": lambda name: label_field(
-                name, json_documents.CLASSIFICATION, _prediction_fields(), f"what {run_name} says"
-            ),
-            "eval": lambda name: _plain_field(name, "Boolean", "test: right or wrong"),
-            "eval_val": lambda name: _plain_field(name, "Boolean", "validation: right or wrong"),
-            "hardness": lambda name: _plain_field(name, "Float", "entropy of the prediction, nats"),
-            "embedding": lambda name: _plain_field(
-                name, "Vector", "the feature that the head read"
-            ),
-            "attention": lambda name: label_field(
-                name,
+        labels = {
+            "predictions": (json_documents.CLASSIFICATION, PREDICTION, f"what {run_name} says"),
+            "attention": (
                 json_documents.HEATMAP,
-                [
-                    field("map", "Array"),
-                    field("map_path", "String"),
-                    field("range", "HeatmapRange of Float"),
-                ],
+                {"map": "Array", "map_path": "String", "range": "HeatmapRange of Float"},
                 "where part attention looked; nothing where the network did not look",
             ),
         }
-        return [declare[name](self.key(name)) for name in self.fields]
+        return [
+            label_field(self.key(name), *labels[name])
+            if name in labels
+            else field(self.key(name), PLAIN_FIELDS[name][0], description=PLAIN_FIELDS[name][1])
+            for name in self.fields
+        ]
 
     def views(self) -> list[Document]:
         """Saved views: errors, confident errors, hits of low confidence, most confused pairs."""
@@ -124,29 +129,25 @@ class RunFields:
             view(
                 f"wrong with high confidence{of}",
                 f"the {MOST} surest mistakes on test",
-                [wrong, _sort_by(confidence, reverse=True), limit],
+                [wrong, stage("SortBy", field_or_expr=confidence, reverse=True), limit],
             ),
             view(
                 f"right with low confidence{of}",
                 f"the {MOST} least sure hits on test",
-                [hits, _sort_by(confidence, reverse=False), limit],
+                [hits, stage("SortBy", field_or_expr=confidence, reverse=False), limit],
             ),
         ]
-        return [*views, *self._confusion_views(of)]
-
-    def _confusion_views(self, of: str) -> list[Document]:
-        """A view of the most confused pairs of classes, and a view per pair."""
-        pred, right = f"{self.key('predictions')}.label", self.key("eval")
+        pred = f"{self.key('predictions')}.label"
         pairs = self.info["confused"]
         # the filter on `right`, a field of the test split, leaves validation out of these counts
         filters = [
             {right: False, f"{TRUTH}.label": pair["label"], pred: pair["pred"]} for pair in pairs
         ]
         if not filters:
-            return []
+            return views
         all_pairs = [
             stage("Match", filter={"$or": filters}),
-            _sort_by(f"{TRUTH}.label", reverse=False),
+            stage("SortBy", field_or_expr=f"{TRUTH}.label", reverse=False),
         ]
         pair_views = [
             view(
@@ -156,7 +157,7 @@ class RunFields:
             )
             for number, (pair, pair_filter) in enumerate(zip(pairs, filters, strict=True), start=1)
         ]
-        return [view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
+        return [*views, view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
 
 
 def comparison_views(first: RunFields, second: RunFields) -> list[Document]:
@@ -174,17 +175,3 @@ def view(name: str, description: str, stages: Sequence[str]) -> Document:
     """A saved view; its name may hold only characters that a URL may hold."""
     slug = name.replace(" ", "-")
     return {"name": name, "slug": slug, "description": description, "view_stages": list(stages)}
-
-
-def _sort_by(field_name: str, reverse: bool) -> str:
-    return stage("SortBy", field_or_expr=field_name, reverse=reverse)
-
-
-def _plain_field(name: str, kind: str, description: str) -> Document:
-    return field(name, kind, description=description)
-
-
-def _prediction_fields() -> list[Document]:
-    kinds = {"label": "String", "confidence": "Float", "logits": "Vector"}
-    kinds |= {"top": "List of String", "top_confidence": "List of Float"}
-    return [field(name, kind) for name, kind in kinds.items()]

@@ -71,9 +71,8 @@ def sample_id(path: str) -> str:
 
 def sample_lines(results: RunResults) -> Iterator[bytes]:
     """Every sample as JSON; no more than CHUNK samples are in memory."""
-    features = results.features
     feature_of_row: Mapping[int, np.ndarray] = {}
-    if features is not None:
+    if (features := results.features) is not None:
         feature_of_row = dict(zip(features.row_N.tolist(), features.x_ND, strict=True))
     for split in sorted(results.splits):
         for prediction in _image_predictions(results.splits[split]):
@@ -139,7 +138,7 @@ def _sample(
     key = sample_id(path)
     truth = results.classes[prediction.label]
     sample: Document = {
-        "_id": json_documents.object_id(key),
+        "_id": {"$oid": key},
         "filepath": str(PurePosixPath(results.below, path)),
         "tags": [split] if top_K else [split, UNREADABLE],
         "_media_type": "image",
@@ -148,7 +147,12 @@ def _sample(
         EVALUATED[split]: bool(top_K) and top_K[0] == prediction.label,
     }
     if top_K:
-        sample["predictions"] = _classification(results, prediction, path)
+        names = [results.classes[index] for index in top_K]
+        values = {"label": names[0], "confidence": prediction.probability_K[0]}
+        if len(prediction.logits_C) <= LOGITS_UP_TO:
+            values["logits"] = json_documents.array(prediction.logits_C)
+        values |= {"top": names, "top_confidence": prediction.probability_K}
+        sample["predictions"] = _label(results, "predictions", path, "Classification", **values)
         sample["hardness"] = prediction.hardness
     if split == "test" and row in feature_of_row:
         sample["embedding"] = json_documents.array(feature_of_row[row].astype(np.float16))
@@ -159,15 +163,6 @@ def _sample(
     return sample
 
 
-def _classification(results: RunResults, prediction: ImagePrediction, path: str) -> Document:
-    names = [results.classes[index] for index in prediction.top_K]
-    values = {"label": names[0], "confidence": prediction.probability_K[0]}
-    if len(prediction.logits_C) <= LOGITS_UP_TO:
-        values["logits"] = json_documents.array(prediction.logits_C)
-    values |= {"top": names, "top_confidence": prediction.probability_K}
-    return _label(results, "predictions", path, "Classification", **values)
-
-
 def _label(results: RunResults, field: str, path: str, kind: str, **values: object) -> Document:
-    key = json_documents.object_id(results.label_id(field, path))
-    return {"_id": key, "_cls": kind, "tags": [], **values}
+    key = results.label_id(field, path)
+    return {"_id": {"$oid": key}, "_cls": kind, "tags": [], **values}

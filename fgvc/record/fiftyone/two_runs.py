@@ -29,15 +29,23 @@ def write(folder: Path, first: Path, second: Path) -> None:
         UserError: the runs have different images, or the same checkpoint.
         OSError: the disk refuses.
     """
-    documents = [_read_metadata(first), _read_metadata(second)]
+    documents = [
+        untrusted.read_json(source / "metadata.json", untrusted.LIST) for source in (first, second)
+    ]
     infos = [document["info"] for document in documents]
     _check(*infos)
     runs = [RunFields(info).with_suffix() for info in infos]
+    # evaluations and brain runs hold ids, but no names of fields: copied under new names
+    kinds = [("evaluations", name) for name in FIELDS] + [("brain", MAP)]
     for source, run in zip((first, second), runs, strict=True):
-        _copy_results(source, folder, run)
-    dataset.write_samples(folder, _merged_samples(first, second, runs))
+        for kind, name in kinds:
+            if (file := source / kind / f"{name}.json").is_file():
+                data = untrusted.read_bytes(file, untrusted.ARRAYS)
+                atomic.write_bytes(folder / kind / f"{run.key(name)}.json", data)
+    dataset.write_samples(folder, map(json_documents.json_line, _merged(first, second, runs)))
     classes = documents[0]["default_classes"]
-    dataset.write_metadata(folder, dataset.metadata(runs, classes, comparison_views(*runs)))
+    document = dataset.metadata(runs, classes, comparison_views(*runs))
+    atomic.write_json(folder / "metadata.json", document)
 
 
 def samples(folder: Path) -> Iterator[Document]:
@@ -47,10 +55,6 @@ def samples(folder: Path) -> Iterator[Document]:
         for line in lines:
             if line.startswith("{"):
                 yield json.loads(line.rstrip(",\n"))
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    return untrusted.read_json(folder / "metadata.json", untrusted.LIST)
 
 
 def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -67,27 +71,12 @@ def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
         )
 
 
-def _copy_results(source: Path, folder: Path, run: RunFields) -> None:
-    """Copy evaluations and brain runs under new names; they hold ids, but no field names."""
-    for kind, names in (("evaluations", FIELDS), ("brain", (MAP,))):
-        for name in names:
-            if (file := source / kind / f"{name}.json").is_file():
-                atomic.write_bytes(
-                    folder / kind / f"{run.key(name)}.json",
-                    untrusted.read_bytes(file, untrusted.ARRAYS),
-                )
+def _merged(first: Path, second: Path, runs: list[RunFields]) -> Iterator[Document]:
+    def renamed(folder: Path, run: RunFields) -> Iterator[Document]:
+        for sample in samples(folder):
+            yield {run.key(key) if key in FIELDS else key: value for key, value in sample.items()}
 
-
-def _merged_samples(first: Path, second: Path, runs: list[RunFields]) -> Iterator[bytes]:
-    second_samples = {
-        sample["_id"]["$oid"]: _rename_fields(sample, runs[1]) for sample in samples(second)
-    }
-    for sample in samples(first):
-        other = second_samples.pop(sample["_id"]["$oid"], {})
-        yield json_documents.json_line({**other, **_rename_fields(sample, runs[0])})
-    for sample in second_samples.values():  # the validation images of the runs may differ
-        yield json_documents.json_line(sample)
-
-
-def _rename_fields(sample: Document, run: RunFields) -> Document:
-    return {run.key(name) if name in FIELDS else name: value for name, value in sample.items()}
+    others = {sample["_id"]["$oid"]: sample for sample in renamed(second, runs[1])}
+    for sample in renamed(first, runs[0]):
+        yield {**others.pop(sample["_id"]["$oid"], {}), **sample}
+    yield from others.values()  # the validation images of the runs may differ

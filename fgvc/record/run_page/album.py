@@ -62,14 +62,11 @@ class Album:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=QUALITY, optimize=True)
-        return self._add(out.getvalue(), "jpeg", image.size, path)
-
-    def _add(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> PageImage | None:
-        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        source = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
         if len(source) > self.left:
             return None
         self.left -= len(source)
-        return PageImage(source, *size, plain(path))
+        return PageImage(source, *image.size, plain(path))
 
 
 class RecordedAlbum(Album):

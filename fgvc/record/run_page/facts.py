@@ -6,7 +6,7 @@ that wrote tb/, the images from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ def derive(
     contamination = " ".join(conf.backbone.contamination.split())
     unreadable = (folder / UNREADABLE_FILE).is_file()
     overlays = sorted((folder / "overlays").rglob("*.png"))
+    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
+    test = table.filter([split == "test" for split in table["split"].to_pylist()])
+    pred_N, label_N = (test[name].to_numpy().astype(np.int64) for name in ("pred", "label"))
+    matrix = metrics.tally(pred_N, label_N, len(names))
     facts = {
         "name": name,
         "names": names,
@@ -79,8 +83,8 @@ def derive(
         "identity": _identity(stamp, numbers, checkpoint_id),
         "repeat": _repeat(stamp, command, checkpoint_id),
         "sweep": " --multirun " in command,
-        "charts": [chart for chart in _charts(stamp, numbers, Points(history)) if chart],
-        "confusion": _confusion(folder, names),
+        "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
+        "confusion": confusion_svg(matrix, names, ""),
         "gallery": gallery(folder, album),
         "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
         "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
@@ -94,36 +98,14 @@ def derive(
     return render("run.html", facts)
 
 
-class Points:
-    """Curves by key, in float32 like TensorBoard's events, from which an audit reads them."""
-
-    def __init__(self, history: Iterable[Point]) -> None:
-        self._by_key: dict[str, list[tuple[float, float]]] = {}
-        for key, step, value in history:
-            self._by_key.setdefault(key, []).append((float(step), float(np.float32(value))))
-
-    def __getitem__(self, key: str) -> list[tuple[float, float]]:
-        return self._by_key.get(key, [])
-
-    def percent(self, key: str) -> list[tuple[float, float]]:
-        return [(step, 100 * value) for step, value in self[key]]
-
-
-def _confusion(folder: Path, names: Sequence[str]) -> str:
-    """The confusion matrix of the test images as SVG."""
-    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
-    label_N, pred_N = (
-        column.to_numpy().astype(np.int64) for column in (table["label"], table["pred"])
-    )
-    test_N = np.array(table["split"].to_pylist()) == "test"
-    return confusion_svg(metrics.tally(pred_N[test_N], label_N[test_N], len(names)), names, "")
-
-
 def _settings(
     conf: Config, stamp: Mapping[str, Any], numbers: Mapping[str, Any]
 ) -> list[tuple[str, object]]:
     """The axes, then the other settings that determine the numbers."""
     grid = "×".join(str(side) for side in stamp["token_grid"])
+    library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
+    convolutions = stamp["fp32_precision"][f"{library}.conv"]
+    precision = f"{conf.precision}, matmul {conf.matmul_precision}, convolutions {convolutions}"
     rows: list[tuple[str, object]] = [
         ("task", stamp["task"]),
         ("dataset", stamp["dataset"]),
@@ -135,21 +117,14 @@ def _settings(
         ("part attention", conf.part_attention.name),
         ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
         ("fitted on", f"{conf.final_fit}, {numbers['fitted_on']} images"),
-        ("precision", _precision(conf, stamp)),
+        ("precision", precision),
         ("seed", conf.seed),
     ]
     if stamp["task"] == "train":
-        rows.append(
-            ("optimiser", f"{conf.task.optimiser}, {conf.task.learning_rate:g} at its peak")
-        )
-        rows.append(("epochs", f"{conf.task.epochs}, batches of {conf.task.batch_size}"))
+        task = conf.task
+        rows.append(("optimiser", f"{task.optimiser}, {task.learning_rate:g} at its peak"))
+        rows.append(("epochs", f"{task.epochs}, batches of {task.batch_size}"))
     return rows
-
-
-def _precision(conf: Config, stamp: Mapping[str, Any]) -> str:
-    library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
-    convolutions = stamp["fp32_precision"][f"{library}.conv"]
-    return f"{conf.precision}, matmul {conf.matmul_precision}, convolutions {convolutions}"
 
 
 def _identity(
@@ -196,12 +171,12 @@ def _repeat(stamp: Mapping[str, Any], command: str, checkpoint_id: str) -> list[
 
 
 def _charts(
-    stamp: Mapping[str, Any], numbers: Mapping[str, Any], points: Points
+    stamp: Mapping[str, Any], numbers: Mapping[str, Any], history: Iterable[Point]
 ) -> list[Chart | None]:
     """Learning curves of a training; for a probe, validation results along the path of C."""
-    if stamp["task"] == "train":
-        return _learning_curves(numbers, points)
     selection = numbers["selection"] or {}
+    if stamp["task"] == "train":
+        return _learning_curves(selection, history)
     path = selection.get("path", [])
     mark = (selection["c"], f"C = {selection['c']:.3g}") if path else None
     x = ("C, the inverse of the penalty", True)
@@ -213,21 +188,28 @@ def _charts(
     ]
 
 
-def _learning_curves(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
-    steps, selection = ("optimiser steps", False), numbers["selection"]
+def _learning_curves(selection: Mapping[str, Any], history: Iterable[Point]) -> list[Chart | None]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for key, step, value in history:
+        # in float32 like TensorBoard's events, from which an audit reads them
+        shown = float(np.float32(value)) * (100 if key == "val/top1" else 1)
+        points.setdefault(key, []).append((float(step), shown))
     best_step = selection["best_step"] if selection["select"] else None
     mark = None if best_step is None else (float(best_step), "chosen")
-    losses = [("training", points["train/loss"]), ("validation", points["val/loss"])]
+    charts = (
+        ("Loss", "nats", {"training": "train/loss", "validation": "val/loss"}, mark),
+        ("Validation top-1", "%", {"validation": "val/top1"}, mark),
+        ("Learning rate", "", {"head": "optim/lr"}, None),
+    )
     return [
-        chart("Loss", steps, ("nats", False), losses, mark),
         chart(
-            "Validation top-1",
-            steps,
-            ("%", False),
-            [("validation", points.percent("val/top1"))],
-            mark,
-        ),
-        chart("Learning rate", steps, ("", False), [("head", points["optim/lr"])]),
+            title,
+            ("optimiser steps", False),
+            (unit, False),
+            [(name, points.get(key, [])) for name, key in keys.items()],
+            chart_mark,
+        )
+        for title, unit, keys, chart_mark in charts
     ]
 
 

@@ -92,8 +92,6 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
 def _read(file: Path, on_note: json_cache.OnNote = lambda note: None) -> dict[str, Any] | None:
     """A saved record; None if there is none, or if it is damaged, which a note reports."""
     record = json_cache.read(file, on_note)
-    if record is None:
-        return None
     valid = (
         isinstance(record, dict)
         and record.get("env_hash") == file.stem
@@ -101,6 +99,6 @@ def _read(file: Path, on_note: json_cache.OnNote = lambda note: None) -> dict[st
         and isinstance(record.get("steps"), dict)
         and all(isinstance(step, dict) and "result" in step for step in record["steps"].values())
     )
-    if not valid:
+    if record is not None and not valid:
         on_note(f"{file}: no record of this environment")
     return record if valid else None

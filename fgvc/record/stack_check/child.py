@@ -12,19 +12,11 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from fgvc.record.stack_check.step import (
-    FAILED,
-    NOT_TRIED,
-    PASSED,
-    SIDES,
-    MismatchError,
-    Outcome,
-    Step,
-)
+from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SIDES, MismatchError, Outcome
 from fgvc.types import UserError
 
 
@@ -33,32 +25,27 @@ def main(side: str, folder: Path) -> None:
     # the output of libraries and their servers goes to the log, not between the reports
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    steps: Sequence[Step] = importlib.import_module(f"fgvc.record.stack_check.{side}").STEPS
-    assert tuple(step.name for step in steps) == SIDES[side]
-    passed: set[str] = set()
-    for step in steps:
-        outcome = try_step(step, folder, passed)
+    module = importlib.import_module(f"fgvc.record.stack_check.{side}")
+    passed: set[str | None] = {None}
+    for step, needs in SIDES[side].items():
+        outcome = Outcome(step, NOT_TRIED, 0.0, f"needs {needs}")
+        if needs in passed:
+            outcome = _try_step(step, getattr(module, step), folder)
         if outcome.result == PASSED:
-            passed.add(step.name)
+            passed.add(step)
         print(json.dumps(asdict(outcome)), file=reports, flush=True)
 
 
-def try_step(step: Step, folder: Path, passed: set[str]) -> Outcome:
+def _try_step(step: str, work: Callable[[Path], str], folder: Path) -> Outcome:
     """The outcome of one step; an exception becomes a failure, its traceback goes to the log."""
-    if step.needs is not None and step.needs not in passed:
-        return Outcome(step.name, NOT_TRIED, 0.0, f"needs {step.needs}")
     start = time.monotonic()
     try:
-        result, text = PASSED, step.work(folder)
+        result, text = PASSED, work(folder)
     except Exception as error:
         traceback.print_exc()
-        result, text = FAILED, _describe_error(error)
-    return Outcome(step.name, result, time.monotonic() - start, " ".join(text.split()))
-
-
-def _describe_error(error: Exception) -> str:
-    expected = isinstance(error, UserError | MismatchError)
-    return str(error) if expected else f"{type(error).__name__}: {error}"
+        expected = isinstance(error, UserError | MismatchError)
+        result, text = FAILED, f"{error}" if expected else f"{type(error).__name__}: {error}"
+    return Outcome(step, result, time.monotonic() - start, " ".join(text.split()))
 
 
 if __name__ == "__main__":

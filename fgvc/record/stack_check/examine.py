@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
 from typing import IO
@@ -39,15 +39,18 @@ def examine(log: Path, limit: float = LIMIT) -> Generator[Outcome, None, None]:
         OSError: the log cannot be written.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("wb") as log_file,
-        scratch("check") as folder,
-        ExitStack() as stack,
-    ):
+    with log.open("wb") as log_file, scratch("check") as folder, ExitStack() as stack:
         sides = [stack.enter_context(Side(name, folder, log_file, limit)) for name in SIDES]
         for side in sides:
             yield from side.outcomes()
-        yield _shutdown(sides)
+        start = time.monotonic()
+        pids = [pid for side in sides for pid in side.running(GRACE)]
+        result, text = PASSED, "no process left behind"
+        if pids:
+            count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
+            text = f"{count} still running {GRACE:.0f} s after the end, killed: the log may say why"
+            result = FAILED
+        yield Outcome(SHUTDOWN, result, time.monotonic() - start, text)
 
 
 class Side:
@@ -57,32 +60,42 @@ class Side:
         self.name, self.limit, self.timed_out = name, limit, False
         folder = root / name
         (folder / "home").mkdir(parents=True)
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("FIFTYONE_") and not name.lower().endswith("_proxy")
+        }
+        own = {
+            "HOME": str(folder / "home"),
+            "PYTHONUSERBASE": site.getuserbase(),  # it would move with HOME
+            "FIFTYONE_DATABASE_DIR": str(folder / "database"),
+            "FIFTYONE_DO_NOT_TRACK": "1",
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fgvc.record.stack_check.child", name, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(folder),
+            env=inherited | own,
             start_new_session=True,
         )
         self._alarm = Timer(limit, self._give_up)
+        self._alarm.start()
 
     def __enter__(self) -> Side:
-        self._alarm.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._alarm.cancel()
-        self._process.kill()
-        deadline = time.monotonic() + GRACE
-        # killing takes a moment, and a killed process may just have started another
-        while (pids := self.running(0.0)) and time.monotonic() < deadline:
-            for pid in pids:
-                _kill(pid)
-            time.sleep(0.02)
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        with self._process:  # closes its output, and waits for its end
+            self._process.kill()
+            deadline = time.monotonic() + GRACE
+            # killing takes a moment, and a killed process may just have started another
+            while (pids := self.running(0.0)) and time.monotonic() < deadline:
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.02)
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes that the process reports; the other steps fail if it ends too early."""
@@ -93,73 +106,33 @@ class Side:
             missing.remove(outcome.step)
             yield outcome
             start = time.monotonic()
-        for index, step in enumerate(missing):
-            if index:
-                yield Outcome(step, NOT_TRIED, 0.0, f"needs {missing[0]}")
-            else:
-                yield Outcome(step, FAILED, time.monotonic() - start, self._why_it_ended())
+        if missing:
+            seconds, code = time.monotonic() - start, self._process.wait()
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            text = f"its process ended with {how}: the log says why"
+            if self.timed_out:
+                text = f"no answer within {self.limit:.0f} s: try again on a machine at rest"
+            yield Outcome(missing[0], FAILED, seconds, text)
+        for step in missing[1:]:
+            yield Outcome(step, NOT_TRIED, 0.0, f"needs {missing[0]}")
 
     def running(self, grace: float) -> list[int]:
-        """Processes of this side that still run after up to `grace` seconds."""
+        """Processes of this side that still run after up to `grace` seconds; no zombies."""
+        import psutil
+
+        def runs(process: psutil.Process) -> bool:
+            with suppress(psutil.Error, OSError):
+                in_session = os.getsid(process.pid) == self._process.pid
+                return in_session and process.status() != psutil.STATUS_ZOMBIE
+            return False
+
         deadline = time.monotonic() + grace
-        while (pids := _session_pids(self._process.pid)) and time.monotonic() < deadline:
+        while pids := [process.pid for process in psutil.process_iter() if runs(process)]:
+            if time.monotonic() >= deadline:
+                break
             time.sleep(0.1)
         return pids
 
     def _give_up(self) -> None:
         self.timed_out = True
         self._process.kill()
-
-    def _why_it_ended(self) -> str:
-        code = self._process.wait()
-        if self.timed_out:
-            return f"no answer within {self.limit:.0f} s: try again on a machine at rest"
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"its process ended with {how}: the log says why"
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """An environment with its own home, database and FiftyOne settings, and without proxies."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("FIFTYONE_") and not name.lower().endswith("_proxy")
-    }
-    return inherited | {
-        "HOME": str(folder / "home"),
-        "PYTHONUSERBASE": site.getuserbase(),  # it would move with HOME
-        "FIFTYONE_DATABASE_DIR": str(folder / "database"),
-        "FIFTYONE_DO_NOT_TRACK": "1",
-    }
-
-
-def _shutdown(sides: list[Side]) -> Outcome:
-    start = time.monotonic()
-    pids = [pid for side in sides for pid in side.running(GRACE)]
-    seconds = time.monotonic() - start
-    if not pids:
-        return Outcome(SHUTDOWN, PASSED, seconds, "no process left behind")
-    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
-    text = f"{count} still running {GRACE:.0f} s after the end, killed: the log may say why"
-    return Outcome(SHUTDOWN, FAILED, seconds, text)
-
-
-def _session_pids(leader: int) -> list[int]:
-    """The living processes of a session; zombies count as dead."""
-    import psutil
-
-    pids = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                pids.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return pids
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

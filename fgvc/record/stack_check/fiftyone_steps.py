@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvc.metrics import classification
 from fgvc.record.fiftyone.app import launch, prepare
-from fgvc.record.stack_check.step import MismatchError, Step, check_equal
+from fgvc.record.stack_check.step import MismatchError, check_equal
 
 NAME, EVALUATION = "fgvc-check", "eval"
 CLASSES = ("Möwe", "Ram C/V", "avocet")  # characters that break file names and queries
@@ -61,9 +61,7 @@ def dataset(folder: Path) -> str:
         Image.new("RGB", (48, 36), (20 * row, 90, 160)).save(file)
         truth = fo.Classification(label=CLASSES[label])
         prediction = fo.Classification(
-            label=CLASSES[pred_N[row]],
-            confidence=float(confidence_N[row]),
-            logits=LOGITS_NC[row],
+            label=CLASSES[pred_N[row]], confidence=float(confidence_N[row]), logits=LOGITS_NC[row]
         )
         samples.append(fo.Sample(filepath=str(file), ground_truth=truth, predictions=prediction))
     fo_dataset = fo.Dataset(NAME)
@@ -127,7 +125,9 @@ def app(folder: Path) -> str:
     import fiftyone as fo
 
     fo_dataset = fo.load_dataset(NAME)
-    port = _free_port()
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        port = probe.getsockname()[1]
     session = launch(fo_dataset, ADDRESS, port)
     try:
         page = _get(port, "/").decode()
@@ -142,7 +142,10 @@ def app(folder: Path) -> str:
         check_equal("bytes of a picture", len(data), Path(file).stat().st_size)
     finally:
         session.close()
-    _check_closed(port)
+    with socket.socket() as probe:
+        probe.settimeout(TIMEOUT)
+        if probe.connect_ex((ADDRESS, port)) == 0:
+            raise MismatchError(f"the App still answers on port {port} after it was closed")
     return f"FiftyOne {version}: its page, its program and a picture served"
 
 
@@ -150,28 +153,6 @@ def _round(number: float) -> float:
     return round(float(number), 12)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        return probe.getsockname()[1]
-
-
 def _get(port: int, path: str) -> bytes:
     with urllib.request.urlopen(f"http://{ADDRESS}:{port}{path}", timeout=TIMEOUT) as response:
         return response.read()
-
-
-def _check_closed(port: int) -> None:
-    with socket.socket() as probe:
-        probe.settimeout(TIMEOUT)
-        if probe.connect_ex((ADDRESS, port)) == 0:
-            raise MismatchError(f"the App still answers on port {port} after it was closed")
-
-
-STEPS = (
-    Step("database", database),
-    Step("dataset", dataset, needs="database"),
-    Step("evaluation", evaluation, needs="dataset"),
-    Step("export", export, needs="dataset"),
-    Step("app", app, needs="dataset"),
-)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def read_records(root: Path) -> list[dict[str, Any]]:
 
 def merge(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """The records with `new`, sorted; the newest record per platform and Python."""
-    by_kind = {_kind(record): record for record in sorted([*records, new], key=_checked)}
+    by_kind = {
+        _kind(record): record for record in sorted([*records, new], key=itemgetter("checked"))
+    }
     return [by_kind[kind] for kind in sorted(by_kind)]
 
 
@@ -86,7 +89,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with one row per record."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for record in records:
-        cells = {**record, "checked": _checked(record)[:10]}
+        cells = {**record, "checked": record["checked"][:10]}
         lines.append(f"| {' | '.join(markdown(cells[key] or '–') for key in COLUMNS.values())} |")
     return "\n".join(lines)
 
@@ -101,7 +104,3 @@ def insert_table(readme: str, records: Sequence[dict[str, Any]]) -> str:
 def _kind(record: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
     version = tuple(int(part) for part in record["python_version"].split(".")[:2])
     return record["platform"], version
-
-
-def _checked(record: dict[str, Any]) -> str:
-    return record["checked"]

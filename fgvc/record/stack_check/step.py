@@ -1,30 +1,25 @@
-"""A step of the check and its outcome, which the child process reports to its parent."""
+"""The steps of the check, and their outcomes, which a child process reports to its parent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 PASSED, FAILED, NOT_TRIED = "passed", "failed", "not tried"
-# The steps of each child process, in this order; the parent itself runs the last step, SHUTDOWN.
-SIDES = {
-    "tensorboard_steps": ("tensorboard",),
-    "fiftyone_steps": ("database", "dataset", "evaluation", "export", "app"),
+# module, run in its own child process -> its steps in order, each with the step that must pass
+# before it is tried. A step is a function of the module: an empty folder -> what it found, in one
+# line; it raises if the step fails. The parent itself runs the last step, SHUTDOWN.
+SIDES: Mapping[str, Mapping[str, str | None]] = {
+    "tensorboard_steps": {"tensorboard": None},
+    "fiftyone_steps": {
+        "database": None,
+        "dataset": "database",
+        "evaluation": "dataset",
+        "export": "dataset",
+        "app": "dataset",
+    },
 }
 SHUTDOWN = "shutdown"
-
-
-@dataclass(frozen=True)
-class Step:
-    """work: an empty folder -> the finding in one line; raises if the step fails.
-
-    needs: the step that must pass before this step is tried.
-    """
-
-    name: str
-    work: Callable[[Path], str]
-    needs: str | None = None
 
 
 @dataclass(frozen=True)

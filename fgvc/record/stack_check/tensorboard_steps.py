@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from fgvc.record.stack_check.step import Step, check_equal
+import numpy as np
+
+from fgvc.record.stack_check.step import check_equal
 from fgvc.record.tensorboard import KEYS, Board
 
 POINTS = 3
 
 
-def events(folder: Path) -> str:
+def tensorboard(folder: Path) -> str:
     """Write and read back every scalar that a run can write, and an image.
 
     Raises:
@@ -21,7 +22,11 @@ def events(folder: Path) -> str:
 
     # eighths are exact in float32
     points_of = {key: [(n, index + n / 8) for n in range(POINTS)] for index, key in enumerate(KEYS)}
-    _write(folder, points_of)
+    with Board(folder) as board:
+        for key, points in points_of.items():
+            for step, value in points:
+                board.scalar(key, value, step)
+        board.image("picture", np.full((8, 12, 3), (0, 128, 128), np.uint8))
     accumulator = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0, "images": 0})
     accumulator.Reload()
     tags = accumulator.Tags()
@@ -32,19 +37,3 @@ def events(folder: Path) -> str:
     (image,) = accumulator.Images("picture")
     check_equal("size of the picture", (image.width, image.height), (12, 8))
     return f"{POINTS * len(KEYS)} points of {len(KEYS)} scalars and a picture, read back equal"
-
-
-def _write(folder: Path, points_of: dict[str, list[tuple[int, float]]]) -> None:
-    from PIL import Image
-
-    board = Board(folder)
-    for key, points in points_of.items():
-        for step, value in points:
-            board.scalar(key, value, step)
-    png = io.BytesIO()
-    Image.new("RGB", (12, 8), "teal").save(png, "PNG")
-    board.image("picture", png.getvalue())
-    board.close()
-
-
-STEPS = (Step("tensorboard", events),)

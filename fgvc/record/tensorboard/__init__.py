@@ -66,23 +66,25 @@ IMAGES = ("confusion/test", "mistakes/test")  # mistakes: only if there are any
 TEXTS = ("run/numbers", "run/command", "run/config", "run/stamp")
 CURVES = ("all/macro", "all/micro")  # precision and recall; some classes have worst/CLASS, too
 EMBEDDING = "test"
-# The hyperparameters of the HPARAMS tab. Every run declares all of them, even if a probe has no
-# epochs, because the tab reads the declaration of the first run only.
-AXES = {"dataset": "", "backbone": "", "size": "", "resolution": 0, "head": ""}  # the first columns
-CHOICES = AXES | {
-    "task": "",
-    "part_attention": "",
-    "preprocess": "",
-    "precision": "",
-    "final_fit": "",
-    "seed": 0,
-    "epochs": 0,
-    "batch_size": 0,
-    "optimiser": "",
-    "learning_rate": 0.0,
-    "layer_decay": 0.0,
-    "weight_decay": 0.0,
+# The hyperparameters of the HPARAMS tab and their places in the config. Every run declares all of
+# them, even if a probe has no epochs, because the tab reads the declaration of the first run only.
+AXES = {  # the first columns
+    "dataset": "dataset.name",
+    "backbone": "backbone.name",
+    "size": "backbone.size",
+    "resolution": "resolution.side",
+    "head": "head.name",
 }
+OPTIONS = ("epochs", "batch_size", "optimiser", "learning_rate", "layer_decay", "weight_decay")
+TRAINING_CHOICES = {name: f"task.{name}" for name in OPTIONS}
+CHOICES = {
+    **AXES,
+    "task": "task.name",
+    "part_attention": "part_attention.name",
+    **{name: name for name in ("preprocess", "precision", "final_fit", "seed")},
+    **TRAINING_CHOICES,
+}
+NUMBERS = {"resolution", "seed", *TRAINING_CHOICES} - {"optimiser"}
 RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "val/top1")
 
 
@@ -151,15 +153,16 @@ class Board:
 
     def curve(self, tag: str, curve: Curve) -> None:
         """Write precision and recall at thresholds evenly spaced from 0 to 1."""
-        columns = (
+        self._writer.add_pr_curve_raw(
+            tag,
             curve.hit_T,
             curve.false_T,
             curve.passed_T,
             curve.missed_T,
             curve.precision_T,
             curve.recall_T,
+            num_thresholds=len(curve.hit_T),
         )
-        self._writer.add_pr_curve_raw(tag, *columns, num_thresholds=len(curve.hit_T))
 
     def embedding(self, points: Points) -> None:
         """Write the points of the PROJECTOR tab."""
@@ -181,7 +184,8 @@ class Board:
         from torch.utils.tensorboard.summary import hparams
 
         assert choices.keys() <= CHOICES.keys(), choices
-        declared, _, _ = hparams(CHOICES, dict.fromkeys(RESULTS, 0.0))
+        examples = {name: 0.0 if name in NUMBERS else "" for name in CHOICES}
+        declared, _, _ = hparams(examples, dict.fromkeys(RESULTS, 0.0))
         plugin_data = declared.value[0].metadata.plugin_data
         message = messages.HParamsPluginData()  # pyright: ignore[reportAttributeAccessIssue]
         message.ParseFromString(plugin_data.content)

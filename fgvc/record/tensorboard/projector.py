@@ -37,28 +37,21 @@ def pca_points(
         features: of at least one image; `predictions` contains all of them. Rows ascend in both.
     """
     index_N = np.searchsorted(predictions.row_N, features.row_N)
-    chosen_P = _spread_evenly(predictions.label_N[index_N])
+    # at most MAX_POINTS, ascending, in which every class has its share
+    by_class_N = np.argsort(predictions.label_N[index_N], kind="stable")
+    spread_P = np.linspace(0, len(index_N) - 1, min(len(index_N), MAX_POINTS)).round()
+    chosen_P = np.sort(by_class_N[spread_P.astype(np.int64)])
     index_P = index_N[chosen_P]
     logits_PC, label_P = predictions.logits_NC[index_P], predictions.label_N[index_P]
     pred_P = metrics.topk(logits_PC, 1)[:, 0]
     confidence_P = np.exp(metrics.log_probabilities(logits_PC).max(axis=1))
     names = labelmap.names
-    facts = [
-        (
-            _short(names[label]),
-            _short(names[pred]),
-            "right" if pred == label else "wrong",
-            f"{confidence:.3f}",
-            _short(manifest.path[row]),
-        )
-        for label, pred, confidence, row in zip(
-            label_P.tolist(),
-            pred_P.tolist(),
-            confidence_P.tolist(),
-            features.row_N[chosen_P].tolist(),
-            strict=True,
-        )
-    ]
+    columns = (label_P, pred_P, confidence_P, features.row_N[chosen_P])
+    facts = []
+    for label, pred, confidence, row in zip(*(x_P.tolist() for x_P in columns), strict=True):
+        true_name, pred_name, path = map(_short, (names[label], names[pred], manifest.path[row]))
+        outcome = "right" if pred == label else "wrong"
+        facts.append((true_name, pred_name, outcome, f"{confidence:.3f}", path))
     return Points(principal(features.x_ND[chosen_P], COMPONENTS).round(DIGITS), facts)
 
 
@@ -72,14 +65,6 @@ def principal(x_ND: np.ndarray, components: int) -> np.ndarray:
     _, vector_DK = eigh(centred_ND.T @ centred_ND, subset_by_index=largest)
     x_NK = centred_ND @ vector_DK[:, ::-1]
     return x_NK / (x_NK[:, 0].std() or 1.0)
-
-
-def _spread_evenly(label_N: np.ndarray) -> np.ndarray:
-    """At most MAX_POINTS ascending indices, in which every class has its share."""
-    count = len(label_N)
-    by_class_N = np.argsort(label_N, kind="stable")
-    chosen_P = np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(np.int64)
-    return np.sort(by_class_N[chosen_P])
 
 
 def _short(text: str) -> str:

@@ -14,24 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgvc.record.writers import checkpoint, facts, fiftyone, overlays, page, tables, tensorboard
+from fgvc.record.writers import fiftyone, files, tensorboard
 from fgvc.record.writers.run_record import RunImages, RunRecord, WriterSpec
 
 __all__ = ["WRITERS", "RunImages", "RunRecord", "WriterSpec", "write_record"]
 
 WRITERS = (
-    checkpoint.WRITER,
-    facts.STAMP,
-    facts.LABEL_MAP,
-    facts.SPLITS,
-    facts.METRICS,
-    facts.UNREADABLE,
-    tables.PREDICTIONS,
-    tables.CONFUSION,
-    overlays.WRITER,
+    files.CHECKPOINT,
+    files.STAMP,
+    files.LABEL_MAP,
+    files.SPLITS,
+    files.METRICS,
+    files.UNREADABLE,
+    files.PREDICTIONS,
+    files.CONFUSION,
+    files.OVERLAYS,
     tensorboard.WRITER,
     fiftyone.WRITER,
-    page.WRITER,
+    files.PAGE,
 )
 
 

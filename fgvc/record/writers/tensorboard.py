@@ -6,13 +6,14 @@ N images.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 import numpy as np
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
 from fgvc.metrics import precision_recall
-from fgvc.record.tensorboard import projector
+from fgvc.record.tensorboard import CHOICES, TRAINING_CHOICES, projector
 from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 from fgvc.untrusted.escape import fenced, markdown
@@ -54,23 +55,10 @@ def write(record: RunRecord) -> None:
 
 def choices(conf: Config) -> dict[str, str | float | int]:
     """The axes of a run and the options of a finetune, for the hparams tab."""
-    axes = {
-        "task": conf.task.name,
-        "dataset": conf.dataset.name,
-        "backbone": conf.backbone.name,
-        "size": conf.backbone.size,
-        "resolution": conf.resolution.side,
-        "head": conf.head.name,
-        "part_attention": conf.part_attention.name,
-        "preprocess": conf.preprocess,
-        "precision": conf.precision,
-        "final_fit": conf.final_fit,
-        "seed": conf.seed,
-    }
+    names = CHOICES.keys()
     if not isinstance(conf.task, TrainTask):
-        return axes
-    names = ("epochs", "batch_size", "optimiser", "learning_rate", "layer_decay", "weight_decay")
-    return axes | {name: getattr(conf.task, name) for name in names}
+        names = names - TRAINING_CHOICES.keys()
+    return {name: attrgetter(CHOICES[name])(conf) for name in CHOICES if name in names}
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:

@@ -11,7 +11,7 @@ import re
 
 from fgvc.record import env_stamp as stamps
 from fgvc.record import git_state
-from fgvc.record.confusion_plot import confusion_plot
+from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, join_names
