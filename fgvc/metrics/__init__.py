@@ -1,7 +1,6 @@
 """Logits and labels -> metrics with intervals: pure functions with one code version for all."""
 
-from fgvc.metrics.bootstrap import Difference, bootstrap_mean_per_class, bootstrap_top1
-from fgvc.metrics.calibration import expected_calibration_error
+from fgvc.metrics.bootstrap import bootstrap_mean_per_class, bootstrap_top1
 from fgvc.metrics.classification import (
     UNREADABLE,
     VERSION,
@@ -9,6 +8,7 @@ from fgvc.metrics.classification import (
     class_rows,
     confusion,
     evaluate,
+    expected_calibration_error,
     log_probabilities,
     per_class,
     readable,
@@ -18,13 +18,12 @@ from fgvc.metrics.classification import (
     worst_pairs,
 )
 from fgvc.metrics.confidence_intervals import class_intervals, wilson
-from fgvc.metrics.hierarchy import Tree, build_tree, hierarchical_metrics
-from fgvc.metrics.multiple_testing import all_pairs, holm
+from fgvc.metrics.hierarchy import build_tree, hierarchical_metrics
 from fgvc.metrics.paired_tests import (
     NULL_HYPOTHESIS,
-    Discordance,
-    Top1Comparison,
+    all_pairs,
     compare_top1,
+    holm,
     mcnemar,
     sign_flip,
 )
@@ -34,10 +33,6 @@ __all__ = [
     "UNREADABLE",
     "VERSION",
     "ClassRow",
-    "Difference",
-    "Discordance",
-    "Top1Comparison",
-    "Tree",
     "all_pairs",
     "bootstrap_mean_per_class",
     "bootstrap_top1",

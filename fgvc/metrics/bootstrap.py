@@ -102,16 +102,9 @@ def _resample(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Differe
     value, mean_B = 0.0, np.zeros(draws)
     for counts in strata:
         value_V, count_V = (np.array(column) for column in zip(*counts, strict=True))
-        value += float(value_V @ count_V) / int(count_V.sum()) / len(strata)
-        mean_B += _resampled_means(value_V, count_V, draws, rng) / len(strata)
+        n = int(count_V.sum())
+        drawn_BV = rng.multinomial(n, count_V / n, size=draws)  # with replacement
+        value += float(value_V @ count_V) / n / len(strata)
+        mean_B += drawn_BV @ value_V / n / len(strata)
     low, high = np.quantile(mean_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(value, float(low), float(high))
-
-
-def _resampled_means(
-    value_V: np.ndarray, count_V: np.ndarray, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """mean_B of `draws` resamples with replacement."""
-    n = int(count_V.sum())
-    drawn_BV = rng.multinomial(n, count_V / n, size=draws)
-    return drawn_BV @ value_V / n
