@@ -26,9 +26,8 @@ from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import read_json
 from fgvc.record.run_page.album import RecordedAlbum
 from fgvc.record.tensorboard.scalars import scalars
-from fgvc.report.audit import Recompute
-from fgvc.report.audit.recompute import CannotComposeError, Composed
-from fgvc.report.run_names import run_name
+from fgvc.report.audit.record import CannotComposeError, Recompute
+from fgvc.report.run_rows import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
 
@@ -41,14 +40,14 @@ def current_code() -> Recompute:
     return Recompute(env_stamp.git_state(), place_keys(), compose_command, render_page)
 
 
-def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
-    """The jobs of a recorded command.
+def compose_command(words: Sequence[str], run_id: str) -> dict[str, dict[str, Any]]:
+    """config_hash and config of each job of a recorded command, the config as in config.yaml.
 
     Raises:
         CannotComposeError: it cannot be composed, or is the command of a search.
     """
     try:
-        return [_compose(job, run_id) for job in _jobs(words)]
+        return dict(_compose(job, run_id) for job in _jobs(words))
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         raise CannotComposeError(str(error)) from error
 
@@ -74,13 +73,13 @@ def _count_values(override: Any) -> int:
     return sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
 
 
-def _compose(job: JobConfig, run_id: str) -> Composed:
+def _compose(job: JobConfig, run_id: str) -> tuple[str, dict[str, Any]]:
     cfg = job.compose()
     cfg.runtime.run_id = run_id
     text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
     shown = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     assert isinstance(shown, dict)
-    return Composed(config_hash(job.plain), {str(key): value for key, value in shown.items()})
+    return config_hash(job.plain), {str(key): value for key, value in shown.items()}
 
 
 def render_page(folder: Path, shown: dict[str, Any]) -> str:

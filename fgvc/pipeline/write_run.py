@@ -24,7 +24,7 @@ from fgvc.pipeline.run_images import DatasetImages
 from fgvc.record import comparability, env_stamp, fitted_images, prediction_tables, privacy
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
-from fgvc.report.run_names import run_name
+from fgvc.report.run_rows import run_name
 from fgvc.types import Predictions, WeightsSource
 
 
