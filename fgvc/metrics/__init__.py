@@ -1,63 +1,29 @@
 """Logits and labels -> metrics with intervals: pure functions with one code version for all."""
 
-from fgvc.metrics.bootstrap import Difference, bootstrap_mean_per_class, bootstrap_top1
-from fgvc.metrics.calibration import expected_calibration_error
-from fgvc.metrics.classification import (
-    UNREADABLE,
-    VERSION,
-    ClassRow,
-    class_rows,
-    confusion,
-    evaluate,
-    log_probabilities,
-    per_class,
-    readable,
-    summary,
-    tally,
-    topk,
-    worst_pairs,
-)
-from fgvc.metrics.confidence_intervals import class_intervals, wilson
-from fgvc.metrics.hierarchy import Tree, build_tree, hierarchical_metrics
-from fgvc.metrics.multiple_testing import all_pairs, holm
-from fgvc.metrics.paired_tests import (
-    NULL_HYPOTHESIS,
-    Discordance,
-    Top1Comparison,
-    compare_top1,
-    mcnemar,
-    sign_flip,
-)
-
-__all__ = [
-    "NULL_HYPOTHESIS",
-    "UNREADABLE",
-    "VERSION",
-    "ClassRow",
-    "Difference",
-    "Discordance",
-    "Top1Comparison",
-    "Tree",
-    "all_pairs",
-    "bootstrap_mean_per_class",
-    "bootstrap_top1",
-    "build_tree",
-    "class_intervals",
-    "class_rows",
-    "compare_top1",
-    "confusion",
-    "evaluate",
-    "expected_calibration_error",
-    "hierarchical_metrics",
-    "holm",
-    "log_probabilities",
-    "mcnemar",
-    "per_class",
-    "readable",
-    "sign_flip",
-    "summary",
-    "tally",
-    "topk",
-    "wilson",
-    "worst_pairs",
-]
+from fgvc.metrics.bootstrap import bootstrap_mean_per_class as bootstrap_mean_per_class
+from fgvc.metrics.bootstrap import bootstrap_top1 as bootstrap_top1
+from fgvc.metrics.classification import UNREADABLE as UNREADABLE
+from fgvc.metrics.classification import VERSION as VERSION
+from fgvc.metrics.classification import ClassRow as ClassRow
+from fgvc.metrics.classification import class_rows as class_rows
+from fgvc.metrics.classification import confusion as confusion
+from fgvc.metrics.classification import evaluate as evaluate
+from fgvc.metrics.classification import expected_calibration_error as expected_calibration_error
+from fgvc.metrics.classification import log_probabilities as log_probabilities
+from fgvc.metrics.classification import per_class as per_class
+from fgvc.metrics.classification import readable as readable
+from fgvc.metrics.classification import summary as summary
+from fgvc.metrics.classification import tally as tally
+from fgvc.metrics.classification import topk as topk
+from fgvc.metrics.classification import worst_pairs as worst_pairs
+from fgvc.metrics.confidence_intervals import class_intervals as class_intervals
+from fgvc.metrics.confidence_intervals import wilson as wilson
+from fgvc.metrics.hierarchy import build_tree as build_tree
+from fgvc.metrics.hierarchy import hierarchical_metrics as hierarchical_metrics
+from fgvc.metrics.paired_tests import NULL_HYPOTHESIS as NULL_HYPOTHESIS
+from fgvc.metrics.paired_tests import Top1Comparison as Top1Comparison
+from fgvc.metrics.paired_tests import all_pairs as all_pairs
+from fgvc.metrics.paired_tests import compare_top1 as compare_top1
+from fgvc.metrics.paired_tests import holm as holm
+from fgvc.metrics.paired_tests import mcnemar as mcnemar
+from fgvc.metrics.paired_tests import sign_flip as sign_flip

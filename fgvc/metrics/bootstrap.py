@@ -45,7 +45,8 @@ def bootstrap_top1(
         draws: B.
         seed: of the generator; the same arguments give the same numbers.
     """
-    return _resample_oriented((_count_values(_differences(score_a_N, score_b_N)),), draws, seed)
+    one_class_N = np.zeros(len(score_a_N), np.int64)
+    return bootstrap_mean_per_class(score_a_N, score_b_N, one_class_N, draws, seed)
 
 
 def bootstrap_mean_per_class(
@@ -61,22 +62,16 @@ def bootstrap_mean_per_class(
         score_a_N, score_b_N, draws, seed: as in `bootstrap_top1`.
         label_N: class indices.
     """
-    surplus_N = _differences(score_a_N, score_b_N)
+    assert score_a_N.shape == score_b_N.shape == label_N.shape
+    assert len(label_N) > 0
+    surplus_N = (score_a_N.astype(np.float64) - score_b_N.astype(np.float64)).round(DECIMALS)
     order_N = np.argsort(label_N, kind="stable")
     starts_C = np.unique(label_N[order_N], return_index=True)[1]
-    by_class = np.split(surplus_N[order_N], starts_C[1:])
-    return _resample_oriented(tuple(_count_values(surplus) for surplus in by_class), draws, seed)
-
-
-def _differences(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:
-    assert score_a_N.shape == score_b_N.shape
-    assert len(score_a_N) > 0
-    return (score_a_N.astype(np.float64) - score_b_N.astype(np.float64)).round(DECIMALS)
-
-
-def _count_values(surplus_N: np.ndarray) -> ValueCounts:
-    value_V, count_V = np.unique(surplus_N, return_counts=True)
-    return tuple(zip(value_V.tolist(), count_V.tolist(), strict=True))
+    strata = []
+    for of_class in np.split(surplus_N[order_N], starts_C[1:]):
+        value_V, count_V = np.unique(of_class, return_counts=True)
+        strata.append(tuple(zip(value_V.tolist(), count_V.tolist(), strict=True)))
+    return _resample_oriented(tuple(strata), draws, seed)
 
 
 def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
@@ -102,16 +97,9 @@ def _resample(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Differe
     value, mean_B = 0.0, np.zeros(draws)
     for counts in strata:
         value_V, count_V = (np.array(column) for column in zip(*counts, strict=True))
-        value += float(value_V @ count_V) / int(count_V.sum()) / len(strata)
-        mean_B += _resampled_means(value_V, count_V, draws, rng) / len(strata)
+        n = int(count_V.sum())
+        drawn_BV = rng.multinomial(n, count_V / n, size=draws)  # with replacement
+        value += float(value_V @ count_V) / n / len(strata)
+        mean_B += drawn_BV @ value_V / n / len(strata)
     low, high = np.quantile(mean_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(value, float(low), float(high))
-
-
-def _resampled_means(
-    value_V: np.ndarray, count_V: np.ndarray, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """mean_B of `draws` resamples with replacement."""
-    n = int(count_V.sum())
-    drawn_BV = rng.multinomial(n, count_V / n, size=draws)
-    return drawn_BV @ value_V / n

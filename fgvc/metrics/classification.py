@@ -3,7 +3,7 @@
 Pure functions. A row of -inf represents an image that could not be read: it is predicted as
 UNREADABLE and counts as wrong in every accuracy and in recall. Loss and ECE leave it out, because
 it has no probabilities. Of equal logits, the lower class index ranks first.
-N images, C classes, K predictions per image.
+N images, C classes, K predictions per image, M bins of confidence.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from fgvc.metrics.calibration import expected_calibration_error
 from fgvc.metrics.confidence_intervals import wilson
 from fgvc.types import UserError
 
 VERSION = "2"  # raise it with every change that can change a number
 UNREADABLE = -1
+BINS = 15  # of confidence, for the calibration error
 
 
 class ClassRow(TypedDict):
@@ -195,9 +195,10 @@ def summary(
     hit_NK = top_NK == label_N[:, None]
     matrix = tally(top_NK[:, 0], label_N, classes)
     support_C, predicted_C, _, recall_C, f1_C = _class_scores(matrix)
-    loss, ece = _likelihood(
-        label_logprob_N[readable_N], confidence_N[readable_N], hit_NK[readable_N, 0]
-    )
+    loss = ece = None
+    if readable_N.any():
+        loss = -float(label_logprob_N[readable_N].mean())
+        ece = expected_calibration_error(confidence_N[readable_N], hit_NK[readable_N, 0])
     correct = int(hit_NK[:, 0].sum())
     return {
         "top1": correct / n,
@@ -212,13 +213,25 @@ def summary(
     }
 
 
-def _likelihood(
-    label_logprob_N: np.ndarray, confidence_N: np.ndarray, right_N: np.ndarray
-) -> tuple[float | None, float | None]:
-    """(mean negative log-likelihood, expected calibration error); None without images."""
-    if len(label_logprob_N) == 0:
-        return None, None
-    return -float(label_logprob_N.mean()), expected_calibration_error(confidence_N, right_N)
+def expected_calibration_error(confidence_N: np.ndarray, right_N: np.ndarray) -> float:
+    """Mean |accuracy - confidence| over BINS equal-width bins, weighted by the bins' counts.
+
+    Source: Guo et al., ICML 2017, eq. 3, for the top label. A bin includes its lower edge; the last
+    bin includes 1.
+
+    Args:
+        confidence_N: probability of the predicted class, in 0..1.
+        right_N: whether the prediction was right.
+
+    Returns:
+        A fraction in 0..1; 0 without images.
+    """
+    if len(confidence_N) == 0:
+        return 0.0
+    edge_M = np.linspace(0, 1, BINS + 1)[1:-1]
+    bin_N = np.searchsorted(edge_M, confidence_N, side="right")
+    surplus_M = np.bincount(bin_N, weights=right_N - confidence_N, minlength=BINS)
+    return float(np.abs(surplus_M).sum() / len(confidence_N))
 
 
 def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:

@@ -52,7 +52,9 @@ class Tree:
 
 def build_tree(hierarchy: Hierarchy) -> Tree:
     """The tree of a dataset's classes, in the label map's order."""
-    paths = _root_paths(hierarchy)
+    paths = [list(reversed(chain)) for chain in hierarchy.chain]
+    if not (all(paths) and len({path[0] for path in paths}) == 1):
+        paths = [[ROOT, *path] for path in paths]
     height: dict[str, int] = {}
     for path in paths:
         for depth, node in enumerate(path):
@@ -62,14 +64,6 @@ def build_tree(hierarchy: Hierarchy) -> Tree:
     for node_L, path in zip(node_CL, paths, strict=True):
         node_L[: len(path)] = [index[node] for node in path]
     return Tree(node_CL, np.array(list(height.values())))
-
-
-def _root_paths(hierarchy: Hierarchy) -> list[list[str]]:
-    """Paths from one common root, which is added if the hierarchy has several top nodes."""
-    paths = [list(reversed(chain)) for chain in hierarchy.chain]
-    if all(paths) and len({path[0] for path in paths}) == 1:
-        return paths
-    return [[ROOT, *path] for path in paths]
 
 
 def hierarchical_metrics(

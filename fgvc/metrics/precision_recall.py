@@ -64,7 +64,8 @@ def count_by_threshold(
         own_N = np.take_along_axis(cell_NC, readable_label_N[part, None], axis=1)[:, 0]
         all_CT += np.bincount(cell_NC.ravel(), minlength=all_CT.size).reshape(all_CT.shape)
         hit_CT += np.bincount(own_N, minlength=all_CT.size).reshape(all_CT.shape)
-    hit_CT, all_CT = (_at_least(count_CT) for count_CT in (hit_CT, all_CT))
+    # from counts by the highest threshold reached to counts of images that reach a threshold
+    hit_CT, all_CT = (count_CT[:, ::-1].cumsum(axis=1)[:, ::-1] for count_CT in (hit_CT, all_CT))
     support_C = np.bincount(label_N, minlength=classes)
     return ThresholdCounts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
 
@@ -108,8 +109,3 @@ def _curve(counts: ThresholdCounts, label_K: np.ndarray) -> Curve:
         np.where(total_T > 0, hit_T / np.maximum(total_T, 1), 1),
         hit_T / max(support, 1),
     )
-
-
-def _at_least(count_CT: np.ndarray) -> np.ndarray:
-    """Counts of images that reach a threshold, from counts by highest threshold reached."""
-    return count_CT[:, ::-1].cumsum(axis=1)[:, ::-1]

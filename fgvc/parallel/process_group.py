@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -230,11 +231,15 @@ def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
-    with _run_watchdog(watchdog) as waiting:
+    with ExitStack() as watch:
+        waiting = nullcontext
+        if watchdog is not None:
+            watch.enter_context(watchdog.watching())
+            waiting = partial(watchdog.waiting, typical=False)
         with waiting():
             dist.init_process_group(backend, timeout=TIMEOUT)
         try:
-            yield _new_request_group(waiting)
+            yield _new_request_group(waiting)  # in no variable here, see join_group
         finally:
             with waiting():
                 dist.destroy_process_group()
@@ -245,18 +250,6 @@ def _new_request_group(waiting: Callable[[], AbstractContextManager[None]]) -> d
         group = dist.new_group(timeout=IDLE_TIMEOUT, backend="gloo")
     assert isinstance(group, dist.ProcessGroup)
     return group
-
-
-@contextmanager
-def _run_watchdog(
-    watchdog: Watchdog | None,
-) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Run the watchdog, if any, during the block; yields its `waiting`."""
-    if watchdog is None:
-        yield nullcontext
-        return
-    with watchdog.watching():
-        yield lambda: watchdog.waiting(typical=False)
 
 
 @contextmanager

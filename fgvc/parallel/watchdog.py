@@ -80,11 +80,6 @@ class Watchdog:
         if number in STOP_SIGNALS:
             self._signals.append((number, self.clock()))
 
-    @property
-    def received_signals(self) -> list[int]:
-        """The signals to stop so far."""
-        return [number for number, _ in self._signals]
-
     def overdue(self) -> str | None:
         """Why the run must end now; None if it may continue."""
         wait_start = self._wait_start

@@ -6,6 +6,7 @@ A command of a plan runs on any machine: a path is a shell variable, named after
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fgvc.config.compose import composed, config_hash, place_keys, resolved, typed
 from fgvc.config.errors import ConfigError
@@ -13,14 +14,18 @@ from fgvc.config.overrides import AXES
 from fgvc.config.schema import Config
 from fgvc.config.sweep_expansion import key_of
 from fgvc.pipeline.job import Job
-from fgvc.report.plan import PlannedRun, PlannedRuns
 from fgvc.untrusted import shell
 
 OMITTED = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
 
 
-def planned_runs(job: Job) -> tuple[Config, PlannedRuns]:
+def planned_runs(job: Job) -> tuple[Config, dict[str, Any]]:
     """The config of the experiment that `task.plans` names, and the commands of its plan.
+
+    experiment, and baseline, the linear probe that it is compared with: command, option file per
+    axis and config_hash. The other commands are for a shell, with variables for paths. plan: writes
+    the plan. doctor: examines the dataset. evaluation, audit: of the future run folder. folder: its
+    path; capitals stand for the unknown parts. places: shell variable -> its config key.
 
     Raises:
         ConfigError: the experiment or its baseline is invalid.
@@ -38,7 +43,7 @@ def planned_runs(job: Job) -> tuple[Config, PlannedRuns]:
     keys = [key_of(item) for item in overrides]
     roots = [_word(item) for item in overrides if _is_root(key_of(item))]
     dataset = [_word(item) for item in overrides if key_of(item).split(".")[0] == "dataset"]
-    beyond = f"/RUN_ID/{experiment.config_hash[:16]}/CHECKPOINT_ID"
+    beyond = f"/RUN_ID/{experiment['config_hash'][:16]}/CHECKPOINT_ID"
     if "runtime.output_root" in keys:
         folder = f'"$OUTPUT_ROOT"{beyond}'
         checkpoint, run = (
@@ -47,20 +52,20 @@ def planned_runs(job: Job) -> tuple[Config, PlannedRuns]:
     else:
         folder = f"outputs{beyond}"
         checkpoint, run = (shell.setting(key, folder) for key in ("checkpoint", "run"))
-    return conf, PlannedRuns(
-        experiment=experiment,
-        baseline=baseline,
-        plan=_command(*map(_word, repeated)),
-        doctor=_command("task=doctor", *dataset, *roots),
-        evaluation=_command("task=eval", checkpoint, *roots),
-        report=_command("task=report", *roots),
-        audit=_command("task=audit", run, *roots),
-        folder=folder,
-        places={_variable(key): key for key in keys if _is_place(key)},
-    )
+    return conf, {
+        "experiment": experiment,
+        "baseline": baseline,
+        "plan": _command(*map(_word, repeated)),
+        "doctor": _command("task=doctor", *dataset, *roots),
+        "evaluation": _command("task=eval", checkpoint, *roots),
+        "report": _command("task=report", *roots),
+        "audit": _command("task=audit", run, *roots),
+        "folder": folder,
+        "places": {_variable(key): key for key in keys if _is_place(key)},
+    }
 
 
-def _run(overrides: Sequence[str]) -> tuple[Config, PlannedRun]:
+def _run(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     cfg = composed(overrides)
     conf = typed(cfg)
     given = {key_of(item): item.partition("=")[2] for item in overrides}
@@ -71,7 +76,8 @@ def _run(overrides: Sequence[str]) -> tuple[Config, PlannedRun]:
         )
     axes = [axis for axis in AXES if axis in given or hasattr(conf, axis)]
     options = {axis: given.get(axis) or getattr(conf, axis).name for axis in axes}
-    return conf, PlannedRun(_command(*map(_word, overrides)), options, config_hash(resolved(cfg)))
+    command = _command(*map(_word, overrides))
+    return conf, {"command": command, "options": options, "config_hash": config_hash(resolved(cfg))}
 
 
 def _command(*words: str) -> str:

@@ -24,9 +24,8 @@ from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import read_json
 from fgvc.record.run_page.album import RecordedAlbum
 from fgvc.record.tensorboard.scalars import scalars
-from fgvc.report.audit import Recompute
-from fgvc.report.audit.recompute import CannotComposeError, Composed
-from fgvc.report.run_names import run_name
+from fgvc.report.audit.record import CannotComposeError, Recompute
+from fgvc.report.run_rows import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
 
@@ -39,21 +38,20 @@ def current_code() -> Recompute:
     return Recompute(env_stamp.git_state(), place_keys(), compose_command, render_page)
 
 
-def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
-    """The jobs of a recorded command.
+def compose_command(words: Sequence[str], run_id: str) -> dict[str, dict[str, Any]]:
+    """config_hash and config of each job of a recorded command, the config as in config.yaml.
 
     Raises:
         CannotComposeError: it cannot be composed, or is the command of a search.
     """
-    jobs = []
+    jobs: dict[str, dict[str, Any]] = {}
     try:
         for job in _jobs(words):
             cfg = job.compose()
             cfg.runtime.run_id = run_id
             text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
             shown: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-            plain = {str(key): value for key, value in shown.items()}
-            jobs.append(Composed(config_hash(job.plain), plain))
+            jobs[config_hash(job.plain)] = {str(key): value for key, value in shown.items()}
         return jobs
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         raise CannotComposeError(str(error)) from error

@@ -26,7 +26,7 @@ from fgvc.record import comparability, console, env_stamp, fitted_images, predic
 from fgvc.record.not_ranked import reasons
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
-from fgvc.report.run_names import run_name
+from fgvc.report.run_rows import run_name
 from fgvc.types import Dataset, Predictions, WeightsSource
 
 

@@ -1,8 +1,8 @@
 """Many run folders -> one table, derived from the files of the folders alone.
 
-run_rows: a verified folder -> a typed row. repeated_evaluations, aggregate_seeds: rows -> one line
-per configuration. ranking: lines -> ranked groups, with the tests of pairwise_tests and the pairs
-of controls. baselines: groups -> csv and json; page: html; terminal_table: the terminal.
+run_rows: a verified folder -> a typed row. aggregate_seeds: rows -> one line per configuration.
+ranking: lines -> ranked groups, with the tests of pairwise_tests and the pairs of controls.
+baselines: groups -> csv and json; baselines_page: html; terminal_table: the terminal.
 compare: two runs. audit: the promises of one run. plan: an experiment before it runs. model_card:
 README of an export. markdown_template: the templates of both. prune: what may be deleted.
 sweep_table, search_table: jobs and trials.

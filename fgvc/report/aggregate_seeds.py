@@ -1,4 +1,4 @@
-"""Runs -> lines: runs that differ only in their seed, without repeated runs.
+"""Runs -> lines: runs that differ only in their seed, without repeated runs and evaluations.
 
 A line is one row of a table; its numbers are means over its seeds.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fgvc.record.not_ranked import Reason, contradiction
-from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import NO_COLUMN, Run
 
 # bounds are averaged too: they describe the sample of images, the sd describes the seeds
@@ -106,28 +105,66 @@ class Line:
 
 
 def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
-    """Group runs into lines, in the order of their first runs."""
-    folded = fold_evaluations(runs)
-    runs_by_seed: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for run in folded.runs:
-        family = runs_by_seed[_line_key(run, folded)]
-        family[run.seed].append(run)
-    return [_build_line(family, folded) for family in runs_by_seed.values()]
-
-
-def _line_key(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
-    """The values that all runs of a line share.
+    """Group runs into lines, in the order of their first runs.
 
     Question, answer and comparability key identify the fit of a plain run, so the numbers of fitted
-    and overlapping images are not part of its key. They are part of the key of a debugging run. A
-    forced resume is a line of its own, because no config describes it, and so is an evaluation that
-    contradicts its run.
+    and overlapping images only distinguish debugging runs. A forced resume is a line of its own,
+    because no config describes it, and so is an evaluation that contradicts its run.
     """
-    own_folder = run.folder if run.forced or run.folder in folded.contradicts else None
-    fit = None if run.debug is None else (run.fitted_on, run.overlap)
-    return run.question, run.answer, run.comparability_key, fit, own_folder
+    runs = list(runs)
+    repeated, contradicted = _match_evaluations(runs)
+    families: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in (run for run in runs if run.folder not in repeated):
+        own_folder = run.folder if run.forced or run.folder in contradicted else None
+        fit = None if run.debug is None else (run.fitted_on, run.overlap)
+        families[run.question, run.answer, run.comparability_key, fit, own_folder].append(run)
+    lines, repeats = [], Counter(repeated.values())
+    for family in families.values():
+        newest = {run.seed: run for run in sorted(family, key=_age)}
+        superseded = [
+            run.folder
+            for run in family
+            # older records have no digest
+            if None not in (run.predictions_digest, newest[run.seed].predictions_digest)
+            and run.predictions_digest != newest[run.seed].predictions_digest
+        ]
+        line = Line(
+            tuple(newest[seed] for seed in sorted(newest)),
+            len(family) - len(newest) + sum(repeats[run.folder] for run in family),
+            contradicted.get(family[0].folder),
+            tuple(sorted(superseded)),
+        )
+        lines.append(line)
+    return lines
+
+
+def _age(run: Run) -> tuple[str, str]:
+    return run.started, run.folder
+
+
+def _match_evaluations(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, str]]:
+    """Folder of a run of task=eval -> folder of the run that it repeats, or that it contradicts.
+
+    The reference for a checkpoint and data is the run that fitted the head or, if this run is not
+    among the runs, the newest evaluation. An evaluation with the same predictions is a repeat. An
+    evaluation with other predictions (for example, from another device) contradicts the reference.
+    A record without the digest of its predictions does neither.
+    """
+    groups: dict[tuple[str, str], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
+    for run in sorted(runs, key=_age, reverse=True):
+        if run.predictions_digest is not None:
+            groups[run.fit_checkpoint, run.comparability_key][run.task == "eval"].append(run)
+    repeated, contradicted = {}, {}
+    for fitting_runs, evaluations in groups.values():
+        reference = (fitting_runs or evaluations)[0]
+        by_predictions = {run.predictions_digest: run for run in reversed(fitting_runs)}
+        for run in evaluations:
+            earlier = by_predictions.setdefault(run.predictions_digest, run)
+            if earlier is not run:
+                repeated[run.folder] = earlier.folder
+            elif run is not reference:
+                contradicted[run.folder] = reference.folder
+    return repeated, contradicted
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:
@@ -139,34 +176,18 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
 def unique_names(lines: Sequence[Line]) -> list[str]:
     """Name of each line: its axes and, to tell equal names apart, its hash, commit or run_id."""
     names = [line.first.name for line in lines]
-    suffixes = [_suffixes(line.first) for line in lines]
-    for of_lines in zip(*suffixes, strict=True):
+    for suffix in (
+        lambda run: f"#{run.config_hash[:8]}",
+        lambda run: f"@{(run.git_commit or 'unknown')[:7]}{_patch(run)}",
+        lambda run: run.run_id,
+    ):
         counts = Counter(names)
         names = [
-            name if counts[name] == 1 else f"{name} {suffix}"
-            for name, suffix in zip(names, of_lines, strict=True)
+            name if counts[name] == 1 else f"{name} {suffix(line.first)}"
+            for name, line in zip(names, lines, strict=True)
         ]
     return names
 
 
-def _suffixes(run: Run) -> tuple[str, str, str]:
-    patch = f"+{run.code_patch_sha256[:4]}" if run.code_patch_sha256 else ""
-    code = f"@{(run.git_commit or 'unknown')[:7]}{patch}"
-    return f"#{run.config_hash[:8]}", code, run.run_id
-
-
-def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
-    newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
-    newest.sort(key=lambda run: run.seed)
-    runs = [run for of_seed in by_seed.values() for run in of_seed]
-    repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
-    superseded = [
-        run.folder
-        for last in newest
-        for run in by_seed[last.seed]
-        # older records have no digest
-        if None not in (digests := {run.predictions_digest, last.predictions_digest})
-        and len(digests) > 1
-    ]
-    contradicts = folded.contradicts.get(newest[0].folder)
-    return Line(tuple(newest), repeats, contradicts, tuple(sorted(superseded)))
+def _patch(run: Run) -> str:
+    return f"+{run.code_patch_sha256[:4]}" if run.code_patch_sha256 else ""

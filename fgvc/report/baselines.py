@@ -6,7 +6,7 @@ output root. There is one row per line and group; a zero-shot line has one in ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from fgvc import metrics, untrusted
 from fgvc.record.retention import SHORTEST
 from fgvc.report import pairwise_tests, ranking, table_archive
-from fgvc.report.baselines_page import render_baselines
+from fgvc.report.baselines_page.sections import render_baselines
 from fgvc.report.controls import CONTROLS
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry, Group
@@ -33,7 +33,7 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every field of every row, as plain data."""
-        return [row for group in self.groups for row in _rows(group)]
+        return [_row(group, *row) for group in self.groups for row in group.rows]
 
 
 def build_table(folders: Iterable[Path]) -> Table:
@@ -57,8 +57,10 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
     table = build_table(untrusted.folders_below(output_root, 3))
     if not table.groups:
         raise UserError(f"runtime.output_root={output_root}: {_reason_for_no_table(table)}")
+    rows = table.rows()
+    cells = ([_cell(value) for value in row.values()] for row in rows)
     formats = {
-        "csv": _csv(table.rows()).encode(),
+        "csv": csv_text([list(rows[0]), *cells]).encode(),
         "json": atomic.json_bytes(_table_json(table)),
         "html": render_baselines(table.groups, table.damaged, target).encode(),
     }
@@ -81,54 +83,45 @@ def _reason_for_no_table(table: Table) -> str:
     )
 
 
-def _rows(group: Group) -> Iterator[dict[str, Any]]:
-    """The ranked lines, then the unranked lines, which have no place and no comparisons."""
-    for place, entry in enumerate(group.entries, 1):
-        yield _row(group, place, entry)
-    for line in group.unranked:
-        yield _row(group, None, Entry(line))
-
-
 def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
-    versus = entry.versus
+    versus, controls = entry.versus, {}
+    for name in CONTROLS:
+        controls |= _comparison_columns(name, entry.controls.get(name))
     return {
         "group": group.key,
         "place": place,
         "outside": entry.line.why_unranked,
         "best": place is not None and versus is None,
-        "tie_with_best": versus.verdict == "tie" if versus else None,
-        "identical_to_best": versus.identical if versus else None,
-        "same_images_right_as_best": versus.same_right if versus else None,
+        "tie_with_best": versus and versus.verdict == "tie",
+        "identical_to_best": versus and versus.identical,
+        "same_images_right_as_best": versus and versus.same_right,
         "identical_to_place": entry.identical_to,
         "distinct_answers": entry.distinct_answers,
-        "test_against_best": versus.test if versus else None,
-        "top1_minus_best": versus.difference if versus else None,
-        "top1_minus_best_low": versus.low if versus else None,
-        "top1_minus_best_high": versus.high if versus else None,
-        "p": versus.p if versus else None,
-        "p_holm": versus.p_holm if versus else None,
-        "p_holm_pairs": versus.family if versus else None,
+        "test_against_best": versus and versus.test,
+        "top1_minus_best": versus and versus.value,
+        "top1_minus_best_low": versus and versus.low,
+        "top1_minus_best_high": versus and versus.high,
+        "p": versus and versus.p,
+        "p_holm": versus and versus.p_holm,
+        "p_holm_pairs": versus and versus.family,
         **_comparison_columns("probe", entry.over_probe),
-        **{
-            key: value
-            for name in CONTROLS
-            for key, value in _comparison_columns(name, entry.controls.get(name)).items()
-        },
+        **controls,
         **entry.line.columns(),
     }
 
 
 def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str, float | None]:
     """Columns of a comparison with a probe or a control."""
-    return {
-        f"top1_minus_{name}": comparison.difference if comparison else None,
-        f"top1_minus_{name}_low": comparison.low if comparison else None,
-        f"top1_minus_{name}_high": comparison.high if comparison else None,
-        f"p_{name}": comparison.p if comparison else None,
-        f"p_{name}_holm": comparison.p_holm if comparison else None,
-        f"p_{name}_holm_pairs": comparison.family if comparison else None,
-        f"identical_to_{name}": comparison.identical if comparison else None,
+    fields = {
+        f"top1_minus_{name}": "value",
+        f"top1_minus_{name}_low": "low",
+        f"top1_minus_{name}_high": "high",
+        f"p_{name}": "p",
+        f"p_{name}_holm": "p_holm",
+        f"p_{name}_holm_pairs": "family",
+        f"identical_to_{name}": "identical",
     }
+    return {column: comparison and getattr(comparison, field) for column, field in fields.items()}
 
 
 def _table_json(table: Table) -> dict[str, Any]:
@@ -146,10 +139,6 @@ def _table_json(table: Table) -> dict[str, Any]:
         "rows": table.rows(),
         "damaged": [asdict(run) for run in table.damaged],
     }
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    return csv_text([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

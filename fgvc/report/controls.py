@@ -30,25 +30,20 @@ def match_controls(lines: Sequence[Line]) -> list[Pair]:
     """
     pairs = []
     for line, name in itertools.product(lines, CONTROLS):
+        run, seeds = line.first, {run.seed for run in line.runs}
         candidates = [
             other
             for other in lines
-            if line.first.part_attention != "off"
-            and _is_control(other.first, line.first, name)
-            and _same_weights(other, line)
+            if run.part_attention != "off"
+            and _is_control(other.first, run, name)
+            # random weights of equal digests are equal for equal seeds only
+            and (run.weights_kind != "random" or {run.seed for run in other.runs} == seeds)
         ]
-        same_answer = [other for other in candidates if other.first.answer == line.first.answer]
+        same_answer = [other for other in candidates if other.first.answer == run.answer]
         if candidates:
             key = attrgetter("first.started", "first.folder")
             pairs.append((line, name, max(same_answer or candidates, key=key)))
     return pairs
-
-
-def _same_weights(control: Line, line: Line) -> bool:
-    """Whether the weights are equal, given that their digests are equal."""
-    if line.first.weights_kind != "random":
-        return True
-    return {run.seed for run in control.runs} == {run.seed for run in line.runs}
 
 
 def _is_control(other: Run, run: Run, name: str) -> bool:

@@ -78,17 +78,14 @@ def nearest_rate(item: JobCost, rates: Sequence[Rate]) -> tuple[Rate, bool] | No
     family = [rate for rate in rates if (rate.model, rate.shape) == (item.model, item.shape)]
     if same := [rate for rate in family if rate.side == item.side]:
         return same[0], True
-    near = [
-        rate
-        for rate in family or rates
-        if rate.images >= MIN_IMAGES and _macs_ratio(rate, item) <= MAX_MACS_RATIO
-    ]
-    return (min(near, key=lambda rate: _macs_ratio(rate, item)), False) if near else None
 
+    def macs_ratio(rate: Rate) -> float:
+        """Of the larger number to the smaller."""
+        return max(rate.macs, item.macs) / min(rate.macs, item.macs)
 
-def _macs_ratio(rate: Rate, item: JobCost) -> float:
-    """Ratio of the larger MAC count to the smaller."""
-    return max(rate.macs, item.macs) / min(rate.macs, item.macs)
+    measured = [rate for rate in family or rates if rate.images >= MIN_IMAGES]
+    nearest = min(measured, key=macs_ratio, default=None)
+    return (nearest, False) if nearest and macs_ratio(nearest) <= MAX_MACS_RATIO else None
 
 
 def seconds(item: JobCost, rates: Sequence[Rate]) -> float | None:
@@ -121,7 +118,14 @@ def format_estimate(
         yield from _wrap("  each: ", common)
     yield f"  {'config':<16}  {'images':>10} {'time':>8}"
     for item in items:
-        yield from _format_job(item, seconds(item, assumptions.rates))
+        images = f"{item.forward + item.trained:,}"
+        duration = _format_duration(seconds(item, assumptions.rates))
+        if item.done:
+            images, duration = "–", "done"
+        elif not item.forward + item.trained:
+            images, duration = "cached" if item.cached else "as above", "–"
+        head = f"  {item.hash[:16]}  {images:>10} {duration:>8}"
+        yield from _wrap(f"{head:<{INDENT}}", item.choices)
     for reason in dict.fromkeys(reason for _, reason in left_out):
         yield from _wrap("  left out: ", reason)
         for choices in (choices for choices, other in left_out if other == reason):
@@ -129,36 +133,21 @@ def format_estimate(
     yield from _format_totals(items, assumptions)
 
 
-def _format_job(item: JobCost, duration: float | None) -> Iterator[str]:
-    images, time = f"{item.forward + item.trained:,}", _format_duration(duration)
-    if item.done:
-        images, time = "–", "done"
-    elif not item.forward + item.trained:
-        images, time = "cached" if item.cached else "as above", "–"
-    head = f"  {item.hash[:16]}  {images:>10} {time:>8}"
-    yield from _wrap(f"{head:<{INDENT}}", item.choices)
-
-
 def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterator[str]:
     todo = [item for item in items if not item.done]
-    forward, trained, cached, shared = (
-        sum(getattr(item, name) for item in todo)
-        for name in ("forward", "trained", "cached", "shared")
-    )
-    parts = [f"{forward:,} images to forward"]
-    parts += [f"{trained:,} to train on, over all epochs"] if trained else []
-    parts += [f"{shared:,} read from a job above"] if shared else []
-    parts += [f"{cached:,} cached"] if cached else []
+    names = {"forward": "images to forward", "trained": "to train on, over all epochs"}
+    names |= {"shared": "read from a job above", "cached": "cached"}
+    counts = ((name, sum(getattr(item, name) for item in todo)) for name in names)
+    parts = [f"{n:,} {names[name]}" for name, n in counts if n or name == "forward"]
     yield from _wrap("images: ", "; ".join(parts))
     if len(todo) < len(items):
         done = len(items) - len(todo)
         yield f"done: {done} of {len(items)} jobs, complete, thus skipped"
     yield from _wrap("time: ", _format_time(todo, assumptions))
-    features, folders = (sum(item.kept[place] for item in todo) for place in (0, 1))
+    kept = (sum(item.kept[place] for item in todo) for place in (0, 1))
+    features, folders, free = map(_format_bytes, (*kept, assumptions.free))
     yield from _wrap(
-        "disk: ",
-        f"about {_format_bytes(features)} of features and {_format_bytes(folders)} of run folders; "
-        f"{_format_bytes(assumptions.free)} free",
+        "disk: ", f"about {features} of features and {folders} of run folders; {free} free"
     )
     for note in assumptions.notes:
         yield from _wrap("note: ", note)
@@ -198,13 +187,10 @@ def _format_time(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
 
 def _wrap(head: str, text: str) -> list[str]:
     """Wrap to 80 columns; further lines are indented to the start of the text."""
-    return textwrap.wrap(
-        text,
-        COLUMNS,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_on_hyphens=False,
-    ) or [head.rstrip()]
+    wrapper = textwrap.TextWrapper(
+        COLUMNS, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+    )
+    return wrapper.wrap(text) or [head.rstrip()]
 
 
 def _format_duration(duration: float | None) -> str:

@@ -31,8 +31,5 @@ def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
     """Dotted key -> both values, for keys that differ; None is the value of a missing key."""
     flat, other_flat = flatten(plain), flatten(other)
     keys = sorted(flat.keys() | other_flat.keys())
-    return {
-        key: (flat.get(key), other_flat.get(key))
-        for key in keys
-        if flat.get(key) != other_flat.get(key)
-    }
+    pairs = {key: (flat.get(key), other_flat.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from fgvc.html.formats import interval, number, percent
 from fgvc.untrusted.escape import code, fenced, markdown
 
@@ -54,23 +56,13 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     for name, function in FILTERS.items():
-        environment.filters[name] = partial(_inert, function)
+        # Markup is the text that Jinja does not escape
+        environment.filters[name] = lambda *values, function=function: Markup(function(*values))
     return environment
-
-
-class _Inert(str):
-    """Markdown that needs no escape; `__html__` is how Jinja recognizes such a text."""
-
-    def __html__(self) -> str:
-        return self
-
-
-def _inert(function: Callable[..., str], *arguments: object) -> _Inert:
-    return _Inert(function(*arguments))
 
 
 def _escape(value: object) -> object:
     """A value as inert Markdown. Results of filters and macros, and numbers, are inert already."""
     if isinstance(value, int | float) or hasattr(value, "__html__"):
         return value
-    return _Inert(markdown(value))
+    return Markup(markdown(value))

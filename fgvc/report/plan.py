@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,123 +30,72 @@ CARD = {  # item -> field of the dataset's card
     "filtering": "filtering",
 }
 NOT_FILLED_IN = ("", "unknown", "none recorded", "not recorded")  # values of such a field
+FIRST_COUNTS = ("classes", "train", "test")
 EXCERPT = ("python_version", "torch_version", "env_hash", "requirements_checksum")
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that the plan contains. options: option file per axis. config_hash: of the composed
-    config."""
-
-    command: str
-    options: Mapping[str, str]
-    config_hash: str
-
-
-@dataclass(frozen=True)
-class PlannedRuns:
-    """Commands of a plan, for a shell, with variables for paths.
-
-    baseline: the linear probe that the experiment is compared with. plan: writes the plan. doctor:
-    examines the dataset. evaluation, audit: of the future run folder. folder: its path; capitals
-    stand for the unknown parts. places: shell variable -> its config key.
-    """
-
-    experiment: PlannedRun
-    baseline: PlannedRun
-    plan: str
-    doctor: str
-    evaluation: str
-    report: str
-    audit: str
-    folder: str
-    places: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class PlanInputs:
-    """The facts on an experiment before it runs.
-
-    task: of the experiment. conf: its whole config. row: the chosen checkpoint of its backbone.
-    groups: config group -> options. smoke: definition of the tiny subset. stamp: of this
-    environment. needs_stack: whether the backbone requires a passed task=check; stack: its record.
-    examination: of the dataset, by task=doctor.
-    """
-
-    task: str
-    title: str
-    runs: PlannedRuns
-    conf: Plain
-    row: Plain
-    groups: Mapping[str, Sequence[str]]
-    smoke: Plain
-    stamp: Plain
-    needs_stack: bool
-    stack: Plain | None
-    examination: Plain | None
-
-
-def render_plan(inputs: PlanInputs) -> tuple[str, dict[str, str]]:
+def render_plan(facts: Plain) -> tuple[str, dict[str, str]]:
     """The plan as Markdown, the same for the same experiment except for the stamp.
+
+    Args:
+        facts: task and title; runs: from `planned_runs`; conf: the whole config; row: the chosen
+            checkpoint of the backbone; groups: options of each config group; smoke: definition of
+            the tiny subset; stamp: of this environment; needs_stack: whether the backbone requires
+            a passed task=check; stack: its record; examination: of the dataset, by task=doctor.
 
     Returns:
         The text, and the reason why an item is open, as Markdown, by id of the item.
     """
-    stamp, open_items = inputs.stamp, _unanswered(inputs)
-    excerpt = {key: stamp[key] for key in EXCERPT} | {
-        "config_hash": inputs.runs.experiment.config_hash
-    }
+    open_items, counted = _unanswered(facts), None
+    if facts["examination"] is not None:
+        counts, texts = facts["examination"]["counts"], []
+        for key in dict.fromkeys((*(key for key in FIRST_COUNTS if key in counts), *counts)):
+            official = counts[key]["official"]
+            of_official = f" of {official:,}" if official else ""
+            texts.append(f"{counts[key]['found']:,}{of_official} {key}")
+        counted = ", ".join(texts)
+    excerpt = {key: facts["stamp"][key] for key in EXCERPT}
+    excerpt["config_hash"] = facts["runs"]["experiment"]["config_hash"]
     values = {
         "unanswered": open_items,
-        "counted": _counts(inputs.examination["counts"]) if inputs.examination else None,
-        "scalars": TRAINING if inputs.task == "train" else KEYS,
+        "counted": counted,
+        "scalars": TRAINING if facts["task"] == "train" else KEYS,
         "stamp_fields": env_stamp.schema()["required"],
         "stamp_excerpt": json.dumps(excerpt, indent=2, sort_keys=True),
         "rooms": _rooms(),
     }
-    return markdown_template.render("plan.md.j2", vars(inputs) | values), open_items
+    return markdown_template.render("plan.md.j2", {**facts, **values}), open_items
 
 
-def _unanswered(inputs: PlanInputs) -> dict[str, str]:
+def _unanswered(facts: Plain) -> dict[str, str]:
     """Item -> what is missing and what to do about it, as Markdown, in the order of the plan."""
-    dataset, stamp, examination = inputs.conf["dataset"], inputs.stamp, inputs.examination
-    name = f"dataset={markdown(dataset['name'])}"
-    reasons: dict[str, tuple[str, str]] = {}
+    dataset, stamp, examination = facts["conf"]["dataset"], facts["stamp"], facts["examination"]
+    name, reasons = f"dataset={markdown(dataset['name'])}", {}
     for item, field in CARD.items():
         if str(dataset["card"][field]).split(":")[0].strip() in NOT_FILLED_IN:
-            reasons[item] = (
-                f"the card of {name} leaves {field} open",
-                f"set dataset.card.{field}=… once it is known",
-            )
-    if examination is not None:
-        if examination["verdict"] == "wrong":
-            reasons["counts"] = (
-                "task=doctor finds this copy wrong",
-                "fix what it reports, then run it again",
-            )
-    elif dataset["generator"] is None and (
-        dataset["partial"] or not dataset["official"]["classes"]
-    ):
+            do = f"set dataset.card.{field}=… once it is known"
+            reasons[item] = f"the card of {name} leaves {field} open; {do}"
+    if examination is not None and examination["verdict"] == "wrong":
+        do = "fix what it reports, then run it again"
+        reasons["counts"] = f"task=doctor finds this copy wrong; {do}"
+    published = dataset["official"]["classes"] and not dataset["partial"]
+    if examination is None and dataset["generator"] is None and not published:
         kind = "a partial copy" if dataset["partial"] else "no published dataset"
-        reasons["counts"] = (
-            f"{name} is {kind} and was not counted",
-            f"run {code(inputs.runs.doctor)} first",
-        )
-    if inputs.needs_stack and inputs.stack is None:
+        do = f"run {code(facts['runs']['doctor'])} first"
+        reasons["counts"] = f"{name} is {kind} and was not counted; {do}"
+    if facts["needs_stack"] and facts["stack"] is None:
         reasons["stack"] = (
-            f"backbone={markdown(inputs.conf['backbone']['name'])} needs a validated stack, and "
-            "this environment has not passed the check",
-            f"run {stack_check.COMMAND} (about a minute)",
+            f"backbone={markdown(facts['conf']['backbone']['name'])} needs a validated stack, and "
+            "this environment has not passed the check; "
+            f"run {stack_check.COMMAND} (about a minute)"
         )
     if stamp["requirements_checksum"] is None:
-        reasons["environment"] = (
-            "the program has no requirements.txt beside it",
-            "run from a checkout",
-        )
+        why = "the program has no requirements.txt beside it"
+        reasons["environment"] = f"{why}; run from a checkout"
     if stamp["git_commit"] is None:
-        why = stamp["git_error"] or "the program does not run from a commit"
-        reasons["stamp"] = (markdown(why), "run from a git checkout that Git can read")
-    return {item: f"because {because}; {do}" for item, (because, do) in reasons.items()}
+        why = markdown(stamp["git_error"] or "the program does not run from a commit")
+        reasons["stamp"] = f"{why}; run from a git checkout that Git can read"
+    return {item: f"because {reason}" for item, reason in reasons.items()}
 
 
 def planning_stamp() -> dict[str, Any]:
@@ -192,17 +140,6 @@ def last_examination(output_root: Path, dataset: str) -> dict[str, Any] | None:
         return {key: record[key] for key in ("verdict", "counts")}
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / name}: damaged; examine again with task=doctor") from error
-
-
-def _counts(counts: Mapping[str, Mapping[str, int | None]]) -> str:
-    """Classes, train and test first, then other counts."""
-    keys = dict.fromkeys([*(key for key in ("classes", "train", "test") if key in counts), *counts])
-    texts = []
-    for key in keys:
-        official = counts[key]["official"]
-        of_official = f" of {official:,}" if official else ""
-        texts.append(f"{counts[key]['found']:,}{of_official} {key}")
-    return ", ".join(texts)
 
 
 def _rooms() -> dict[str, list[str]]:

@@ -41,25 +41,29 @@ def read_test_predictions(run: Run) -> RunPredictions:
     Raises:
         DamageError: the file is missing, changed, not Parquet, or contradicts metrics.json.
     """
-    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
-    try:
-        predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
-    except READ_ERRORS as error:
-        raise DamageError(f"{FILE}: not readable by this version") from error
-    hits, n = int(predictions.right_N.sum()), len(predictions.right_N)
-    if hits != round(run.top1 * run.n) or n != run.n:
-        raise DamageError(f"{FILE}: contradicts metrics.json")
-    return predictions
-
-
-def _sort_by_path(table: pa.Table) -> RunPredictions:
-    # lists of Python values: the filters and sorts of Arrow import pandas, which takes longer
-    columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-    test_rows = sorted(
-        (nfc(path), label, pred) for path, split, label, pred in columns if split == "test"
-    )
-    label_N, pred_N = (np.array([row[at] for row in test_rows], np.int64) for at in (1, 2))
-    images_digest = hashlib.sha256("\n".join(path for path, _, _ in test_rows).encode())
+    paths, label_N, pred_N = read_test_rows(run)
+    images_digest = hashlib.sha256("\n".join(paths).encode())
     images_digest.update(label_N.tobytes())
     predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
     return RunPredictions(label_N == pred_N, images_digest.hexdigest(), predictions)
+
+
+def read_test_rows(run: Run) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Sorted paths of the test images, their class indices and the predicted class indices.
+
+    Raises:
+        DamageError: as `read_test_predictions`.
+    """
+    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
+    try:
+        table = prediction_tables.read_predictions(data, COLUMNS)
+        # lists of Python values: the filters and sorts of Arrow import pandas, which takes longer
+        columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
+        rows = sorted((nfc(path), *values) for path, split, *values in columns if split == "test")
+        label_N, pred_N = (np.array([row[at] for row in rows], np.int64) for at in (1, 2))
+    except READ_ERRORS as error:
+        raise DamageError(f"{FILE}: not readable by this version") from error
+    hits, n = int((label_N == pred_N).sum()), len(rows)
+    if hits != round(run.top1 * run.n) or n != run.n:
+        raise DamageError(f"{FILE}: contradicts metrics.json")
+    return [row[0] for row in rows], label_N, pred_N

@@ -13,6 +13,7 @@ import datetime
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from fgvc.store.file_lock import LockHeld, holder, lock
 from fgvc.types import UserError
 
 TRASH = ".trash"
+FOREIGN = "neither a run nor a table of fgvc"
 
 
 class Verdict(NamedTuple):
@@ -88,82 +90,68 @@ class OutputRoot:
                 if self._move_to_trash(item):
                     removed.append(item)
             for path in self._trashed():
-                _delete(path)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
         return removed
 
     def _move_to_trash(self, item: Item) -> bool:
         """Move an item unless its verdict has changed; returns whether it is in the trash."""
-        if item.home is None:
-            self._move(item)
-            return True
         try:
-            with lock(item.home / ".lock"):
-                if not self._judge(item.files[0]).goes:
+            with nullcontext() if item.home is None else lock(item.home / ".lock"):
+                if item.home is not None and not self._judge(item.files[0]).goes:
                     return False
-                self._move(item)
+                for file in (file for file in item.files if file.parent != self.path / TRASH):
+                    name = file.relative_to(self.path).as_posix().replace("/", "+")
+                    file.rename(self.path / TRASH / f"{name}+{secrets.token_hex(4)}")
+                    atomic.sync_folder(file.parent)
         except LockHeld:
             return False
         return True
-
-    def _move(self, item: Item) -> None:
-        for file in item.files:
-            if file.parent != self.path / TRASH:
-                name = file.relative_to(self.path).as_posix().replace("/", "+")
-                file.rename(self.path / TRASH / f"{name}+{secrets.token_hex(4)}")
-                atomic.sync_folder(file.parent)
 
     def _trashed(self) -> list[Path]:
         return sorted(path for path in self.path.glob(f"{TRASH}/*") if path.name != ".lock")
 
     def _entries(self) -> Iterator[Item]:
-        """Runs, and files that fgvc did not write."""
+        """Runs, and files that fgvc did not write; a folder without a config folder is no run."""
         for path in sorted(self.path.iterdir()):
-            if path.is_symlink():
-                yield self._item(path, _LINK)
-            elif path.is_dir() and path.name != TRASH:
-                yield from self._run_items(path)
-            elif not path.name.startswith((".", table_archive.STEM)):
-                yield self._item(path, _FOREIGN)
-
-    def _run_items(self, folder: Path) -> Iterator[Item]:
-        """Items of outputs/{run_id}; a folder without a config folder is not a run."""
-        homes = [path for path in sorted(folder.iterdir()) if SEALED.fullmatch(path.name)]
-        if not homes:
-            yield self._item(folder, _FOREIGN)
-        for path in homes:
-            if path.is_symlink():
-                yield self._item(path, _LINK)
-            elif path.is_dir():
-                yield from self._config_folder_items(path)
+            if path.is_dir() and not path.is_symlink() and path.name != TRASH:
+                homes = [item for item in sorted(path.iterdir()) if SEALED.fullmatch(item.name)]
+                for home in homes:
+                    if home.is_symlink():
+                        yield self._item(home)
+                    elif home.is_dir():
+                        yield from self._config_folder_items(home)
+                if not homes:
+                    yield self._item(path)
+            elif path.is_symlink() or not path.name.startswith((".", table_archive.STEM)):
+                yield self._item(path)
 
     def _config_folder_items(self, home: Path) -> Iterator[Item]:
         """Items of outputs/{run_id}/{config_hash}: complete runs, and a run in progress."""
         running = holder(home / ".lock")
         for path in sorted(home.iterdir()):
-            if path.is_symlink():
-                yield self._item(path, _LINK)
-            elif path.name in (IN_PROGRESS, ASIDE) or SEALED.fullmatch(path.name):
+            is_run = path.name in (IN_PROGRESS, ASIDE) or SEALED.fullmatch(path.name)
+            if is_run and not path.is_symlink():
                 verdict = Verdict(False, f"running: {running}") if running else self._judge(path)
                 yield self._item(path, verdict, home)
-            elif path.name != ".lock":
-                yield self._item(path, _FOREIGN)
+            elif path.is_symlink() or path.name != ".lock":
+                yield self._item(path)
 
     def _judge(self, path: Path) -> Verdict:
-        """The verdict on a folder in a config folder that no process works on."""
+        """The verdict on a folder in a config folder that no process works on: by the retention of
+        a complete run and the tables that list it, or by the age of a stopped run."""
         stopped = path.parent / IN_PROGRESS
         if path.name == ASIDE and not stopped.exists():
             return Verdict(True, "resume states of a complete run")
-        resumable = path.name in (IN_PROGRESS, ASIDE)
-        return self._in_progress(stopped) if resumable else self._retained(path)
-
-    def _retained(self, folder: Path) -> Verdict:
-        """The verdict on a complete run, by its retention and by the tables that list it."""
+        if path.name in (IN_PROGRESS, ASIDE):
+            return self._in_progress(stopped)
         try:
-            retention = read_retention(folder)
+            verdict = self._by_retention(read_retention(path))
         except (RetentionError, DamageError) as error:
             return Verdict(False, str(error))
-        verdict = self._by_retention(retention)
-        table = self._listed_in.get(run_path(folder)) if verdict.goes else None
+        table = self._listed_in.get(run_path(path)) if verdict.goes else None
         return Verdict(False, table) if table else verdict
 
     def _in_progress(self, folder: Path) -> Verdict:
@@ -212,27 +200,15 @@ class OutputRoot:
         reasons: dict[str, str] = {}
         for table in self._table_files:
             holds = table.retention.holds(self.now) if table.retention else table.trouble
-            if holds:
-                reasons |= dict.fromkeys(_referenced_runs(table), f"in {table.stem}.json, {holds}")
+            try:
+                runs = list(table_archive.referenced_runs(table)) if holds else []
+            except (OSError, ValueError) as error:
+                raise UserError(f"{error}; it may list any run. Restore or remove it") from error
+            reasons |= dict.fromkeys(runs, f"in {table.stem}.json, {holds}")
         return reasons
 
-    def _item(self, path: Path, verdict: Verdict, home: Path | None = None) -> Item:
-        return Item(path.relative_to(self.path).as_posix(), (path,), verdict, home)
-
-
-_LINK = Verdict(False, "a link, never followed")
-_FOREIGN = Verdict(False, "neither a run nor a table of fgvc")
-
-
-def _referenced_runs(table: table_archive.TableFiles) -> list[str]:
-    try:
-        return list(table_archive.referenced_runs(table))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{error}; it may list any run. Restore or remove it") from error
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    def _item(self, path: Path, verdict: Verdict | None = None, home: Path | None = None) -> Item:
+        """An item of one path; without a verdict, the path is not of fgvc and stays."""
+        name = path.relative_to(self.path).as_posix()
+        foreign = "a link, never followed" if path.is_symlink() else FOREIGN
+        return Item(name, (path,), verdict or Verdict(False, foreign), home)

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field, replace
 
 from fgvc import metrics
 from fgvc.record.verify import DamageError
-from fgvc.report import controls
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
+from fgvc.report.controls import match_controls
 from fgvc.report.pairwise_tests import (
     PairwiseTest,
     PredictionsByPath,
     compare_lines,
-    count_distinct_predictions,
-    find_identical,
+    prediction_shares,
 )
 from fgvc.report.predictions import FILE, read_test_predictions
 from fgvc.report.run_rows import DamagedRun, Run
@@ -50,6 +49,12 @@ class Entry:
     distinct_answers: int | None = None
 
     @property
+    def comparisons(self) -> dict[str, PairwiseTest]:
+        """The comparisons with the best line and with the linear probe that exist, by name."""
+        tests = {"versus": self.versus, "over_probe": self.over_probe}
+        return {name: test for name, test in tests.items() if test is not None}
+
+    @property
     def seeds_identical(self) -> bool:
         return len(self.line.runs) > 1 and self.distinct_answers == 1
 
@@ -63,9 +68,14 @@ class Group:
     unranked: tuple[Line, ...] = ()
 
     @property
+    def rows(self) -> tuple[tuple[int | None, Entry], ...]:
+        """Place and entry of every line: the ranked lines, then the others, without a place."""
+        return (*enumerate(self.entries, 1), *((None, Entry(line)) for line in self.unranked))
+
+    @property
     def lines(self) -> tuple[Line, ...]:
-        """All lines: first the ranked lines, then the others."""
-        return (*(entry.line for entry in self.entries), *self.unranked)
+        """The lines of `rows`."""
+        return tuple(entry.line for _, entry in self.rows)
 
     @property
     def partial(self) -> bool:
@@ -78,11 +88,15 @@ class Group:
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
     @property
+    def apart(self) -> tuple[str, ...]:
+        """Why the group is ranked apart from plain runs."""
+        return tuple(reason.badge for reason in self.fitted.reasons if reason.apart)
+
+    @property
     def title(self) -> tuple[str, ...]:
         """Dataset, preprocessing, the split of the fit, and why the group is ranked apart."""
-        line, run = self.fitted, self.fitted.first
-        marks = [reason.badge for reason in line.reasons if reason.apart]
-        fit = [f"fit on {run.final_fit}", *marks] if line.fitted else ["no fit"]
+        run = self.fitted.first
+        fit = (f"fit on {run.final_fit}", *self.apart) if self.fitted.fitted else ("no fit",)
         return (run.dataset, run.preprocess, *fit)
 
 
@@ -106,7 +120,13 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
         damaged += unreadable
         unreadable_folders = {run.folder for run in unreadable}
         runs = [run for run in runs if run.folder not in unreadable_folders]
-    ranked = [
+
+    def order(group: Group) -> tuple[object, ...]:
+        """Data and fit, then plain runs first, then larger groups first."""
+        run, size = group.fitted.first, len(group.entries)
+        return run.dataset, run.preprocess, run.final_fit, group.apart, -size, group.key
+
+    ranked_groups = [
         Group(
             key,
             _compare_ranked(_ranked(lines), predictions),
@@ -114,7 +134,7 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
         )
         for key, lines in groups.items()
     ]
-    return sorted(ranked, key=_group_order), damaged
+    return sorted(ranked_groups, key=order), damaged
 
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
@@ -126,30 +146,27 @@ def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Lines by comparability key, best first."""
     groups: dict[str, list[Line]] = defaultdict(list)
     keys_of: dict[str, set[str]] = defaultdict(set)
-    for line in (line for line in lines if line.fitted):
-        groups[line.first.comparability_key].append(line)
-        if line.why_unranked is None:
-            keys_of[line.first.comparability_base].add(line.first.comparability_key)
-    for line in (line for line in lines if not line.fitted):
-        base = line.first.comparability_base
-        for key in keys_of.get(base, {base}):
+    for line in sorted(lines, key=lambda line: not line.fitted):
+        run = line.first
+        keys = {run.comparability_key}
+        if not line.fitted:
+            keys = keys_of.get(run.comparability_base, {run.comparability_base})
+        elif line.why_unranked is None:
+            keys_of[run.comparability_base].add(run.comparability_key)
+        for key in keys:
             groups[key].append(line)
-    return {key: sorted(of_key, key=_best_first) for key, of_key in groups.items()}
 
+    def best_first(line: Line) -> tuple[float, str, str, str]:
+        return -line.top1, line.first.name, line.first.config_hash, line.first.folder
 
-def _best_first(line: Line) -> tuple[float, str, str, str]:
-    return -line.top1, line.first.name, line.first.config_hash, line.first.folder
-
-
-def _group_order(group: Group) -> tuple[object, ...]:
-    """Sort key: data and fit, then plain runs first, then larger groups first."""
-    run = group.fitted.first
-    unusual = (run.comparability.fitted_elsewhere, run.forced, run.debug is not None)
-    return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
+    return {key: sorted(of_key, key=best_first) for key, of_key in groups.items()}
 
 
 def _read_predictions(lines: Sequence[Line], predictions: PredictionsByPath) -> list[DamagedRun]:
-    """Read the predictions if there are several runs to compare; returns the unreadable runs."""
+    """Read the predictions if there are several runs to compare; returns the unreadable runs.
+
+    If all can be read, these are the runs whose test images differ from those of most runs.
+    """
     runs = [run for line in lines for run in line.runs]
     if len(runs) < 2:
         return []
@@ -159,18 +176,12 @@ def _read_predictions(lines: Sequence[Line], predictions: PredictionsByPath) -> 
             predictions[run.path] = read_test_predictions(run)
         except DamageError as error:
             unreadable.append(DamagedRun(run.folder, str(error)))
-    return unreadable or _find_other_images(runs, predictions)
-
-
-def _find_other_images(runs: Sequence[Run], predictions: PredictionsByPath) -> list[DamagedRun]:
-    """The runs whose test images differ from those of most runs of the same comparability key."""
-    ((usual, _),) = Counter(predictions[run.path].images_digest for run in runs).most_common(1)
+    if unreadable:
+        return unreadable
+    images_of = {run.folder: predictions[run.path].images_digest for run in runs}
+    ((usual, _),) = Counter(images_of.values()).most_common(1)
     reason = f"{FILE}: other test images than the other runs of its comparability key"
-    return [
-        DamagedRun(run.folder, reason)
-        for run in runs
-        if predictions[run.path].images_digest != usual
-    ]
+    return [DamagedRun(folder, reason) for folder, images in images_of.items() if images != usual]
 
 
 def _compare_ranked(lines: Sequence[Line], predictions: PredictionsByPath) -> tuple[Entry, ...]:
@@ -178,37 +189,30 @@ def _compare_ranked(lines: Sequence[Line], predictions: PredictionsByPath) -> tu
         return ()
     lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
     pairs = [(line, lines[0]) for line in lines[1:]]
-    versus = compare_lines(pairs, predictions, metrics.all_pairs(len(lines)))
+    versus = [None, *compare_lines(pairs, predictions, metrics.all_pairs(len(lines)))]
     finetunes = [line for line in lines if line.first.task == "train"]
     pairs = [(line, probe) for line in finetunes if (probe := _find_probe(line, lines))]
-    over_probe = dict(
-        zip([id(line) for line, _ in pairs], compare_lines(pairs, predictions), strict=True)
-    )
-    control_tests = _compare_controls(lines, predictions)
-    identical_places = find_identical(lines, predictions)
-    return tuple(
-        Entry(
+    tests = compare_lines(pairs, predictions)
+    over_probe = {id(line): test for (line, _), test in zip(pairs, tests, strict=True)}
+    triples = match_controls(lines)
+    tests = compare_lines([(line, control) for line, _, control in triples], predictions)
+    over_controls: dict[int, dict[str, PairwiseTest]] = defaultdict(dict)
+    for (line, name, _), test in zip(triples, tests, strict=True):
+        over_controls[id(line)][name] = test
+    entries, first_place = [], {}
+    for place, line in enumerate(lines, 1):
+        shares = prediction_shares(line, predictions)
+        first = place if shares is None else first_place.setdefault(shares, place)
+        entry = Entry(
             line,
-            comparison,
+            versus[place - 1],
             over_probe.get(id(line)),
-            control_tests[id(line)],
-            identical_places.get(place),
-            count_distinct_predictions(line, predictions),
+            over_controls[id(line)],
+            None if first == place else first,
+            None if shares is None else len(shares),
         )
-        for place, (line, comparison) in enumerate(zip(lines, (None, *versus), strict=True), 1)
-    )
-
-
-def _compare_controls(
-    lines: Sequence[Line], predictions: PredictionsByPath
-) -> dict[int, dict[str, PairwiseTest]]:
-    """Per line, its comparisons with its controls; Holm adjusts over those of the whole group."""
-    triples = controls.match_controls(lines)
-    comparisons = compare_lines([(line, control) for line, _, control in triples], predictions)
-    tests_of: dict[int, dict[str, PairwiseTest]] = {id(line): {} for line in lines}
-    for (line, name, _), comparison in zip(triples, comparisons, strict=True):
-        tests_of[id(line)][name] = comparison
-    return tests_of
+        entries.append(entry)
+    return tuple(entries)
 
 
 def _find_probe(finetune: Line, lines: Sequence[Line]) -> Line | None:
@@ -228,14 +232,9 @@ def _find_probe(finetune: Line, lines: Sequence[Line]) -> Line | None:
     ]
 
     def preference(line: Line) -> tuple[bool, float, str, str]:
-        loss = line.mean("val_loss")
-        run = line.first
-        return (
-            _part_settings(run) != own_parts,
-            math.inf if loss is None else loss,
-            run.config_hash,
-            run.folder,
-        )
+        loss, run = line.mean("val_loss"), line.first
+        loss = math.inf if loss is None else loss
+        return _part_settings(run) != own_parts, loss, run.config_hash, run.folder
 
     return min(probes, key=preference, default=None)
 

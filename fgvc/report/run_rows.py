@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from fgvc.record import comparability, not_ranked, retention, verify
 from fgvc.record.badges import Badge, stamp_badges
@@ -20,11 +20,11 @@ from fgvc.record.retention import RetentionError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
 from fgvc.report import typed_fields
-from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line, visible
 
 NO_COLUMN = ("path", "comparability", "reasons", "badges")
+Plain = Mapping[str, Any]
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
 
 
@@ -42,6 +42,8 @@ class DamagedRun:
 class Run:
     """One complete run; each field that is not in NO_COLUMN is a column of baselines.csv.
 
+    The annotation of a field that is read unchanged is its place: config.canonical.json,
+    env_stamp.json, metrics.json (numbers) or comparability, and the keys in it.
     Accuracies and their bounds are fractions in 0..1, losses are in nats; None: not recorded.
 
     question: digest of the config without its seed. answer: digest of task, code, data and weights.
@@ -65,67 +67,67 @@ class Run:
     reasons: tuple[Reason, ...]
     badges: tuple[Badge, ...]
     name: str
-    task: str
-    dataset: str
-    backbone: str
-    size: str
-    model: str
-    features: str
-    head: str
+    task: Annotated[str, "stamp.task"]
+    dataset: Annotated[str, "stamp.dataset"]
+    backbone: Annotated[str, "config.backbone.name"]
+    size: Annotated[str, "config.backbone.checkpoint.size"]
+    model: Annotated[str, "config.backbone.checkpoint.model"]
+    features: Annotated[str, "config.backbone.features"]
+    head: Annotated[str, "config.head.name"]
     head_size: int
-    part_attention: str
+    part_attention: Annotated[str, "config.part_attention.name"]
     part_tokens: int | None
-    part_stride: int | None
-    last_block: str | None
+    part_stride: Annotated[int | None, "config.part_attention.stride?"]
+    last_block: Annotated[str | None, "config.part_attention.last_block?"]
     in_box: float | None
-    resolution: int
+    resolution: Annotated[int, "stamp.resolution"]
     token_grid: str
-    normalization: str
-    preprocess: str
-    final_fit: str
-    fitted_on: int | None
-    fitted_manifest: str | None
-    fitted_split: str | None
-    forced: bool
-    debug: str | None
-    overlap: int | None
-    precision: str
-    partial: bool
-    subset: str | None
-    test_source: str
-    n: int
-    top1: float
+    normalization: Annotated[str, "stamp.normalization"]
+    preprocess: Annotated[str, "config.preprocess"]
+    final_fit: Annotated[str, "config.final_fit"]
+    fitted_on: Annotated[int | None, "numbers.fitted_on?"]
+    fitted_manifest: Annotated[str | None, "comparability.fitted_manifest"]
+    fitted_split: Annotated[str | None, "comparability.fitted_split"]
+    forced: Annotated[bool, "comparability.forced"]
+    debug: Annotated[str | None, "comparability.debug"]
+    overlap: Annotated[int | None, "numbers.overlap.images?"]
+    precision: Annotated[str, "config.precision"]
+    partial: Annotated[bool, "stamp.partial"]
+    subset: Annotated[str | None, "config.dataset.subset"]
+    test_source: Annotated[str, "stamp.test_source"]
+    n: Annotated[int, "numbers.test.n"]
+    top1: Annotated[float, "numbers.test.top1"]
     top1_low: float
     top1_high: float
-    top5: float
-    mean_per_class: float
-    macro_f1: float
-    loss: float | None
-    ece: float | None
-    val_top1: float | None
-    val_loss: float | None
-    parameters: int | None
-    macs: int | None
-    images_per_s: float | None
-    peak_memory_mib: float | None
-    device: str
-    gpu_name: str | None
-    weights_kind: str
-    weights_digest: str | None
-    weights_revision: str | None
+    top5: Annotated[float, "numbers.test.top5"]
+    mean_per_class: Annotated[float, "numbers.test.mean_per_class"]
+    macro_f1: Annotated[float, "numbers.test.macro_f1"]
+    loss: Annotated[float | None, "numbers.test.loss"]
+    ece: Annotated[float | None, "numbers.test.ece"]
+    val_top1: Annotated[float | None, "numbers.val.top1?"]
+    val_loss: Annotated[float | None, "numbers.val.loss?"]
+    parameters: Annotated[int | None, "numbers.cost.parameters?"]
+    macs: Annotated[int | None, "numbers.cost.macs?"]
+    images_per_s: Annotated[float | None, "numbers.cost.images_per_s?"]
+    peak_memory_mib: Annotated[float | None, "numbers.cost.peak_memory_mib?"]
+    device: Annotated[str, "stamp.device"]
+    gpu_name: Annotated[str | None, "stamp.gpu_name"]
+    weights_kind: Annotated[str, "stamp.weights.kind"]
+    weights_digest: Annotated[str | None, "stamp.weights_digest"]
+    weights_revision: Annotated[str | None, "stamp.weights.revision"]
     backbone_license: str
     backbone_contamination: str
     dataset_license: str
     dataset_contamination: str
     dataset_label_noise: str
     dataset_approval: str
-    manifest_digest: str
-    split_digest: str
-    labelmap_digest: str
-    metric_version: str
-    comparability_key: str
-    comparability_base: str
-    predictions_digest: str | None
+    manifest_digest: Annotated[str, "stamp.manifest_digest"]
+    split_digest: Annotated[str, "stamp.split_digest"]
+    labelmap_digest: Annotated[str, "stamp.labelmap_digest"]
+    metric_version: Annotated[str, "numbers.metric_version"]
+    comparability_key: Annotated[str, "comparability.key"]
+    comparability_base: Annotated[str, "comparability.base"]
+    predictions_digest: Annotated[str | None, "numbers.predictions_digest?"]
     join_key: str
     join_base: str
     notes: tuple[str, ...]
@@ -133,18 +135,18 @@ class Run:
     rest: str
     part_rest: str
     answer: str
-    git_commit: str | None
-    git_dirty: bool | None
-    code_patch_sha256: str | None
-    stack_check: str | None
-    seed: int
-    config_hash: str
+    git_commit: Annotated[str | None, "stamp.git_commit"]
+    git_dirty: Annotated[bool | None, "stamp.git_dirty"]
+    code_patch_sha256: Annotated[str | None, "stamp.code_patch_sha256"]
+    stack_check: Annotated[str | None, "stamp.stack_check?"]
+    seed: Annotated[int, "config.seed"]
+    config_hash: Annotated[str, "stamp.config_hash"]
     checkpoint_sha256: str
     fit_checkpoint: str
-    run_id: str
+    run_id: Annotated[str, "stamp.run_id"]
     folder: str
-    started: str
-    finished: str
+    started: Annotated[str, "stamp.started"]
+    finished: Annotated[str, "stamp.finished"]
 
 
 def scan_runs(folders: Iterable[Path]) -> tuple[list[Run], list[DamagedRun]]:
@@ -188,27 +190,26 @@ def read_run(path: Path) -> Run:
         reasons = tuple(not_ranked.reasons(numbers, parts))
         for checked in (parts, *reasons):
             typed_fields.check_types(checked)
-        backbone_columns = _backbone_columns(
-            facts["config"]["backbone"], config["backbone"]["checkpoint"]
-        )
+        documents = {"config": config, "stamp": stamp, "numbers": numbers}
+        documents["comparability"] = {**asdict(parts), "key": parts.key, "base": parts.base}
+        backbone = _backbone_columns(facts["config"]["backbone"], config["backbone"]["checkpoint"])
+        low, high = numbers["test"]["top1_ci95"]
         run = Run(
             path=path,
             comparability=parts,
             reasons=reasons,
-            badges=tuple(stamp_badges(stamp, backbone_columns["backbone_contamination"])),
+            badges=tuple(stamp_badges(stamp, backbone["backbone_contamination"])),
             folder=run_path(path),
             head_size=head_size,
             checkpoint_sha256=artifacts[verify.CKPT]["sha256"],
             fit_checkpoint=facts.get("exported_from") or artifacts[verify.CKPT]["sha256"],
-            **_config_columns(config, stamp, parts),
-            **_stamp_columns(stamp),
-            answer=_answer_digest(stamp, facts["answer"]),
-            **_metric_columns(numbers),
-            notes=(*_checked_notes(numbers.get("notes", [])), *_retention_notes(path)),
-            **backbone_columns,
+            top1_low=low,
+            top1_high=high,
+            notes=_notes(path, numbers.get("notes", [])),
+            **{name: _find(documents, place) for name, place in _places().items()},
+            **_key_columns(config, stamp, parts, facts["answer"]),
             **_part_columns(config, stamp, numbers.get("parts", {})),
-            join_key=_join_key(parts, config, stamp, config["seed"]),
-            join_base=_join_key(parts, config, stamp, None),
+            **backbone,
         )
         typed_fields.check_types(run)
         return run
@@ -221,129 +222,106 @@ def read_run(path: Path) -> Run:
         raise DamageError(f"not a record that this version reads: {error}") from error
 
 
-def _config_columns(
-    config: Mapping[str, Any], stamp: Mapping[str, Any], parts: Comparability
-) -> dict[str, Any]:
-    seedless = {key: value for key, value in config.items() if key != "seed"}
-    backbone = config["backbone"]
-    return {
-        "name": run_name(
-            config,
-            stamp["task"],
-            stamp["resolution"],
-            parts.forced,
-            stamp["weights"].get("made_by"),
-        ),
-        "backbone": backbone["name"],
-        "size": backbone["checkpoint"]["size"],
-        "model": backbone["checkpoint"]["model"],
-        "features": backbone["features"],
-        "head": config["head"]["name"],
-        "preprocess": config["preprocess"],
-        "final_fit": config["final_fit"],
-        "subset": config["dataset"]["subset"],
-        "precision": config["precision"],
-        "seed": config["seed"],
-        "question": hashing.sha256_bytes(hashing.canonical_json(seedless)),
-        "fitted_manifest": parts.fitted_manifest,
-        "fitted_split": parts.fitted_split,
-        "forced": parts.forced,
-        "debug": parts.debug,
-        "comparability_key": parts.key,
-        "comparability_base": parts.base,
+def run_name(
+    config: Mapping[str, Any],
+    task: str,
+    resolution: int,
+    forced: bool,
+    made_by: Mapping[str, Any] | None = None,
+) -> str:
+    """The axes of a hashed config in one short line, with marks for unusual runs.
+
+    Args:
+        forced: whether the training was resumed by force.
+        made_by: the run of fgvc that wrote the backbone's weights, if any.
+    """
+    backbone, part_attention = config["backbone"], config["part_attention"]
+    random = "" if backbone["pretrained"] else " random"
+    earlier = "" if made_by is None else f" of {made_by['task']} on {made_by['dataset']}"
+    names = [
+        f"{backbone['name']} {backbone['checkpoint']['size']}{random}{earlier}",
+        config["head"]["name"] + (" finetuned" if config["task"]["name"] == "train" else ""),
+        f"{resolution} px",
+    ]
+    settings = {key: part_attention.get(key) for key in ("tokens", "stride")}
+    words = [f"{key} {value}" for key, value in settings.items() if value is not None]
+    words += ["random block"] * (part_attention.get("last_block") == "random")
+    marks = {
+        config["precision"]: config["precision"] != "fp32",
+        " ".join([part_attention["name"], *words]): part_attention["name"] != "off",
+        "debug": config["task"].get("debug") is not None,
+        "forced resume": forced,
+        "eval": task == "eval",
     }
+    return " · ".join([*names, *(mark for mark, applies in marks.items() if applies)])
 
 
-def _stamp_columns(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
-    keys += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
-    keys += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
-    card, weights = stamp["dataset_card"], stamp["weights"]
+@functools.cache
+def _places() -> dict[str, str]:
+    """Field of Run -> its place in a record, for the fields that are read unchanged."""
+    hints = get_type_hints(Run, include_extras=True).items()
+    return {name: hint.__metadata__[0] for name, hint in hints if get_origin(hint) is Annotated}
+
+
+def _find(documents: Mapping[str, Any], place: str) -> Any:
+    """The value at document.key.key; with a question mark at the end, None if it is missing."""
+    value: Any = documents
+    for key in place.removesuffix("?").split("."):
+        value = (value or {}).get(key) if place.endswith("?") else value[key]
+    return value
+
+
+def _key_columns(config: Plain, stamp: Plain, parts: Comparability, fit: Plain) -> dict[str, Any]:
+    """Name, keys and card; fit: code, data and weights of the fit, as in the checkpoint."""
+    seedless = {key: value for key, value in config.items() if key != "seed"}
+    card, made_by = stamp["dataset_card"], stamp["weights"].get("made_by")
+    code = ("git_commit", "code_patch_sha256", "weights_digest")
+    answer = {key: stamp[key] for key in ("task", "manifest_digest", *code)}
     card_keys = ("license", "contamination", "label_noise", "approval")
     return {
-        **{key: stamp[key] for key in (*keys, "test_source")},
+        "name": run_name(config, stamp["task"], stamp["resolution"], parts.forced, made_by),
+        "question": _digest(seedless),
+        # code and weights of the fit differ for an evaluation
+        "answer": _digest({**answer, "fit": {key: fit[key] for key in code}}),
         **{f"dataset_{key}": card.get(key, "not recorded") for key in card_keys},
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
-        "weights_kind": weights["kind"],
-        "weights_revision": weights["revision"],
-        "stack_check": stamp.get("stack_check"),
+        "join_key": _join_key(parts, config, stamp, config["seed"]),
+        "join_base": _join_key(parts, config, stamp, None),
     }
 
 
-def _answer_digest(stamp: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
-    """Digest of task, code, data and weights of the run, and of the code and weights of the fit,
-    which differ for an evaluation."""
-    code = ("git_commit", "code_patch_sha256", "weights_digest")
-    identity = {key: stamp[key] for key in ("task", "manifest_digest", *code)}
-    identity["fit"] = {key: fit[key] for key in code}
-    return hashing.sha256_bytes(hashing.canonical_json(identity))
-
-
-def _metric_columns(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    test, val, cost = numbers["test"], numbers.get("val") or {}, numbers["cost"]
-    low, high = test["top1_ci95"]
-    keys = ("n", "top1", "top5", "mean_per_class", "macro_f1")
-    required = {**{key: test[key] for key in keys}, "top1_low": low, "top1_high": high}
-    optional = {key: test[key] for key in ("loss", "ece")}
-    optional |= {f"val_{key}": val.get(key) for key in ("top1", "loss")}
-    costs = ("parameters", "macs", "images_per_s", "peak_memory_mib")
-    optional |= {key: cost.get(key) for key in costs}
-    for key, value in {**required, **{k: v for k, v in optional.items() if v is not None}}.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{key}={value!r} is not a number")
-    return {
-        **required,
-        **optional,
-        "metric_version": numbers["metric_version"],
-        "fitted_on": numbers.get("fitted_on"),
-        "overlap": (numbers.get("overlap") or {}).get("images"),
-        "predictions_digest": numbers.get("predictions_digest"),
-    }
-
-
-def _checked_notes(notes: object) -> tuple[str, ...]:
-    """The notes of a record, with control characters made visible.
+def _notes(path: Path, notes: object) -> tuple[str, ...]:
+    """The notes of a record, with control characters made visible, and a note that task=prune never
+    removes the run, if its retention.json is not its own.
 
     Raises:
         ValueError: notes is not a list of strings.
     """
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError(f"notes={notes!r}: not a list of strings")
-    return tuple(map(visible, notes))
-
-
-def _retention_notes(path: Path) -> tuple[str, ...]:
-    """A note that task=prune never removes the run, if its retention.json is not its own."""
     try:
         retention.read_for(path / retention.FILE, run_path(path.resolve()))
     except RetentionError as error:
-        return (f"{one_line(error)}; task=prune keeps the run, task=audit lists what differs",)
-    return ()
+        kept = f"{one_line(error)}; task=prune keeps the run, task=audit lists what differs"
+        return (*map(visible, notes), kept)
+    return tuple(map(visible, notes))
 
 
-def _part_columns(
-    config: Mapping[str, Any], stamp: Mapping[str, Any], parts: Mapping[str, Any]
-) -> dict[str, Any]:
+def _part_columns(config: Plain, stamp: Plain, parts: Plain) -> dict[str, Any]:
     """Columns on part attention; parts: "parts" of metrics.json, which may be empty."""
-    part_attention = dict(config["part_attention"])
-    other_config = {
-        key: value for key, value in config.items() if key not in ("seed", "part_attention")
-    }
-    name, last_block = part_attention.pop("name"), part_attention.pop("last_block", None)
-    tokens = part_attention.pop("tokens", None)
-    rest = [other_config, stamp["task"], stamp["weights_digest"]]
+    settings = dict(config["part_attention"])
+    others = {key: value for key, value in config.items() if key not in ("seed", "part_attention")}
+    name, tokens = settings.pop("name"), settings.pop("tokens", None)
+    settings.pop("last_block", None)
     return {
-        "part_attention": name,
         "part_tokens": parts.get("tokens", tokens),
-        "part_stride": part_attention.get("stride"),
-        "last_block": last_block,
         "in_box": parts[name]["in_box"]["value"] if name in parts else None,
-        "rest": hashing.sha256_bytes(hashing.canonical_json(rest)),
-        "part_rest": hashing.sha256_bytes(hashing.canonical_json(part_attention)),
+        "rest": _digest([others, stamp["task"], stamp["weights_digest"]]),
+        "part_rest": _digest(settings),
     }
 
 
-def _backbone_columns(family: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _backbone_columns(family: Plain, checkpoint: Plain) -> dict[str, Any]:
     """Licence and contamination of the weights, which the hashed config does not contain."""
     hashed = {key: value for key, value in checkpoint.items() if key not in ("repo", "revision")}
     licenses = [
@@ -357,24 +335,23 @@ def _backbone_columns(family: Mapping[str, Any], checkpoint: Mapping[str, Any]) 
     }
 
 
-def _architecture(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """The hashed config of a backbone without the source of its weights."""
-    sources = ("repo", "revision", "weights_sha256")
-    checkpoint = {key: value for key, value in backbone["checkpoint"].items() if key not in sources}
-    rest = {key: value for key, value in backbone.items() if key not in sources}
-    return {**rest, "checkpoint": checkpoint}
+def _join_key(parts: Comparability, config: Plain, stamp: Plain, seed: int | None) -> str:
+    """Digest that a finetune shares with its probe; for random weights it contains `seed`.
 
-
-def _join_key(
-    parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any], seed: int | None
-) -> str:
-    """Digest that a finetune shares with its probe; for random weights it contains `seed`."""
-    weights = stamp["weights_digest"]
+    The backbone enters without the source of its weights, whose digest is in the key.
+    """
+    sources, weights = ("repo", "revision", "weights_sha256"), stamp["weights_digest"]
+    backbone = {key: value for key, value in config["backbone"].items() if key not in sources}
+    row = {key: value for key, value in backbone["checkpoint"].items() if key not in sources}
     shared = {
         "comparability": parts.key,
-        "backbone": _architecture(config["backbone"]),
+        "backbone": {**backbone, "checkpoint": row},
         "weights": {"seed": seed} if weights is None else weights,
         "precision": config["precision"],
         "resolution": stamp["resolution"],
     }
-    return hashing.sha256_bytes(hashing.canonical_json(shared))
+    return _digest(shared)
+
+
+def _digest(plain: object) -> str:
+    return hashing.sha256_bytes(hashing.canonical_json(plain))

@@ -87,27 +87,19 @@ def _trial_chart(rows: Sequence[Row], select: str) -> Chart | None:
 def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Row | None) -> None:
     """Print every trial with its searched values, then the failed trials with their errors."""
     # names of several words are on two lines, because the values are narrower
-    columns = [
-        "trial",
-        *(name.replace("_", "\n", 1) for name in short_names(keys).values()),
-        "top-1",
-        "loss",
-        "time",
-    ]
+    names = [name.replace("_", "\n", 1) for name in short_names(keys).values()]
+    cells = []
+    for row in rows:
+        scores = ["–", "–", row["state"]]
+        if row["state"] == DONE:
+            scores = [percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s"]
+        values = [_two_digits(row["values"][key]) for key in keys]
+        cells.append([f"{row['number'] + 1}{' best' if row is best else ''}", *values, *scores])
     title = f"{len(rows)} trials on validation, best by {select}; test was not read"
-    console.table(title, columns, [_cells(row, keys, row is best) for row in rows])
+    console.table(title, ["trial", *names, "top-1", "loss", "time"], cells)
     for row in rows:
         if row["state"] != DONE:
             console.say(f"trial {row['number'] + 1} {describe_trial(row)}")
-
-
-def _cells(row: Row, keys: Sequence[str], is_best: bool) -> list[str]:
-    cells = [f"{row['number'] + 1}{' best' if is_best else ''}"]
-    cells += [_two_digits(row["values"][key]) for key in keys]
-    if row["state"] != DONE:
-        return [*cells, "–", "–", row["state"]]
-    scores = (percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s")
-    return [*cells, *scores]
 
 
 def _two_digits(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -83,40 +83,32 @@ def write_row(sweep: Path, row: Row) -> None:
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
-    """The row of a job: NOT_BEGUN without a file, failed with a damaged file."""
+    """The row of a job: NOT_BEGUN without a file; failed if its file is damaged, or the row of
+    another job or sweep."""
     try:
         stored = untrusted.read_json(_row_file(sweep, choices))
         row = Row(**{**stored, "choices": tuple(stored["choices"])})
-        _check_row(row, sweep, choices)
+        typed_fields.check_types(replace(row, traceback=None, line=None))
+        if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
+            raise ValueError("no text")
+        if (row.choices, row.sweep) != (tuple(choices), sweep.name):
+            raise ValueError("of another job or sweep")
+        if row.state not in (*STATES, RUNNING):
+            raise ValueError("no state of a job")
+        return row
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
     except (ValueError, TypeError, KeyError):
-        return Row(
-            tuple(choices), "failed", line="the row of the job is damaged: run the job again"
-        )
-    return row
-
-
-def _check_row(row: Row, sweep: Path, choices: Sequence[str]) -> None:
-    """Raise ValueError unless the row has the declared types and belongs to this job and sweep."""
-    typed_fields.check_types(replace(row, traceback=None, line=None))
-    if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
-        raise ValueError("no text")
-    if row.choices != tuple(choices) or row.state not in (*STATES, RUNNING):
-        raise ValueError("of another job")
-    if row.sweep != sweep.name:
-        raise ValueError("of another sweep")
+        line = "the row of the job is damaged: run the job again"
+        return Row(tuple(choices), "failed", line=line)
 
 
 def print_sweep(table: SweepTable) -> None:
     """Print the jobs, then one line per error."""
-    names = table.names()
-    rows = [
-        [name, row.state, duration(row.seconds)]
-        for name, row in zip(names, table.rows, strict=True)
-    ]
-    console.table(f"jobs of {table.run_id}: {_format_counts(table)}", ("job", "", "time"), rows)
-    for name, row in zip(names, table.rows, strict=True):
+    named_rows = list(zip(table.names(), table.rows, strict=True))
+    cells = [[name, row.state, duration(row.seconds)] for name, row in named_rows]
+    console.table(f"jobs of {table.run_id}: {_format_counts(table)}", ("job", "", "time"), cells)
+    for name, row in named_rows:
         if row.state not in (*GOOD, NOT_BEGUN):
             console.say(f"{row.state}: {name}: {one_line(row.line)}")
 
@@ -126,43 +118,42 @@ def write_sweep(table: SweepTable, target: Path) -> None:
 
     Both may be read on other machines, so they contain no path of this machine.
     """
+    hide = privacy.without_user_paths
     table = replace(
         table,
         command=privacy.portable_command(table.command),
-        rows=tuple(_without_places(row) for row in table.rows),
-        left_out=tuple(map(privacy.without_user_paths, table.left_out)),
+        rows=tuple(
+            replace(
+                row,
+                choices=tuple(map(hide, row.choices)),
+                line=row.line and hide(row.line),
+                traceback=row.traceback and hide(row.traceback),
+            )
+            for row in table.rows
+        ),
+        left_out=tuple(map(hide, table.left_out)),
     )
+    named_rows = list(zip(table.names(), table.rows, strict=True))
     plain = {
         "run_id": table.run_id,
         "command": table.command,
         "counts": table.counts,
-        "jobs": [
-            {"name": name, **asdict(row)}
-            for name, row in zip(table.names(), table.rows, strict=True)
-        ],
+        "jobs": [{"name": name, **asdict(row)} for name, row in named_rows],
         "left_out": list(table.left_out),
     }
     atomic.write_json(target / "sweep.json", plain)
+    lines = []
+    for name, row in named_rows:
+        page = table.output_root / row.folder / FILE if row.folder else None
+        link = _link(page, target) if page and page.is_file() else None
+        lines.append({"name": name, "row": row, "link": link, "good": row.state in GOOD})
     facts = {
         "table": table,
-        "lines": list(_job_lines(table, target)),
+        "lines": lines,
         "counted": _format_counts(table),
         "baselines": _link(table.output_root / "baselines.html", target),
     }
     atomic.write_text(target / "sweep.html", render("sweep.html", facts))
-
-
-def _without_places(row: Row) -> Row:
-    texts = {"line": row.line, "traceback": row.traceback}
-    shown = {key: text and privacy.without_user_paths(text) for key, text in texts.items()}
-    return replace(row, choices=tuple(map(privacy.without_user_paths, row.choices)), **shown)
-
-
-def _job_lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
-    for name, row in zip(table.names(), table.rows, strict=True):
-        page = table.output_root / row.folder / FILE if row.folder else None
-        link = _link(page, target) if page and page.is_file() else None
-        yield {"name": name, "row": row, "link": link, "good": row.state in GOOD}
 
 
 def _link(file: Path, target: Path) -> str:

@@ -50,10 +50,14 @@ def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
         OSError: the folder cannot be read or written.
     """
     with lock(target / f".{STEM}.lock", wait=True):
-        if any(_differs(target / f"{STEM}.{kind}", data) for kind, data in formats.items()):
+        files = {target / f"{STEM}.{kind}": data for kind, data in formats.items()}
+        if any(
+            not file.is_file() or untrusted.read_bytes(file, untrusted.ARRAYS) != data
+            for file, data in files.items()
+        ):
             _set_aside(target, days)
-            for kind, data in formats.items():
-                atomic.write_bytes(target / f"{STEM}.{kind}", data)
+            for file, data in files.items():
+                atomic.write_bytes(file, data)
         _write_retention(target, days)
 
 
@@ -75,10 +79,6 @@ def _table(folder: Path, stem: str) -> TableFiles:
         return TableFiles(stem, files, None, str(error))
 
 
-def _differs(file: Path, data: bytes) -> bool:
-    return not file.is_file() or untrusted.read_bytes(file, untrusted.ARRAYS) != data
-
-
 def _set_aside(target: Path, days: int) -> None:
     """Rename the current table to its dated stem.
 
@@ -88,18 +88,13 @@ def _set_aside(target: Path, days: int) -> None:
     files = [path for path in target.glob(f"{STEM}.*") if path != retention_file]
     if not files and not retention_file.exists():
         return
-    dated = _dated_stem(_time_written(retention_file, days))
-    for file in (*files, retention_file):
-        file.rename(target / f"{dated}{file.name.removeprefix(STEM)}")
-    atomic.sync_folder(target)
-
-
-def _time_written(retention_file: Path, days: int) -> datetime.datetime:
-    """When the current table was written; now, if its retention is unreadable."""
     try:
-        return retention.read(retention_file).created.astimezone(datetime.UTC)
-    except RetentionError:
-        return _write_retention(retention_file.parent, days).created
+        written = retention.read(retention_file).created
+    except RetentionError:  # the time of writing is unknown
+        written = _write_retention(target, days).created
+    for file in (*files, retention_file):
+        file.rename(target / f"{_dated_stem(written)}{file.name.removeprefix(STEM)}")
+    atomic.sync_folder(target)
 
 
 def _write_retention(target: Path, days: int) -> Retention:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from typing import Any
@@ -23,12 +24,17 @@ def check_types(instance: Any) -> None:
     """Check each field against its declared type.
 
     Raises:
-        ValueError: a field has another type, or a text is too long or has control characters.
+        ValueError: a field has another type or is not finite, or a text is too long or has control
+            characters.
     """
     for name, allowed in _allowed_types(type(instance)).items():
         value = getattr(instance, name)
         if type(value) not in allowed:
-            raise ValueError(f"{name} is {one_line(repr(value), 60)}, not {_type_names(allowed)}")
+            kinds = ("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+            expected = " or ".join(sorted(kinds))
+            raise ValueError(f"{name} is {one_line(repr(value), 60)}, not {expected}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value} is not a number")
         if isinstance(value, str) and (UNSEEN.search(value) or len(value) > MAX_CHARACTERS):
             raise ValueError(f"{name} has control characters or is too long")
 
@@ -36,19 +42,11 @@ def check_types(instance: Any) -> None:
 @functools.cache
 def _allowed_types(cls: type) -> dict[str, frozenset[type]]:
     """Field -> allowed types, for the fields of plain types."""
+    allowed_of = {}
     hints = typing.get_type_hints(cls)
-    names = (field.name for field in dataclasses.fields(cls))
-    types_of = {name: _types(hints[name]) for name in names}
-    return {name: allowed for name, allowed in types_of.items() if allowed <= PLAIN}
-
-
-def _types(hint: Any) -> frozenset[type]:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    allowed = frozenset(options)
-    return allowed | {int} if float in allowed else allowed
-
-
-def _type_names(allowed: frozenset[type]) -> str:
-    return " or ".join(
-        sorted("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
-    )
+    for name in (field.name for field in dataclasses.fields(cls)):
+        is_union = isinstance(hints[name], types.UnionType)
+        allowed = frozenset(typing.get_args(hints[name]) if is_union else (hints[name],))
+        if allowed <= PLAIN:
+            allowed_of[name] = allowed | {int} if float in allowed else allowed
+    return allowed_of

@@ -15,7 +15,9 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, privacy
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import CKPT, DamageError, OtherVersionError
-from fgvc.report.audit import FAIL, UNCHECKED, command, limits, outcome, render_block, run_audit
+from fgvc.report.audit import command, run_audit
+from fgvc.report.audit.check import FAIL, UNCHECKED, outcome
+from fgvc.report.audit.pull_request_block import AGAIN, NOT_PROVEN, PROVES, render_block
 from fgvc.report.run_rows import read_run, run_path
 from fgvc.store import atomic
 from fgvc.types import UserError
@@ -54,15 +56,15 @@ def run(job: Job) -> int:
     report = {
         "run": record.place,
         "outcome": outcome(results),
-        "proves": limits.PROVES,
-        "not_proven": list(limits.NOT_PROVEN),
+        "proves": PROVES,
+        "not_proven": list(NOT_PROVEN),
         "measure_again": command.eval_command(f"OUTPUTS/{record.place}/{CKPT}"),
         "pull_request": block,
         "checks": [asdict(result) for result in results],
     }
     atomic.write_json(target, report)
     unchecked = [result for result in results if result.state == UNCHECKED]
-    console.say(limits.AGAIN)
+    console.say(AGAIN)
     console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
     console.say(
         f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "

@@ -46,23 +46,23 @@ def run(job: Job) -> int:
         f"{conf.dataset.name} at {conf.resolution.side} px"
         f"{'' if part == 'off' else f' with part attention {part}'}"
     )
-    inputs = plan.PlanInputs(
-        task=task.plans,
-        title=task.title or title,
-        runs=runs,
-        conf=asdict(conf),
-        row=asdict(chosen_checkpoint(conf.backbone)),
-        groups={group: options(group) for group in AXES},
-        smoke=_smoke(conf),
-        stamp=plan.planning_stamp(),
-        needs_stack=conf.backbone.name in stack_check.MODERN,
-        stack=plan.stack_record(Path(conf.runtime.cache_root)),
-        examination=plan.last_examination(
+    facts = {
+        "task": task.plans,
+        "title": task.title or title,
+        "runs": runs,
+        "conf": asdict(conf),
+        "row": asdict(chosen_checkpoint(conf.backbone)),
+        "groups": {group: options(group) for group in AXES},
+        "smoke": _smoke(conf),
+        "stamp": plan.planning_stamp(),
+        "needs_stack": conf.backbone.name in stack_check.MODERN,
+        "stack": plan.stack_record(Path(conf.runtime.cache_root)),
+        "examination": plan.last_examination(
             Path(conf.runtime.output_root).expanduser(), conf.dataset.name
         ),
-    )
+    }
     file = _file(task.output, conf)
-    text, unanswered = plan.render_plan(inputs)
+    text, unanswered = plan.render_plan(facts)
     atomic.write_text(file, text)
     for item, reason in unanswered.items():
         console.say(f"NOT ANSWERED: {item}, {reason}")

@@ -17,6 +17,7 @@ from fgvc.record import checkpoint, retention
 from fgvc.record.run_dir import now
 from fgvc.record.verify import DamageError
 from fgvc.report import audit, model_card
+from fgvc.report.audit.pull_request_block import render_block
 from fgvc.report.baselines import write_baselines
 from fgvc.report.compare import compare_runs
 from fgvc.report.prune import OutputRoot
@@ -73,7 +74,7 @@ def read(home: Path, folder: Path, other_folder: Path) -> None:
         whole: the run without the change, to be compared.
     """
     for reader in (
-        lambda: audit.render_block(*audit.run_audit(folder)),
+        lambda: render_block(*audit.run_audit(folder)),
         lambda: write_baselines(home, home / "tables"),
         lambda: OutputRoot(home, now(), 90).survey(),
         lambda: checkpoint.read(folder),

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgvc.report.audit import FAIL, run_audit
+from fgvc.report.audit import run_audit
+from fgvc.report.audit.check import FAIL
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("cache", "data", "output", "multirun", "weights")

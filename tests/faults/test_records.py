@@ -29,9 +29,9 @@ from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
-from fgvc.report.audit import command, derived_files, limits, pull_request_block, stated_facts
-from fgvc.report.audit.check import check_id, run_check
-from fgvc.report.audit.record import Record
+from fgvc.report.audit import command, derived_files, pull_request_block, stated_facts
+from fgvc.report.audit.check import check_id, outcome, run_check
+from fgvc.report.audit.record import Recompute, Record
 from fgvc.report.prune import OutputRoot
 from fgvc.report.run_rows import scan_runs
 from fgvc.run import main
@@ -57,7 +57,7 @@ def other(copied) -> Path:
     return copied(*SMALL, "seed=1").folder
 
 
-def failures(folder: Path, recompute: audit.Recompute | None = None) -> dict[str, str]:
+def failures(folder: Path, recompute: Recompute | None = None) -> dict[str, str]:
     return {
         result.id: result.evidence
         for result in audit.run_audit(folder, recompute)[1]
@@ -65,7 +65,7 @@ def failures(folder: Path, recompute: audit.Recompute | None = None) -> dict[str
     }
 
 
-def states(folder: Path, recompute: audit.Recompute | None = None) -> dict[str, str]:
+def states(folder: Path, recompute: Recompute | None = None) -> dict[str, str]:
     return {result.id: result.state for result in audit.run_audit(folder, recompute)[1]}
 
 
@@ -83,14 +83,14 @@ def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
     out = " ".join(capfd.readouterr().out.split())
     record = json.loads(next((root / "audit").glob("*.json")).read_text())
     again = command.eval_command(str(folder / "ckpt.bin"))
-    for line in (limits.PROVES, *limits.NOT_PROVEN, again):
+    for line in (pull_request_block.PROVES, *pull_request_block.NOT_PROVEN, again):
         assert " ".join(line.split()) in out
-    assert record["not_proven"] == list(limits.NOT_PROVEN)
+    assert record["not_proven"] == list(pull_request_block.NOT_PROVEN)
     portable_path = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
     assert record["measure_again"] == command.eval_command(
         portable_path
     )  # no place of this machine
-    assert all(line in record["pull_request"] for line in limits.NOT_PROVEN)
+    assert all(line in record["pull_request"] for line in pull_request_block.NOT_PROVEN)
 
 
 @pytest.mark.fault(55)
@@ -128,7 +128,7 @@ def all_right(folder: Path) -> Path:
     (folder / "predictions.parquet").write_bytes(
         prediction_tables.parquet_bytes(prediction_tables.predictions_table(manifest, splits))
     )
-    test, record = splits["test"], audit.Record(folder)
+    test, record = splits["test"], Record(folder)
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(record.labelmap))
     numbers = metrics.evaluate(test.logits_NC, test.label_N, len(record.labelmap))
     numbers |= metrics.class_intervals(matrix)
@@ -159,7 +159,7 @@ def forge_viewers(folder: Path) -> None:
     from fgvc.record.tensorboard import EVALUATION
     from fgvc.report.audit import viewers
 
-    record = audit.Record(folder)
+    record = Record(folder)
     curves = viewers.scalars(folder)
     shutil.rmtree(folder / "tb")
     with SummaryWriter(str(folder / "tb")) as board:
@@ -270,7 +270,7 @@ def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
             home = tmp_path / f"{check}-{number}"
             folder = Path(shutil.copytree(probe, home.joinpath(*probe.parts[-3:])))
             lie(folder)
-            record = audit.Record(forger.seal(folder), here)
+            record = Record(forger.seal(folder), here)
             assert run_check(BY_ID[check], record).state == "FAIL", (check, number)
 
 
@@ -279,7 +279,7 @@ def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
 def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
     rewrite(STAMP, lambda plain: plain.update(git_dirty=True, code_patch_sha256=None))(probe)
     (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
-    result = run_check(BY_ID["stamp-follows"], audit.Record(forger.seal(probe)))
+    result = run_check(BY_ID["stamp-follows"], Record(forger.seal(probe)))
     assert result.state == ("pass" if files else "FAIL"), result.evidence
 
 
@@ -289,12 +289,12 @@ def test_the_plot_of_an_older_record_counts_but_is_not_checked(probe):
     here = rederive.current_code()
     later = replace(here, code=replace(here.code, commit="0" * 40))
     (probe / "confusion.svg").rename(probe / "confusion.png")
-    record = audit.Record(forger.seal(probe), later)
+    record = Record(forger.seal(probe), later)
     result = run_check(BY_ID["plot-follows"], record)
     assert (result.state, "confusion.png" in result.evidence) == ("not checked", True)
     assert run_check(BY_ID["minimum-contents"], record).state == "pass"
     (probe / "confusion.png").unlink()
-    record = audit.Record(forger.seal(probe), later)
+    record = Record(forger.seal(probe), later)
     assert run_check(BY_ID["plot-follows"], record).state == "FAIL"
     assert run_check(BY_ID["minimum-contents"], record).state == "FAIL"
 
@@ -302,7 +302,7 @@ def test_the_plot_of_an_older_record_counts_but_is_not_checked(probe):
 @pytest.mark.fault(55)
 def test_the_plot_is_compared_in_every_environment(probe):
     rewrite(STAMP, put("env_hash", value="0" * 64))(probe)
-    record = audit.Record(forger.seal(probe), rederive.current_code())
+    record = Record(forger.seal(probe), rederive.current_code())
     assert run_check(BY_ID["plot-follows"], record).state == "pass"
     assert run_check(BY_ID["versions"], record).state == "not checked"
 
@@ -322,8 +322,8 @@ def test_another_code_checks_neither_page_nor_command(probe):
         by_id = {result.id: result for result in results}
         assert by_id["page-follows"].state == by_id["command-follows"].state == "not checked"
         assert by_id["page-follows"].evidence
-        assert audit.outcome(results) == "not checked"
-    assert audit.outcome(audit.run_audit(folder, here)[1]) == "failed"
+        assert outcome(results) == "not checked"
+    assert outcome(audit.run_audit(folder, here)[1]) == "failed"
 
 
 @pytest.mark.fault(55)
@@ -361,7 +361,7 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
     line = (probe / "command.txt").read_text().rstrip()
     place = shell.setting("dataset.card.source", f"鳥{blank}a")
     (probe / "command.txt").write_text(f"{line} {place}\n")
-    assert command.words(audit.Record(probe))[-1].endswith(f'"鳥{blank}a"')
+    assert command.words(Record(probe))[-1].endswith(f'"鳥{blank}a"')
     assert blank in one_line(f"x 鳥{blank}a") or blank.isspace()
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from fgvc.record import env_stamp, privacy
 from fgvc.record import run_dir as run_folder
-from fgvc.report.audit import limits
+from fgvc.report.audit import pull_request_block
 from fgvc.run import main
 from fgvc.types import UserError
 
@@ -443,7 +443,7 @@ def test_what_leaves_the_machine_names_no_user_no_host_and_no_secret(
     assert main([*audit, *places]) == 0
     assert main(["task=report", *places]) == 0
     output = capfd.readouterr().out
-    block = output[output.index("### Commands") : output.index(limits.AGAIN)]
+    block = output[output.index("### Commands") : output.index(pull_request_block.AGAIN)]
     assert not re.search(r"quentinzz|hostzz", block)
     places_of = re.compile(b"quentinzz|hostzz")
     secrets = re.compile(re.escape(TOKEN).encode() + b"|" + re.escape(PASSWORD).encode())

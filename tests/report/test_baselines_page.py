@@ -14,8 +14,8 @@ import pytest
 from fgvc import metrics
 from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
-from fgvc.report.baselines_page import render_baselines
 from fgvc.report.baselines_page.heatmap import class_heatmap
+from fgvc.report.baselines_page.sections import render_baselines
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
 from fgvc.report.run_rows import scan_runs
@@ -148,7 +148,7 @@ def test_every_control_becomes_a_column(outputs):
     """The controls have their own table, because more columns would hide the cost."""
     table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
-    helps = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
+    helps = PairwiseTest(0.021, 0.004, 0.05, "mcnemar", 0.01, False, 0.02)
     entries = tuple(
         Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
     )
@@ -165,12 +165,12 @@ def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
     group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
     heat = not_none(class_heatmap(lines))
-    assert heat.classes == len(heat.rows) == 6
-    assert [place for place, _ in heat.columns] == [1, 2]
-    means = [mean for _, mean, _ in heat.rows]
+    assert heat["classes"] == len(heat["rows"]) == 6
+    assert [place for place, _ in heat["columns"]] == [1, 2]
+    means = [mean for _, mean, _ in heat["rows"]]
     assert means == sorted(means)
     for column, (_, line) in enumerate(lines):
-        per_class = np.mean([values[column] for _, _, values in heat.rows])
+        per_class = np.mean([values[column] for _, _, values in heat["rows"]])
         assert per_class == pytest.approx(line.mean("mean_per_class"))
     assert class_heatmap(lines[:1]) is None
 
@@ -187,13 +187,13 @@ def test_how_many_files_a_table_reads(forge, output_root, monkeypatch):
     for number in range(14):
         right_N = np.arange(300) < 200 + number
         forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
-    read, real = Counter(), verify._read_bytes
+    read, real = Counter(), verify.read_bytes
 
     def counted(path, file):
         read[file] += 1
         return real(path, file)
 
-    monkeypatch.setattr(verify, "_read_bytes", counted)
+    monkeypatch.setattr(verify, "read_bytes", counted)
     write_baselines(output_root, output_root)
     read_once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in read_once} == dict.fromkeys(read_once, 14)

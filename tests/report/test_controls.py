@@ -68,7 +68,7 @@ def test_each_choice_is_compared_with_its_controls_as_by_scipy_and_holm(sweep, o
     tests = [by_name[name][other] for name, other in pairs]
     assert [test.p for test in tests] == pytest.approx(exact, rel=1e-9)
     assert [test.p_holm for test in tests] == pytest.approx(metrics.holm(exact))
-    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    assert by_name["transfg"]["off"].value == pytest.approx((262 - 230) / N)
 
 
 def test_a_control_differs_in_nothing_else(sweep, forge, output_root):
@@ -80,9 +80,9 @@ def test_a_control_differs_in_nothing_else(sweep, forge, output_root):
     forge("fine", config=chosen("centre", stride=12), numbers=parts("centre"), right=right_N)
     by_name = controls(output_root)
     assert by_name["knn"] == {}
-    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
-    assert by_name["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
-    assert by_name["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
+    assert by_name["transfg"]["off"].value == pytest.approx((262 - 230) / N)
+    assert by_name["transfg"]["random"].value == pytest.approx((262 - 232) / N)
+    assert by_name["transfg"]["centre"].value == pytest.approx((262 - 228) / N)
 
 
 def test_explicit_and_per_head_token_counts_match(sweep, forge, output_root):
@@ -96,7 +96,7 @@ def test_a_random_last_block_is_compared_with_the_pretrained_one(sweep, forge, o
     forge("anew", config=anew, numbers=parts("transfg"), right=hits(240, 7))
     by_name = controls(output_root)["anew"]
     assert list(by_name) == ["off", "pretrained_block"]
-    assert by_name["pretrained_block"].difference == pytest.approx((240 - 262) / N)
+    assert by_name["pretrained_block"].value == pytest.approx((240 - 262) / N)
 
 
 @pytest.mark.parametrize("kind", ["random", "file"])
@@ -112,7 +112,7 @@ def test_random_weights_of_another_seed_are_no_control(forge, output_root, kind)
 def test_a_control_of_the_same_code_is_preferred_to_a_better_one(sweep, forge, output_root):
     other_commit = {"git_commit": "e" * 40}
     forge("better", config=chosen("off"), stamp=other_commit, right=hits(299, 9))
-    assert controls(output_root)["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    assert controls(output_root)["transfg"]["off"].value == pytest.approx((262 - 230) / N)
 
 
 def test_among_controls_of_other_code_the_newest_is_chosen(sweep, forge, output_root):
@@ -130,7 +130,7 @@ def test_among_controls_of_other_code_the_newest_is_chosen(sweep, forge, output_
         for run in (entry.line.first for entry in group.entries)
         if run.part_attention == "off"
     )
-    assert controls(output_root)["mine"]["off"].difference == pytest.approx(250 / N - newest[1])
+    assert controls(output_root)["mine"]["off"].value == pytest.approx(250 / N - newest[1])
     assert newest[1] not in (299 / N, 298 / N)
 
 
@@ -151,7 +151,7 @@ def test_seeds_are_aggregated_before_they_are_compared(forge, output_root):
             numbers = parts(name, share=0.3 + 0.2 * seed)
             forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
     test = controls(output_root)["random0"]["off"]
-    assert (test.test, test.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
+    assert (test.test, test.value) == ("sign_flip", pytest.approx((250 - 230) / N))
     (group,) = build_table(output_root.glob("*/*/*")).groups
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 

@@ -135,5 +135,5 @@ def test_a_record_that_changed_since_the_run_is_refused(forge, file):
 
 
 def test_a_record_of_another_version_is_refused_in_one_line(forge):
-    with pytest.raises(UserError, match=r"metrics.json, .*another version.*unknown.*; restore"):
+    with pytest.raises(UserError, match=r"metrics.json, .*by this version.*unknown.*Repeat"):
         card_of(forge("a", numbers={"comparability": {"unknown": 1}}))

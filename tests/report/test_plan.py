@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.report.audit import CHECKS
 from fgvc.report.audit.check import check_id
-from fgvc.report.plan import PlanInputs, PlannedRun, PlannedRuns, planning_stamp, render_plan
+from fgvc.report.plan import planning_stamp, render_plan
 
 AUDIT = {check_id(check) for check in CHECKS}
 SECTIONS = [
@@ -79,22 +79,31 @@ REQUIRED = {
 }
 
 
-def plan_inputs(*overrides: str, stamp: dict[str, Any] | None = None, **changes: Any) -> PlanInputs:
+def plan_inputs(
+    *overrides: str, stamp: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
     """Inputs of a complete plan of random weights on synthetic birds, with changes."""
     conf = typed(composed(["backbone=vit", "backbone.pretrained=false", *overrides]))
     options = {"task": "probe", "dataset": conf.dataset.name, "head": "linear"}
-    run = PlannedRun("python -m fgvc.run task=probe", options, "a" * 64)
-    commands = {key: f"python -m fgvc.run {key}" for key in ("plan", "doctor", "evaluation")}
-    commands |= {key: f"python -m fgvc.run {key}" for key in ("report", "audit")}
+    command = "python -m fgvc.run task=probe"
+    run = {"command": command, "options": options, "config_hash": "a" * 64}
+    runs = {key: f"python -m fgvc.run {key}" for key in ("plan", "doctor", "evaluation")}
+    runs |= {key: f"python -m fgvc.run {key}" for key in ("report", "audit")}
     known = {"git_commit": "0" * 40, "git_error": None, "requirements_checksum": "1" * 64}
-    inputs = PlanInputs(
-        task="probe",
-        title="Is it so?",
-        runs=PlannedRuns(run, run, **commands, folder="outputs/RUN_ID", places={}),
-        conf=asdict(conf),
-        row=asdict(chosen_checkpoint(conf.backbone)),
-        groups={group: ["x", "y"] for group in options},
-        smoke={
+    inputs = {
+        "task": "probe",
+        "title": "Is it so?",
+        "runs": {
+            "experiment": run,
+            "baseline": run,
+            **runs,
+            "folder": "outputs/RUN_ID",
+            "places": {},
+        },
+        "conf": asdict(conf),
+        "row": asdict(chosen_checkpoint(conf.backbone)),
+        "groups": {group: ["x", "y"] for group in options},
+        "smoke": {
             "train": 1,
             "val": 1,
             "test": 1,
@@ -102,12 +111,12 @@ def plan_inputs(*overrides: str, stamp: dict[str, Any] | None = None, **changes:
             "checksum": "2",
             "expected_seconds": 3,
         },
-        stamp=planning_stamp() | known | (stamp or {}),
-        needs_stack=False,
-        stack=None,
-        examination=None,
-    )
-    return replace(inputs, **changes)
+        "stamp": planning_stamp() | known | (stamp or {}),
+        "needs_stack": False,
+        "stack": None,
+        "examination": None,
+    }
+    return inputs | changes
 
 
 def items_of(text: str) -> list[str]:

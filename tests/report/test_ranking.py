@@ -86,8 +86,8 @@ def test_ties_are_those_of_scipy_and_holm(five, output_root):
     assert [test.verdict for test in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
     assert {test.verdict for test in versus} == {"tie", "lower"}
     for test, name in zip(versus, names[1:], strict=True):
-        assert test.difference == pytest.approx(five[name].mean() - five["h270"].mean())
-        assert test.low < test.difference < test.high
+        assert test.value == pytest.approx(five[name].mean() - five["h270"].mean())
+        assert test.low < test.value < test.high
 
 
 def test_predictions_are_joined_on_path_in_any_order(five, output_root, seal):
@@ -115,7 +115,7 @@ def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, 
     assert (linear.test, mlp.test) == ("sign_flip_subsets", "sign_flip_subsets")
     assert linear.verdict == "tie"
     assert mlp.verdict == "lower"
-    assert mlp.difference == pytest.approx((241 - 280.5) / N)
+    assert mlp.value == pytest.approx((241 - 280.5) / N)
     assert mlp.high < 0
 
 
@@ -224,12 +224,12 @@ def test_a_finetune_is_compared_with_the_probe_of_its_weights(forge, output_root
     }
     assert set(over_probes) == {"train"}
     over = over_probes["train"]
-    assert over.difference == pytest.approx((260 - 230) / N)
+    assert over.value == pytest.approx((260 - 230) / N)
     only_tuned = int((tuned_N & ~answers["linear"]).sum())
     only_probe = int((~tuned_N & answers["linear"]).sum())
     exact = stats.binomtest(only_tuned, only_tuned + only_probe).pvalue
     assert over.p == over.p_holm == pytest.approx(exact, rel=1e-12)
-    assert over.low < over.difference < over.high
+    assert over.low < over.value < over.high
 
 
 def members(group) -> tuple[list[str], list[str]]:
@@ -467,7 +467,7 @@ def test_the_same_images_right_are_not_the_same_predictions(forge, output_root):
     ((group,), _) = ranked(output_root)
     (versus,) = comparisons(group.entries[1:])
     assert (versus.verdict, versus.identical, versus.same_right) == ("tie", False, True)
-    assert (versus.difference, versus.low, versus.high, versus.p) == (0, 0, 0, 1)
+    assert (versus.value, versus.low, versus.high, versus.p) == (0, 0, 0, 1)
 
 
 def test_report_and_compare_give_the_same_numbers_either_way(five, output_root):
@@ -479,7 +479,7 @@ def test_report_and_compare_give_the_same_numbers_either_way(five, output_root):
             compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1])
         )
         versus = not_none(entry.versus)
-        expected = (versus.test, versus.difference, versus.low, versus.high, versus.p)
+        expected = (versus.test, versus.value, versus.low, versus.high, versus.p)
         assert tuple(forward[key] for key in ("test", "value", "low", "high", "p")) == expected
         assert (forward["value"], forward["low"], forward["high"], forward["p"]) == (
             -backward["value"],

@@ -1,11 +1,11 @@
 """A run folder -> a checklist: every promise of a record, with its evidence.
 
-files: are the bytes unchanged? identity: code, environment, checkpoint. contents: required files,
-and whether they agree. numbers: do the metrics follow from the predictions? stated_facts: facts
-that the record states twice. viewers: TensorBoard and FiftyOne. fitted_images: images of the fit,
-and whether the run is plain. notes: notes and unreadable images. promises: stack, source, licence.
-derived_files: command, page and plot, derived again by the record's own code. limits: what the
-audit cannot prove. To add a check, write a function in one of these modules and list it in CHECKS.
+files: are the bytes unchanged? identity: code, environment, checkpoint, stack, source, licence.
+contents: required files, and whether they agree. numbers: do the metrics follow from the
+predictions? stated_facts: facts that the record states twice. viewers: TensorBoard and FiftyOne.
+fitted_images: images of the fit, and whether the run is plain. derived_files: command, page and
+plot, derived again by the record's own code. pull_request_block: what the audit proves, and cannot.
+To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
 from __future__ import annotations
@@ -13,37 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.report.audit import (
-    command,
     contents,
     derived_files,
     files,
     fitted_images,
     identity,
-    limits,
-    notes,
     numbers,
-    promises,
     stated_facts,
     viewers,
 )
-from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, outcome, run_check
-from fgvc.report.audit.pull_request_block import render_block
-from fgvc.report.audit.recompute import Recompute
-from fgvc.report.audit.record import Record
-
-__all__ = [
-    "CHECKS",
-    "FAIL",
-    "UNCHECKED",
-    "Recompute",
-    "Record",
-    "Result",
-    "command",
-    "limits",
-    "outcome",
-    "render_block",
-    "run_audit",
-]
+from fgvc.report.audit.check import Check, Result, run_check
+from fgvc.report.audit.record import Recompute, Record
 
 CHECKS: tuple[Check, ...] = (
     files.status,
@@ -78,13 +58,13 @@ CHECKS: tuple[Check, ...] = (
     fitted_images.plain_fit,
     fitted_images.fitted_on,
     fitted_images.no_test_image_fitted,
-    notes.unreadable_images,
-    notes.notes,
+    contents.unreadable_images,
+    stated_facts.notes,
     numbers.test_read_once,
-    promises.stack_validated,
-    promises.source,
-    promises.licence,
-    promises.approval,
+    identity.stack_validated,
+    identity.source,
+    identity.licence,
+    identity.approval,
 )
 
 

@@ -2,15 +2,16 @@
 
 A check takes a Record and returns its evidence. The function name is the id of the check, and the
 first paragraph of its docstring is the question. A check fails by raising DamageError with one line
-that names the file.
+that names the file, and raises UncheckedError if it cannot be made.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
@@ -18,10 +19,15 @@ from fgvc.types import UserError
 from fgvc.untrusted.escape import one_line
 
 PASS, FAIL = "pass", "FAIL"
-UNCHECKED = "not checked"  # the check needs the record's own code or environment
+UNCHECKED = "not checked"
 MISSING = "missing"  # absent, and not required
 PERSON = "person"  # a named person must sign
+TOLERANCE = 1e-9  # of floats, relative: logarithms differ between processors
 OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, worst first
+
+
+class UncheckedError(Exception):
+    """A check that cannot be made, with the reason: it needs other code or another environment."""
 
 
 class Verdict(NamedTuple):
@@ -61,6 +67,8 @@ def run_check(check: Check, record: Record) -> Result:
         verdict = check(record)
         if isinstance(verdict, str):
             verdict = Verdict(PASS, verdict)
+    except UncheckedError as error:
+        verdict = Verdict(UNCHECKED, str(error))
     except (DamageError, UserError) as error:
         verdict = Verdict(FAIL, str(error))
     except Exception as error:
@@ -104,3 +112,26 @@ def agree(what: str, *stated: tuple[str, object]) -> None:
 def _shorten(value: object) -> str:
     text = one_line(value, 200)
     return text if len(text) <= 40 else f"{text[:16]}…"
+
+
+def require_same(where: str, stored: Any, computed: Any) -> None:
+    """Check a value of a record against the value that follows from other files, up to TOLERANCE.
+
+    Raises:
+        DamageError: at the first difference; `where` and the keys below it name the place.
+    """
+    if isinstance(computed, Mapping) and isinstance(stored, Mapping):
+        if stored.keys() != computed.keys():
+            raise DamageError(f"{where}: its keys differ from those that this version writes")
+        for key, value in computed.items():
+            require_same(f"{where} {key}", stored[key], value)
+        return
+    if isinstance(computed, list) and isinstance(stored, list) and len(stored) == len(computed):
+        for place, value in enumerate(computed):
+            require_same(f"{where} {place}", stored[place], value)
+        return
+    same = type(stored) is type(computed) and stored == computed
+    if isinstance(computed, float) and isinstance(stored, int | float):
+        same = math.isclose(stored, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if not same:
+        raise DamageError(f"{where}: {stored}, recomputed {computed}")

@@ -39,11 +39,6 @@ def words(record: Record) -> list[str]:
     return parts[len(PROGRAM) :]
 
 
-def checked_command(record: Record) -> str:
-    """The recorded command as one line for a shell; raises the same errors as `words`."""
-    return shell.fgvc(*words(record))
-
-
 def eval_command(checkpoint: str) -> str:
     """The command that measures the numbers again, from the images and ckpt.bin."""
     return shell.fgvc("task=eval", shell.override("checkpoint", checkpoint))

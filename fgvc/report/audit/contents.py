@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
 
+from fgvc.metrics import UNREADABLE
+from fgvc.record.run_dir import UNREADABLE_FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, STAMP, Record
@@ -68,9 +71,11 @@ def splits(record: Record) -> str:
     shared = [path for path, count in Counter(all_paths).items() if count > 1]
     if shared:
         raise DamageError(f"splits: images in more than one split: {join_names(shared, most=2)}")
+    ends = np.cumsum([0, *(len(images[name]) for name in SPLITS)])
+    rows = (np.arange(start, end) for start, end in itertools.pairwise(ends))
     agree(
         "split_digest",
-        ("the split files", _split_digest(images)),
+        ("the split files", Split(*rows).digest(tuple(all_paths))),
         ("splits/digests.json", recorded["split_digest"]),
         (STAMP, record.stamp["split_digest"]),
     )
@@ -78,12 +83,6 @@ def splits(record: Record) -> str:
         agree(name, ("the split file", sorted(images[name])), (PREDICTIONS, sorted(rows.path)))
     counts = ", ".join(f"{name} {len(paths)}" for name, paths in images.items())
     return f"{counts}; disjoint; split_digest {recorded['split_digest']}"
-
-
-def _split_digest(images: dict[str, list[str]]) -> str:
-    ends = np.cumsum([0, *(len(images[name]) for name in SPLITS)])
-    rows = [np.arange(start, end) for start, end in itertools.pairwise(ends)]
-    return Split(*rows).digest(tuple(path for name in SPLITS for path in images[name]))
 
 
 def counts(record: Record) -> str:
@@ -122,3 +121,20 @@ def subset(record: Record) -> str:
     for file in files:
         record.data(file)
     return f"{', '.join(files)}: {tiny['expected_seconds']} s expected, {tiny['checksum']}"
+
+
+def unreadable_images(record: Record) -> str:
+    """Do the counts of unreadable images match the predictions and unreadable.json?"""
+    counts = record.numbers["unreadable"]
+    try:
+        rows = json.loads(record.text(UNREADABLE_FILE)) if any(counts.values()) else []
+        listed = Counter(row["split"] for row in rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamageError(f"{UNREADABLE_FILE}: not a list of images with their splits") from error
+    for split, count in counts.items():
+        what, recorded = f"unreadable images of {split}", ("metrics.json", count)
+        agree(what, (UNREADABLE_FILE, listed[split]), recorded)
+        if split in record.predictions:
+            predicted = int((record.predictions[split].pred_N == UNREADABLE).sum())
+            agree(what, (PREDICTIONS, predicted), recorded)
+    return f"{sum(counts.values())} images"

@@ -6,7 +6,7 @@ evidence names the commit to check out.
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import re
 
 from fgvc.record import env_stamp as stamps
@@ -14,9 +14,8 @@ from fgvc.record import git_state
 from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
-from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, join_names
-from fgvc.report.audit.recompute import CannotComposeError, Recompute
-from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.audit.check import MISSING, UncheckedError, Verdict, agree, join_names
+from fgvc.report.audit.record import CONFIG, STAMP, CannotComposeError, Recompute, Record
 from fgvc.report.flatten import flatten
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line
@@ -28,23 +27,22 @@ COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 ABSENT = object()
 
 
-def command_follows(record: Record) -> str | Verdict:
+def command_follows(record: Record) -> str:
     """Does the recorded command compose to this config and hash?"""
     words = command.words(record)
-    if isinstance(code := require_same_code(record), Verdict):
-        return code
+    code = require_same_code(record)
     if record.stamp["task"] == "eval":
-        return Verdict(UNCHECKED, "task=eval takes its config from the checkpoint")
+        raise UncheckedError("task=eval takes its config from the checkpoint")
     try:
         jobs = code.composed(words, record.stamp["run_id"])
     except CannotComposeError as error:
-        return Verdict(UNCHECKED, f"command.txt cannot be composed here: {one_line(error)}")
+        problem = f"command.txt cannot be composed here: {one_line(error)}"
+        raise UncheckedError(problem) from error
     config_hash = record.stamp["config_hash"]
-    composed_config = next((job.shown for job in jobs if job.config_hash == config_hash), None)
-    if composed_config is None:
-        hashes = join_names([job.config_hash[:16] for job in jobs], most=3)
+    if config_hash not in jobs:
+        hashes = join_names([other[:16] for other in jobs], most=3)
         raise DamageError(f"command.txt: composes to {hashes}, the record has {config_hash[:16]}")
-    stored, expected = flatten(record.shown_config), flatten(composed_config)
+    stored, expected = flatten(record.shown_config), flatten(jobs[config_hash])
     keys = sorted(stored.keys() | expected.keys())
     different_keys = [
         key
@@ -54,37 +52,35 @@ def command_follows(record: Record) -> str | Verdict:
     ]
     if different_keys:
         raise DamageError(f"config.yaml: {join_names(different_keys)} differ from command.txt")
-    return (
-        f"composed again: config {config_hash[:16]}, {len(keys)} keys of config.yaml, without paths"
-    )
+    return f"composed again: config {config_hash[:16]}, {len(keys)} keys of {CONFIG}, without paths"
 
 
-def page_follows(record: Record) -> str | Verdict:
+def page_follows(record: Record) -> str:
     """Is report.html the page that this code renders from the other files?"""
     page = record.text(PAGE)
-    if isinstance(code := require_same_code(record), Verdict):
-        return code
+    code = require_same_code(record)
     record.tally(record.predictions["test"])  # checks that the number of classes is plausible
     try:
         derived = code.page(record.path, record.shown_config)
     except CannotComposeError as error:
-        return Verdict(UNCHECKED, f"config.yaml cannot be read here: {one_line(error)}")
+        raise UncheckedError(f"{CONFIG} cannot be read here: {one_line(error)}") from error
     if page != derived:
-        raise DamageError(
-            f"{PAGE}: does not follow from the other files: {_first_difference(page, derived)}"
-        )
+        difference = _first_difference(page, derived)
+        raise DamageError(f"{PAGE}: does not follow from the other files: {difference}")
     return f"{len(page)} characters rendered again; the photographs are taken from the page itself"
 
 
-def plot_follows(record: Record) -> str | Verdict:
+def plot_follows(record: Record) -> str:
     """Is confusion.svg the plot that this code draws from the predictions?"""
     test, names, shown = record.predictions["test"], record.labelmap.names, record.shown_config
-    code = require_same_code(record)
-    if isinstance(code, Verdict) and OLD_PLOT in record.artifacts:
-        return Verdict(UNCHECKED, f"{OLD_PLOT}: drawn by earlier code; {code.evidence}")
+    try:
+        require_same_code(record)
+    except UncheckedError as error:
+        if OLD_PLOT in record.artifacts:
+            raise UncheckedError(f"{OLD_PLOT}: drawn by earlier code; {error}") from error
+        record.data(PLOT)  # a missing plot fails whatever the code is
+        raise
     stored = record.data(PLOT)
-    if isinstance(code, Verdict):
-        return code
     model = f"{shown['backbone']['name']} {shown['backbone']['size']}"
     plot = confusion_plot(
         record.tally(test), names, model, shown["dataset"]["name"], record.stamp["partial"]
@@ -99,10 +95,8 @@ def _first_difference(page: str, derived: str) -> str:
     pairs = zip(page.splitlines(), derived.splitlines(), strict=False)
     for number, (stored_line, derived_line) in enumerate(pairs, 1):
         if stored_line != derived_line:
-            match = difflib.SequenceMatcher(
-                None, stored_line[:2000], derived_line[:2000], autojunk=False
-            )
-            at = match.find_longest_match().size if stored_line[:1] == derived_line[:1] else 0
+            chars = zip(stored_line, derived_line, strict=False)
+            at = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], chars))
             return f"line {number}: {one_line(stored_line[max(at - 20, 0) : at + 60], 90)}"
     return "the pages differ in their number of lines"
 
@@ -114,47 +108,43 @@ def requirements(record: Record) -> str | Verdict:
     if checksum is None:
         return Verdict(MISSING, "installed without requirements.txt")
     if commit is None:
-        return Verdict(UNCHECKED, "the record names no commit")
+        raise UncheckedError("the record names no commit")
     if stamp["code_patch_sha256"] is not None and PATCHES_LOCK in record.data("code.patch"):
-        code = require_same_code(record)
-        if isinstance(code, Verdict):
-            return code
+        require_same_code(record)
         agree("sha256", (LOCK, stamps.requirements_checksum()), (STAMP, checksum))
         return f"{LOCK} of this tree"
     lock = git_state.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
-        return Verdict(UNCHECKED, f"commit {one_line(commit, 70)} is not in this checkout")
+        raise UncheckedError(f"commit {one_line(commit, 70)} is not in this checkout")
     lock_sha256 = hashing.sha256_bytes(lock)
     agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), (STAMP, checksum))
     return f"{LOCK} at {commit[:12]}"
 
 
-def versions(record: Record) -> str | Verdict:
+def versions(record: Record) -> str:
     """Are the recorded versions those of the environment with this env_hash?"""
     if record.recompute is None:
-        return Verdict(UNCHECKED, "no environment to compare with")
+        raise UncheckedError("no environment to compare with")
     stamp = record.stamp
     if stamp["env_hash"] != stamps.environment_hash()["env_hash"]:
-        return Verdict(UNCHECKED, "env_hash is that of another environment")
+        raise UncheckedError("env_hash is that of another environment")
     for key, value in stamps.installed().items():
         agree(key, ("this environment", value), (STAMP, stamp[key]))
     return "env_hash and versions are those of this environment"
 
 
-def require_same_code(record: Record) -> Recompute | Verdict:
-    """The running code if it is the code of the record; otherwise a verdict with the reason."""
+def require_same_code(record: Record) -> Recompute:
+    """The running code; UncheckedError unless it is the code of the record."""
     code, commit = record.recompute, record.stamp["git_commit"]
     if code is None:
-        return Verdict(UNCHECKED, "no code to compare with")
+        raise UncheckedError("no code to compare with")
     if commit is None:
-        return Verdict(UNCHECKED, "the record names no commit")
+        raise UncheckedError("the record names no commit")
     if code.code.commit is None:
-        return Verdict(UNCHECKED, "this fgvc runs outside a git checkout")
+        raise UncheckedError("this fgvc runs outside a git checkout")
     if commit != code.code.commit:
-        short = one_line(commit, 12)
-        return Verdict(
-            UNCHECKED, f"made by commit {short}: check that commit out, then audit again"
-        )
+        made_by = f"made by commit {one_line(commit, 12)}"
+        raise UncheckedError(f"{made_by}: check that commit out, then audit again")
     if record.stamp["code_patch_sha256"] != code.code.patch_sha256:
-        return Verdict(UNCHECKED, "made by this commit with other uncommitted changes")
+        raise UncheckedError("made by this commit with other uncommitted changes")
     return code

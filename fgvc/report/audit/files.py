@@ -26,25 +26,21 @@ def status(record: Record) -> str:
 
 def hashes(record: Record) -> str:
     """Does every file match artifacts.json, with no file missing and no extra file?"""
-    present = set(record.files())
+    present, changed = set(record.files()), []
     extra = sorted(present - record.artifacts.keys() - set(OUTSIDE_INDEX))
     missing = sorted(record.artifacts.keys() - present)
-    changed = [
-        name for name in sorted(present & record.artifacts.keys()) if _is_changed(record, name)
-    ]
+    for name in sorted(present & record.artifacts.keys()):
+        entry, file = record.artifacts[name], record.path / name
+        is_file = file.is_file() and not file.is_symlink()
+        same_size = is_file and file.stat().st_size == entry["bytes"]
+        if not same_size or hashing.sha256_file(file) != entry["sha256"]:
+            changed.append(name)
     differences = {"changed": changed, "missing": missing, "extra": extra}
     problems = [f"{what}: {join_names(names)}" for what, names in differences.items() if names]
     if problems:
         raise DamageError("; ".join(problems))
     size = sum(entry["bytes"] for entry in record.artifacts.values())
     return f"{len(record.artifacts)} files, {size} bytes, each sha256 recomputed"
-
-
-def _is_changed(record: Record, name: str) -> bool:
-    entry, file = record.artifacts[name], record.path / name
-    if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
-        return True
-    return hashing.sha256_file(file) != entry["sha256"]
 
 
 def names(record: Record) -> str:

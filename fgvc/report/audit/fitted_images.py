@@ -17,15 +17,10 @@ def plain_fit(record: Record) -> str:
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
         changed = ", ".join(resumed["changed"]) if resumed else "config"
+        what = f"under another {changed}: no config describes this training"
         if not changed:
-            raise DamageError(
-                f"metrics.json: forced resume{source} without the best weights so far: validation "
-                f"chose among the later epochs, and the run is {APART}"
-            )
-        raise DamageError(
-            f"metrics.json: forced resume{source} under another {changed}: no config describes "
-            f"this training, and the run is {APART}"
-        )
+            what = "without the best weights so far: validation chose among the later epochs"
+        raise DamageError(f"metrics.json: forced resume{source} {what}, and the run is {APART}")
     if resumed:
         changed = bool(resumed["changed"] or "best_lost" in resumed)
         agree("forced", ("changed keys", changed), ("metrics.json", resumed["forced"]))
@@ -51,7 +46,11 @@ def fitted_on(record: Record) -> str:
         ("the digests in ckpt.bin", len(fit.validation_N)),
         ("ckpt.bin", record.facts["fit"]["validation"]),
     )
-    _check_backbone(record)
+    backbone = record.facts["fit"].get("backbone", 0)
+    counted = [("the digests in ckpt.bin", len(fit.backbone_N)), ("ckpt.bin", backbone)]
+    if "made_by" not in record.facts["backbone"]["weights"]:
+        counted.insert(0, ("weights of no run", 0))
+    agree("images that fitted the backbone", *counted)
     if record.stamp["task"] == "eval":
         return f"{count} images, as the checkpoint states"
     expected = _expected_fit_size(record)
@@ -74,29 +73,16 @@ def _expected_fit_size(record: Record) -> int:
     return train - unreadable["train"]
 
 
-def _check_backbone(record: Record) -> None:
-    """Check the number of images that fitted the backbone in earlier runs of fgvc.
-
-    Raises:
-        DamageError: the numbers differ, or are not 0 although no run of fgvc wrote the weights.
-    """
-    stated = record.facts["fit"].get("backbone", 0)
-    agree(
-        "images that fitted the backbone",
-        ("the digests in ckpt.bin", len(record.fit.backbone_N)),
-        ("ckpt.bin", stated),
-    )
-    if "made_by" not in record.facts["backbone"]["weights"]:
-        agree("images that fitted the backbone", ("weights of no run", 0), ("ckpt.bin", stated))
-
-
 def _check_validation(record: Record) -> None:
     """Check that ckpt.bin lists exactly the validation images that fitted or chose the head.
 
     Raises:
         DamageError: a validation image is missing or in excess.
     """
-    config, readable = record.config, _readable_digests(record, "val")
+    config, readable = record.config, []
+    if (rows := record.predictions.get("val")) is not None:
+        pairs = zip(rows.sha256, rows.pred_N, strict=True)
+        readable = [digest for digest, pred in pairs if pred != UNREADABLE]
     on_trainval = config["final_fit"] == "trainval"
     selects = record.numbers["selection"] is not None and config["task"].get("debug") is None
     agree(
@@ -105,20 +91,9 @@ def _check_validation(record: Record) -> None:
         ("ckpt.bin", len(record.fit.validation_N)),
     )
     if selects or on_trainval:
-        counted_images = (
-            "validation images in ckpt.bin",
-            record.fit.overlap(short_digests(readable)),
-        )
+        count = record.fit.overlap(short_digests(readable))
+        counted_images = ("validation images in ckpt.bin", count)
         agree("images of fit and choice", ("validation images", len(readable)), counted_images)
-
-
-def _readable_digests(record: Record, name: str) -> list[str]:
-    """SHA256 of the readable images of a split; empty if the split was not predicted."""
-    if name not in record.predictions:
-        return []
-    rows = record.predictions[name]
-    read_N = rows.pred_N != UNREADABLE
-    return [digest for digest, readable in zip(rows.sha256, read_N, strict=True) if readable]
 
 
 def no_test_image_fitted(record: Record) -> str:
@@ -127,15 +102,16 @@ def no_test_image_fitted(record: Record) -> str:
     count = fit.overlap(short_digests(rows.sha256))
     recorded = record.numbers["overlap"]["images"]
     agree("overlap", ("predictions.parquet and ckpt.bin", count), ("metrics.json", recorded))
-    earlier = len(fit.backbone_N)
-    backbone = f", or the {earlier} that fitted or chose the backbone in earlier runs"
+    backbone = ""
+    if earlier := len(fit.backbone_N):
+        backbone = f", or the {earlier} that fitted or chose the backbone in earlier runs"
+    images, fitted, chosen = len(rows.path), len(fit.image_N), len(fit.validation_N)
     if count:
         raise DamageError(
-            f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
-            f"{len(fit.image_N)} that the head was fitted on and the {len(fit.validation_N)} "
-            f"that chose it{backbone if earlier else ''}; the run is {UNRANKED}"
+            f"ckpt.bin: {count} of {images} test images are among the {fitted} that the head was "
+            f"fitted on and the {chosen} that chose it{backbone}; the run is {UNRANKED}"
         )
     return (
-        f"none of {len(rows.path)} test images is among the {len(fit.image_N)} of the fit and "
-        f"the {len(fit.validation_N)} of validation that chose it{backbone if earlier else ''}"
+        f"none of {images} test images is among the {fitted} of the fit and the {chosen} of "
+        f"validation that chose it{backbone}"
     )

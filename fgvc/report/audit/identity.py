@@ -1,4 +1,8 @@
-"""A record -> whether code, environment, config and checkpoint are recorded and agree."""
+"""A record -> whether code, environment, checkpoint and the origin of the data are recorded.
+
+No digest proves a licence or an approval. These checks report the recorded texts, and a named
+person signs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from fgvc.record import env_stamp as stamps
 from fgvc.record.checkpoint import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
-from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
+from fgvc.report.audit.check import MISSING, PASS, PERSON, Verdict, agree
 from fgvc.report.audit.record import STAMP, Record
 from fgvc.store import hashing
 
@@ -47,11 +51,8 @@ def code(record: Record) -> Verdict:
     stamped = record.stamp
     patch = "code.patch" in record.artifacts
     patch_digest = hashing.sha256_bytes(record.data("code.patch")) if patch else None
-    agree(
-        "the digest of code.patch",
-        (STAMP, stamped["code_patch_sha256"]),
-        ("code.patch", patch_digest),
-    )
+    stated = (STAMP, stamped["code_patch_sha256"])
+    agree("the digest of code.patch", stated, ("code.patch", patch_digest))
     if stamped.get("git_error") is not None:
         return Verdict(MISSING, f"{stamped['git_commit'] or 'no commit'}: {stamped['git_error']}")
     if stamped["git_commit"] is None:
@@ -103,3 +104,36 @@ def checkpoint_ignored(record: Record) -> str:
 
 def _git(*arguments: str) -> int:
     return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode
+
+
+def stack_validated(record: Record) -> str:
+    """Did TensorBoard and FiftyOne pass task=check on this stack, if the backbone requires it?"""
+    stack = record.stamp["stack_check"]
+    if stack == "skipped":
+        problem = "stack_check skipped; run task=check, then repeat the run"
+        raise DamageError(f"env_stamp.json: {problem}")
+    versions = ("python", "torch", "tensorboard", "fiftyone")
+    listed = (f"{name} {record.stamp[f'{name}_version']}" for name in versions)
+    return f"{stack}: {', '.join(listed)}"
+
+
+def source(record: Record) -> str:
+    """Are the source and the filtering of the images recorded?"""
+    card = record.stamp["dataset_card"]
+    for key in ("source", "filtering"):
+        if not card.get(key):
+            raise DamageError(f"env_stamp.json: dataset.card.{key} is not recorded")
+    manifest = record.stamp["manifest_digest"]
+    return f"{card['source']}; filtering: {card['filtering']}; manifest {manifest}"
+
+
+def licence(record: Record) -> Verdict:
+    """Do the licences permit this use of the images and weights? (a person signs)"""
+    weights = record.stamp["weights"]
+    images = f"images: {record.stamp['dataset_card'].get('license', 'not recorded')}"
+    return Verdict(PERSON, f"{images}; weights: {weights['name']} ({weights['kind']})")
+
+
+def approval(record: Record) -> Verdict:
+    """Is a new or synthetic dataset approved? (a person signs)"""
+    return Verdict(PERSON, record.stamp["dataset_card"].get("approval", "not recorded"))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fgvc.record import privacy, retention
 from fgvc.record.verify import read_retention
-from fgvc.report.audit import command, limits
+from fgvc.report.audit import command
 from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
 from fgvc.store import hashing
@@ -20,29 +20,38 @@ from fgvc.untrusted import escape, shell
 from fgvc.untrusted.escape import fenced, one_line
 
 HEADINGS = ("Commands", "Hashes", "Environment stamp", "Retention", "Audit")
-EXCERPT = (
-    "run_id",
-    "git_commit",
-    "git_dirty",
-    "os_version",
-    "python_version",
-    "torch_version",
-    "gpu_name",
-    "gpu_count",
-    "precision",
-    "seed",
-)
+EXCERPT = ("run_id", "git_commit", "git_dirty", "os_version", "python_version", "torch_version")
+EXCERPT += ("gpu_name", "gpu_count", "precision", "seed")
 ABSENT = "not readable"
 MAX_CHARACTERS = 1000
 DIGEST = re.compile("[0-9a-f]{64}")
 PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
+# The owner of a folder can change every file and recompute every digest. In this case the audit
+# detects only contradictions between two files, or between a file and the code.
+PROVES = (
+    "The files are those that were sealed, they agree with each other, and every number of "
+    "metrics.json follows from predictions.parquet."
+)
+NOT_PROVEN = (
+    "that this checkpoint gives these predictions: whoever changes predictions.parquet and "
+    "recomputes every number and digest passes",
+    "that the predicted files are the images of the dataset: their digests are as the record "
+    "states them",
+    "what was measured: times, speed, memory, parameters, MACs, images decoded, prompts, solver "
+    "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
+    "the tree above the classes, except for the numbers that follow from it",
+    "the machine and its packages, unless env_hash is that of this machine",
+    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, images "
+    "and texts of TensorBoard, run.log",
+    "who made it: nothing is signed",
+)
+AGAIN = "To measure the numbers again, from the images and ckpt.bin:"
 
 
 def render_block(record: Record, results: Sequence[Result]) -> str:
     """The block in Markdown; a section that cannot be read is marked "not readable"."""
-    bodies = (_commands, _hashes, _stamp, _retention)
     parts = []
-    for body in bodies:
+    for body in (_commands, _hashes, _stamp, _retention):
         try:
             parts.append(body(record))
         except Exception as error:  # as in `run_check`: a forger chooses the type of every value
@@ -62,7 +71,7 @@ def _commands(record: Record) -> str:
     if not PLACE.fullmatch(record.place):
         return f"{ABSENT}: the folder is {span(record.place)}, not a name that fgvc gives"
     lines = [
-        privacy.portable_command(command.checked_command(record)),
+        privacy.portable_command(shell.fgvc(*command.words(record))),
         shell.fgvc("task=audit", shell.override("run", run)),
         command.eval_command(f"{run}/ckpt.bin"),
     ]
@@ -83,14 +92,12 @@ def _hashes(record: Record) -> str:
         "requirements.txt": stamp["requirements_checksum"],
         "env_hash": stamp["env_hash"],
     }
-    lines = [f"| {name} | {_digest(value)} |" for name, value in rows.items()]
-    return "\n".join(["| what | sha256 |", "|---|---|", *lines])
-
-
-def _digest(value: object) -> str:
-    if value is None:
-        return "none"
-    return f"`{value}`" if isinstance(value, str) and DIGEST.fullmatch(value) else "not a digest"
+    lines = ["| what | sha256 |", "|---|---|"]
+    for name, value in rows.items():
+        is_digest = isinstance(value, str) and DIGEST.fullmatch(value)
+        cell = f"`{value}`" if is_digest else "none" if value is None else "not a digest"
+        lines.append(f"| {name} | {cell} |")
+    return "\n".join(lines)
 
 
 def _stamp(record: Record) -> str:
@@ -109,23 +116,18 @@ def _retention(record: Record) -> str:
 
 
 def _audit(results: Sequence[Result]) -> str:
-    by_state = {
-        state: [result for result in results if result.state == state]
+    failed, unchecked, sign_offs = (
+        [(result.id, span(result.evidence)) for result in results if result.state == state]
         for state in (FAIL, UNCHECKED, PERSON)
-    }
-    lines = [
-        f"- **{result.id}**{mark}: {span(result.evidence)}"
-        for state, mark in ((FAIL, ""), (UNCHECKED, " (not checked)"))
-        for result in by_state[state]
-    ]
-    sign_offs = [f"- [ ] {result.id}: {span(result.evidence)}" for result in by_state[PERSON]]
-    checked = len(results) - len(sign_offs)
-    passed = checked - len(by_state[FAIL]) - len(by_state[UNCHECKED])
-    head = (
-        f"**{outcome(results)}**: {passed} of {checked} checks passed, "
-        f"{len(by_state[FAIL])} failed, {len(by_state[UNCHECKED])} could not be made"
     )
-    proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
+    lines = [f"- **{id}**: {evidence}" for id, evidence in failed]
+    lines += [f"- **{id}** (not checked): {evidence}" for id, evidence in unchecked]
+    checked = len(results) - len(sign_offs)
+    head = (
+        f"**{outcome(results)}**: {checked - len(lines)} of {checked} checks passed, "
+        f"{len(failed)} failed, {len(unchecked)} could not be made"
+    )
+    proven = [PROVES, "", "Not proven:", "", *(f"- {line}" for line in NOT_PROVEN)]
     unpassed = [*lines, ""] if lines else []
     parts = [head, "", *unpassed, *proven, "", "Signed by a person, with name and date:", ""]
-    return "\n".join([*parts, *sign_offs])
+    return "\n".join([*parts, *(f"- [ ] {id}: {evidence}" for id, evidence in sign_offs)])

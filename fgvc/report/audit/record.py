@@ -1,11 +1,13 @@
 """A run folder -> its files as typed values for the checks of an audit; no file is trusted.
 
+Recompute derives config and page again: the pipeline, which composes and renders, passes it in.
+
 N images of a split, C classes, K top predictions per image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +19,36 @@ import pyarrow as pa
 from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
 from fgvc.record import checkpoint, fitted_images, verify
+from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import Fit
 from fgvc.record.prediction_tables import TOP, read_predictions
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.recompute import Recompute
-from fgvc.report.plain_yaml import plain_yaml
 from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
 
-PREDICTIONS, STAMP = "predictions.parquet", "env_stamp.json"
+PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
+MAX_CONFIG = 1 << 20  # characters of config.yaml, which has about 5,000
 SPLITS = ("train", "val", "test")
+
+
+class CannotComposeError(ValueError):
+    """A command or config that cannot be composed on this machine; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """The running code and its functions.
+
+    code: commit and patch of the running code. places: keys of config.yaml that differ by machine.
+    composed: the arguments of a command and its run_id -> config_hash of each of its jobs, with the
+    whole config in the form of config.yaml, as plain data. page: run folder and config.yaml ->
+    report.html, with the photographs of the folder's own page. Both raise CannotComposeError.
+    """
+
+    code: GitState
+    places: frozenset[str]
+    composed: Callable[[Sequence[str], str], dict[str, dict[str, Any]]]
+    page: Callable[[Path, dict[str, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -56,12 +78,7 @@ class Record:
         self.place = run_path(self.path)
 
     def data(self, name: str) -> bytes:
-        try:
-            return untrusted.read_bytes(self.path / name, untrusted.ARRAYS)
-        except FileNotFoundError as error:
-            raise DamageError(f"{name}: missing") from error
-        except OSError as error:
-            raise DamageError(f"{name}: unreadable ({error.strerror})") from error
+        return verify.read_bytes(self.path, name)
 
     def text(self, name: str) -> str:
         try:
@@ -86,8 +103,21 @@ class Record:
 
     @cached_property
     def shown_config(self) -> dict[str, Any]:
-        """config.yaml: the whole config, with paths and descriptions."""
-        return plain_yaml("config.yaml", self.text("config.yaml"))
+        """config.yaml: the whole config, with paths and descriptions.
+
+        Raises:
+            DamageError: not YAML, not a mapping, too long, or as `untrusted.parse_yaml`.
+        """
+        text = self.text(CONFIG)
+        if len(text) > MAX_CONFIG:
+            raise DamageError(f"{CONFIG}: {len(text)} characters, at most {MAX_CONFIG}")
+        try:
+            value = untrusted.parse_yaml(text)
+        except ValueError as error:
+            raise DamageError(f"{CONFIG}: not YAML that this version reads ({error})") from error
+        if not isinstance(value, dict):
+            raise DamageError(f"{CONFIG}: not a YAML mapping")
+        return value
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -174,18 +204,16 @@ def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
         classes: returns the number of classes; called only if no image of the split is readable.
             Otherwise the stored lists give the widths.
     """
-    labels = {name: table[name].to_numpy() for name in ("label", "pred")}
-    floats = {name: table[name].to_numpy() for name in ("confidence", "label_logprob")}
     has_logits = "logits" in table.column_names
     all_unreadable = table["topk_labels"].null_count == len(table)
     width, width_top = (classes(), min(TOP, classes())) if all_unreadable else (None, None)
     return Rows(
         tuple(table["path"].to_pylist()),
         tuple(table["sha256"].to_pylist()),
-        labels["label"],
-        labels["pred"],
-        floats["confidence"],
-        floats["label_logprob"],
+        table["label"].to_numpy(),
+        table["pred"].to_numpy(),
+        table["confidence"].to_numpy(),
+        table["label_logprob"].to_numpy(),
         _stack_lists(table["topk_labels"], UNREADABLE, width_top),
         _stack_lists(table["topk_scores"], np.nan, width_top),
         _stack_lists(table["logits"], -np.inf, width) if has_logits else None,

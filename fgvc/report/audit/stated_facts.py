@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, join_names
-from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.audit.check import TOLERANCE, agree, join_names
+from fgvc.report.audit.record import CONFIG, STAMP, Record
 from fgvc.report.flatten import conflicting_keys, flatten
 
-CONFIG, UNTRACKED = "config.yaml", "untracked.json"
+UNTRACKED = "untracked.json"
 # keys that task=eval may change in the config of a checkpoint
 EVAL_KEYS = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
+SOURCES = ("repo", "revision")  # the config may give others than the table of the family
 FROM_DATA = "from the data:"  # starts a card text that the data reader replaces
 TIE = 1e-4  # nats: losses on the path of C within this distance count as equal, as in the fit
-RELATIVE = 1e-9
 
 
 def checkpoint_config(record: Record) -> str:
@@ -32,39 +30,30 @@ def checkpoint_config(record: Record) -> str:
     transform = record.facts["preprocess"]
     agree("preprocess", ("ckpt.bin", transform), (STAMP, record.stamp["preprocess"]))
     agree("format", ("fgvc", 1), ("ckpt.bin", record.facts["format"]))
-    _check_row(record)
-    return f"{len(flatten(config))} keys as in {CONFIG}"
-
-
-def _check_row(record: Record) -> None:
-    """Raise DamageError unless the table of config.yaml has the hashed row of the backbone."""
+    hashed = {key: row[key] for key in row if key not in SOURCES}
     shown = record.shown_config["backbone"]
     table, name = shown["checkpoints"], shown["checkpoint"]
     rows = list(table.values()) if name is None else [table[name]]
-    sources = ("repo", "revision")  # the config may give another revision
-    hashed = {
-        key: value
-        for key, value in record.config["backbone"]["checkpoint"].items()
-        if key not in sources
-    }
     if not any(all(row.get(key) == value for key, value in hashed.items()) for row in rows):
         raise DamageError(f"config.canonical.json: its checkpoint is no row of {CONFIG}")
+    return f"{len(flatten(config))} keys as in {CONFIG}"
 
 
 def stamp_follows(record: Record) -> str:
     """Does env_stamp.json agree with the config and with itself?"""
     stamp, runtime = record.stamp, record.shown_config["runtime"]
-    for key, value in {
+    stated = {
         "run_id": runtime["run_id"],
         "eval_batch_size": runtime["eval_batch_size"],
         "device_requested": runtime["device"],
         "matmul_precision": record.shown_config["matmul_precision"],
-    }.items():
-        agree(key, (CONFIG, value), (STAMP, stamp[key]))
-    if isinstance(workers := runtime["num_workers"], int):
-        agree("num_workers", (CONFIG, workers), (STAMP, stamp["num_workers"]))
+    }
+    if isinstance(runtime["num_workers"], int):
+        stated["num_workers"] = runtime["num_workers"]
     if runtime["threads"] is not None:
-        agree("threads", (CONFIG, runtime["threads"]), (STAMP, stamp["threads"]))
+        stated["threads"] = runtime["threads"]
+    for key, value in stated.items():
+        agree(key, (CONFIG, value), (STAMP, stamp[key]))
     if stamp["git_error"] is None and stamp["git_commit"] is not None:
         listing = record.json(UNTRACKED) if UNTRACKED in record.artifacts else {}
         untracked = bool(listing and (listing["files"] or listing["more"]))
@@ -75,48 +64,34 @@ def stamp_follows(record: Record) -> str:
     for part, split in (("train", "train"), ("infer", "test")):
         key = f"tiny_{part}_subset_path"
         agree(key, ("the config", f"splits/{split}.txt" if tiny else None), (STAMP, stamp[key]))
-    agree("token_grid", ("the config", [_grid(record.config)] * 2), (STAMP, stamp["token_grid"]))
+    patch = record.config["backbone"]["checkpoint"]["patch"]
+    stride = record.config["part_attention"].get("stride") or patch
+    side = (record.config["resolution"]["side"] - patch) // stride + 1
+    agree("token_grid", ("the config", [side, side]), (STAMP, stamp["token_grid"]))
     if stamp["device"] != "cuda":
         for key in ("gpu_name", "cuda_version", "cudnn_version"):
             agree(key, (f"device {stamp['device']}", None), (STAMP, stamp[key]))
     _check_weights(record)
-    _check_cost(record)
+    for key, value in record.numbers["cost"].items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value) and value >= 0):
+            raise DamageError(f"metrics.json: cost {key} is {value}, not a number of at least 0")
     return "config, device, weights, token grid and cost agree"
-
-
-def _grid(config: Mapping[str, Any]) -> int:
-    """Patch tokens per side."""
-    patch = config["backbone"]["checkpoint"]["patch"]
-    stride = config["part_attention"].get("stride") or patch
-    return (config["resolution"]["side"] - patch) // stride + 1
 
 
 def _check_weights(record: Record) -> None:
     weights, config = record.stamp["weights"], record.config["backbone"]
     random = weights["kind"] == "random"
-    if (
-        weights["kind"] != "checkpoint"
-    ):  # an evaluation of a finetune reads its weights from ckpt.bin
+    if weights["kind"] != "checkpoint":  # an evaluation of a finetune: weights of ckpt.bin
         agree("random weights", ("the config", not config["pretrained"]), (STAMP, random))
     for key, stamp_key in (("sha256", "weights_digest"), ("revision", "weights_revision")):
         agree(f"weights {key}", (STAMP, weights[key]), (stamp_key, record.stamp[stamp_key]))
     for entry in record.numbers["test_read_log"]:
-        agree(
-            "weights_revision",
-            (STAMP, weights["revision"]),
-            ("metrics.json test_read_log", entry["weights_revision"]),
-        )
+        read = ("metrics.json test_read_log", entry["weights_revision"])
+        agree("weights_revision", (STAMP, weights["revision"]), read)
     if random:
         model = config["checkpoint"]["model"]
         agree("name of the weights", ("the config", model), (STAMP, weights["name"]))
-
-
-def _check_cost(record: Record) -> None:
-    """Raise DamageError unless every cost is null or a finite number of at least 0."""
-    for key, value in record.numbers["cost"].items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value) and value >= 0):
-            raise DamageError(f"metrics.json: cost {key} is {value}, not a number of at least 0")
 
 
 def card_follows(record: Record) -> str:
@@ -138,33 +113,36 @@ def selection_follows(record: Record) -> str:
         return "no path of C"
     path = selection["path"]
     c_values, losses = [row["c"] for row in path], [row["val_loss"] for row in path]
-    _check_path(c_values, task)
+    count, low, high = task["c_count"], math.log10(task["c_low"]), math.log10(task["c_high"])
+    agree("values of C", ("the config", count), ("metrics.json selection", len(c_values)))
+    expected = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
+    pairs = zip(c_values, expected, strict=True)
+    if not all(math.isclose(*pair, rel_tol=TOLERANCE) for pair in pairs):
+        problem = "path does not follow from task.c_low and task.c_high"
+        raise DamageError(f"metrics.json selection: {problem}")
     lowest = min(losses)
     best = next(c for c, loss in zip(c_values, losses, strict=True) if loss <= lowest + TIE)
-    for key, value in {
-        "c": selection["c"],
-        "chosen": selection["chosen"]["c"],
-        "final": selection["final"]["c"],
-    }.items():
-        agree(f"C of {key}", ("the path", best), ("metrics.json selection", value))
+    for key, c in (("c", selection["c"]), *((k, selection[k]["c"]) for k in ("chosen", "final"))):
+        agree(f"C of {key}", ("the path", best), ("metrics.json selection", c))
     end = None if len(c_values) == 1 else {c_values[0]: "first", c_values[-1]: "last"}.get(best)
     agree("end", ("the path", end), ("metrics.json selection", selection["end"]))
     shares = [row["val_top1"] * record.numbers["val"]["n"] for row in path]
     if any(abs(share - round(share)) > 1e-6 for share in shares):
-        raise DamageError(
-            "metrics.json selection: val_top1 is not a fraction of the validation images"
-        )
+        problem = "val_top1 is not a fraction of the validation images"
+        raise DamageError(f"metrics.json selection: {problem}")
     return f"C = {best:g} of {len(c_values)} values"
 
 
-def _check_path(c_values: Sequence[float], task: Mapping[str, Any]) -> None:
-    count = task["c_count"]
-    low, high = math.log10(task["c_low"]), math.log10(task["c_high"])
-    agree("values of C", ("the config", count), ("metrics.json selection", len(c_values)))
-    expected = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
-    if not all(
-        math.isclose(*pair, rel_tol=RELATIVE) for pair in zip(c_values, expected, strict=True)
-    ):
-        raise DamageError(
-            "metrics.json selection: path does not follow from task.c_low and task.c_high"
-        )
+def notes(record: Record) -> str:
+    """Does the record contain the notes on the fit that the checkpoint keeps?
+
+    The note on unreadable images is excluded: its text in the record also counts test images.
+    """
+    start = "of the fit: " if record.stamp["task"] == "eval" else ""
+    expected = [
+        note for note in record.facts["fit"]["notes"] if start or "cannot be read (" not in note
+    ]
+    for note in expected:
+        if f"{start}{note}" not in record.numbers["notes"]:
+            raise DamageError(f"metrics.json: notes lack a note of ckpt.bin: {note}")
+    return f"{len(record.numbers['notes'])}, with {len(expected)} of ckpt.bin"

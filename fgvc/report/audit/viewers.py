@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,12 @@ from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.record.verify import DamageError, parse_object
-from fgvc.report.audit.check import UNCHECKED, Verdict, agree
+from fgvc.report.audit.check import UncheckedError, agree, require_same
 from fgvc.report.audit.derived_files import require_same_code
 from fgvc.report.audit.record import Record
 from fgvc.types import Manifest, Predictions
 
 SINGLE = 1e-6  # relative: curves are stored in float32
-RELATIVE = 1e-9
 FOLDER = dataset.FOLDER
 STAMP_KEYS = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
 UNVERIFIED = ("embedding", "attention")  # fields of a sample that need the features
@@ -61,10 +60,10 @@ def _check_point(
         raise DamageError(f"tb: {tag} lacks {value}, which metrics.json states")
 
 
-def viewer_follows(record: Record) -> str | Verdict:
+def viewer_follows(record: Record) -> str:
     """Do the FiftyOne samples, evaluations and metadata follow from the predictions?"""
     if any(rows.logits_NC is None for rows in record.predictions.values()):
-        return Verdict(UNCHECKED, f"{FOLDER}: its samples need logits, which were not kept")
+        raise UncheckedError(f"{FOLDER}: its samples need logits, which were not kept")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
     stored = [
         parse_object(f"{FOLDER}/samples.json", line.removesuffix(",").encode())
@@ -73,23 +72,22 @@ def viewer_follows(record: Record) -> str | Verdict:
     results = predictions_of(record, images_root(record, stored))
     count = 0
     for count, derived in enumerate(samples.sample_lines(results), 1):
-        _compare_sample(stored[count - 1] if count <= len(stored) else {}, json.loads(derived))
+        sample = stored[count - 1] if count <= len(stored) else {}
+        verifiable = {key: value for key, value in sample.items() if key not in UNVERIFIED}
+        plain = json.loads(derived)
+        require_same(f"{FOLDER}/samples.json: {plain['filepath']}", verifiable, plain)
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
         derived = json.loads(json_documents.json_line(samples.evaluation_results(results, split)))
-        if not _alike(record.json(name), derived):
-            raise DamageError(f"{name}: does not follow from predictions.parquet")
-    if isinstance(same := require_same_code(record), Verdict):
-        return Verdict(
-            UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {same.evidence}"
-        )
-    metadata, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
-    expected = expected_metadata(record, results, stored)
-    for key in sorted(expected.keys() | metadata.keys()):
-        if expected.get(key) != metadata.get(key):
-            raise DamageError(f"{file}: {key} does not follow from the record")
-    return f"{count} samples, {FOLDER}/metadata.json"
+        require_same(name, record.json(name), derived)
+    file = f"{FOLDER}/metadata.json"
+    try:
+        require_same_code(record)
+    except UncheckedError as error:
+        raise UncheckedError(f"{count} samples follow; {file}: {error}") from error
+    require_same(file, record.json(file), expected_metadata(record, results, stored))
+    return f"{count} samples, {file}"
 
 
 def images_root(record: Record, stored: list[dict[str, Any]]) -> str:
@@ -103,8 +101,7 @@ def images_root(record: Record, stored: list[dict[str, Any]]) -> str:
 
 def predictions_of(record: Record, root: str) -> RunResults:
     """The predictions as input for the writer of samples."""
-    paths, sha256, splits = [], [], {}
-    labels = []
+    paths, sha256, labels, splits = [], [], [], {}
     for split, rows in record.predictions.items():
         assert rows.logits_NC is not None
         row_N = np.arange(len(paths), len(paths) + len(rows.path))
@@ -118,48 +115,20 @@ def predictions_of(record: Record, root: str) -> RunResults:
     return RunResults(manifest, root, record.labelmap.names, checkpoint_id, splits)
 
 
-def _compare_sample(stored: Mapping[str, Any], derived: Mapping[str, Any]) -> None:
-    verifiable = {key: value for key, value in stored.items() if key not in UNVERIFIED}
-    path = PurePosixPath(str(derived["filepath"]))
-    if verifiable.keys() != derived.keys():
-        raise DamageError(f"{FOLDER}/samples.json: {path} does not have the expected fields")
-    for key, value in derived.items():
-        if not _alike(verifiable[key], value):
-            raise DamageError(f"{FOLDER}/samples.json: {key} of {path} does not follow")
-
-
-def _alike(stored: Any, derived: Any) -> bool:
-    """Whether the values agree; floats up to RELATIVE, because logarithms differ by processor."""
-    if isinstance(derived, dict) and isinstance(stored, dict):
-        same = stored.keys() == derived.keys()
-        return same and all(_alike(stored[key], value) for key, value in derived.items())
-    if isinstance(derived, list) and isinstance(stored, list):
-        pairs = zip(stored, derived, strict=True)
-        return len(stored) == len(derived) and all(_alike(*pair) for pair in pairs)
-    if isinstance(derived, float) and isinstance(stored, float):
-        return math.isclose(stored, derived, rel_tol=RELATIVE, abs_tol=RELATIVE)
-    return type(stored) is type(derived) and stored == derived
-
-
 def expected_metadata(
     record: Record, results: RunResults, stored: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The metadata.json that follows from the record and its stored samples."""
     shown, stamp = record.shown_config, record.stamp
     backbone, head, name = (str(shown[axis]["name"]) for axis in ("backbone", "head", "dataset"))
+    evaluated = [samples.EVALUATED[split] for split in sorted(record.predictions)]
+    unverified = [name for name in UNVERIFIED if any(name in sample for sample in stored)]
     info = {
         "name": " ".join((backbone, str(shown["backbone"]["size"]), head, name)),
         **{key: stamp[key] for key in STAMP_KEYS},
         "metrics": {split: record.numbers[split] for split in record.predictions},
         "checkpoint_id": results.checkpoint_id,
-        "fields": list(_fields(record, stored)),
+        "fields": ["predictions", *evaluated, "hardness", *unverified],
         "confused": dataset.confused_pairs(results),
     }
     return json.loads(json.dumps(dataset.metadata([RunFields(info)], results.classes)))
-
-
-def _fields(record: Record, stored: list[dict[str, Any]]) -> Iterator[str]:
-    yield "predictions"
-    yield from (samples.EVALUATED[split] for split in sorted(record.predictions))
-    yield "hardness"
-    yield from (name for name in UNVERIFIED if any(name in sample for sample in stored))

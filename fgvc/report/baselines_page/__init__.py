@@ -2,7 +2,3 @@
 
 sections: the tables; plot: accuracy against cost; heatmap: accuracy by class.
 """
-
-from fgvc.report.baselines_page.sections import render_baselines
-
-__all__ = ["render_baselines"]

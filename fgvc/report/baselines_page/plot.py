@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from fgvc.html.charts import COLOURS, Frame, frame
+from fgvc.html.charts import COLOURS, frame
 from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
@@ -14,35 +14,17 @@ SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over
 NUMBERED = 30  # maximum number of points that are labelled with their places
 
 
-@dataclass(frozen=True)
-class Point:
-    """A line of the table; coordinates in pixels. low, high: its interval. kind: its task."""
+def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
+    """Top-1 with its interval over multiply-accumulates; None if no line has a recorded cost.
 
-    place: int
-    title: str
-    x: float
-    y: float
-    low: float
-    high: float
-    colour: int
-    kind: str
+    Args:
+        lines: name and line of each row of the table.
 
-
-@dataclass(frozen=True)
-class Plot:
-    """Points in a frame. backbones: name and colour; kinds: tasks of the points; without: number of
-    lines without a recorded cost."""
-
-    frame: Frame
-    points: tuple[Point, ...]
-    backbones: tuple[tuple[str, int], ...]
-    kinds: tuple[str, ...]
-    numbered: bool
-    without: int
-
-
-def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
-    """Top-1 with its interval over multiply-accumulates; None if no line has a recorded cost."""
+    Returns:
+        The frame, and a point per line: its place in the table, a title, coordinates and bounds of
+        its interval in pixels, colour, and task as its kind. backbones: name and colour. kinds: of
+        all points. without: number of lines without a recorded cost.
+    """
     with_cost = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
     if not with_cost:
         return None
@@ -54,23 +36,29 @@ def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
         ("top-1, %", bounds, False),
         SIZE,
     )
-    points = tuple(
-        _point(axes, place, name, line, aside, colours[line.first.backbone])
-        for (place, name, line), aside in zip(with_cost, _offsets(with_cost), strict=True)
-    )
-    kinds = tuple(sorted({point.kind for point in points}))
-    few = len(points) <= NUMBERED
-    return Plot(axes, points, tuple(colours.items()), kinds, few, len(lines) - len(with_cost))
-
-
-def _point(axes: Frame, place: int, name: str, line: Line, offset: float, colour: int) -> Point:
-    low, high = _interval(line)
-    title = (
-        f"{place}. {name}: {100 * line.top1:.1f} % [{low:.1f}, {high:.1f}], {_cost(line):.3g} GMAC"
-    )
-    x = round(axes.x.at(_cost(line)) + offset, 1)
-    y, low, high = (axes.y.at(value) for value in (100 * line.top1, low, high))
-    return Point(place, title, x, y, low, high, colour, line.first.task)
+    points = []
+    for (place, name, line), offset in zip(with_cost, _offsets(with_cost), strict=True):
+        cost, (low, high) = _cost(line), _interval(line)
+        title = f"{place}. {name}: {100 * line.top1:.1f} % [{low:.1f}, {high:.1f}], {cost:.3g} GMAC"
+        point = {
+            "place": place,
+            "title": title,
+            "x": round(axes.x.at(cost) + offset, 1),
+            "y": axes.y.at(100 * line.top1),
+            "low": axes.y.at(low),
+            "high": axes.y.at(high),
+            "colour": colours[line.first.backbone],
+            "kind": line.first.task,
+        }
+        points.append(point)
+    return {
+        "frame": axes,
+        "points": points,
+        "backbones": list(colours.items()),
+        "kinds": sorted({line.first.task for _, _, line in with_cost}),
+        "numbered": len(points) <= NUMBERED,
+        "without": len(lines) - len(with_cost),
+    }
 
 
 def _offsets(with_cost: Sequence[tuple[int, str, Line]]) -> list[float]:

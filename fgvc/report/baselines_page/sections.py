@@ -7,8 +7,7 @@ location of the folders.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,10 +16,10 @@ from fgvc import metrics
 from fgvc.html.render import render
 from fgvc.record.badges import Badge, reason_badges
 from fgvc.record.run_page import FILE
-from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
-from fgvc.report.baselines_page.heatmap import Heatmap, class_heatmap
-from fgvc.report.baselines_page.plot import Plot, plot_accuracy
-from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
+from fgvc.report.aggregate_seeds import number_notes, unique_names
+from fgvc.report.baselines_page.heatmap import class_heatmap
+from fgvc.report.baselines_page.plot import plot_accuracy
+from fgvc.report.pairwise_tests import ALPHA
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import DamagedRun, Run
 
@@ -32,46 +31,6 @@ TESTS = {
 FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of a table. place: None for a line outside the ranking. links: page and seed of each
-    run. notes: number and text. comparisons: with the best line and with the linear probe;
-    controls: with the controls of part attention."""
-
-    place: int | None
-    name: str
-    line: Line
-    links: tuple[tuple[str, int], ...]
-    badges: tuple[Badge, ...]
-    notes: tuple[tuple[int, str], ...]
-    comparisons: dict[str, PairwiseTest]
-    controls: Mapping[str, PairwiseTest]
-
-    @property
-    def run(self) -> Run:
-        return self.line.first
-
-
-@dataclass(frozen=True)
-class Section:
-    """A group. rows: ranked lines. unranked: lines that are not ranked. against, controls: names of
-    the comparisons that any row has."""
-
-    group: Group
-    rows: tuple[Row, ...]
-    unranked: tuple[Row, ...]
-    against: tuple[str, ...]
-    controls: tuple[str, ...]
-    plot: Plot | None
-    heat: Heatmap | None
-
-    @property
-    def notes(self) -> tuple[tuple[int, str], ...]:
-        """Number and text of each distinct note of all rows."""
-        rows = (*self.rows, *self.unranked)
-        return tuple(sorted({note for row in rows for note in row.notes}))
-
-
 def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], target: Path) -> str:
     """Render the page.
 
@@ -79,70 +38,60 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         target: the folder that the page will be written to.
     """
     sections = [_section(group, target) for group in groups]
-    rows = [row for section in sections for row in (*section.rows, *section.unranked)]
-    runs = [row.run for row in rows]
+    lines = [line for group in groups for line in group.lines]
+    runs = [line.first for line in lines]
+    values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
+    pretrained = [run for run in runs if run.weights_kind != "random"]
     facts = {
         "sections": sections,
         "damaged": damaged,
-        "filters": _filter_choices(runs),
+        "filters": {name: choices for name, choices in values.items() if len(choices) > 1},
         "alpha": ALPHA,
         "test_names": TESTS,
         "null": metrics.NULL_HYPOTHESIS,
         "datasets": _distinct(runs, "dataset"),
-        "backbones": _distinct(
-            (run for run in runs if run.weights_kind != "random"),
-            "model",
-            "backbone_contamination",
-        ),
+        "backbones": _distinct(pretrained, "model", "backbone_contamination"),
         "lines": len(runs),
-        "runs": sum(len(row.line.runs) for row in rows),
+        "runs": sum(len(line.runs) for line in lines),
     }
     return render("baselines.html", facts)
 
 
-def _section(group: Group, target: Path) -> Section:
-    number, names = len(group.entries), unique_names(group.lines)
-    note_numbers = number_notes(group.lines)
-    rows = tuple(
-        _row(place, name, entry, note_numbers, target)
-        for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
-    )
-    unranked = tuple(
-        _row(None, name, Entry(line), note_numbers, target)
-        for line, name in zip(group.unranked, names[number:], strict=True)
-    )
-    lines = [(row.name, row.line) for row in rows]
-    return Section(
-        group,
-        rows,
-        unranked,
-        tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
-        tuple(dict.fromkeys(name for row in rows for name in row.controls)),
-        plot_accuracy(lines),
-        class_heatmap(lines),
-    )
+def _section(group: Group, target: Path) -> dict[str, Any]:
+    """The facts of a group.
 
-
-def _row(
-    place: int | None, name: str, entry: Entry, note_numbers: Mapping[str, int], target: Path
-) -> Row:
-    line = entry.line
-    return Row(
-        place,
-        name,
-        line,
-        tuple((_link(run.path, target), run.seed) for run in line.runs),
-        tuple(_badges(entry)),
-        tuple((note_numbers[note], note) for note in line.notes),
-        comparisons(entry),
-        entry.controls,
-    )
-
-
-def comparisons(entry: Entry) -> dict[str, PairwiseTest]:
-    """The comparisons of an entry with the best line and with its probe."""
-    comparisons_by_name = {"versus": entry.versus, "over_probe": entry.over_probe}
-    return {name: test for name, test in comparisons_by_name.items() if test is not None}
+    A row has the place of its line (None: not ranked), page and seed of each run, number and text
+    of its notes, comparisons with the best line and with the linear probe, and with the controls of
+    part attention. against, controls: names of the comparisons that any row has.
+    """
+    numbers = number_notes(group.lines)
+    rows = []
+    for (place, entry), name in zip(group.rows, unique_names(group.lines), strict=True):
+        line = entry.line
+        row = {
+            "place": place,
+            "name": name,
+            "line": line,
+            "run": line.first,
+            "links": [(_link(run.path, target), run.seed) for run in line.runs],
+            "badges": list(_badges(entry)),
+            "notes": [(numbers[note], note) for note in line.notes],
+            "comparisons": entry.comparisons,
+            "controls": entry.controls,
+        }
+        rows.append(row)
+    ranked = [row for row in rows if row["place"] is not None]
+    lines = [(row["name"], row["line"]) for row in ranked]
+    return {
+        "group": group,
+        "rows": ranked,
+        "unranked": [row for row in rows if row["place"] is None],
+        "notes": [(number, note) for note, number in numbers.items()],
+        "against": list(dict.fromkeys(name for row in ranked for name in row["comparisons"])),
+        "controls": list(dict.fromkeys(name for row in ranked for name in row["controls"])),
+        "plot": plot_accuracy(lines),
+        "heat": class_heatmap(lines),
+    }
 
 
 def _link(folder: Path, target: Path) -> str:
@@ -165,12 +114,6 @@ def _badges(entry: Entry) -> Iterable[Badge]:
         yield Badge(
             f"repeated ×{line.repeats}", "runs with the same config, code, data and weights"
         )
-
-
-def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Values of each filter that has several values."""
-    values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
-    return {name: choices for name, choices in values.items() if len(choices) > 1}
 
 
 def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:
