@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgvc.config.compose import composed, config_hash, place_keys, resolved, typed
+from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES
 from fgvc.config.schema import Config
+from fgvc.config.schema_keys import place_keys
 from fgvc.pipeline.job import Job
 from fgvc.report.plan import PlannedRun, PlannedRuns
 from fgvc.untrusted import shell

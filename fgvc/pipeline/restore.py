@@ -25,9 +25,9 @@ from fgvc.config.compose import (
     typed,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import key_of
 from fgvc.config.overrides import MAX_PIXELS, declared_values
 from fgvc.config.schema import Config, architecture, chosen_checkpoint
-from fgvc.config.sweep_expansion import key_of
 from fgvc.config.weight_files.hub_name import HUB
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import head as heads

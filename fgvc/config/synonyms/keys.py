@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
-
-import yaml
 
 from fgvc.config import schema
 from fgvc.config.errors import nearest
@@ -14,7 +11,7 @@ from fgvc.config.option_files import options
 from fgvc.config.schema_keys import owners
 from fgvc.config.synonyms import values
 from fgvc.config.synonyms.advice import Advice, Command
-from fgvc.config.synonyms.options import for_option
+from fgvc.config.synonyms.options import for_option, yaml_table
 
 LISTS = ("head.fit.learning_rates", "head.fit.weight_decays")
 AMBIGUOUS = (  # words with another meaning below another node
@@ -40,8 +37,8 @@ class Meaning:
 @functools.cache
 def meanings() -> dict[str, Meaning]:
     """Word of another tool -> its meaning."""
-    rows = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
-    return {word: Meaning(**row) for row in rows for word in row["words"].split()}
+    rows = [Meaning(**row) for row in yaml_table("words.yaml")]
+    return {word: row for row in rows for word in row.words.split()}
 
 
 def unknown_key(key: str, value: str, command: Command) -> str:
@@ -83,8 +80,11 @@ def for_key(key: str, value: str, command: Command) -> Advice | None:
     if names and word not in command.legal and (len(names) == 1 or node != "task"):
         others = f"or {node}={', '.join(names[1:])}" if len(names) > 1 else ""
         return Advice((f"{node}={names[0]}", f"{word}={value}"), others)
-    known = (meanings().get(name) for name in _suffixes(word))
-    meaning = next((item for item in known if item is not None), None)
+    parts = word.split(".")
+    suffixes = [".".join(parts[start:]) for start in range(len(parts))]  # optimizer.lr, lr
+    suffixes = [name for name in suffixes if name == word or name not in AMBIGUOUS]
+    suffixes += [name.removeprefix("use_") for name in suffixes if name.startswith("use_")]
+    meaning = next((meanings()[name] for name in suffixes if name in meanings()), None)
     return None if meaning is None else _advice(meaning, word, value, command)
 
 
@@ -94,15 +94,6 @@ def for_word(word: str) -> Advice | None:
         if word in options(group):
             return Advice((f"{group}={word}",))
     return for_option("task", word)
-
-
-def _suffixes(word: str) -> list[str]:
-    """The key, then the key without its first node, and so on: optimizer.lr, lr."""
-    parts = word.split(".")
-    suffixes = [".".join(parts[start:]) for start in range(len(parts))]
-    suffixes = [name for name in suffixes if name == word or name not in AMBIGUOUS]
-    switches = [name.removeprefix("use_") for name in suffixes if name.startswith("use_")]
-    return [*suffixes, *switches]
 
 
 def _advice(meaning: Meaning, word: str, value: str, command: Command) -> Advice:

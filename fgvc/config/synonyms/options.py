@@ -18,7 +18,6 @@ from fgvc.config.option_files import options as legal
 from fgvc.config.synonyms.advice import Advice, is_true
 from fgvc.config.weight_files.shards import ENDINGS
 
-FILE = Path(__file__).with_name("options.yaml")
 OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # model names of open_clip
 SUPERVISED = "CLIP's tower; backbone=vit is the one trained with the labels of ImageNet"
 TABLES = (".csv", ".tsv", ".parquet")
@@ -26,23 +25,23 @@ LETTERS = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
 
 
 @functools.cache
+def yaml_table(name: str) -> Any:
+    """The contents of a YAML file beside this module."""
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+@functools.cache
 def option_words() -> dict[str, dict[str, Advice]]:
     """For each group with a table: word -> what to write."""
-    groups = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    del groups["backbone"]
     return {
         group: {
             word: Advice(tuple(row["write"].split()), row.get("note", ""))
             for row in rows
             for word in row["words"].split()
         }
-        for group, rows in groups.items()
+        for group, rows in yaml_table("options.yaml").items()
+        if group != "backbone"
     }
-
-
-@functools.cache
-def _families() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))["backbone"]
 
 
 def for_option(group: str, name: str) -> Advice | None:
@@ -70,7 +69,7 @@ def _backbone(name: str) -> Advice | None:
     if (tower := OPEN_CLIP.fullmatch(name)) is not None:
         name = f"clip-vit-{tower[1]}{tower[2]}"
     packed = re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])  # google/vit is not levit
-    for family, row in _families().items():
+    for family, row in yaml_table("options.yaml")["backbone"].items():
         if any(part in packed for part in row["names"].split()):
             size = _size(packed, row)
             if size is None:
