@@ -34,13 +34,11 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
-from fgvc.config.list_values import as_list
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.option_files import search_path_override
-from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs
 from fgvc.config.schema import TASKS
 from fgvc.config.search_space import Search, check_same_search, parse_search
-from fgvc.config.sweep_exclusions import Exclusion, summarize
+from fgvc.config.sweep_expansion import Exclusion, expand_sweep, summarize
 from fgvc.config.version import version
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
 from fgvc.untrusted import shell
@@ -97,8 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         from fgvc.launch import hydra_app
 
         if flags.cfg == "job":
-            cfg = command.jobs[0].compose_to_print()
-            return hydra_app.print_config(cfg, flags.package, flags.resolve)
+            return hydra_app.print_config(command.jobs[0], flags.package, flags.resolve)
         pages = ["--hydra-help"] if flags.hydra_help else command.arguments
         return hydra_app.print_page(pages, flags.package)
     if command.jobs[0].conf.runtime.dry_run:
@@ -114,20 +111,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> Command | None:
     """Check the whole command before anything is written; None for -sc, which it answers itself."""
+    from fgvc.record import privacy
+
     check_arguments(arguments)
-    _refuse_secrets(arguments)
+    for argument in arguments:  # a record keeps its command, and a pull request shows it
+        if (masked := privacy.masked(argument)) != argument:
+            raise ConfigError(privacy.refusal(masked))
     arguments = search_path_override(arguments)
-    arguments = expand_experiment([normalized(argument) for argument in arguments])
-    arguments = move_flags_first([as_list(argument) for argument in arguments])
+    arguments = move_flags_first(expand_experiment(arguments))
     flags = parse_flags(arguments)
     if flags.shell_completion:
         from fgvc.launch import hydra_app
 
         hydra_app.complete(flags.overrides)
         return None
-    for name in ("config_name", "config_path", "experimental_rerun"):
-        if getattr(flags, name, None):
-            raise ConfigError(f"--{name.replace('_', '-')}: fgvc has one config, conf/config.yaml")
     overrides, is_named_sweep = expand_sweep(flags.overrides)
     multirun = flags.multirun or is_named_sweep
     exclusions: Sequence[Exclusion] = ()
@@ -157,19 +154,14 @@ def _run(command: Command) -> int:
         for items in (command.arguments, command.overrides)
     )
     text = shell.fgvc(*arguments, f"{RUN_ID_KEY}{run_id}")  # typed again, it resumes this run
-    run_id_override = f'{RUN_ID_KEY}"{run_id}"'
     if command.search is not None:
         from fgvc.launch import search
 
-        return search.run(command.search, jobs[0].conf, run_id, [*overrides, run_id_override], text)
-    if not command.multirun:
-        from fgvc.launch import single_process
+        return search.run(command.search, jobs[0].conf, run_id, overrides, text)
+    if not command.multirun or is_operation(jobs[0].conf):
+        from fgvc.launch import run_job
 
-        return single_process.run_single(jobs[0], run_id, [*overrides, run_id_override], text)
-    if is_operation(jobs[0].conf):
-        from fgvc.launch import single_process
-
-        return single_process.run_operations(run_id, overrides, text, jobs)
+        return run_job.run_here(jobs, run_id, text)
     from fgvc.launch import sweep
 
     return sweep.run(run_id, overrides, text, jobs, command.exclusions)
@@ -224,15 +216,6 @@ def new_run_id() -> str:
     """A sortable UTC time and a short random part."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _refuse_secrets(arguments: Sequence[str]) -> None:
-    """Refuse secrets: a record keeps its command, and a pull request shows it."""
-    from fgvc.record import privacy
-
-    for argument in arguments:
-        if (masked := privacy.masked(argument)) != argument:
-            raise ConfigError(privacy.refusal(masked))
 
 
 def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:

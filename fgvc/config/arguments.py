@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from fgvc.config.errors import ConfigError
+from fgvc.config.schema_keys import path_keys
 from fgvc.untrusted.escape import shorten
 
 LONGEST = 65_536  # characters of an argument
@@ -14,10 +15,6 @@ LONGEST_KEY = 200
 LONGEST_WORD = 600  # characters of a word in a message
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on Linux and macOS
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
-PATHS = re.compile(
-    r"(dataset\.(root|table)|backbone\.weights|checkpoint|run|against|image|experiment"
-    r"|task\.(output|path)|runtime\.\w+_root)"
-)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -40,7 +37,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         if len(argument) > LONGEST or (sign and len(key) > LONGEST_KEY):
             bound = LONGEST if len(argument) > LONGEST else LONGEST_KEY
             raise ConfigError(f"{prefix}: {max(len(key), len(value))} letters, at most {bound}")
-        if sign and PATHS.fullmatch(key.lstrip("+")):
+        if sign and key.lstrip("+") in path_keys() | {"experiment"}:
             _check_path(key, value)
 
 

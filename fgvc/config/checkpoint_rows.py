@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.errors import ConfigError, nearest
-from fgvc.config.override_grammar import parse_override
+from fgvc.config.override_grammar import key_of, parse_override
 from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.untrusted.shell import escaped
@@ -42,21 +42,17 @@ def as_row_override(argument: str) -> str:
     """An override of a row with `++`, because Hydra adds a key only then; others are unchanged.
 
     Raises:
-        ConfigError: a row has no such field.
+        ConfigError: the whole table has a value that is no table.
     """
     bare = argument.lstrip("+")
-    key, sign, _ = bare.partition("=")
-    if not sign or (key != TABLE and not key.startswith(f"{TABLE}.")):
+    if "=" not in bare or not f"{key_of(bare)}.".startswith(f"{TABLE}."):
         return argument
     try:
         override = parse_override(bare)
     except HydraException:  # reported by a later check
         return argument
-    if not override.is_sweep_override():
-        value: Any = override.value()
-        for name in reversed(key.removeprefix(TABLE).split(".")[1:]):
-            value = {name: value}
-        _check(value, argument)
+    if key_of(bare) == TABLE and not override.is_sweep_override():
+        _check(override.value())
     return f"++{bare}"
 
 
@@ -95,7 +91,7 @@ def fill_table(backbone: Backbone, is_recorded: bool) -> None:
     own = backbone.checkpoints
     published = {} if is_recorded else published_rows(backbone.name)
     table = {name: Checkpoint(**copy.deepcopy(dict(row))) for name, row in published.items()}
-    _check(own, f"{TABLE}={own}")
+    _check(own)
     for name, row in own.items():
         base: Any = table.get(name)
         if base is None:
@@ -138,17 +134,14 @@ def _row_defaults(
     return Checkpoint(**defaults)
 
 
-def _check(table: Any, argument: str) -> None:
-    """Refuse values that are no rows, and unknown fields.
-
-    Args:
-        argument: as the user wrote it, for the message.
-    """
-    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
-        raise ConfigError(
-            f"{argument}: a row is a mapping, as in {TABLE}.NAME={{model: …, patch: 16, …}}"
-        )
+def _check(table: Any) -> None:
+    """Refuse values that are no rows, and unknown fields."""
+    form = f"a row is a mapping, as in {TABLE}.NAME={{model: …, patch: 16, …}}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{TABLE}={table}: {form}")
     for name, row in table.items():
+        if not isinstance(row, dict):
+            raise ConfigError(f"{TABLE}.{name}={row}: {form}")
         for field in row:
             if field not in FIELDS:
                 raise ConfigError(

@@ -23,37 +23,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows, finetuned_weights, inert, schema
-from fgvc.config.config_hash import canonical, config_hash, hashed
+from fgvc.config.config_hash import canonical as canonical
+from fgvc.config.config_hash import config_hash as config_hash
+from fgvc.config.config_hash import hashed
 from fgvc.config.constraints import check_part_attention, check_resolution, check_text, fill_derived
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.list_values import as_list
-from fgvc.config.option_files import CONFIG_NAME, conf_dir, options
+from fgvc.config.option_files import CONFIG_NAME, conf_dir
 from fgvc.config.override_grammar import parse_override
 from fgvc.config.schema import architecture
-from fgvc.config.schema_keys import chosen_variants, keys_of_config, legal_keys, place_keys
+from fgvc.config.schema_keys import chosen_variants, keys_of_config, legal_keys
 from fgvc.config.weight_digests import check_sidecars, fill_tokenizer, fill_weights
 from fgvc.untrusted.escape import shorten
-
-__all__ = [
-    "CONFIG_NAME",
-    "canonical",
-    "check_bounds",
-    "check_config",
-    "composed",
-    "conf_dir",
-    "config_hash",
-    "hashed",
-    "is_operation",
-    "leaves",
-    "legal_keys",
-    "one_line",
-    "options",
-    "parse_config",
-    "place_keys",
-    "register_schema",
-    "resolved",
-    "typed",
-]
 
 LARGEST = 2**63 - 1  # of an integer: int64
 
@@ -76,27 +57,21 @@ def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
     Raises:
         HydraException, OmegaConfBaseException: as Hydra.
     """
-    register_schema()
     overrides = [checkpoint_rows.as_row_override(as_list(item)) for item in overrides]
-    if whole:
-        return _compose(overrides, whole)
-    values = [item for item in map(parse_override, overrides) if _is_value(item)]
+    values = [item for item in map(parse_override, overrides) if not whole and _is_value(item)]
     lines = {item.input_line for item in values}
-    cfg = copy.deepcopy(_merged(tuple(item for item in overrides if item not in lines)))
+    cfg = copy.deepcopy(_merged(tuple(item for item in overrides if item not in lines), whole))
     for item in values:  # `++` adds a key; without it the key must exist
         OmegaConf.update(cfg, item.key_or_group, item.value(), force_add=item.is_force_add())
     return cfg
 
 
-def _compose(overrides: Sequence[str], whole: bool) -> DictConfig:
+@functools.lru_cache(maxsize=256)
+def _merged(overrides: tuple[str, ...], whole: bool) -> DictConfig:
+    register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose(CONFIG_NAME, list(overrides), return_hydra_config=whole)
-
-
-@functools.lru_cache(maxsize=256)
-def _merged(options: tuple[str, ...]) -> DictConfig:
-    return _compose(options, whole=False)
 
 
 def _is_value(override: Override) -> bool:
@@ -125,19 +100,17 @@ def parse_config(cfg: DictConfig) -> schema.Config:
     Raises:
         ConfigError: an unknown key, a value of another type, a hashed key that refers to a path.
     """
-    _refuse_unknown_keys(cfg)
+    legal = set(legal_keys(cfg))
+    for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if key not in legal and not key.startswith(schema.TABLES):
+            raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
     try:
-        merged = copy.deepcopy(cfg)
+        shape = copy.deepcopy(_structured(schema.Config))
         for node, cls in chosen_variants(cfg).items():
-            try:
-                merged[node] = OmegaConf.merge(_structured(cls), merged[node])
-            except OmegaConfBaseException as error:  # its key begins below the node
-                raise ConfigError(f"{node}.{one_line(error)}") from error
-        is_recorded = OmegaConf.get_type(cfg) is not schema.Config  # read from a file
-        if is_recorded:
-            merged = OmegaConf.merge(_structured(schema.Config), merged)
-        conf = OmegaConf.to_object(merged)
+            shape[node] = _structured(cls)
+        conf = OmegaConf.to_object(OmegaConf.merge(shape, cfg))
         assert isinstance(conf, schema.Config)
+        is_recorded = OmegaConf.get_type(cfg) is not schema.Config  # read from a file
         checkpoint_rows.fill_table(conf.backbone, is_recorded)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
@@ -187,15 +160,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def _structured(cls: type) -> DictConfig:
     """The empty config of a dataclass; merging copies it."""
     return OmegaConf.structured(cls)
-
-
-def _refuse_unknown_keys(cfg: DictConfig) -> None:
-    legal = set(legal_keys(cfg))
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    for key, _ in leaves(plain):
-        if key not in legal and not key.startswith(schema.TABLES):
-            raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,8 +23,16 @@ def hashed(conf: schema.Config) -> dict[str, Any]:
 
 def hashed_with_inert(conf: schema.Config) -> dict[str, Any]:
     """The hashed part of a config, including the keys that change no number (see inert/)."""
-    plain = _hashed(conf)
-    plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
+    plain, backbone = _hashed(conf), conf.backbone
+    # the chosen row instead of the table of checkpoints: adding a checkpoint changes no hash
+    row = _hashed(schema.chosen_checkpoint(backbone))
+    for name in ("checkpoints", "checkpoint", "size", "patch", "registers", "revision"):
+        plain["backbone"].pop(name, None)
+    # a local file is identified by its digest, a file of the hub by its revision, never by both
+    row["revision"] = backbone.revision or row["revision"]
+    if backbone.weights is not None or not backbone.pretrained:
+        del row["revision"], row["repo"]
+    plain["backbone"]["checkpoint"] = row
     return plain
 
 
@@ -51,17 +59,3 @@ def _hashed(node: Any) -> dict[str, Any]:
         value = value + 0.0 if isinstance(value, float) else value  # -0.0 becomes 0.0
         plain[item.name] = _hashed(value) if dataclasses.is_dataclass(value) else value
     return plain
-
-
-def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[str, Any]:
-    """Replace the table of checkpoints by the chosen row: adding a checkpoint changes no hash.
-
-    A local file is identified by its digest, a file of the hub by its revision, never by both.
-    """
-    row = _hashed(schema.chosen_checkpoint(backbone))
-    for name in ("checkpoints", "checkpoint", "size", "patch", "registers", "revision"):
-        plain.pop(name, None)
-    row["revision"] = backbone.revision or row["revision"]
-    if backbone.weights is not None or not backbone.pretrained:
-        del row["revision"], row["repo"]
-    return {**plain, "checkpoint": row}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import fixes_within
 from fgvc.config.inert import reasons as inert_keys
-from fgvc.config.schema import Config
-from fgvc.config.sweep_expansion import duplicate_reason, key_of
+from fgvc.config.override_grammar import key_of
+from fgvc.config.sweep_expansion import duplicate_reason
+
+if TYPE_CHECKING:
+    from fgvc.config.overrides import JobConfig
 
 UNHASHED_REASONS = {  # metadata of a field that is not hashed -> the reason
     "place": "a place, not hashed",
@@ -21,16 +24,7 @@ RUNTIME_REASON = "how it runs, not hashed"
 SAME_MEANING = "both values mean the same"
 
 
-class Job(Protocol):
-    """Overrides and their config; as in overrides.py, which imports this module."""
-
-    @property
-    def overrides(self) -> tuple[str, ...]: ...
-    @property
-    def conf(self) -> Config: ...
-
-
-def check_duplicates(first: Job, duplicate: Job) -> None:
+def check_duplicates(first: JobConfig, duplicate: JobConfig) -> None:
     """Check that two jobs of one hash differ only in keys that change no number (see inert/).
 
     Raises:

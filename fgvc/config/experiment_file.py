@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -23,7 +22,7 @@ from fgvc import untrusted
 from fgvc.config.checkpoint_rows import TABLE
 from fgvc.config.errors import ConfigError
 from fgvc.config.option_files import AXES
-from fgvc.config.override_grammar import parse_override
+from fgvc.config.override_grammar import key_of, parse_override
 from fgvc.config.overrides import normalized
 from fgvc.untrusted.shell import escaped
 
@@ -32,12 +31,13 @@ OVERRIDE = "override /"
 
 
 def expand_experiment(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with `experiment=PATH.yaml` replaced by the overrides in the file.
+    """The arguments in normal form, with `experiment=PATH.yaml` replaced by its overrides.
 
     Raises:
         ConfigError: the file is missing, or no overlay.
     """
-    typed = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    arguments = [normalized(argument) for argument in arguments]
+    typed = {key_of(argument) for argument in arguments if "=" in argument}
     expanded: list[str] = []
     rows: list[str] = []  # of the table of checkpoints; first, so that typed rows override them
     for argument in arguments:
@@ -46,7 +46,7 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
             expanded.append(argument)
             continue
         overrides = _read_overrides(Path(path).expanduser())
-        overrides = [o for o in overrides if o.partition("=")[0] not in typed - {"experiment"}]
+        overrides = [o for o in overrides if key_of(o) not in typed - {"experiment"}]
         rows += [item for item in overrides if item.startswith(TABLE)]
         expanded += [item for item in overrides if not item.startswith(TABLE)]
     return [normalized(argument) for argument in (*rows, *expanded)]
@@ -72,7 +72,7 @@ def axes_and_values(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The contents of an overlay: the option of each axis, and values; without Hydra's keys."""
     axes, values = {}, {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in map(parse_override, overrides):
         key = override.key_or_group
         if key in AXES:
             axes[key] = str(override.value())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError
@@ -17,22 +16,11 @@ from fgvc.config.override_grammar import parse_override
 from fgvc.config.overrides import parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
-PRINTING_FLAGS = ("cfg", "info")
 FLAGS_ALONE = ("-m", "--multirun", "--resolve")
 INFO_FLAGS = ("-i", "--info")
 FLAGS_WITH_VALUE = ("-c", "--cfg", "-p", "--package")
-SWITCHES = (
-    ("--multirun", "-m"),
-    ("--resolve",),
-    ("--run", "-r"),
-    ("--hydra-help",),
-    ("--shell-completion", "-sc"),
-)
-FLAGS_OF_HYDRA = (  # which fgvc does not have
-    ("--config-name", "-cn"),
-    ("--config-path", "-cp"),
-    ("--experimental-rerun",),
-)
+SWITCHES = ("--multirun -m", "--resolve", "--run -r", "--hydra-help", "--shell-completion -sc")
+FLAGS_OF_HYDRA = ("--config-name -cn", "--config-path -cp", "--experimental-rerun")  # not of fgvc
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 HOW_TO_WRITE = "overrides are written key=value, without dashes"
 
@@ -67,9 +55,9 @@ def _parser() -> ArgumentParser:
     parser = _Parser(prog="fgvc", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     for names in SWITCHES:
-        parser.add_argument(*names, action="store_true")
-    for names in (*FLAGS_OF_HYDRA, ("--package", "-p")):
-        parser.add_argument(*names)
+        parser.add_argument(*names.split(), action="store_true")
+    for names in (*FLAGS_OF_HYDRA, "--package -p"):
+        parser.add_argument(*names.split())
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--info", "-i", const="all", nargs="?", choices=INFO)
     return parser
@@ -79,12 +67,15 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     """Hydra's flags in a command.
 
     Raises:
-        ConfigError: a flag that Hydra does not have, such as `--lr 0.1`; names its override.
+        ConfigError: a flag that fgvc does not have; for one such as `--lr 0.1`, with its override.
     """
     flags, unknown = _parser().parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_flag_error(unknown[0], list(arguments)))
-    printing = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
+    for name in (names.split()[0] for names in FLAGS_OF_HYDRA):
+        if getattr(flags, name.removeprefix("--").replace("-", "_")):
+            raise ConfigError(f"{name}: fgvc has one config, conf/config.yaml")
+    printing = [f"--{name}" for name in ("cfg", "info") if getattr(flags, name)]
     if len(printing) > 1 or (printing and flags.multirun):
         raise ConfigError(f"{' '.join([*printing, '-m'][:2])}: one of these at a time")
     if "--" in arguments:
@@ -111,7 +102,12 @@ def _flag_error(flag: str, arguments: Sequence[str]) -> str:
 
 
 def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
-    command = parse_command(list(_overrides(arguments)))
+    overrides = []
+    for argument in arguments:
+        with suppress(HydraException):
+            if "=" in argument and not argument.startswith("-"):
+                overrides.append(parse_override(argument))
+    command = parse_command(overrides)
     word = name.replace("-", "_")
     if word in AXES:
         return Advice((f"{word}={value}",)) if value in options(word) else for_option(word, value)
@@ -121,11 +117,3 @@ def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
     if advice is None and value == "true" and word.startswith("no_"):
         return for_key(word.removeprefix("no_"), "false", command)
     return advice
-
-
-def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
-    """The overrides of a command that Hydra can parse."""
-    for argument in arguments:
-        with suppress(HydraException):
-            if "=" in argument and not argument.startswith("-"):
-                yield parse_override(argument)

@@ -21,10 +21,14 @@ from fgvc.untrusted.shell import setting, word
 STDIN = "-"
 _ALIASES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
-_FETCH_COMMANDS = {  # for URLs that curl does not fetch
-    "s3": "aws s3 cp {} .",
-    "gs": "gcloud storage cp {} .",
-    "hf": "hf download",
+_CURL = "download it first, or pass it on: curl -sSL -- {word} | … image=-"
+_FETCH = {  # scheme of a URL -> what to do
+    None: "save the image as a file",  # data:
+    "file": "give the path: {path}",
+    **dict.fromkeys(("http", "https", "ftp"), _CURL),
+    "s3": "download it first: aws s3 cp {word} .",
+    "gs": "download it first: gcloud storage cp {word} .",
+    "hf": "download it first: hf download",
 }
 _SPECIAL_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
 
@@ -79,9 +83,10 @@ def refuse_address(text: str) -> None:
         ConfigError: states how to fetch the image.
     """
     if url := _ADDRESS.match(text):
-        raise ConfigError(
-            f"image={text}: an address, which is not read; {_how_to_fetch(text, url[1])}"
-        )
+        way = _FETCH.get(url[1], "download it first: as a file")
+        path = setting("image", text.removeprefix("file://"))
+        way = way.format(word=word(text), path=path)
+        raise ConfigError(f"image={text}: an address, which is not read; {way}")
 
 
 def _names(image: object) -> Sequence[str]:
@@ -151,16 +156,6 @@ def _refuse_unreadable_folders(text: str, pattern: Path) -> None:
                     f"image={text}: {folder} cannot be listed ({error.strerror}); allow it to be "
                     "read, or name other folders"
                 ) from None
-
-
-def _how_to_fetch(text: str, scheme: str | None) -> str:
-    if scheme == "file":
-        return f"give the path: {setting('image', text.removeprefix('file://'))}"
-    if scheme is None:
-        return "save the image as a file"
-    if scheme in ("http", "https", "ftp"):
-        return f"download it first, or pass it on: curl -sSL -- {word(text)} | … image=-"
-    return f"download it first: {_FETCH_COMMANDS.get(scheme, 'as a file').format(word(text))}"
 
 
 def _list_hint(text: str) -> str:

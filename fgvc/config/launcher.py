@@ -62,20 +62,18 @@ def _check_keys(name: str, overrides: Sequence[Override]) -> None:
     for override in overrides:
         key = override.key_or_group.removeprefix(NODE).removeprefix(".")
         if key.partition(".")[0] not in names:
-            raise ConfigError(_unknown_key(name, key, names))
+            owners = [other for other, cls in LAUNCHERS.items() if key in _field_names(cls)]
+            if name == DEFAULT and owners:
+                raise ConfigError(f"{NODE}.{key}: needs {GROUP}={' or '.join(owners)}")
+            raise ConfigError(
+                f"unknown config key {NODE}.{key}{nearest(key, names)} ({GROUP}={name} takes "
+                f"{', '.join(names) or 'none'})"
+            )
         try:
             OmegaConf.update(node, key, override.value(), force_add=True)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{override.input_line}: {one_line(error)}") from error
     check_bounds(OmegaConf.to_object(node), f"{NODE}.")
-
-
-def _unknown_key(name: str, key: str, names: Sequence[str]) -> str:
-    legal = ", ".join(names) or "none"
-    owners = [other for other, cls in LAUNCHERS.items() if key in _field_names(cls)]
-    if name == DEFAULT and owners:
-        return f"{NODE}.{key}: needs {GROUP}={' or '.join(owners)}"
-    return f"unknown config key {NODE}.{key}{nearest(key, names)} ({GROUP}={name} takes {legal})"
 
 
 def _field_names(cls: type) -> list[str]:

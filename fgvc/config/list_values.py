@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, ValueType
 from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.override_grammar import parse_override
+from fgvc.config.override_grammar import count_values, parse_override, value_of
 from fgvc.config.schema.launcher import LAUNCHERS
-from fgvc.config.schema_keys import SchemaKey, all_keys, walk_schema
-from fgvc.untrusted.shell import literal, quoted, setting, word
+from fgvc.config.schema_keys import all_keys, path_keys, walk_schema
+from fgvc.untrusted.shell import quoted, setting, word
 
-PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
 MOST_JOBS = 100_000  # of a sweep
 UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 
@@ -35,11 +33,14 @@ def as_list(override: str) -> str:
         parsed = parse_override(override)
     except HydraException:  # braces, a colon or an apostrophe: the value is one text
         return f"{key}=[{quoted(value)}]"
-    if parsed.is_sweep_override():
-        return f"{key}={','.join(_swept_lists(parsed))}" if _is_simple(parsed) else override
-    if parsed.value() is None:
+    choices = parsed.value()
+    if isinstance(choices, ChoiceSweep) and choices.simple_form:
+        pairs = [(item, Override._get_value_element_as_str(item)) for item in choices.list]
+        lists = [text if isinstance(item, list | None) else f"[{text}]" for item, text in pairs]
+        return f"{key}={','.join(lists)}"
+    if parsed.is_sweep_override() or choices is None:
         return override
-    return f"{key}=[{quoted(value) if isinstance(parsed.value(), dict) else value}]"
+    return f"{key}=[{quoted(value) if isinstance(choices, dict) else value}]"
 
 
 def is_list(key: str) -> bool:
@@ -49,8 +50,8 @@ def is_list(key: str) -> bool:
 
 def or_a_list(override: Override) -> str:
     """What several values without -m can mean: jobs, or a list without its brackets."""
-    key, _, values = str(override.input_line).partition("=")
-    if (key in PATHS or key.endswith("_root")) and not override.is_range_sweep():
+    key, values = override.key_or_group, value_of(str(override.input_line))
+    if key in path_keys() - {"image"} and not override.is_range_sweep():
         return f"(one job each); as one path: {setting(key, values)}"
     if not is_list(key) and key != "image":  # image may be one name, too
         return "(one job each)"
@@ -67,35 +68,10 @@ def check_sweep(overrides: Sequence[Override]) -> None:
             raise ConfigError(f"{line}: -m takes values, as in {key}=A,B")
         other = lines.setdefault(key, line)
         if other != line and not override.is_delete():
-            both = f"{other},{line.partition('=')[2]}"
+            both = f"{other},{value_of(line)}"
             raise ConfigError(f"{line}: {other} is given too; write both as one: {word(both)}")
-    if (jobs := math.prod(map(_count_values, overrides))) > MOST_JOBS:
+    if (jobs := math.prod(map(count_values, overrides))) > MOST_JOBS:
         raise ConfigError(f"-m: {jobs} jobs, at most {MOST_JOBS}; give fewer values")
-
-
-def _count_values(override: Override) -> int:
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        return max(1, math.ceil(abs(value.stop - value.start) / abs(value.step)))
-    return len(value.list) if isinstance(value, ChoiceSweep) else 1
-
-
-def quoted_items(value: str) -> str:
-    """A list as Hydra reads it, with each item in quotes."""
-    items = value.removeprefix("[").removesuffix("]").split(",")
-    return f"[{','.join(literal(item.strip()) for item in items)}]"
-
-
-def _is_simple(override: Override) -> bool:
-    return override.is_choice_sweep() and bool(getattr(override.value(), "simple_form", False))
-
-
-def _swept_lists(override: Override) -> Iterator[str]:
-    for item in getattr(override.value(), "list"):  # noqa: B009 - of a ChoiceSweep
-        text = Override._get_value_element_as_str(item)
-        yield text if isinstance(item, list) or item is None else f"[{text}]"
 
 
 @functools.cache
@@ -103,12 +79,4 @@ def _list_keys() -> frozenset[str]:
     keys = [*all_keys()]
     for cls in LAUNCHERS.values():
         keys += walk_schema(cls, "hydra.launcher.")
-    return frozenset(item.key for item in keys if _holds_list(item))
-
-
-def _holds_list(item: SchemaKey) -> bool:
-    """Whether the type of a key is a list, or a union with a list; a dict of lists is not."""
-    if typing.get_origin(item.hint) is dict:
-        return False
-    types = (item.hint, *typing.get_args(item.hint))
-    return any(typing.get_origin(part) is list for part in types)
+    return frozenset(item.key for item in keys if item.holds_list)

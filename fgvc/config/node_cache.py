@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import check_config, composed, leaves, parse_config
 from fgvc.config.option_files import option_file
+from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.schema import Config
 
 AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
@@ -45,8 +46,11 @@ class NodeCache:
                 return check_config(conf)
             for name, key in keys.items():
                 self._nodes[key] = conf if name == REST else getattr(conf, name)
-        rest = self._nodes[keys[REST]]
-        return check_config(_merge(rest, {name: self._nodes[keys[name]] for name in AXES}))
+        conf = copy.copy(self._nodes[keys[REST]])
+        for item in dataclasses.fields(conf):  # copied, because `check_config` changes their fields
+            node = self._nodes[keys[item.name]] if item.name in AXES else getattr(conf, item.name)
+            setattr(conf, item.name, copy.copy(node))
+        return check_config(conf)
 
 
 def _cache_keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
@@ -54,7 +58,7 @@ def _cache_keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
     own: dict[str, list[str]] = {name: [] for name in (*AXES, REST)}
     overlays, places = [], []
     for item in overrides:
-        key = item.lstrip("+~").partition("=")[0]
+        key = key_of(item)
         node = key.partition(".")[0]
         own[node if node in AXES else REST].append(item)
         if "." not in key and node not in AXES:
@@ -67,15 +71,6 @@ def _cache_keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
     }
 
 
-def _merge(rest: Config, nodes: dict[str, Any]) -> Config:
-    """A new config with copied nodes, because `check_config` changes fields of the nodes."""
-    conf = copy.copy(rest)
-    for item in dataclasses.fields(conf):
-        node = nodes.get(item.name, getattr(rest, item.name))
-        setattr(conf, item.name, copy.copy(node))
-    return conf
-
-
 def _is_separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     """Whether no option fills the node of another axis, and no node refers to another node."""
     plain = OmegaConf.to_container(cfg, resolve=False)
@@ -83,8 +78,8 @@ def _is_separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     texts = [value for _, value in leaves(plain) if isinstance(value, str)]
     if any(text.count("${") != sum(map(text.count, ALLOWED)) for text in texts):
         return False
-    choices = [item.lstrip("+").partition("=") for item in overrides]
-    files = [option_file(group, name, overrides) for group, _, name in choices if group in AXES]
+    choices = [item for item in overrides if key_of(item) in AXES]
+    files = [option_file(key_of(item), value_of(item), overrides) for item in choices]
     return all(file is not None and _fills_own_node(file) for file in files)
 
 

@@ -1,17 +1,37 @@
-"""An override as text -> the same parsed by Hydra's grammar."""
+"""An override as text -> its key, its value, and the same parsed by Hydra's grammar."""
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Override,
+    QuotedString,
+    RangeSweep,
+    ValueType,
+)
+from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError
+from fgvc.untrusted import shell
 from fgvc.untrusted.escape import shorten
 
 MOST_VALUES = 10_000  # of a range
+_RESOLVER = re.compile(r"\$\{(oc\.\w+|hydra):")  # resolvers of OmegaConf and Hydra
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without Hydra's `+` and `~`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def value_of(override: str) -> str:
+    """The value of an override, as written."""
+    return override.partition("=")[2]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -49,3 +69,52 @@ def _check_range(override: str, values: RangeSweep) -> None:
         raise ConfigError(f"{override}: a range has a start, a stop and a step that is not 0")
     if abs(stop - start) / abs(step) > MOST_VALUES:
         raise ConfigError(f"{override}: more than {MOST_VALUES} values; choose a larger step")
+
+
+def count_values(override: Override) -> int:
+    """The number of jobs that an override asks for under -m."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        return max(1, math.ceil(abs(value.stop - value.start) / abs(value.step)))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
+
+
+# --- an override as the shell word that a message suggests ---
+
+
+def written(override: str) -> str:
+    """An override, maybe typed for another program, as one shell word.
+
+    A value is Hydra's syntax if Hydra can parse it (a number, a list, a quoted text). Otherwise it
+    is plain text, and quoted for Hydra if Hydra would read another text.
+    """
+    key, sign, value = override.partition("=")
+    home = value.removeprefix("~/")  # fgvc expands ~, and some shells do
+    if home != value and shell.word(home) == home and _is_read(f"{key}={home}", home):
+        return override
+    if not sign or _is_read(override, value):
+        return shell.word(override)
+    return shell.word(f"{key}={literal_or_interpolation(value)}")
+
+
+def literal_or_interpolation(text: str) -> str:
+    """A text in quotes; `${` begins an interpolation only before a resolver."""
+    resolvers = len(_RESOLVER.findall(text))
+    only_resolvers = resolvers > 0 and resolvers == text.count("${")
+    return shell.quoted(text) if only_resolvers else shell.literal(text)
+
+
+def _is_read(override: str, value: str) -> bool:
+    """Whether Hydra reads the value unchanged."""
+    try:
+        parsed = parse_override(override)
+    except HydraException:
+        return False
+    if parsed.is_sweep_override():
+        return parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+    text = parsed.value()
+    if isinstance(parsed._value, QuotedString) or not isinstance(text, str):
+        return True
+    return text == value and value.count("${") <= len(_RESOLVER.findall(value))

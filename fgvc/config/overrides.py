@@ -29,21 +29,20 @@ from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
 from fgvc.config.option_files import AXES, OVERLAYS, is_search_path, options
 from fgvc.config.option_files import KEY as SEARCH_PATH
-from fgvc.config.override_grammar import parse_override
-from fgvc.config.parse_errors import parse_error
+from fgvc.config.override_grammar import key_of, value_of
+from fgvc.config.parse_errors import parse_argument, parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
 from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
-from fgvc.config.sweep_exclusions import Exclusion, keep_stated_sizes
 from fgvc.config.sweep_expansion import (
     Combination,
+    Exclusion,
     cross,
     drop_unknown_keys,
     duplicate_reason,
     group_by_features,
-    key_of,
+    keep_stated_sizes,
 )
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
-from fgvc.untrusted.shell import escaped
 
 HYDRA = (SEARCH_PATH, "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
@@ -65,18 +64,17 @@ class JobConfig:
 
     def compose(self) -> DictConfig:
         """The config as Hydra composes it."""
-        return composed([normalized(item) for item in self.overrides])
-
-    def compose_to_print(self) -> DictConfig:
-        """The config with the chosen row of the table of checkpoints only."""
-        cfg = self.compose()
-        cfg.backbone.checkpoints = escaped(checkpoint_rows.chosen_rows(self.conf.backbone))
-        return cfg
+        return composed(self.overrides)
 
     @property
     def is_experiment(self) -> bool:
         """Whether the config alone defines the run; task=eval takes it from a checkpoint."""
         return not is_operation(self.conf) and self.conf.task.name != "eval"
+
+
+def of_run(overrides: Sequence[str], run_id: str) -> list[str]:
+    """The choices of a job, with the run_id of its command."""
+    return [*choices(overrides), f'{RUN_ID_KEY}"{run_id}"']
 
 
 def choices(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -106,8 +104,8 @@ def expand_jobs(
     Raises:
         ConfigError: the first error, in one line, with the nearest legal name.
     """
-    arguments = [as_list(argument) for argument in arguments]
-    overrides = [_parse(argument) for argument in arguments]
+    arguments = [normalized(argument) for argument in arguments]
+    overrides = [parse_argument(argument) for argument in arguments]
     for override in overrides:
         _check_option(override, arguments)
     for override in sorted(overrides, key=lambda override: override.key_or_group not in AXES):
@@ -195,13 +193,16 @@ def _drop_duplicates(jobs: Sequence[JobConfig]) -> tuple[list[JobConfig], list[E
 
 def _refuse_shared_files(jobs: Sequence[JobConfig]) -> None:
     """Refuse one weights file for several models, and one dataset root for several datasets."""
-
-    def check(key: str, root: str, name_of: Callable[[JobConfig], str]) -> None:
+    shared: tuple[tuple[str, str, Callable[[Config], str]], ...] = (
+        ("backbone.weights", "weights_root", lambda conf: chosen_checkpoint(conf.backbone).model),
+        ("dataset.root", "data_root", lambda conf: conf.dataset.name),
+    )
+    for key, root, name_of in shared:
         users: dict[str, set[str]] = {}
         for job in jobs:
             for override in job.overrides:
                 if key_of(override) == key:
-                    users.setdefault(override, set()).add(name_of(job))
+                    users.setdefault(override, set()).add(name_of(job.conf))
         for override, names in users.items():
             if len(names) > 1:
                 raise ConfigError(
@@ -209,23 +210,11 @@ def _refuse_shared_files(jobs: Sequence[JobConfig]) -> None:
                     f"each under runtime.{root}"
                 )
 
-    check(
-        "backbone.weights", "weights_root", lambda job: job.plain["backbone"]["checkpoint"]["model"]
-    )
-    check("dataset.root", "data_root", lambda job: job.conf.dataset.name)
-
 
 def shared_arguments(arguments: Sequence[str], jobs: Sequence[JobConfig]) -> list[str]:
     """The arguments whose key is in the overrides of every job."""
     keys = [{key_of(item) for item in job.overrides} for job in jobs]
     return [item for item in arguments if all(key_of(item) in job_keys for job_keys in keys)]
-
-
-def _parse(argument: str) -> Override:
-    try:
-        return parse_override(argument)
-    except HydraException as error:
-        raise parse_error(argument, AXES) from error
 
 
 def _check_option(override: Override, arguments: Sequence[str]) -> None:
@@ -240,7 +229,7 @@ def _check_option(override: Override, arguments: Sequence[str]) -> None:
     if override.is_sweep_override():
         names = [str(value) for value in override.sweep_iterator()]
     elif isinstance(override.value(), list | dict):
-        raise parse_error(str(override.input_line), AXES)
+        raise parse_error(str(override.input_line))
     else:
         names = [str(override.value())]
     for name in names:
@@ -254,20 +243,27 @@ def _check_option(override: Override, arguments: Sequence[str]) -> None:
 
 
 def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> JobConfig:
-    overrides = [_parse(argument) for argument in arguments]
+    overrides = [parse_argument(argument) for argument in arguments]
     command = parse_command(overrides)
     for override in overrides:
         _check_key(override, command)
     if command.task in ("eval", "predict"):
         _refuse_checkpoint_keys(command.task, overrides)
     try:
-        conf = nodes.conf([normalized(override.input_line or "") for override in overrides])
+        conf = nodes.conf(arguments)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
     check_inputs(conf)
     if is_operation(conf):
         return JobConfig(arguments, conf, {})
-    _check_position_resize(conf, overrides)
+    supported = position_resizes(conf)
+    for override in overrides:
+        key = override.key_or_group
+        if key == "backbone.position_resize" and override.value() not in supported:
+            raise ImpossibleError(
+                f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} supports "
+                f"{', '.join(supported)}. Leave {key} out."
+            )
     return JobConfig(arguments, conf, hashed(conf))
 
 
@@ -278,25 +274,13 @@ def parse_command(overrides: Sequence[Override]) -> Command:
 
 
 def _typed_value(override: Override) -> str:
-    return str(override.input_line).partition("=")[2] or "VALUE"
-
-
-def _check_position_resize(conf: Config, overrides: Sequence[Override]) -> None:
-    """Refuse a backbone.position_resize in the command that the model does not support."""
-    supported = position_resizes(conf)
-    for override in overrides:
-        key = override.key_or_group
-        if key == "backbone.position_resize" and override.value() not in supported:
-            raise ImpossibleError(
-                f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} supports "
-                f"{', '.join(supported)}. Leave {key} out."
-            )
+    return value_of(str(override.input_line)) or "VALUE"
 
 
 def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
     """The keys of the options in these overrides, and the task that they choose."""
     varying = {
-        normalized(item)
+        item
         for item in overrides
         if is_search_path(item) or (key_of(item) in AXES and key_of(item) not in SAME_KEYS)
     }
@@ -304,9 +288,9 @@ def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _cached_legal_keys(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
+def _cached_legal_keys(options: tuple[str, ...]) -> tuple[frozenset[str], str]:
     try:
-        cfg = composed(groups)
+        cfg = composed(options)
         return frozenset(legal_keys(cfg)), str(cfg.task.name)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
@@ -337,17 +321,20 @@ def normalized(argument: str) -> str:
     """An argument in the form that is checked and given to Hydra.
 
     `+key=` and `++key=` become `key=`, because no key can be added to a closed schema. `~/` at the
-    beginning of a value becomes the home folder: shells do not expand it inside a word.
+    beginning of a value becomes the home folder: shells do not expand it inside a word. A text
+    where a list is expected becomes a list (list_values.py), and a row of checkpoints gets `++`.
     """
     bare = argument.lstrip("+")
     if bare.startswith("hydra"):
-        return argument
+        return as_list(argument)
     if bare.startswith(checkpoint_rows.TABLE):
         return checkpoint_rows.as_row_override(bare)
     key, sign, value = bare.partition("=")
     if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
         return f"{key}={name[2]}"
-    return f"{key}={Path(value).expanduser()}" if sign and value.startswith("~/") else bare
+    if sign and value.startswith("~/"):
+        bare = f"{key}={Path(value).expanduser()}"
+    return as_list(bare)
 
 
 def _refuse_checkpoint_keys(task: str, overrides: Sequence[Override]) -> None:
@@ -368,6 +355,6 @@ def _refuse_checkpoint_keys(task: str, overrides: Sequence[Override]) -> None:
 def declared_values(arguments: Sequence[str]) -> dict[str, str]:
     """The paths and declarations in a command: {dotted key: value}."""
     keys = place_keys() | declared_keys()
-    overrides = [_parse(argument) for argument in arguments]
+    overrides = [parse_argument(argument) for argument in arguments]
     values = {item.key_or_group: item.value() for item in overrides if item.key_or_group in keys}
     return {key: str(OmegaConf.create([value])[0]) for key, value in values.items()}

@@ -13,8 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from fgvc.config import schema
 from fgvc.config.errors import ConfigError
 
-NO_VARIANTS: Mapping[str, type] = {}
-
 
 @dataclasses.dataclass(frozen=True)
 class SchemaKey:
@@ -29,9 +27,16 @@ class SchemaKey:
     hint: Any
     node: type | None
 
+    @property
+    def holds_list(self) -> bool:
+        """Whether the type is a list, or a union with a list; a dict of lists is not."""
+        types = (self.hint, *typing.get_args(self.hint))
+        is_dict = typing.get_origin(self.hint) is dict
+        return not is_dict and any(typing.get_origin(part) is list for part in types)
+
 
 def walk_schema(
-    cls: type, prefix: str = "", variants: Mapping[str, type] = NO_VARIANTS
+    cls: type, prefix: str = "", variants: Mapping[str, type] | None = None
 ) -> Iterator[SchemaKey]:
     """The fields of a dataclass, each followed by the fields of its node.
 
@@ -40,7 +45,7 @@ def walk_schema(
     """
     for item in dataclasses.fields(cls):
         key, hint = f"{prefix}{item.name}", _hints(cls)[item.name]
-        node = variants.get(key) or _node_class(hint)
+        node = (variants or {}).get(key) or _node_class(hint)
         yield SchemaKey(key, item.metadata, hint, node)
         if node is not None:
             yield from walk_schema(node, f"{key}.")
@@ -90,19 +95,24 @@ def owners(key: str) -> list[str]:
     ]
 
 
+@functools.cache
 def declared_keys() -> frozenset[str]:
     """Keys that declare something about the data, which the run verifies."""
-    return _keys_marked("declared")
-
-
-def place_keys() -> frozenset[str]:
-    """Keys of paths, outside `runtime` and `task`."""
-    return _keys_marked("place")
+    keys = walk_schema(schema.Config)
+    return frozenset(item.key for item in keys if item.metadata.get("declared"))
 
 
 @functools.cache
-def _keys_marked(mark: str) -> frozenset[str]:
-    return frozenset(item.key for item in walk_schema(schema.Config) if item.metadata.get(mark))
+def place_keys() -> frozenset[str]:
+    """Keys of paths, outside `runtime` and `task`."""
+    return frozenset(item.key for item in walk_schema(schema.Config) if item.metadata.get("place"))
+
+
+@functools.cache
+def path_keys() -> frozenset[str]:
+    """Keys of paths, in every option."""
+    paths = {item.key for item in all_keys() if item.metadata.get("place")}
+    return frozenset(paths | {item.key for item in all_keys() if item.key.endswith("_root")})
 
 
 @functools.cache

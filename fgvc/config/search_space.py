@@ -20,22 +20,23 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc import untrusted
 from fgvc.config.compose import check_bounds, composed, config_hash, one_line
 from fgvc.config.errors import ConfigError, nearest
-from fgvc.config.named_sweep import PARAMS
-from fgvc.config.override_grammar import parse_override
+from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.overrides import JobConfig, jobs_of
+from fgvc.config.parse_errors import parse_argument
 from fgvc.config.schema import Config
 from fgvc.config.schema.sweeper import SAMPLERS, Sweeper
+from fgvc.config.sweep_expansion import PARAMS
 
 NAME = "tune"
 TRIALS = "trials"  # folder of the rows, in the folder of the run_id
 SEARCHED = ("task.", "head.", "part_attention.")  # keys that may be searched
 NOT_SEARCHED = ("task.name", "task.select", "task.debug")  # they define the objective
 SAMPLER = "hydra.sweeper.sampler"
-SAMPLER_OPTION = "hydra/sweeper/sampler="
+SAMPLER_OPTION = "hydra/sweeper/sampler"
 SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
-SWEEPER_KEYS += ("hydra/sweeper/sampler",)
+SWEEPER_KEYS += (SAMPLER_OPTION,)
 NO_PARAMS = f"{PARAMS}=null"  # in place of the space in the file, which expand_sweep has expanded
-LEGAL_OPTIONS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}
+LEGAL_OPTIONS = {"task": ("train",), SAMPLER_OPTION: ("tpe", "random")}
 LAUNCHER = "hydra/launcher"
 FRACTION = 0.37  # of an interval: a point that is an integer for no integer ends
 
@@ -77,24 +78,24 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | N
     if not _is_search(arguments):
         return None
     option = _check_sampler_keys(arguments)
-    searched, fixed = _split_space([_parse(argument) for argument in arguments])
-    corners = range(max(map(len, searched.values())))
-    jobs = [_corner(fixed, searched, index) for index in corners]
+    searched, fixed = _split_space([parse_argument(argument) for argument in arguments])
+    jobs = []
+    for index in range(max(map(len, searched.values()))):  # the corners of the space
+        values = [f"{key}={ends[index % len(ends)]}" for key, ends in searched.items()]
+        try:
+            jobs += jobs_of([*fixed, *values], multirun=False)
+        except ConfigError as error:
+            whole = "'float' could not be converted to Integer" in str(error)
+            hint = "; whole numbers are int(interval(…))" if whole else ""
+            raise ConfigError(f"sweep={NAME}: {error}{hint}") from error
     _check_task(jobs[0].conf)
-    sweeper, sampler = _sweeper_config(arguments, option)
-    settings = [argument.lstrip("+").partition("=") for argument in arguments]
-    space = {key: value for key, _, value in settings if key in searched}
+    sweeper, sampler = _sweeper_config(fixed, option)
+    space = {key_of(item): value_of(item) for item in arguments if key_of(item) in searched}
     history = [space, sampler, sweeper.n_jobs, config_hash(jobs[0].plain)]
     digest = config_hash({"history": history, "optuna": metadata.version("optuna")})
-    return Search(
-        space,
-        jobs[0].conf.task.select,
-        sampler.pop("name"),
-        sampler,
-        sweeper.n_trials,
-        sweeper.n_jobs,
-        digest,
-    ), jobs
+    select, name = jobs[0].conf.task.select, sampler.pop("name")
+    search = Search(space, select, name, sampler, sweeper.n_trials, sweeper.n_jobs, digest)
+    return search, jobs
 
 
 def check_same_search(search: Search, conf: Config, run_id: str) -> None:
@@ -116,7 +117,7 @@ def check_same_search(search: Search, conf: Config, run_id: str) -> None:
 def _is_search(arguments: Sequence[str]) -> bool:
     named = f"sweep={NAME}" in arguments
     for argument in arguments:
-        key, _, value = argument.lstrip("+~").partition("=")
+        key, value = key_of(argument), value_of(argument)
         if key == "hydra/sweeper" and (named or value != "basic"):
             raise ConfigError(f"{argument}: a search is sweep={NAME}, which brings its sweeper")
         if not named and key.startswith(SWEEPER_KEYS):
@@ -169,38 +170,18 @@ def _ends(override: Override) -> list[str]:
         raise ConfigError(f"{override.input_line}: a log scale takes tag(log,interval(LOW,HIGH))")
     if isinstance(value, Glob):
         raise ConfigError(f"{override.input_line}: give an interval, a range, or the choices")
-    if isinstance(value, IntervalSweep):
-        low, high = value.start, value.end
-        assert low is not None
-        assert high is not None
-        _check_ends(override, low, high, "log" in value.tags)
-        between = [] if isinstance(low, int) else [low + FRACTION * (high - low)]
-        return [repr(number) for number in (low, high, *between)]
-    if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        _check_ends(override, value.start, value.stop, False)
-        # unlike Python's range, the sweeper may propose the end too
-        return [repr(value.start), repr(value.stop)]
-    return [str(value) for value in override.sweep_iterator(transformer=Transformer.encode)]
-
-
-def _check_ends(override: Override, low: float, high: float, log: bool) -> None:
+    if not isinstance(value, IntervalSweep | RangeSweep):
+        return [str(value) for value in override.sweep_iterator(transformer=Transformer.encode)]
+    is_interval = isinstance(value, IntervalSweep)
+    low, high = value.start, value.end if is_interval else value.stop  # both may be proposed
+    assert low is not None
+    assert high is not None
     if not low < high:
         raise ConfigError(f"{override.input_line}: {low} is not below {high}")
-    if log and low <= 0:
+    if is_interval and value.tags and low <= 0:
         raise ConfigError(f"{override.input_line}: on a log scale it must begin above 0")
-
-
-def _corner(fixed: Sequence[str], searched: dict[str, list[str]], index: int) -> JobConfig:
-    values = [f"{key}={ends[index % len(ends)]}" for key, ends in searched.items()]
-    try:
-        (job,) = jobs_of([*fixed, *values], multirun=False)
-    except ConfigError as error:
-        whole = "'float' could not be converted to Integer" in str(error)
-        hint = "; whole numbers are int(interval(…))" if whole else ""
-        raise ConfigError(f"sweep={NAME}: {error}{hint}") from error
-    return job
+    between = [low + FRACTION * (high - low)] if is_interval and isinstance(low, float) else []
+    return [repr(number) for number in (low, high, *between)]
 
 
 def _check_task(conf: Config) -> None:
@@ -222,9 +203,8 @@ def _check_task(conf: Config) -> None:
         )
 
 
-def _sweeper_config(arguments: Sequence[str], option: str) -> tuple[Sweeper, dict[str, Any]]:
+def _sweeper_config(fixed: Sequence[str], option: str) -> tuple[Sweeper, dict[str, Any]]:
     """The node hydra.sweeper, checked: without its sampler, and its sampler, which is `option`."""
-    fixed = [argument for argument in arguments if not _parse(argument).is_sweep_override()]
     try:
         node: Any = OmegaConf.to_container(composed(fixed, whole=True).hydra.sweeper)
     except (HydraException, OmegaConfBaseException) as error:  # jobs_of has reported all others
@@ -233,7 +213,7 @@ def _sweeper_config(arguments: Sequence[str], option: str) -> tuple[Sweeper, dic
     if (name := sampler.get("name")) not in SAMPLERS:
         raise ConfigError(f"{SAMPLER}.name={name}: not one of {', '.join(SAMPLERS)}")
     if name != option:
-        raise ConfigError(f"{SAMPLER}.name={name}: choose it by {SAMPLER_OPTION}{name}")
+        raise ConfigError(f"{SAMPLER}.name={name}: choose it by {SAMPLER_OPTION}={name}")
     if sampler.get("seed") is None:
         raise ConfigError(
             f"{SAMPLER}.seed=null: a search without a seed cannot be repeated; give one"
@@ -244,11 +224,11 @@ def _sweeper_config(arguments: Sequence[str], option: str) -> tuple[Sweeper, dic
 
 def _check_sampler_keys(arguments: Sequence[str]) -> str:
     """The chosen sampler; ConfigError for a key that it does not have."""
-    chosen = [item for item in arguments if item.lstrip("+").startswith(SAMPLER_OPTION)]
-    option = chosen[-1].partition("=")[2] if chosen else "tpe"
+    chosen = [value_of(item) for item in arguments if key_of(item) == SAMPLER_OPTION]
+    option = chosen[-1] if chosen else "tpe"
     legal = [item.name for item in fields(SAMPLERS[option])]
     for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
+        key = key_of(argument)
         name = key.removeprefix(f"{SAMPLER}.")
         if name not in (key, *legal):
             raise ConfigError(
@@ -274,11 +254,3 @@ def _checked(cls: type, values: dict[str, Any], node: str) -> Any:
         raise ConfigError(f"{node}.{item.name}={value}: must be {kind}{bounds}") from error
     check_bounds(checked, f"{node}.")
     return checked
-
-
-def _parse(argument: str) -> Override:
-    try:
-        return parse_override(argument)
-    except HydraException as error:
-        jobs_of([argument], multirun=False)  # raises a better error
-        raise ConfigError(f"{argument}: cannot be read") from error

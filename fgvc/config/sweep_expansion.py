@@ -1,6 +1,8 @@
-"""The cross of a sweep -> its jobs: overrides dropped where their key is unknown, and an order.
+"""A sweep, maybe a named one -> its jobs in an order, and the combinations that it leaves out.
 
-A combination holds the overrides of one job.
+A named sweep is a file of plain Hydra (`hydra.mode: MULTIRUN` and `hydra.sweeper.params`). A
+combination holds the overrides of one job. Some combinations of a cross are invalid, some mean
+the same job, and some keys are unknown in a part of them.
 """
 
 from __future__ import annotations
@@ -9,14 +11,19 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
-from fgvc.config.option_files import option_file
+from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.option_files import option_file, options
+from fgvc.config.override_grammar import key_of, value_of
 
 Combination = tuple[str, ...]
+PARAMS = "hydra.sweeper.params"
 SIZE = "backbone.size"
 FEATURE_KEYS = (
     "backbone",
@@ -27,6 +34,49 @@ FEATURE_KEYS = (
     "preprocess",
 )
 SPLITS = ("split_seed", "val_fraction")  # the choice of validation images changes no feature
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A combination left out of a named sweep, with the reason in one line."""
+
+    overrides: tuple[str, ...]
+    reason: str
+
+
+def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments followed by the overrides of `sweep=NAME`, and whether there is one.
+
+    Hydra itself refuses a key that is both in the file of a sweep and in the command. The axes of
+    the sweep keep the order of its file, also where they are typed.
+
+    Raises:
+        ConfigError: an unknown sweep, two sweeps, or a file without a sweep.
+    """
+    names = [value_of(argument) for argument in arguments if key_of(argument) == "sweep"]
+    if not names:
+        return list(arguments), False
+    if len(names) > 1 or "," in names[0]:
+        raise ConfigError(f"sweep={','.join(names)}: one named sweep at a time")
+    params = _params(names[0], arguments)
+    typed = {key_of(argument): argument for argument in arguments if key_of(argument) in params}
+    swept = [typed.get(key, f"{key}={value}") for key, value in params.items()]
+    others = [argument for argument in arguments if key_of(argument) not in params]
+    return [*others, *swept, f"{PARAMS}=null"], True
+
+
+def _params(name: str, arguments: Sequence[str]) -> dict[str, str]:
+    path = option_file("sweep", name, arguments)
+    if path is None:
+        legal = options("sweep", arguments)
+        raise ConfigError(
+            f"sweep={name}: no such option{nearest(name, legal)} ({', '.join(legal)})"
+        )
+    file = OmegaConf.load(path)
+    params = OmegaConf.select(file, PARAMS)
+    if OmegaConf.select(file, "hydra.mode") != "MULTIRUN" or not params:
+        raise ConfigError(f"sweep={name}: {path}: needs hydra.mode: MULTIRUN and {PARAMS}")
+    return {str(key): str(value) for key, value in params.items()}
 
 
 def cross(overrides: Sequence[Override]) -> list[Combination]:
@@ -47,20 +97,33 @@ def cross(overrides: Sequence[Override]) -> list[Combination]:
     return list(itertools.product(*values.values()))
 
 
-def key_of(override: str) -> str:
-    """The key of an override, without Hydra's `+` and `~`."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
     """Keys whose overrides differ between the jobs of a sweep."""
     shared = set.intersection(*map(set, jobs))
     return {key_of(item) for job in jobs for item in job if item not in shared}
 
 
-def keep_stated_size(combination: Combination) -> Combination:
+def keep_stated_sizes(
+    combinations: Sequence[Combination],
+) -> tuple[list[Combination], list[Exclusion]]:
+    """Keep one combination per size where the backbone option names its size.
+
+    Returns:
+        The kept combinations, and one left-out combination per such backbone.
+    """
+    first: dict[Combination, Combination] = {}
+    exclusions: dict[str, Exclusion] = {}
+    for combination in combinations:
+        if first.setdefault(_keep_stated_size(combination), combination) is not combination:
+            backbone = next(item for item in combination if key_of(item) == "backbone")
+            reason = f"{backbone} names its size: {SIZE} is not swept there"
+            exclusions.setdefault(backbone, Exclusion(combination, reason))
+    return list(first), [*exclusions.values()]
+
+
+def _keep_stated_size(combination: Combination) -> Combination:
     """The combination without a swept size if the backbone option names its size (vit_tiny)."""
-    names = [item.partition("=")[2] for item in combination if key_of(item) == "backbone"]
+    names = [value_of(item) for item in combination if key_of(item) == "backbone"]
     files = [option_file("backbone", name, combination) for name in names]
     if not any(file is not None and _is_shorthand(file) for file in files):
         return combination
@@ -123,3 +186,19 @@ def feature_config(plain: dict[str, Any]) -> str:
     uses_seed = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
     keys = (*FEATURE_KEYS, "seed") if uses_seed else FEATURE_KEYS
     return json.dumps([images, *(plain[key] for key in keys)], sort_keys=True)
+
+
+def summarize(exclusions: Sequence[Exclusion]) -> list[str]:
+    """One line per reason, with the number of its combinations and the first of them."""
+    varying = varying_keys([exclusion.overrides for exclusion in exclusions]) if exclusions else ()
+    by_reason: dict[str, list[tuple[str, ...]]] = {}
+    for exclusion in exclusions:
+        by_reason.setdefault(exclusion.reason, []).append(exclusion.overrides)
+    lines = []
+    for reason, combinations in by_reason.items():
+        first = " ".join(item for item in combinations[0] if key_of(item) in varying)
+        count = len(combinations)
+        lines.append(
+            reason if count == 1 else f"{count} combinations: {reason} (the first: {first})"
+        )
+    return lines

@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, is_operation
+from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.overrides import AXES, JobConfig, choices
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
 from fgvc.config.schema.head import heads
 from fgvc.config.search_space import Search
-from fgvc.config.sweep_exclusions import Exclusion
-from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_keys
+from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record.run_dir import complete_runs
@@ -83,7 +83,7 @@ def _estimate(
 def _name(overrides: Sequence[str], varying: set[str]) -> str:
     """What distinguishes a job: the option of an axis, and other keys in full."""
     own = [item for item in overrides if key_of(item) in varying]
-    axes = [item.partition("=")[2] for item in own if key_of(item) in (*AXES, SIZE)]
+    axes = [value_of(item) for item in own if key_of(item) in (*AXES, SIZE)]
     return " ".join([*axes, *(item for item in own if key_of(item) not in (*AXES, SIZE))])
 
 
@@ -117,7 +117,7 @@ def _job_cost(
             except UserError as error:  # the job will fail with it; the estimate is still printed
                 notes[str(error)] = key = None
             features = key or f"{feature_config(job.plain)} {role}"
-            if key is not None and _is_cached(conf, key):
+            if key is not None and (_cache_root(conf) / "features" / key / "done.json").is_file():
                 cached += count
             elif features in planned:
                 shared += count
@@ -222,10 +222,6 @@ def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
 
     extractor = FeatureExtractor(conf, images.dataset, source, choose_device(conf.runtime.device))
     return hashing.sha256_bytes(hashing.canonical_json(extractor.key(role)))[:32]
-
-
-def _is_cached(conf: Config, key: str) -> bool:
-    return (_cache_root(conf) / "features" / key / "done.json").is_file()
 
 
 def _source(conf: Config) -> WeightsSource | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 import fgvc.config.help
-import fgvc.config.named_sweep  # noqa: F401
+import fgvc.config.sweep_expansion  # noqa: F401
 from fgvc.parallel import signals
 
 LOADED = (  # by name: nothing here uses them

@@ -22,13 +22,15 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fgvc.config import checkpoint_rows
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
 from fgvc.config.option_files import own_folders, search_path_override
-from fgvc.config.overrides import RUN_ID_KEY, JobConfig, choices, shared_arguments
+from fgvc.config.overrides import JobConfig, of_run, shared_arguments
 from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import shorten, visible
+from fgvc.untrusted.shell import escaped
 
 ACTIONS, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
 SWEEPER = "hydra/sweeper="
@@ -63,33 +65,33 @@ def launch(
     Raises:
         OSError: the disk refuses a write; Hydra alone would print a traceback.
     """
-    own = f'{RUN_ID_KEY}"{run_id}"'
-    task = Jobs(run_job, [[*choices(job.overrides), own] for job in jobs])
+    task = Jobs(run_job, [of_run(job.overrides, run_id) for job in jobs])
     shared = [o for o in shared_arguments(overrides, jobs) if not o.startswith(SWEEPER)]
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:
-        _start_hydra(["--multirun", *shared, own, f"{SWEEPER}exact"], task)
+        _start_hydra(["--multirun", *shared, *of_run([], run_id), f"{SWEEPER}exact"], task)
     except OSError:
         raise
     except Exception:
         traceback.print_exc()
         sys.exit(FAILED)
     finally:
-        if before is None:
-            del os.environ[FULL_ERROR]
-        else:
-            os.environ[FULL_ERROR] = before
+        del os.environ[FULL_ERROR]
+        os.environ |= {} if before is None else {FULL_ERROR: before}
 
 
-def print_config(cfg: DictConfig, package: str | None, resolve: bool) -> int:
+def print_config(job: JobConfig, package: str | None, resolve: bool) -> int:
     """Print the config of a job, or one node or value of it; returns the exit code.
+
+    Of the table of checkpoints, only the chosen row is shown.
 
     Args:
         package: dotted key of the node; None or `_global_` for the whole config.
         resolve: replace interpolations by their values.
     """
-    node: Any = cfg
+    node: Any = (cfg := job.compose())
+    cfg.backbone.checkpoints = escaped(checkpoint_rows.chosen_rows(job.conf.backbone))
     if package is not None and package != "_global_":
         node = None
         with suppress(OmegaConfBaseException):
@@ -116,7 +118,7 @@ def print_page(arguments: Sequence[str], package: str | None) -> int:
     errors, code = io.StringIO(), DONE
     try:
         with redirect_stderr(errors):
-            _start_hydra(arguments, _no_job)
+            _start_hydra(arguments)
     except SystemExit as end:
         code = WRONG_COMMAND if end.code else DONE
     line = errors.getvalue().strip("\n")
@@ -143,25 +145,17 @@ def complete(words: Sequence[str]) -> None:
             f"-sc {' '.join(words)}: one of install, uninstall, with one of {', '.join(SHELLS)}, "
             'as in: eval "$(fgvc -sc install=bash)"'
         )
+    flags: list[str] = []
+    with suppress(ValueError):  # an open quote, or a folder that is not typed completely
+        line = shell.split(os.environ.get("COMP_LINE", ""))
+        folders = own_folders(search_path_override(line))
+        flags = ["--config-dir", str(folders[0])] if folders else []  # Hydra takes one
     sys.argv[0] = "fgvc"  # `python -m fgvc.run` itself is not completed
-    _start_hydra([*_folder_to_complete(), "-sc", *words], _no_job)
+    _start_hydra([*flags, "-sc", *words])
 
 
-def _folder_to_complete() -> list[str]:
-    """Hydra's flag for the user's folder of options in the line to complete."""
-    try:
-        words = shell.split(os.environ.get("COMP_LINE", ""))
-        folders = own_folders(search_path_override(words))
-    except ValueError:  # an open quote, or a folder that is not typed completely
-        return []
-    return ["--config-dir", str(folders[0])] if folders else []  # Hydra takes one
-
-
-def _no_job(cfg: DictConfig) -> None:
-    """Run nothing: Hydra only prints."""
-
-
-def _start_hydra(arguments: Sequence[str], task: TaskFunction) -> None:
+def _start_hydra(arguments: Sequence[str], task: TaskFunction = lambda cfg: None) -> None:
+    """Start Hydra with these arguments; without a task, it only prints."""
     GlobalHydra.instance().clear()
     register_schema()
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)

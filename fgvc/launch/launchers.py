@@ -91,7 +91,9 @@ def launch_local(
             while running or (waiting and not stop_signals()):
                 while waiting and len(running) < params["n_jobs"] and not stop_signals():
                     call = waiting.pop(0)
-                    running[call[1]] = _submit(executor, launcher, call)
+                    # it ignores the Ctrl-C of the terminal: the sweep stops it
+                    with signals.ignored([signal.SIGINT]):
+                        running[call[1]] = executor.submit(launcher, *call)
                 time.sleep(POLL)
                 for index in [index for index, job in running.items() if job.done()]:
                     job, overrides = running.pop(index), job_overrides[index - start]
@@ -112,14 +114,10 @@ def launch_slurm(
         try:
             executor = _slurm_executor(launcher.params)
             jobs = executor.map_array(launcher, *zip(*calls, strict=True))
-        except FailedJobError as error:
-            _mark_lost(launcher.folder, job_overrides, since, _last_line(str(error)))
-            return _empty_results(len(calls))
-        print(f"submitted as SLURM job {jobs[0].job_id.partition('_')[0]}", flush=True)
-        try:
+            print(f"submitted as SLURM job {jobs[0].job_id.partition('_')[0]}", flush=True)
             _wait_for_slurm({job.job_id: job for job in jobs})
-        except KeyboardInterrupt:  # the second signal
-            _mark_lost(launcher.folder, job_overrides, since)
+        except (FailedJobError, KeyboardInterrupt) as error:  # sbatch failed, or the second signal
+            _mark_lost(launcher.folder, job_overrides, since, _last_line(str(error)))
             return _empty_results(len(calls))
     pairs = zip(job_overrides, jobs, strict=True)
     return [_result(launcher.folder, overrides, job, since) for overrides, job in pairs]
@@ -167,7 +165,7 @@ def _wait_for_slurm(jobs: dict[str, submitit.Job]) -> None:
             return
         time.sleep(SLURM_POLL)
         finished = queue.finished(jobs, slurm_queue.GRACE if cancelled is None else 0.0)
-        finished |= {job_id for job_id, job in jobs.items() if _has_result(job)}
+        finished |= {job_id for job_id, job in jobs.items() if job.paths.result_pickle.exists()}
         for job_id in finished:
             del jobs[job_id]
 
@@ -178,21 +176,9 @@ def _calls(job_overrides: Sequence[Overrides], start: int) -> list[tuple[Any, ..
     return [(overrides, index, state) for index, overrides in enumerate(job_overrides, start)]
 
 
-def _submit(
-    executor: submitit.LocalExecutor, launcher: WorkerLauncher, call: tuple[Any, ...]
-) -> submitit.Job:
-    """Start a local job that ignores the terminal's Ctrl-C: the sweep stops it."""
-    with signals.ignored([signal.SIGINT]):
-        return executor.submit(launcher, *call)
-
-
-def _has_result(job: submitit.Job) -> bool:
-    return job.paths.result_pickle.exists()
-
-
 def _result(folder: Path, overrides: Overrides, job: submitit.Job, since: str) -> JobReturn:
     """The value of a job; a job whose worker failed is marked as lost in its row."""
-    if not _has_result(job):
+    if not job.paths.result_pickle.exists():
         _mark_lost(folder, [overrides], since, f"its worker died: {job.paths.stderr}")
     elif (error := job.exception()) is None:
         return job.results()[0]

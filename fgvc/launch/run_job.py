@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import JobConfig, of_run
 from fgvc.config.schema import TASKS, Config
 from fgvc.config.weight_files import sidecars
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
@@ -43,6 +44,21 @@ class JobResult:
     traceback: str | None = None
 
 
+def run_here(jobs: Sequence[JobConfig], run_id: str, command: str) -> int:
+    """Run jobs in this process, one after another: a single job, or operations such as report.
+
+    Returns:
+        The largest of their exit codes. After a signal, the remaining jobs do not start.
+    """
+    code = DONE
+    for job in jobs:
+        if code != PREEMPTED:
+            cfg = job.compose()
+            cfg.runtime.run_id = run_id
+            code = max(code, run_job(cfg, of_run(job.overrides, run_id), command).code)
+    return code
+
+
 def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
     """Run one job to its end. Every error is reported and becomes a result."""
     try:
@@ -57,30 +73,24 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
     except UserError as error:
         return _report(error, str(error))
     except OSError as error:
-        return _report(error, disk_error_line(error, cfg.runtime, _output_paths(cfg)))
+        keys = ["task.output", "task.overlay"]  # places outside runtime where a job writes
+        if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
+            keys.append("dataset.root")
+        paths = {key: OmegaConf.select(cfg, key) for key in keys}
+        return _report(error, disk_error_line(error, cfg.runtime, paths))
     except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} resumes it"
         return _report(error, line, PREEMPTED)
     except Exception as error:
-        if (
-            isinstance(error, RuntimeError)
-            and (line := missing_home_line(error, cfg.runtime)) is not None
-        ):
-            return _report(error, line)
+        no_home = isinstance(error, RuntimeError) and missing_home_line(error, cfg.runtime)
+        if no_home:
+            return _report(error, no_home)
         traceback.print_exc()
         return _report(error, f"{type(error).__name__}: {error}")
     if isinstance(code, Skipped):
         return JobResult(DONE, "skipped")
     return JobResult(code or DONE, "failed" if code else "done")
-
-
-def _output_paths(cfg: DictConfig) -> dict[str, str | None]:
-    """Keys outside runtime that name a place where this job writes, with their values."""
-    keys = ["task.output", "task.overlay"]
-    if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
-        keys.append("dataset.root")
-    return {key: OmegaConf.select(cfg, key) for key in keys}
 
 
 def _check_weights(conf: Config) -> None:

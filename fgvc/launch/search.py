@@ -8,10 +8,8 @@ numbers of the finished trials and continues with the next.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,24 +19,22 @@ from omegaconf import DictConfig
 from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import axes_and_values, experiment_text
+from fgvc.config.override_grammar import key_of
+from fgvc.config.overrides import of_run
 from fgvc.config.schema import Config
 from fgvc.config.search_space import TRIALS, Search
-from fgvc.config.sweep_expansion import key_of
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
-from fgvc.launch.sweep import job_hash, mark_run
+from fgvc.launch.job_process import stop_signals
+from fgvc.launch.proposals import run_trials
+from fgvc.launch.sweep import job_hash, run_in_folder, run_recorded
 from fgvc.pipeline import stop_before_test
 from fgvc.record import console
 from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, read_json
 from fgvc.report import search_table as report
 from fgvc.report.search_table import DONE, STOPPED
 from fgvc.store import atomic
-from fgvc.store.disk_advice import ROOTS, disk_error_line
-from fgvc.store.disk_errors import add_path
-from fgvc.store.file_lock import lock
-from fgvc.types import Preempted, UserError
+from fgvc.types import Preempted
 from fgvc.untrusted import shell
-from fgvc.untrusted.escape import visible
 
 NOT_OF_A_RUN = ("runtime.run_id", "runtime.resume", "runtime.stop_before_test", "runtime.dry_run")
 
@@ -48,35 +44,25 @@ def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], com
 
     Args:
         conf: of one corner of the space; its runtime node is that of all trials.
-        overrides: of the command, with its run_id.
+        overrides: of the command, without its run_id.
     """
-    from fgvc.launch.proposals import run_trials
-
     conf.runtime.run_id = run_id
-    fixed = [item for item in overrides if key_of(item) not in search.space]
-    fixed = [item for item in fixed if not key_of(item).startswith("hydra")]
+    fixed = [item for item in of_run(overrides, run_id) if key_of(item) not in search.space]
 
     def run_trial(number: int, values: Mapping[str, Any]) -> float:
         if stop_signals():
             raise Preempted("the search was asked to stop")
         trial = [*(f"{key}={value}" for key, value in values.items()), *fixed]
         cfg = composed(trial)
-        result = run_in_process(cfg, trial, command)
-        mark_run(cfg, job_hash(cfg), result)
+        result = run_recorded(cfg, trial, command, job_hash(cfg))
         return objective(search, cfg, trial, number, result.code)
 
-    folder = _folder(conf.runtime)
-    try:
-        with lock(folder / ".lock"), forward_signals():
-            with contextlib.suppress(Preempted, KeyboardInterrupt), add_path(folder):
-                run_trials(search, run_trial)
-            return finish(search, conf, bool(stop_signals()))
-    except UserError as error:
-        line = str(error)
-    except OSError as error:
-        line = disk_error_line(error, {name: getattr(conf.runtime, name) for name in ROOTS})
-    print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
-    return FAILED
+    return run_in_folder(
+        _folder(conf.runtime),
+        conf.runtime,
+        lambda: run_trials(search, run_trial),
+        lambda: finish(search, conf, bool(stop_signals())),
+    )
 
 
 def objective(
@@ -89,12 +75,14 @@ def objective(
     Raises:
         Preempted: the trial was stopped by a signal.
     """
-    choices = _choices(cfg, overrides)
+    axes, values = axes_and_values(cfg, overrides)
+    del axes["sweep"]
+    values = {key: value for key, value in values.items() if key not in NOT_OF_A_RUN}
     row = {
         "search": search.digest,
         "number": number,
-        "values": {key: choices["values"][key] for key in search.space},
-        "choices": choices,
+        "values": {key: values[key] for key in search.space},
+        "choices": {"axes": {"task": "train", **axes}, "values": values},
         **_read_result(cfg, code),
     }
     atomic.write_json(_folder(cfg.runtime) / TRIALS / f"{number:05d}.json", row)
@@ -133,7 +121,12 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
         console.say(f"stopped with {len(rows)} of {search.trials} trials: {command}")
     if best is not None:
         _write_winner(conf, folder, record, best)
-        _remove_states_of_losers(conf, rows, best)
+        home = Path(conf.runtime.output_root).expanduser() / str(run_id)
+        for row in rows:  # the resume states of the others go; their numbers stay
+            states = home / row["config_hash"][:SHORT] / IN_PROGRESS / RESUME
+            is_best = row["config_hash"] == best["config_hash"]
+            if row["state"] == DONE and not is_best and states.is_dir():
+                shutil.rmtree(states)
     console.say(f"search: {folder / 'search.html'}")
     return PREEMPTED if stopped else FAILED if best is None else 0
 
@@ -169,14 +162,6 @@ def _read_result(cfg: DictConfig, code: int) -> dict[str, Any]:
     return row | {"state": state, "error": status["error"] or f"ended with {code}"}
 
 
-def _choices(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The overrides of a trial without those of the search."""
-    axes, values = axes_and_values(cfg, overrides)
-    del axes["sweep"]
-    values = {key: value for key, value in values.items() if key not in NOT_OF_A_RUN}
-    return {"axes": {"task": "train", **axes}, "values": values}
-
-
 def _write_winner(
     conf: Config, folder: Path, record: Mapping[str, Any], best: Mapping[str, Any]
 ) -> None:
@@ -197,15 +182,3 @@ def _write_winner(
         f"it reads test once; with runtime.run_id={conf.runtime.run_id} it resumes from its trial, "
         "without training again"
     )
-
-
-def _remove_states_of_losers(
-    conf: Config, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
-) -> None:
-    """Remove the resume states of finished trials other than the best; their numbers stay."""
-    home = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
-    for row in rows:
-        states = home / row["config_hash"][:SHORT] / IN_PROGRESS / RESUME
-        is_loser = row["state"] == DONE and row["config_hash"] != best["config_hash"]
-        if is_loser and states.is_dir():
-            shutil.rmtree(states)

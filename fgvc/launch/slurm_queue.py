@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 FINISHED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 FINISHED |= {"OUT_OF_MEMORY", "TIMEOUT"}
@@ -23,9 +23,12 @@ class Queue:
 
     def finished(self, ids: Iterable[str], grace: float = GRACE) -> set[str]:
         """The ids of the jobs that ended at least `grace` seconds ago."""
-        states = _states()
-        if states is None:  # the controller does not answer
+        command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:  # the controller does not answer
             return set()
+        pairs = (line.partition("|") for line in done.stdout.splitlines())
+        states = {job_id: state for job_id, _, state in pairs}
         clock = time.monotonic()
         finished = set()
         for job_id in ids:
@@ -40,12 +43,3 @@ class Queue:
 def cancel(ids: Iterable[str]) -> None:
     """Cancel the jobs; running jobs receive a signal, save and end."""
     subprocess.run(["scancel", *ids], check=False, timeout=60)
-
-
-def _states() -> Mapping[str, str] | None:
-    command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        return None
-    pairs = (line.partition("|") for line in done.stdout.splitlines())
-    return {job_id: state for job_id, _, state in pairs}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import JobConfig, choices
-from fgvc.config.sweep_exclusions import Exclusion, summarize
+from fgvc.config.schema import Runtime
+from fgvc.config.sweep_expansion import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import hydra_app
 from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
@@ -54,9 +55,8 @@ class Sweep:
         )
         report.write_row(self.folder, row)
         start = time.monotonic()
-        result = run_in_process(cfg, overrides, self.command)
+        result = run_recorded(cfg, overrides, self.command, row.config_hash)
         seconds = round(time.monotonic() - start, 2)
-        mark_run(cfg, row.config_hash, result)
         row = replace(row, state=result.state, code=result.code, line=result.line)
         report.write_row(self.folder, replace(row, seconds=seconds, traceback=result.traceback))
 
@@ -77,21 +77,51 @@ def run(
         overrides: of the command, without its run_id.
         exclusions: combinations that do not run, for the table.
     """
-    folder = Path(jobs[0].conf.runtime.multirun_root).expanduser().absolute() / run_id
+    runtime = jobs[0].conf.runtime
+    folder = Path(runtime.multirun_root).expanduser().absolute() / run_id
     sweep = Sweep(run_id, command, folder)
+    return run_in_folder(
+        folder,
+        runtime,
+        lambda: hydra_app.launch(sweep.run_job, jobs, run_id, overrides),
+        lambda: _finish(sweep, jobs, exclusions),
+    )
+
+
+def run_in_folder(
+    folder: Path, runtime: Runtime, start: Callable[[], None], finish: Callable[[], int]
+) -> int:
+    """Start and finish a sweep or a search, the only process that writes to its folder.
+
+    Args:
+        finish: writes the tables, also after a signal; returns the exit code.
+
+    Returns:
+        The exit code; FAILED, with one line, if the disk refuses a write.
+    """
     try:
         with lock(folder / ".lock"), forward_signals():
-            # after a stop, the table lists the jobs that did not start
             stopped = contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit)
             with stopped, add_path(folder):
-                hydra_app.launch(sweep.run_job, jobs, run_id, overrides)
-            return _finish(sweep, jobs, exclusions)
+                start()
+            return finish()
     except UserError as error:
         line = str(error)
     except OSError as error:
-        line = disk_error_line(error, {name: getattr(jobs[0].conf.runtime, name) for name in ROOTS})
+        line = disk_error_line(error, {name: getattr(runtime, name) for name in ROOTS})
     print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     return FAILED
+
+
+def run_recorded(
+    cfg: DictConfig, overrides: Sequence[str], command: str, run_hash: str | None
+) -> JobResult:
+    """Run a job in a process of its own; if it fails, its run folder has its state."""
+    result = run_in_process(cfg, overrides, command)
+    if result.code != DONE and run_hash is not None:  # its process may have been killed
+        root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
+        mark_abandoned(root, run_id, run_hash, result.line or result.state, result.state)
+    return result
 
 
 def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]) -> int:
@@ -137,10 +167,3 @@ def job_hash(cfg: DictConfig) -> str | None:
         return config_hash(resolved(cfg))
     except (ConfigError, OSError):  # the job reports this itself, in its row
         return None
-
-
-def mark_run(cfg: DictConfig, run_hash: str | None, result: JobResult) -> None:
-    """Write the state of a failed job into its run folder, in case its process could not."""
-    if result.code != DONE and run_hash is not None:
-        root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
-        mark_abandoned(root, run_id, run_hash, result.line or result.state, result.state)

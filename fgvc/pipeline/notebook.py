@@ -19,8 +19,7 @@ import torch
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.list_values import as_list
-from fgvc.config.overrides import jobs_of, normalized
+from fgvc.config.overrides import jobs_of
 from fgvc.config.schema import Config
 from fgvc.data.image_input import ImageInput
 from fgvc.data.preprocess import evaluation_transform
@@ -40,10 +39,10 @@ def load_config(*overrides: str) -> Config:
         ConfigError: an unknown key, a value out of bounds, a combination that is not possible, or
             a sweep (several values for one key).
     """
-    expanded = expand_experiment([normalized(item) for item in overrides])
+    expanded = expand_experiment(overrides)
     if any(item.startswith("sweep=") for item in expanded):
         raise ConfigError("sweep=: a sweep is many configs; give the overrides of one job")
-    (job,) = jobs_of([as_list(item) for item in expanded], multirun=False)
+    (job,) = jobs_of(expanded, multirun=False)
     return job.conf
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.compose import config_hash, place_keys, typed
+from fgvc.config.compose import config_hash, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.flags import parse_flags
-from fgvc.config.list_values import as_list
-from fgvc.config.named_sweep import expand_sweep
-from fgvc.config.override_grammar import parse_override
-from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs, normalized
+from fgvc.config.flags import move_flags_first, parse_flags
+from fgvc.config.override_grammar import count_values, parse_override
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs
+from fgvc.config.schema_keys import place_keys
 from fgvc.config.search_space import parse_search
+from fgvc.config.sweep_expansion import expand_sweep
 from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import read_json
 from fgvc.record.run_page.album import RecordedAlbum
@@ -30,7 +30,6 @@ from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
 
 MAX_JOBS = 1000  # of a sweep to compose again
-FLAGS = ("-m", "--multirun")
 
 
 def current_code() -> Recompute:
@@ -59,17 +58,12 @@ def compose_command(words: Sequence[str], run_id: str) -> dict[str, dict[str, An
 
 def _jobs(words: Sequence[str]) -> list[JobConfig]:
     """The jobs of a command, parsed in the same way as by the entry point."""
-    words = [as_list(word) for word in expand_experiment([normalized(word) for word in words])]
-    flags = parse_flags(sorted(words, key=lambda word: word not in FLAGS))
+    flags = parse_flags(move_flags_first(expand_experiment(words)))
     overrides, named = expand_sweep(flags.overrides)
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     if parse_search(overrides) is not None:
         raise ConfigError("the command of a search, whose trials its sampler proposes")
-    jobs = 1
-    for override in map(parse_override, overrides):
-        if override.is_sweep_override():
-            jobs *= sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
-    if jobs > MAX_JOBS:
+    if math.prod(map(count_values, map(parse_override, overrides))) > MAX_JOBS:
         raise ConfigError(f"a sweep of more than {MAX_JOBS} jobs")
     return expand_jobs(overrides, flags.multirun or named, named)[0]
 

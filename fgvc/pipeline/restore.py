@@ -19,9 +19,9 @@ from fgvc import untrusted
 from fgvc.config.checkpoint_rows import published_repos
 from fgvc.config.compose import check_bounds, conf_dir, config_hash, parse_config, typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import key_of
 from fgvc.config.overrides import MAX_PIXELS, declared_values
 from fgvc.config.schema import Config, architecture, chosen_checkpoint
-from fgvc.config.sweep_expansion import key_of
 from fgvc.config.weight_files.hub_name import HUB
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model.backbone import weights

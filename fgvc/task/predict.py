@@ -17,8 +17,8 @@ import numpy as np
 
 from fgvc import metrics, untrusted
 from fgvc.config import image_argument
+from fgvc.config.override_grammar import key_of
 from fgvc.config.schema import Config
-from fgvc.config.sweep_expansion import key_of
 from fgvc.data.decode import decode
 from fgvc.exit_codes import DONE, FAILED
 from fgvc.model.part_attention import Selection

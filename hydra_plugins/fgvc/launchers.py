@@ -21,13 +21,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 Overrides = Sequence[str]
 
 
-class WorkerLauncher(Launcher):
-    """A launcher whose jobs run in other processes, maybe on other machines.
+class WorkerLauncher:
+    """What the launchers share whose jobs run in other processes, maybe on other machines.
 
     Attributes:
         params: the keys of the launcher's file in conf/hydra/launcher.
         folder: the sweep's folder, absolute: a worker may have another working directory.
+        function: of fgvc.launch.launchers; starts the workers and waits for them.
     """
+
+    function: str
 
     def __init__(self, **params: Any) -> None:
         self.params: dict[str, Any] = params
@@ -74,40 +77,32 @@ class WorkerLauncher(Launcher):
 
         return DelayedSubmission(self, *arguments)
 
-
-class JoblibLauncher(WorkerLauncher):
-    """`n_jobs` workers; each runs one job after another."""
-
     def launch(
         self, job_overrides: Sequence[Overrides], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from fgvc.launch import launchers
 
-        return launchers.launch_joblib(self, job_overrides, initial_job_idx)
+        return getattr(launchers, self.function)(self, job_overrides, initial_job_idx)
 
 
-class LocalLauncher(WorkerLauncher):
+class JoblibLauncher(WorkerLauncher, Launcher):
+    """`n_jobs` workers; each runs one job after another."""
+
+    function = "launch_joblib"
+
+
+class LocalLauncher(WorkerLauncher, Launcher):
     """submitit jobs on this machine, `n_jobs` at a time."""
+
+    function = "launch_local"
 
     def devices(self) -> str | None:
         if self.params["gpus_per_node"] is not None:  # submitit chooses them
             return None
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
-    def launch(
-        self, job_overrides: Sequence[Overrides], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        from fgvc.launch import launchers
 
-        return launchers.launch_local(self, job_overrides, initial_job_idx)
-
-
-class SlurmLauncher(WorkerLauncher):
+class SlurmLauncher(WorkerLauncher, Launcher):
     """An array of SLURM jobs; a preempted or timed-out job resumes when SLURM requeues it."""
 
-    def launch(
-        self, job_overrides: Sequence[Overrides], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        from fgvc.launch import launchers
-
-        return launchers.launch_slurm(self, job_overrides, initial_job_idx)
+    function = "launch_slurm"

@@ -6,8 +6,8 @@ import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import expand_jobs, jobs_of
+from fgvc.config.sweep_expansion import expand_sweep
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import pytest
 
 from fgvc.config.compose import config_hash
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.option_files import is_search_path, options, search_path_override
 from fgvc.config.overrides import expand_jobs, normalized
 from fgvc.config.schema import chosen_checkpoint
+from fgvc.config.sweep_expansion import expand_sweep
 from fgvc.run import main
 
 ROW = "{model: vit_small_patch16_224, patch: 16, width: 64, native: 224, architecture: {depth: 2}}"

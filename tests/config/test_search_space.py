@@ -10,8 +10,8 @@ import pytest
 from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment, experiment_text
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.search_space import check_same_search, parse_search
+from fgvc.config.sweep_expansion import expand_sweep
 from fgvc.run import main
 
 TINY = ("backbone=vit_tiny", "backbone.pretrained=false")

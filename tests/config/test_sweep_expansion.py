@@ -8,9 +8,8 @@ import itertools
 import pytest
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import expand_jobs
-from fgvc.config.sweep_exclusions import summarize
+from fgvc.config.sweep_expansion import expand_sweep, summarize
 
 TINY = (
     "sweep=grid",

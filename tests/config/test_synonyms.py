@@ -9,8 +9,8 @@ import pytest
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import jobs_of, parse_command
 from fgvc.config.synonyms import for_key, for_option
-from fgvc.config.synonyms.keys import BUILT, MEANINGS
-from fgvc.config.synonyms.options import OPTIONS
+from fgvc.config.synonyms.keys import meanings
+from fgvc.config.synonyms.options import option_words
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def test_every_suggestion_of_the_table_of_keys_composes(composes, folder):
     (table := folder / "a.csv").touch()
     values = (*SAMPLES, str(folder), str(table))
     command, wrong = command_of(), set()
-    for word in (*MEANINGS, *BUILT):
+    for word in meanings():
         if word in command.legal:
             continue
         advice = [item for value in values if (item := for_key(word, value, command))]
@@ -189,7 +189,7 @@ def test_every_suggestion_of_the_table_of_keys_composes(composes, folder):
 
 def test_every_suggestion_of_the_table_of_options_composes(composes, folder):
     wrong = set()
-    for group, words in OPTIONS.items():
+    for group, words in option_words().items():
         for word in words:
             advice = for_option(group, word)
             assert advice is not None

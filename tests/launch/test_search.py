@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fgvc.config.compose import composed
-from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.search_space import parse_search
+from fgvc.config.sweep_expansion import expand_sweep
 from fgvc.launch.search import objective
 from fgvc.report.baselines import build_table
 from fgvc.run import main

@@ -4,7 +4,7 @@ Two configs that ask the same question must share a hash. Each rule holds keys a
 under which their values change no number. Such keys are left out of the hashed part, or get a fixed
 value there, and for some rules in the config too. `seed` has no rule: a table aggregates seeds into
 one row, and a sweep over seeds may mix heads that draw random numbers with heads that do not.
-Rules by subject: images.py, backbone.py, probe.py, training.py.
+Rules by subject: inputs.py, tasks.py.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from fgvc.config.inert import backbone, images, probe, training
+from fgvc.config.inert import inputs, tasks
 from fgvc.config.schema import Config
 
-RULES = (*images.RULES, *backbone.RULES, *probe.RULES, *training.RULES)
+RULES = (*inputs.RULES, *tasks.RULES)
 
 
 def fix(conf: Config) -> None:

@@ -1,12 +1,13 @@
-"""The rule class, and conditions that several rules share."""
+"""The rule class, and the kinds of rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fgvc.config.schema import Config
+
+Condition = Callable[[Config], bool]
 
 
 @dataclass(frozen=True)
@@ -20,35 +21,32 @@ class Rule:
     """
 
     keys: tuple[str, ...]
-    inert: Callable[[Config], bool]
+    inert: Condition
     reason: str
     drops: bool = True
     value: object = None
     in_config: bool = False
 
 
-def fixed(value: object, *keys: str, where: Callable[[Config], bool], reason: str) -> Rule:
+def dropped(keys: str, inert: Condition, reason: str) -> Rule:
+    """A rule that leaves its keys, separated by spaces, out of the hash."""
+    return Rule(tuple(keys.split()), inert, reason)
+
+
+def replaced(value: object, keys: str, inert: Condition, reason: str) -> Rule:
+    """A rule that gives its keys one value in the hash."""
+    return replace(dropped(keys, inert, reason), drops=False, value=value)
+
+
+def fixed(value: object, keys: str, inert: Condition, reason: str) -> Rule:
     """A rule that gives its keys one value, in the config and thus in the hash."""
-    return Rule(keys, where, reason, drops=False, value=value, in_config=True)
+    return replace(replaced(value, keys, inert, reason), in_config=True)
 
 
-def probes(conf: Config) -> bool:
-    return conf.task.name == "probe"
+def of_task(name: str, *rules: Rule) -> tuple[Rule, ...]:
+    """The rules, restricted to one task."""
 
+    def restricted(rule: Rule) -> Rule:
+        return replace(rule, inert=lambda conf: conf.task.name == name and rule.inert(conf))
 
-def trains(conf: Config) -> bool:
-    return conf.task.name == "train"
-
-
-def zero_shot(conf: Config) -> bool:
-    """Whether only test images are read."""
-    return conf.task.name == "zero_shot"
-
-
-def overfits(conf: Config) -> bool:
-    return trains(conf) and conf.task.debug == "overfit"
-
-
-def part(conf: Config, name: str) -> Any:
-    """A setting of part attention; None for part_attention=off."""
-    return getattr(conf.part_attention, name, None)
+    return tuple(map(restricted, rules))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fgvc.config.suggested_override import written
+from fgvc.config.override_grammar import written
 
 
 @dataclass(frozen=True)

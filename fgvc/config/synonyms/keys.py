@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from dataclasses import dataclass
 
 from fgvc.config import schema
 from fgvc.config.errors import nearest
@@ -10,8 +11,7 @@ from fgvc.config.option_files import options
 from fgvc.config.schema_keys import owners
 from fgvc.config.synonyms import values
 from fgvc.config.synonyms.advice import Advice, Command
-from fgvc.config.synonyms.options import for_option
-from fgvc.config.synonyms.words import MEANINGS, Meaning
+from fgvc.config.synonyms.options import for_option, yaml_table
 
 LISTS = ("head.fit.learning_rates", "head.fit.weight_decays")
 AMBIGUOUS = (  # words with another meaning below another node
@@ -22,40 +22,23 @@ AMBIGUOUS = (  # words with another meaning below another node
 NAMES = ("backbone.name", *(f"{node}.name" for node in schema.VARIANTS))  # which option it is
 
 
-def _all(words: str, build: Callable[[str], Advice]) -> dict[str, Callable[[str], Advice]]:
-    return dict.fromkeys(words.split(), build)
+@dataclass(frozen=True)
+class Meaning:
+    """A row of words.yaml, which describes its columns."""
+
+    words: str
+    keys: str = ""
+    value: str = "same"
+    needs: str = ""
+    tasks: str = ""
+    note: str = ""
 
 
-BUILT = {  # words whose meaning depends on the value
-    **_all(
-        "model arch architecture net backbone.name model.name net.name model_name encoder "
-        "model_name_or_path network backbone_name timm_model model.backbone model.arch a",
-        values.option("backbone"),
-    ),
-    **_all(
-        "data datamodule data_module dataset_name data.name data.dataset data_set task.dataset "
-        "train_data train_dataset",
-        values.option("dataset"),
-    ),
-    **_all("head.name classifier head_type classifier_type", values.option("head")),
-    **_all("task.name mode stage run_mode", values.option("task")),
-    **_all(
-        "img_size image_size input_size imgsz img resolution.side crop_size train_crop_size res "
-        "val_crop_size img_dim resize im_size size px",
-        values.option("resolution"),
-    ),
-    **_all("part_attention.name", values.option("part_attention")),
-    **_all(
-        "device devices gpus gpu gpu_ids n_gpus n_gpu num_gpus ngpus accelerator world_size "
-        "nproc_per_node num_processes cuda use_cuda",
-        values.devices,
-    ),
-    **_all("weights pretrained init_weights", values.weights),
-    **_all(
-        "amp mixed_precision use_amp half autocast dtype amp_dtype torch_dtype precision",
-        values.precision,
-    ),
-}
+@functools.cache
+def meanings() -> dict[str, Meaning]:
+    """Word of another tool -> its meaning."""
+    rows = [Meaning(**row) for row in yaml_table("words.yaml")]
+    return {word: row for row in rows for word in row.words.split()}
 
 
 def unknown_key(key: str, value: str, command: Command) -> str:
@@ -97,12 +80,12 @@ def for_key(key: str, value: str, command: Command) -> Advice | None:
     if names and word not in command.legal and (len(names) == 1 or node != "task"):
         others = f"or {node}={', '.join(names[1:])}" if len(names) > 1 else ""
         return Advice((f"{node}={names[0]}", f"{word}={value}"), others)
-    for name in _suffixes(word):
-        if (build := BUILT.get(name)) is not None:
-            return build(value)
-        if (meaning := MEANINGS.get(name)) is not None:
-            return _advice(meaning, word, value, command)
-    return None
+    parts = word.split(".")
+    suffixes = [".".join(parts[start:]) for start in range(len(parts))]  # optimizer.lr, lr
+    suffixes = [name for name in suffixes if name == word or name not in AMBIGUOUS]
+    suffixes += [name.removeprefix("use_") for name in suffixes if name.startswith("use_")]
+    meaning = next((meanings()[name] for name in suffixes if name in meanings()), None)
+    return None if meaning is None else _advice(meaning, word, value, command)
 
 
 def for_word(word: str) -> Advice | None:
@@ -113,29 +96,24 @@ def for_word(word: str) -> Advice | None:
     return for_option("task", word)
 
 
-def _suffixes(word: str) -> list[str]:
-    """The key, then the key without its first node, and so on: optimizer.lr, lr."""
-    parts = word.split(".")
-    suffixes = [".".join(parts[start:]) for start in range(len(parts))]
-    suffixes = [name for name in suffixes if name == word or name not in AMBIGUOUS]
-    switches = [name.removeprefix("use_") for name in suffixes if name.startswith("use_")]
-    return [*suffixes, *switches]
-
-
 def _advice(meaning: Meaning, word: str, value: str, command: Command) -> Advice:
+    converted = values.converter(meaning.value)(value, command)
+    if isinstance(converted, Advice):
+        return converted
     if not meaning.keys:
         return Advice((), meaning.note)
-    legal = [key for key in meaning.keys if key in command.legal]
+    keys, tasks = meaning.keys.split(), meaning.tasks.split()
+    legal = [key for key in keys if key in command.legal]
     node = word.partition(".")[0]
     same_node = [key for key in legal if key.partition(".")[0] == node]
-    key = (same_node or legal or list(meaning.keys))[0]
-    needed = [item for item in meaning.needs if command.values.get(item.partition("=")[0]) is None]
-    if meaning.tasks and command.task not in meaning.tasks:
-        needed.append(f"task={meaning.tasks[0]}")
-    if not legal and (options_with_key := owners(key)):
-        needed.append(f"{key.partition('.')[0]}={options_with_key[0]}")
-    converted = meaning.value(value, command)
+    key = (same_node or legal or keys)[0]
     if converted is None:
         return Advice((), f"{key} has no {value}{meaning.note and f'; {meaning.note}'}")
+    needs = meaning.needs.split()
+    needed = [item for item in needs if item.partition("=")[0] not in command.values]
+    if tasks and command.task not in tasks:
+        needed.append(f"task={tasks[0]}")
+    if not legal and (options_with_key := owners(key)):
+        needed.append(f"{key.partition('.')[0]}={options_with_key[0]}")
     converted = f"[{converted}]" if key in LISTS and not converted.startswith("[") else converted
     return Advice((*needed, f"{key}={converted}"), meaning.note)

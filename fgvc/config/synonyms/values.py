@@ -9,9 +9,16 @@ from fgvc.config.option_files import options
 from fgvc.config.synonyms.advice import Advice, Command, is_true
 from fgvc.config.synonyms.options import for_option
 
-Convert = Callable[[str, Command], str | None]  # None: fgvc has no such value
+Convert = Callable[[str, Command], str | Advice | None]  # None: fgvc has no such value
 SWITCHED_ON = ("true", "1", "yes", "on", "value")
 BATCH = 64  # images per step of recipe=modern
+
+
+def converter(text: str) -> Convert:
+    """The function of this module that a row of words.yaml names, such as `switch fp16 fp32`."""
+    name, *arguments = text.split()
+    function = globals()[name]
+    return function(*arguments) if arguments else function
 
 
 def same(value: str, command: Command) -> str:
@@ -28,11 +35,19 @@ def switch(on: str, off: str) -> Convert:
     return lambda value, command: on if is_true(value) else off
 
 
-def from_table(default: str, **names: str) -> Convert:
+def constant(text: str) -> Convert:
+    return lambda value, command: text
+
+
+def first_prefix(default: str, *pairs: str) -> Convert:
     """Our name for the first prefix of the value: adamw_torch is adamw. A switch: the default.
 
     None for another word: lamb is not adamw.
+
+    Args:
+        pairs: PREFIX=NAME.
     """
+    names = dict(pair.split("=") for pair in pairs)
 
     def convert(value: str, command: Command) -> str | None:
         word = value.lower().replace("-", "_")
@@ -44,7 +59,7 @@ def from_table(default: str, **names: str) -> Convert:
     return convert
 
 
-def number_or(default: str, off: str = "0") -> Convert:
+def number(default: str, off: str = "0") -> Convert:
     """The typed number; for a switch that is off, `off`; otherwise the default."""
 
     def convert(value: str, command: Command) -> str:
@@ -70,18 +85,12 @@ def micro_batch(value: str, command: Command) -> str:
     return str(max(1, batch // (passes * command.number("runtime.nproc", 1))))
 
 
-def processes(value: str, command: Command) -> str:
-    if value.isdigit():
-        return value if int(value) else "1"
-    return str(len([part for part in re.split(r"[,\s]+", value.strip("[]")) if part]) or 1)
-
-
 def per_device(value: str, command: Command) -> str:
     nproc = command.number("runtime.nproc", 1)
     return str(int(value) * nproc) if value.isdigit() else value
 
 
-def devices(value: str) -> Advice:
+def devices(value: str, command: Command) -> Advice:
     """A device name, or a number of devices."""
     word = value.lower().strip("\"'")
     if word in ("gpu", "cuda") or word.startswith("cuda:"):
@@ -89,12 +98,13 @@ def devices(value: str) -> Advice:
         return Advice(("runtime.device=cuda",), index and f"CUDA_VISIBLE_DEVICES={index} picks it")
     if word in ("cpu", "mps", "auto"):
         return Advice((f"runtime.device={word}",))
-    count = processes(value, Command(frozenset(), ""))
+    indices = [part for part in re.split(r"[,\s]+", value.strip("[]")) if part]
+    count = int(value) if value.isdigit() else len(indices)
     note = "one process per GPU; CUDA_VISIBLE_DEVICES picks them"
-    return Advice((f"runtime.nproc={count}",), note)
+    return Advice((f"runtime.nproc={count or 1}",), note)
 
 
-def precision(value: str) -> Advice:
+def precision(value: str, command: Command) -> Advice:
     """fp32, bf16 or fp16, under any name; a switch for mixed precision means bf16."""
     word = value.lower()
     if not is_true(word) or re.search("32|^float$|^single$|^full$", word):
@@ -106,10 +116,10 @@ def precision(value: str) -> Advice:
     return Advice((), "precision= has fp32, bf16, fp16")
 
 
-def option(group: str) -> Callable[[str], Advice]:
+def option(group: str) -> Convert:
     """For a key that means an axis: the option, under our name or another tool's."""
 
-    def build(value: str) -> Advice:
+    def build(value: str, command: Command) -> Advice:
         if value in options(group):
             return Advice((f"{group}={value}",))
         advice = for_option(group, value)
@@ -118,7 +128,7 @@ def option(group: str) -> Callable[[str], Advice]:
     return build
 
 
-def weights(value: str) -> Advice:
+def weights(value: str, command: Command) -> Advice:
     if value.lower() in ("true", "1", "none", "null", "false", "0", "default") or "_V" in value:
         return Advice((f"backbone.pretrained={'true' if is_true(value) else 'false'}",))
     return Advice((f"backbone.weights={value}",))
