@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc import untrusted
+from fgvc.untrusted.file_format import text_kind
 
 HEAD_BYTES = 64  # first bytes of a file, which determine its kind
 # Pillow's name of a format: the suffixes of its files
@@ -118,7 +119,7 @@ def kind_of(head: bytes) -> str | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     kinds = (kind for kind, starts in _STARTS.items() if head.startswith(starts))
-    return next(kinds, None) or untrusted.text_kind(head)
+    return next(kinds, None) or text_kind(head)
 
 
 def _iso_kind(head: bytes) -> str:

@@ -24,6 +24,7 @@ from fgvc.store import atomic, hashing, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
 from fgvc.types import UserError
 from fgvc.untrusted.escape import one_line
+from fgvc.untrusted.file_format import placeholder
 
 FILE = "ckpt.bin"
 
@@ -127,7 +128,7 @@ def _refuse_other_formats(file: Path) -> None:
     size = file.stat().st_size
     with untrusted.open_regular(file) as opened:
         head = opened.read(64)
-    if (kind := untrusted.placeholder(head)) is not None:
+    if (kind := placeholder(head)) is not None:
         raise UserError(f"{file}: {kind} ({size} bytes), not a checkpoint")
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         raise UserError(f"{file}: a pickle, which could run code: refused, fgvc writes safetensors")

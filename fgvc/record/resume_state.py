@@ -27,6 +27,7 @@ from torch import Tensor
 from fgvc import untrusted
 from fgvc.store import atomic, hashing, json_cache, temporary_files
 from fgvc.types import UserError
+from fgvc.untrusted.file_format import placeholder
 
 NAME = re.compile(r"(state|best)-(\d{8,})(?:\.best-(\d{8,}))?\.([0-9a-f]{64})\.pt")
 PLAIN = (str, int, float, bool, type(None))
@@ -240,7 +241,7 @@ def _verify(path: Path) -> None:
         raise UserError(f"{path}: no such file")
     if hashing.sha256_file(path) != recorded:
         with untrusted.open_regular(path) as file:
-            damage = untrusted.placeholder(file.read(64)) or "truncated or altered"
+            damage = placeholder(file.read(64)) or "truncated or altered"
         raise UserError(f"{path} ({path.stat().st_size} bytes): {damage}, sha256 mismatch")
 
 

@@ -1,6 +1,6 @@
 """Files and text that other people made -> values that are safe to read, print and run.
 
-files: bounded reading of files, JSON and YAML. file_format, kinds: formats by their first bytes.
+files: bounded reading of files, JSON and YAML. file_format: formats by their first bytes.
 shell: words of printed commands. escape: text in tables, Markdown, messages and terminals. Standard
 library only, so that every room may import it.
 """
@@ -20,7 +20,6 @@ from fgvc.untrusted.files import (  # noqa: F401 - for the other rooms
     open_regular,
     parse_json,
     parse_yaml,
-    placeholder,
     read_bytes,
     read_json,
     read_text,

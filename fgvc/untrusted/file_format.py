@@ -27,24 +27,42 @@ STARTS: Sequence[tuple[bytes, str]] = (
     (b"\x89HDF\r\n\x1a\n", "HDF5 file"),
     (b"GGUF", "GGUF file"),
 )
-TEXT_STARTS: Sequence[tuple[bytes, str]] = (  # in lower case
-    (b"<!doctype", HTML),
-    (b"<html", HTML),
-    (b"<?xml", XML),
-    (b"version https://git-lfs", LFS_POINTER),
-)
 
 
 def kind_of(head: bytes) -> str | None:
-    """The format of a file by its first HEAD_BYTES; None for a format of neither table."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    """The format of a file by its first HEAD_BYTES; None for an unknown format."""
     kind = next((kind for start, kind in STARTS if head.startswith(start)), None)
-    return kind or next((kind for start, kind in TEXT_STARTS if text.startswith(start)), None)
+    return kind or text_kind(head)
+
+
+def text_kind(head: bytes) -> str | None:
+    """The kind of a text file by its first 64 bytes; None for an unknown kind."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return HTML
+    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
+        return "SVG"
+    if start.startswith(b"<?xml"):
+        return XML
+    if start.startswith((b'{"', b'["', b"[{", b"{\n", b"{\r")):
+        return "JSON document"
+    return LFS_POINTER if start.startswith(b"version https://git-lfs") else None
+
+
+def placeholder(head: bytes) -> str | None:
+    """What often stands in place of a large file, by its first 64 bytes; None for anything else."""
+    if not head:
+        return "an empty file"
+    hints = {
+        LFS_POINTER: "a git-lfs pointer, not the file itself: run `git lfs pull`",
+        HTML: "an HTML page (a failed download?)",
+    }
+    return hints.get(text_kind(head) or "")
 
 
 def with_article(kind: str) -> str:
     """The format with its indefinite article: an HTML page, a gzip archive."""
-    spoken_with_n = ("HT", "HD", "XML", "xz", "RAR")
+    spoken_with_n = ("HT", "HD", "XML", "SVG", "xz", "RAR")
     return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 

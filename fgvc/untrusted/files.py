@@ -200,18 +200,6 @@ def calls_resolver(text: str) -> bool:
     return RESOLVER.search(text) is not None
 
 
-def placeholder(head: bytes) -> str | None:
-    """What often stands in place of a large file, by its first bytes; None for anything else."""
-    start = head.lstrip().lower()
-    if not head:
-        return "an empty file"
-    if start.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the file itself: run `git lfs pull`"
-    if start.startswith((b"<!doctype", b"<html")):
-        return "an HTML page (a failed download?)"
-    return None
-
-
 def parse_json(data: bytes | str) -> Any:
     """A JSON document whose numbers fit int64 or a finite float64, nested at most MOST_DEPTH deep.
 
