@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc.data import cub_files
 from fgvc.data.datasets import cub as reader
-from fgvc.data.datasets import cub_files
 from fgvc.data.index import check_counts, check_coverage
 from fgvc.types import TEST, TRAIN, UserError
 
