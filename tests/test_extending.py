@@ -33,8 +33,8 @@ def checkout(tmp_path_factory) -> Path:
         assert file.exists() == bool(at_end), name
         file.write_text(f"{file.read_text()}\n\n{text}" if at_end else text)
     writers = tree / "fgvc/record/writers/__init__.py"
-    text = writers.read_text().replace("    page.WRITER,", "    mistakes.WRITER,\n    page.WRITER,")
-    writers.write_text(text.replace("facts, fiftyone,", "facts, fiftyone, mistakes,"))
+    text = writers.read_text().replace("    files.PAGE,", "    mistakes.WRITER,\n    files.PAGE,")
+    writers.write_text(text.replace("fiftyone, files,", "fiftyone, files, mistakes,"))
     _write_pets(tree / "data" / "pets")
     return tree
 

@@ -43,7 +43,7 @@ def read_verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
     Raises:
         DamageError: the file is missing, unreadable, not indexed, or changed.
     """
-    data = read_bytes(path, file)
+    data = read_file(path, file)
     if hashing.sha256_bytes(data) != _index_entry(artifacts, file)["sha256"]:
         raise DamageError(f"{file}: sha256 mismatch, it changed since the run")
     return data
@@ -58,7 +58,7 @@ def read_index(path: Path) -> Mapping[str, Any]:
     record = read_status(path)
     if record["state"] != "done":
         raise DamageError(f"status.json: state {record['state']} in a sealed folder")
-    data = read_bytes(path, "artifacts.json")
+    data = read_file(path, "artifacts.json")
     if hashing.sha256_bytes(data) != record.get("artifacts_sha256"):
         raise DamageError("artifacts.json: sha256 mismatch with status.json")
     return parse_object("artifacts.json", data)
@@ -71,7 +71,7 @@ def read_status(path: Path) -> dict[str, Any]:
         DamageError: the file is missing, changed, lacks a field, or belongs to another run.
     """
     try:
-        record = atomic.parse_checked_json(read_bytes(path, "status.json"))
+        record = atomic.parse_checked_json(read_file(path, "status.json"))
     except ValueError as error:
         raise DamageError(f"status.json: {error}") from error
     if record.get("state") not in STATES:
@@ -101,7 +101,7 @@ def _belongs_to(path: Path, of: str) -> bool:
     if "/".join(parts) == of:
         return True
     try:
-        artifacts, data = parse_object(INDEX, read_bytes(path, INDEX)), read_bytes(path, STAMP)
+        artifacts, data = parse_object(INDEX, read_file(path, INDEX)), read_file(path, STAMP)
         stamp, checkpoint = parse_object(STAMP, data), artifacts[CKPT]["sha256"]
         recorded = f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
         return artifacts[STAMP]["sha256"] == hashing.sha256_bytes(data) and recorded == of
@@ -171,7 +171,7 @@ def check_names(
             raise DamageError(f"{file}: of another run ({actual}, not {expected})")
 
 
-def read_bytes(path: Path, file: str) -> bytes:
+def read_file(path: Path, file: str) -> bytes:
     """The bytes of a file of a run, not verified; DamageError if it is missing or unreadable."""
     try:
         return untrusted.read_bytes(path / file, untrusted.ARRAYS)

@@ -395,7 +395,7 @@ def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
     for node in (facts["head"], facts["config"]["head"]):
         node["hidden"] = 2**20
     checkpoint.write(tmp_path, tensors, facts)
-    with pytest.raises(UserError, match="shape"):
+    with pytest.raises(UserError, match="head.hidden=1048576: must be 8"):
         call_with_limited_memory(opened, tmp_path / checkpoint.FILE)
 
 

@@ -67,7 +67,7 @@ def hinted(message: str, before: str, desk: Path) -> list[str]:
 def test_the_hint_for_special_characters_can_be_pasted(text, desk):
     message = refused("task=doctor", "dataset=folder", f"dataset.root={text}")
     (word,) = hinted(message, "special characters: ", desk)
-    assert parse_overrides([word]) == {"dataset.root": text}
+    assert parse_overrides([word]) == {"dataset.root": str(Path(text).expanduser())}
 
 
 @pytest.mark.fault(53)

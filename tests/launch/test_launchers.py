@@ -83,7 +83,7 @@ def test_each_launcher_gives_the_same_table(launcher, sweep_folder):
     assert rows(other) == rows(serial)
     for row in rows(serial):
         if row["state"] != "done":
-            assert "exceeds the 12 training images" in row["line"]
+            assert "head.k=1000 exceeds the 12 images" in row["line"]
             continue
         metrics = [
             json.loads((root / "outputs" / row["folder"] / "metrics.json").read_text())

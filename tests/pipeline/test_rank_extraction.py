@@ -166,7 +166,7 @@ def test_a_rank_that_is_lost_after_the_extraction_does_not_fail_the_run(work, wa
 
 def test_ranks_divide_what_the_config_does_not_set(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(loader, "_cores", lambda: 6)
+    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda pid: range(6), raising=False)
     runtime = rank_config(conf_with(), 2).runtime
     assert (runtime.threads, runtime.num_workers) == (4, 3)
     runtime = rank_config(conf_with(), 16).runtime
@@ -324,14 +324,16 @@ features.FeatureExtractor.compute = pause_in_third
 EXTRACTED = """
 import pathlib, signal
 from fgvc.pipeline import features
-from fgvc.store import feature_cache
-features.SHARD = 4
+from fgvc.store import feature_cache, json_cache
+features.SHARD, write = 4, json_cache.write
 
-def pause(*arguments):
-    pathlib.Path({reached!r}).touch()
-    signal.pause()
+def pause_at_done(path, value):
+    if path.name == feature_cache.DONE:
+        pathlib.Path({reached!r}).touch()
+        signal.pause()
+    write(path, value)
 
-feature_cache._write_done = pause
+json_cache.write = pause_at_done
 """
 STARTING = """
 import pathlib

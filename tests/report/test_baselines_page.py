@@ -187,13 +187,13 @@ def test_how_many_files_a_table_reads(forge, output_root, monkeypatch):
     for number in range(14):
         right_N = np.arange(300) < 200 + number
         forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
-    read, real = Counter(), verify.read_bytes
+    read, real = Counter(), verify.read_file
 
     def counted(path, file):
         read[file] += 1
         return real(path, file)
 
-    monkeypatch.setattr(verify, "read_bytes", counted)
+    monkeypatch.setattr(verify, "read_file", counted)
     write_baselines(output_root, output_root)
     read_once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in read_once} == dict.fromkeys(read_once, 14)

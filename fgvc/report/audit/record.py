@@ -78,7 +78,7 @@ class Record:
         self.place = run_path(self.path)
 
     def data(self, name: str) -> bytes:
-        return verify.read_bytes(self.path, name)
+        return verify.read_file(self.path, name)
 
     def text(self, name: str) -> str:
         try:
