@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -436,6 +438,21 @@ def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
     return until
+
+
+@pytest.fixture
+def rank_module(tmp_path, monkeypatch) -> Callable[[str, str], ModuleType]:
+    """rank_module(name, code): a module that this process and the ranks it starts can import."""
+
+    def make(name: str, code: str) -> ModuleType:
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,9 @@ def stop_after_step() -> Iterator[Callable[[], bool]]:
         with suppress(OSError):  # not print(), which fails if the signal has interrupted a print()
             os.write(1, f"{reported[-1]}\n".encode())
 
-    with signals.report_first_signal(report):
-        yield lambda: bool(reported)
-    for line in reported:
-        console.log.info(line)
+    try:
+        with signals.report_first_signal(report):
+            yield lambda: bool(reported)
+    finally:
+        for line in reported:
+            console.log.info(line)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import weakref
 from datetime import timedelta
@@ -27,7 +25,7 @@ import os, signal
 from types import SimpleNamespace
 
 class Work:
-    """A setup whose follower answers each request with its process id, then does what it says."""
+    """On each request, a rank sends its process id to rank 0, then waits, fails or dies."""
     conf = SimpleNamespace(runtime=SimpleNamespace(device="cpu"))
 
     def follow(self, group):
@@ -44,14 +42,8 @@ class Work:
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch) -> Any:
-    """A module that the ranks can import, with their setup."""
-    (tmp_path / "rank_work.py").write_text(WORK)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    sys.modules.pop("rank_work", None)
-    return importlib.import_module("rank_work")
+def work(rank_module) -> Any:
+    return rank_module("rank_work", WORK)
 
 
 def has_ended(pid: int) -> bool:
@@ -243,7 +235,7 @@ def test_no_rank_outlives_rank_0_nor_ends_before_it(work, tmp_path, wait_until, 
         os.killpg(process.pid, number)
     process.join()
     assert process.exitcode == (0 if number == signal.SIGTERM else -number)
-    wait_until(lambda: has_ended(pid), 10)
+    wait_until(lambda: has_ended(pid))
 
 
 def test_more_ranks_than_gpus_are_refused_before_any_starts(monkeypatch):

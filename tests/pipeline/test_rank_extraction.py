@@ -6,11 +6,9 @@ In the first tests, the ranks compute rows of numbers in place of images.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +66,9 @@ class Setup(rank_extraction.ExtractionSetup):
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch) -> Any:
-    """A module that the ranks can import, which replaces the computation of a shard."""
-    (tmp_path / "extraction_work.py").write_text(WORK)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    sys.modules.pop("extraction_work", None)
-    module = importlib.import_module("extraction_work")
+def work(rank_module, monkeypatch) -> Any:
+    """A module that replaces the computation of a shard, on every rank."""
+    module = rank_module("extraction_work", WORK)
     monkeypatch.setattr(features.FeatureExtractor, "compute", module.compute)
     monkeypatch.setattr(rank_extraction, "ExtractionSetup", module.Setup)
     return module
@@ -384,7 +377,7 @@ def test_a_stopped_extraction_ends_all_ranks_and_keeps_every_finished_shard(
         os.kill(follower, number)
     job.send(number)
     assert job.wait(60) == (-number if number == signal.SIGKILL else 75), job.output
-    wait_until(lambda: has_ended(follower), 10)
+    wait_until(lambda: has_ended(follower))
     assert sum(name.endswith(".safetensors") for name in cached_files(cache)) == shards
     if number != signal.SIGKILL:
         assert "the same command with runtime.run_id=r resumes it" in job.line

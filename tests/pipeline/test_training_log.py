@@ -13,10 +13,15 @@ import termios
 PROGRAM = """
 import logging, sys
 from fgvc.pipeline.training_log import stop_after_step
+from fgvc.types import Preempted
 logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
-with stop_after_step() as should_stop:
-    while not should_stop():
-        print("." * 80)
+try:
+    with stop_after_step() as should_stop:
+        while not should_stop():
+            print("." * 80)
+        raise Preempted("as a training does")
+except Preempted:
+    pass
 """
 
 
