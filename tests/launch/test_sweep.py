@@ -20,6 +20,7 @@ from fgvc.launch import job_process
 from fgvc.report import sweep_table as rows
 from fgvc.run import main
 from fgvc.store.file_lock import lock
+from tests.jobs import BASE, BIRDS, places_in
 
 ROOT = Path(__file__).resolve().parents[2]
 # the head's k, which identifies a job, and the fault injected where its head is fitted
@@ -79,18 +80,12 @@ class FinishedSweep:
 
 
 def command(root: Path, shared: dict[str, Path], *overrides: str) -> list[str]:
-    generator = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
     return [
         "-m",
-        "backbone=vit_tiny",
-        "backbone.pretrained=false",
-        *(f"dataset.generator.{item}" for item in generator),
-        "runtime.num_workers=0",
+        *BASE,
+        *BIRDS,
         "runtime.threads=1",
-        f"runtime.data_root={shared['data']}",
-        f"runtime.cache_root={shared['cache']}",
-        f"runtime.output_root={root / 'outputs'}",
-        f"runtime.multirun_root={root / 'multirun'}",
+        *places_in(root, shared),
         "runtime.run_id=x",
         "head=knn",
         *overrides,
