@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc.config import schema
 from fgvc.data import cub_files
 from fgvc.data.datasets import cub as reader
 from fgvc.data.index import check_counts, check_coverage
@@ -163,14 +164,8 @@ def test_the_older_cub_is_recognised(tmp_path):
     assert_refused(tmp_path, r"CUB-200 \(2010\)")
 
 
-class Official:
-    classes, train, test = 3, 18, 9
-
-
-def official_counts(**counts: int) -> Official:
-    expected = Official()
-    vars(expected).update(counts)
-    return expected
+def official_counts(**counts: int) -> schema.OfficialCounts:
+    return schema.OfficialCounts(**({"classes": 3, "train": 18, "test": 9} | counts))
 
 
 def test_counts(cub):
