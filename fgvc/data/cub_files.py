@@ -52,9 +52,12 @@ def find_index(root: Path, files: Sequence[str], archive: str) -> Path:
     def lacking_in(folder: Path) -> list[str]:
         return [name for name in files if not (folder / name).exists()]
 
+    def is_cut(folder: Path) -> bool:
+        lacking = lacking_in(folder)
+        return "images.txt" not in lacking or len(lacking) <= len(files) - 2
+
     folders = find_root.nearest(root, lambda folder: not lacking_in(folder))
-    if not folders:  # name what lacks in a folder that holds at least two of them
-        folders = find_root.nearest(root, lambda folder: len(lacking_in(folder)) <= len(files) - 2)
+    folders = folders or find_root.nearest(root, is_cut)
     contents = f"{', '.join(files[:-1])} and {files[-1]} of {archive}"
     if len(folders) > 1:
         raise UserError(

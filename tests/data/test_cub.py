@@ -148,6 +148,13 @@ def test_a_partial_copy_may_have_gaps(cub):
     assert index.label_N.max() == 2
 
 
+def test_images_txt_alone_tells_which_files_to_add(cub):
+    for name in cub_files.INDEX_FILES[1:]:
+        (cub / name).unlink()
+    missing = ", ".join(cub_files.INDEX_FILES[1:])
+    assert_refused(cub, f"^{re.escape(str(cub))}: holds no {missing}; take them from CUB_200_2011")
+
+
 @pytest.mark.parametrize("name", cub_files.INDEX_FILES)
 def test_missing_index_file_is_named(cub, name):
     (cub / name).unlink()

@@ -89,9 +89,9 @@ def read(
         by_folder = split_from_folders(file, path)
         split = replace(by_folder, notes=split.notes, warnings=split.warnings + by_folder.warnings)
     classes, label_N = read_labels(file, labels)
-    where, fraction, seed = f"dataset.table={file.name}", conf.test_fraction, conf.split_seed
+    key, fraction, seed = f"dataset.table={file.name}", conf.test_fraction, conf.split_seed
     split_N, test_source = resolve_splits(
-        where, split.split_N, path, label_N, classes, fraction, seed
+        key, split.split_N, path, label_N, classes, fraction, seed
     )
     notes = _column_notes(table, path_column, label_column, split) + split.notes + path_notes
     notes += label_notes(file.name, classes.names)
