@@ -143,11 +143,10 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
         "one range of your own"
     )
     again = f"copy or download them again; {SKIP_EFFECT}"
-    deep = [path[row] for row in images.deep]
     return [
         *about(missing, ERROR, "files", lost, f"{restore}; {SKIP_EFFECT}"),
         *about(damaged, ERROR, "pictures", "{count} cannot be read: {first}", again),
-        *about(deep, NOTE, "depth", depth, mend),
+        *about((path[row] for row in images.deep), NOTE, "depth", depth, mend),
     ]
 
 

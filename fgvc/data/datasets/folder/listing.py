@@ -176,9 +176,6 @@ def _unreadable(path: str, error: OSError) -> UserError:
     )
 
 
-# --- the skipped files as one line that counts them by kind ---
-
-
 def skipped_note(folders: Iterable[Folder], strays: Iterable[str], root: str) -> tuple[str, ...]:
     """A note on all skipped files, if there are any.
 
