@@ -123,6 +123,8 @@ def test_aliases_count_as_the_values_they_stand_for():
         (b"<?xml version", "an XML document"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (b"\x80\x02}q\x00.", None),
+        (b"\x80\x04\x95\x04\0\0\0\0\0\0\0", None),  # a checkpoint of torch may be a pickle
+        (b"\0\0\0\x14ftypisom\0\0\2\0mp41\0\0\0\x08avif", "an MP4 video"),  # after its brands
         (b"", None),
     ],
 )

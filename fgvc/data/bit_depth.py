@@ -140,7 +140,10 @@ def _refuse_dark(maximum: float) -> None:
 
 def sample_values(image: Image.Image) -> np.ndarray:
     """Samples of a loaded image of high bit depth, as they are in the file."""
-    value_HW = tiles.to_array(image)
+    pixel = np.asarray(image.crop((0, 0, 1, 1)))
+    value_HW = np.empty((image.height, image.width), pixel.dtype)
+    for region, tile in tiles.iter_tiles(image):
+        value_HW[region] = np.asarray(tile)
     return value_HW.view(np.uint32) if _is_uint32(image) else value_HW
 
 

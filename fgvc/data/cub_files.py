@@ -49,14 +49,25 @@ def find_index(root: Path, files: Sequence[str], archive: str) -> Path:
         UserError: there is none; a folder that holds several of the files is named.
     """
 
-    def holds(count: int) -> Callable[[Path], bool]:
-        return lambda folder: sum((folder / name).exists() for name in files) >= count
+    def lacking_in(folder: Path) -> list[str]:
+        return [name for name in files if not (folder / name).exists()]
 
-    complete, some = holds(len(files)), holds(2)
-    is_cut = not find_root.exists_below(root, complete) and find_root.exists_below(root, some)
+    def is_cut(folder: Path) -> bool:
+        lacking = lacking_in(folder)
+        return "images.txt" not in lacking or len(lacking) <= len(files) - 2
+
+    folders = find_root.nearest(root, lambda folder: not lacking_in(folder))
+    folders = folders or find_root.nearest(root, is_cut)
     contents = f"{', '.join(files[:-1])} and {files[-1]} of {archive}"
-    folder = find_root.find_folder(root, some if is_cut else complete, contents)
-    if lacking := [name for name in files if not (folder / name).exists()]:
+    if len(folders) > 1:
+        raise UserError(
+            f"dataset.root={root}: {list_first(folders)} each hold {contents}; "
+            "set dataset.root= to one of them"
+        )
+    if not folders:
+        raise UserError(f"dataset.root={root}: holds no {contents}; set dataset.root=")
+    (folder,) = folders
+    if lacking := lacking_in(folder):
         raise UserError(
             f"{folder}: holds no {list_first(lacking)}; take "
             f"{'it' if len(lacking) == 1 else 'them'} from {archive}, or set dataset.root="
@@ -138,9 +149,8 @@ def read_index(
     Raises:
         UserError: files that contradict each other.
     """
-    labels, splits = (
-        images.root / name for name in ("image_class_labels.txt", "train_test_split.txt")
-    )
+    labels = images.root / "image_class_labels.txt"
+    splits = images.root / "train_test_split.txt"
     raw_N, train_N = _read_column(labels, images), _read_column(splits, images)
     ids, names = [number for number, _ in classes], [name for _, name in classes]
     where = str(images.root / "classes.txt")

@@ -16,8 +16,9 @@ from fgvc.data import manifest, recognize_dataset, subset
 from fgvc.data.dataset_spec import readers, root_of
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
-from fgvc.data.split_source import FROM_DATA, describe, source_notes
-from fgvc.types import ABSENT, Dataset, Manifest, Progress, UserError
+from fgvc.types import ABSENT, VAL, Dataset, Manifest, Progress, UserError
+
+FROM_DATA = "from the data:"  # a split text of a card that begins so is replaced on reading
 
 
 def load(
@@ -64,6 +65,9 @@ def load(
     warnings = index.warnings + test_notes + crop_notes + coverage_notes
     warnings += manifest.duplicate_notes(images)
     notes = approval + index.notes + (() if test_notes else from_splits) + count_notes
+    card = {name: str(value) for name, value in asdict(conf.card).items()}
+    if card["split"].startswith(FROM_DATA):
+        card["split"] = _split_text(index, conf)
     return Dataset(
         name=conf.name,
         manifest=images,
@@ -72,7 +76,7 @@ def load(
         partial=partial,
         notes=notes + tuple(file_notes) + warnings,
         warnings=warnings,
-        card=_card(conf.card, describe(index, conf)),
+        card=card,
         subset=subset.describe(images, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
         test_source=index.test_source,
@@ -145,7 +149,40 @@ def expected_counts(conf: schema.Dataset) -> schema.OfficialCounts:
     return conf.official if counts is None else counts(conf)
 
 
-def _card(card: schema.Card, split: str) -> dict[str, str]:
-    """The texts of the card; `split` replaces a split text that begins with FROM_DATA."""
-    texts = {name: str(value) for name, value in asdict(card).items()}
-    return texts | ({"split": split} if texts["split"].startswith(FROM_DATA) else {})
+def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
+    """Notes if test is not the dataset's own test split, or if it has its own validation split."""
+    notes = []
+    source = conf.table or index.root  # the images of a Parquet table lie in the cache
+    if index.test_source == "val":
+        notes.append(
+            f"test = val: {source} has no test split, thus its validation split is the test; "
+            "its numbers are too high if anything was chosen on it"
+        )
+    if index.test_source == "carved":
+        notes.append(
+            f"test carved: {source} has no test split, thus a seeded part of each class is the "
+            f"test ({_carved(conf)})"
+        )
+    if val := int((index.split_N == VAL).sum()):
+        notes.append(
+            f"validation is the dataset's own split of {val} images; "
+            f"dataset.val_fraction={conf.val_fraction:g} is not used"
+        )
+    return tuple(notes)
+
+
+def _split_text(index: Index, conf: schema.Dataset) -> str:
+    """The origin of test and validation, for the card of a dataset."""
+    test = {
+        "test": "test is its own test split",
+        "val": "test is its validation split, because it has no test split",
+        "carved": f"test is a seeded part of each class ({_carved(conf)})",
+    }[index.test_source]
+    validation = f"is carved from train (dataset.val_fraction={conf.val_fraction:g})"
+    if (index.split_N == VAL).any():
+        validation = "is its own validation split"
+    return f"{FROM_DATA} {test}; validation {validation}"
+
+
+def _carved(conf: schema.Dataset) -> str:
+    return f"dataset.test_fraction={conf.test_fraction:g}, dataset.split_seed={conf.split_seed}"

@@ -56,11 +56,7 @@ def readers() -> dict[str, DatasetSpec]:
 
 
 def root_of(conf: schema.Dataset) -> Path:
-    """The folder that dataset.root names.
-
-    Raises:
-        UserError: it names none.
-    """
+    """The folder that dataset.root names; UserError: it names none."""
     if conf.root is None:
         raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
     if not conf.root.strip():  # for example an unset shell variable

@@ -38,16 +38,6 @@ MAX_SCANS = 500  # of a JPEG; encoders write about ten
 MAX_COMMENTS = 10_000  # of a plain PPM
 MAX_SEGMENTS = 1 << 18  # strips or tiles of a TIFF: max_pixels in tiles of 16 x 16 are fewer
 
-TRANSPOSE_OF = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 class ImageError(UserError):
     """An image cannot be decoded; the message is one line and begins with the path."""
@@ -83,15 +73,15 @@ def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         max_pixels: limit of the image and of each tile of a TIFF.
 
     Raises:
-        TooManyPixelsError: the image or a tile exceeds max_pixels.
-        EffortError: too many strips or tiles of a TIFF; Pillow creates an object for each.
+        TooManyPixelsError: the image, a tile or what Pillow fills at a time exceeds max_pixels.
+        EffortError: decoding takes far more memory or time than the pixels suggest.
         Exception: any error of Pillow; `diagnose` explains it.
     """
-    if not image_formats.is_readable(data[: image_formats.HEAD_BYTES], path):
+    if not image_formats.is_readable(data, path):
         raise Image.UnidentifiedImageError
     if data.startswith(strip_metadata.SIGNATURE):
         data = strip_metadata.strip_png(data)
-    if data[:2] in (b"II", b"MM"):
+    if data[:2] in (b"II", b"MM"):  # Pillow creates an object for each
         _refuse_above(MAX_SEGMENTS, strip_metadata.count_tiff_segments(data), "strips or tiles")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -103,26 +93,16 @@ def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         raise TooManyPixelsError(image.width, image.height, max_pixels)
     if not image.width or not image.height:
         raise NoPixelError
-    _check_effort(image, data, max_pixels)
-    bit_depth.prepare_tiff(image, max_pixels)
-    return image
-
-
-def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse an image whose decoding takes far more memory or time than its pixels suggest.
-
-    Raises:
-        TooManyPixelsError: a run-length encoded BMP; Pillow fills up to 255 rows per run.
-        EffortError: a JPEG with many scans (one pass over the image per scan); a plain PPM with
-            many comments (one copy of a megabyte per comment).
-    """
+    # of a run-length encoded BMP, Pillow fills up to 255 rows per run
     first_tile = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if first_tile and first_tile[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
         raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
-    if data[:2] in (b"P1", b"P2", b"P3"):
+    if data[:2] in (b"P1", b"P2", b"P3"):  # one copy of a megabyte per comment
         _refuse_above(MAX_COMMENTS, data.count(b"#"), "comments")
-    if image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO"):  # one pass over the image per scan
         _refuse_above(MAX_SCANS, strip_metadata.count_jpeg_scans(data), "scans")
+    bit_depth.prepare_tiff(image, max_pixels)
+    return image
 
 
 def _refuse_above(most: int, count: int, what: str) -> None:
@@ -131,16 +111,16 @@ def _refuse_above(most: int, count: int, what: str) -> None:
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
-    transpose = TRANSPOSE_OF.get(orientation(image))
+    turn = orientation(image)
     decode_jpeg = _fast_jpeg()
-    if decode_jpeg and image.format == "JPEG" and image.mode in ("RGB", "L") and transpose is None:
+    if decode_jpeg and image.format == "JPEG" and image.mode in ("RGB", "L") and turn == 1:
         try:
             return decode_jpeg(data)
         except RuntimeError:
             pass  # Pillow may still read the file; otherwise its error is diagnosed
     pixels_HWC = to_rgb(image, bit_depth.bits_per_sample(data, image))
     image.close()  # frees its memory before the pixels are rotated
-    return torch.from_numpy(tiles.transpose(pixels_HWC, transpose)).permute(2, 0, 1)
+    return torch.from_numpy(tiles.upright(pixels_HWC, turn)).permute(2, 0, 1)
 
 
 @functools.cache
@@ -166,7 +146,7 @@ def orientation(image: Image.Image) -> int:
         number = int(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block
         return 1
-    return number if number in TRANSPOSE_OF else 1
+    return number if number in tiles.UPRIGHT else 1
 
 
 def image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -10,8 +10,8 @@ import re
 from PIL import Image, TiffImagePlugin
 
 from fgvc.data import bit_depth, image_formats, strip_metadata
-from fgvc.data.image_formats import with_article
 from fgvc.data.size_limits import MAX_PIXELS_LIMIT, TooManyPixelsError
+from fgvc.untrusted.file_format import kind_of, with_article
 
 AGAIN = "copy or download it again"
 # the user replaces LOW, HIGH, IN and OUT
@@ -54,15 +54,10 @@ class EffortError(ValueError):
 
 
 def diagnose(data: bytes, path: str, error: Exception) -> str:
-    """Explain a decoding error in one line, without the path.
-
-    Args:
-        path: its suffix identifies a camera raw file.
-        error: raised by decoding `data`.
-    """
+    """Explain in one line, without the path, why `decode` failed with this error."""
     if not data:
         return f"an empty file (0 bytes); {AGAIN}"
-    kind = image_formats.kind_of(data[: image_formats.HEAD_BYTES])
+    kind = kind_of(data)
     container = image_formats.CONTAINER_OF.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
     tags = _tags(data) if kind == "TIFF" else None
     if (kind == "TIFF" and container) or (tags is not None and bit_depth.is_camera_raw(tags)):

@@ -36,11 +36,7 @@ class UnreadableError(Exception):
 
 
 def state(path: str) -> tuple[int, ...]:
-    """State of a regular file; NO_STATE where there is none.
-
-    Raises:
-        OSError: an error of the process, not of the file.
-    """
+    """State of a regular file, otherwise NO_STATE; OSError: an error of the process."""
     try:
         stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
     except OSError as error:

@@ -12,42 +12,15 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 MAX_DEPTH = 3  # folders below the root that are searched
 
 
-def find_folder(root: Path, is_root: Callable[[Path], bool], contents: str) -> Path:
-    """Find the nearest folder, at or below the root, for which `is_root` is true.
-
-    Args:
-        contents: the files that `is_root` looks for, for the message.
-
-    Raises:
-        UserError: no such root, no such folder, or several at the same depth.
-    """
-    matches: list[Path] = []
-    for level in _levels(root):
-        if matches := [folder for folder in level if is_root(folder)]:
-            break
-    if len(matches) > 1:
-        raise UserError(
-            f"dataset.root={root}: {list_first(matches)} each hold {contents}; "
-            "set dataset.root= to one of them"
-        )
-    if not matches:
-        raise UserError(f"dataset.root={root}: holds no {contents}; set dataset.root=")
-    return matches[0]
-
-
-def exists_below(root: Path, is_root: Callable[[Path], bool]) -> bool:
-    """Whether `is_root` is true for a folder that `find_folder` searches.
-
-    Raises:
-        UserError: no such root.
-    """
-    return any(is_root(folder) for level in _levels(root) for folder in level)
+def nearest(root: Path, is_root: Callable[[Path], bool]) -> list[Path]:
+    """The folders, at or below the root, for which `is_root` is true, of the least depth."""
+    matches = ([folder for folder in level if is_root(folder)] for level in _levels(root))
+    return next(filter(None, matches), [])
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -65,8 +38,10 @@ def find(root: Path, name: str) -> Path | None:
 
 def named_root(root: str | None, table: str | None) -> Path:
     """dataset.root, or the folder of dataset.table if no root is set."""
-    assert root is not None or table is not None
-    return Path(str(table)).expanduser().parent if root is None else Path(root).expanduser()
+    if root is not None:
+        return Path(root).expanduser()
+    file = Path(table or "").expanduser()
+    return file if file.is_dir() else file.parent
 
 
 def safe_relative(path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The first bytes and the suffix of a file -> its kind, and whether fgvc reads it as an image.
+"""The kind and the suffix of a file -> whether fgvc reads it as an image.
 
 One list for folders, tables, task=predict, task=doctor and the decoder: a file is an image if its
 first bytes are those of a listed format, whatever its suffix. When a whole dataset is listed, files
@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.untrusted.file_format import text_kind
+from fgvc.untrusted.file_format import HEAD_BYTES, kind_of
 
-HEAD_BYTES = 64  # first bytes of a file, which determine its kind
 # Pillow's name of a format: the suffixes of its files
 READABLE: Mapping[str, Sequence[str]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -60,84 +59,6 @@ _SHARED = ("TIFF", "PPM")  # formats whose magic bytes files of OTHER may share
 _LEFTOVER = re.compile(
     r"(~|\.(bak|old|orig|tmp|temp|part|partial|crdownload|download|swp)|\.\w+_original)$", re.I
 )
-_PNM = re.compile(rb"P[1-6Ff]\s*(?:\s\d|#)")
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes, by version
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-# the first bytes of the files of each kind
-_STARTS: Mapping[str, bytes | tuple[bytes, ...]] = {
-    "JPEG": b"\xff\xd8\xff",
-    "PNG": b"\x89PNG\r\n\x1a\n",
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "JPEG2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
-    "PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
-    "PDF": b"%PDF",
-    "Photoshop": b"8BPS",
-    "ZIP archive": b"PK\x03\x04",
-    "gzip archive": b"\x1f\x8b",
-    "RAR archive": b"Rar!",
-    "7z archive": b"7z\xbc\xaf",
-    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
-    "Matroska video": b"\x1aE\xdf\xa3",
-    "ICO": b"\0\0\1\0",
-    "script": b"#!",
-    "JPEG XR": b"II\xbc",
-    "camera raw file": (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb"),
-    "GIMP project": b"gimp xcf",
-    "OpenEXR": b"v/1\x01",
-    "Radiance HDR": b"#?RADIANCE",
-    "DDS texture": b"DDS ",
-    "BPG": b"BPG\xfb",
-    "ICNS": b"icns",
-    "DjVu": b"AT&TFORM",
-    "NumPy array": b"\x93NUMPY",
-    "HDF5 file": b"\x89HDF\r\n\x1a\n",
-    "Parquet table": b"PAR1",
-    "SQLite database": b"SQLite format 3",
-    "bzip2 archive": b"BZh",
-    "xz archive": b"\xfd7zXZ\0",
-    "Zstandard archive": b"\x28\xb5\x2f\xfd",
-    "Ogg media": b"OggS",
-    "MP3 sound": b"ID3",
-    "Flash video": b"FLV\x01",
-    "MPEG video": (b"\0\0\1\xba", b"\0\0\1\xb3"),
-    "program": (b"\x7fELF", b"MZ\x90\0"),
-    "Excel workbook (.xls)": b"\xd0\xcf\x11\xe0",
-    "Arrow or Feather file": b"ARROW1",
-    "Python pickle": (b"\x80\x04", b"\x80\x05"),
-}
-
-
-def kind_of(head: bytes) -> str | None:
-    """Kind of a file by its first HEAD_BYTES: a key of READABLE, another kind, or None."""
-    if head[4:8] == b"ftyp":
-        return _iso_kind(head)
-    if head[:4] == b"RIFF":
-        return {b"WEBP": "WEBP", b"AVI ": "AVI video", b"WAVE": "WAV sound"}.get(head[8:12])
-    if _PNM.match(head):
-        return "PPM"
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    kinds = (kind for kind, starts in _STARTS.items() if head.startswith(starts))
-    return next(kinds, None) or text_kind(head)
-
-
-def _iso_kind(head: bytes) -> str:
-    """Kind of an ISO base media file by its brands."""
-    brands = {head[start : start + 4] for start in (8, *range(16, len(head), 4))}
-    if {b"avif", b"avis"} & brands:
-        return "AVIF"
-    if b"crx " in brands:
-        return "camera raw file"
-    if head[8:12] == b"qt  ":
-        return "QuickTime video"
-    return "HEIC" if set(_HEIF) & brands else "MP4 video"
-
-
-def with_article(kind: str) -> str:
-    """The kind with its indefinite article: an HTML page, an SVG, a PNG."""
-    spoken_with_n = ("A", "E", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
-    return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 
 def is_system_file(name: str) -> bool:
@@ -159,9 +80,9 @@ def is_image(path: Path) -> bool:
     return has_image_suffix(path.name) or file_kind(path) in READABLE
 
 
-def is_readable(head: bytes, path: str) -> bool:
-    """Whether a file with these first bytes is decoded; a TIFF with a CONTAINERS suffix is not."""
-    kind = kind_of(head)
+def is_readable(data: bytes, path: str) -> bool:
+    """Whether a file that begins so is decoded; a TIFF with a CONTAINERS suffix is not."""
+    kind = kind_of(data)
     return kind in READABLE and not (kind == "TIFF" and _suffix(path) in CONTAINER_OF)
 
 
@@ -171,11 +92,7 @@ def describe_kind(path: Path) -> str:
 
 
 def file_kind(path: Path) -> str | None:
-    """Kind of a file: an image by its bytes, otherwise by a suffix of OTHER or by its bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Kind of a file: an image by its bytes, otherwise by a suffix of OTHER or by its bytes."""
     if _LEFTOVER.search(path.name):
         return LEFTOVER
     with untrusted.open_regular(path) as file:

@@ -91,8 +91,7 @@ def _scaled_png(image: Image.Image) -> bytes | None:
     if not (isinstance(image, ImageFile.ImageFile) and bit_depth.is_high_bit_depth(image)):
         return None
     bits = bit_depth.bits_per_sample(b"", image) if image.format == "TIFF" else 16
-    transpose = decode.TRANSPOSE_OF.get(decode.orientation(image))
-    pixels_HWC = tiles.transpose(decode.to_rgb(image, bits), transpose)
+    pixels_HWC = tiles.upright(decode.to_rgb(image, bits), decode.orientation(image))
     out = io.BytesIO()
     Image.fromarray(pixels_HWC).save(out, "PNG", compress_level=1)
     return out.getvalue()

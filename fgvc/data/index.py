@@ -9,19 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from fgvc.config import schema
 from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError, nfc
-
-
-class Counts(Protocol):
-    """Official counts of a complete copy; 0 if there is no official number."""
-
-    classes: int
-    train: int
-    test: int
 
 
 @dataclass(frozen=True)
@@ -147,14 +139,13 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
     _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the image", advice)
     partly = np.flatnonzero(((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)).tolist()
-    return (
-        "every image, in test too, is cropped to its bounding box",
-        *(
+    notes = ["every image, in test too, is cropped to its bounding box"]
+    if partly:
+        notes.append(
             f"{len(partly)} bounding boxes lie partly outside their images and are cut at the edge "
-            f"(first: {_box(index, row)})"
-            for row in partly[:1]
-        ),
-    )
+            f"(first: {_box(index, partly[0])})"
+        )
+    return tuple(notes)
 
 
 def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advice: str) -> None:
@@ -174,7 +165,9 @@ def _box(index: Index, row: int) -> str:
     return f"{index.path[row]}: {', '.join(f'{value:g}' for value in box_4.tolist())}"
 
 
-def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, tuple[str, ...]]:
+def check_counts(
+    index: Index, official: schema.OfficialCounts, partial: bool
+) -> tuple[bool, tuple[str, ...]]:
     """Compare the counts of a copy with the official counts.
 
     Returns:

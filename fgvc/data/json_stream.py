@@ -25,37 +25,29 @@ _DECODER = json.JSONDecoder(
 
 
 def members(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (key, element) per element of an array, and (key, value) for any other member.
-
-    Raises:
-        UserError: missing, not UTF-8, or no JSON object.
-    """
+    """Yield (key, element) per element of an array, (key, value) otherwise; UserError: no JSON."""
     try:
         with io.TextIOWrapper(untrusted.open_regular(file), encoding="utf-8-sig") as stream:
-            yield from _members(_Text(stream))
+            text, seen = _Text(stream), set[str]()
+            for _ in text.items("{", "}"):
+                key = text.value()
+                if not isinstance(key, str):
+                    raise ValueError(f"the key {str(key)[:40]!r} is no text")
+                if key in seen:
+                    raise ValueError(f"the key {key[:40]!r} twice")
+                seen.add(key)
+                text.take(":")
+                if text.peek() != "[":
+                    yield key, text.value()
+                    continue
+                for _ in text.items("[", "]"):
+                    yield key, text.value()
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except RecursionError:
         raise UserError(f"{file}: no JSON object of a dataset, nested too deep") from None
     except ValueError as error:
         raise UserError(f"{file}: no JSON object, or a damaged one ({error})") from None
-
-
-def _members(text: _Text) -> Iterator[tuple[str, Any]]:
-    seen: set[str] = set()
-    for _ in text.items("{", "}"):
-        key = text.value()
-        if not isinstance(key, str):
-            raise ValueError(f"the key {str(key)[:40]!r} is no text")
-        if key in seen:
-            raise ValueError(f"the key {key[:40]!r} twice")
-        seen.add(key)
-        text.take(":")
-        if text.peek() != "[":
-            yield key, text.value()
-            continue
-        for _ in text.items("[", "]"):
-            yield key, text.value()
 
 
 class _Text:

@@ -5,7 +5,7 @@ Built once over all splits, so a class missing from one split shifts no index. N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,10 +54,11 @@ def from_ids(
     return LabelMap(ids=tuple(str(i) for i, _ in pairs), names=tuple(name for _, name in pairs))
 
 
-def from_names(names: Iterable[str]) -> LabelMap:
-    """Label map of a dataset that only names its classes: id = name, in sorted order."""
-    ordered = tuple(sorted(names))
-    return LabelMap(ids=ordered, names=ordered)
+def from_names(name_N: Sequence[str]) -> tuple[LabelMap, np.ndarray]:
+    """Label map and labels of images whose classes are only named: id = name, in sorted order."""
+    names = tuple(sorted(set(name_N)))
+    index_of = {name: index for index, name in enumerate(names)}
+    return LabelMap(names, names), np.array([index_of[name] for name in name_N], dtype=np.int64)
 
 
 def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) -> np.ndarray:

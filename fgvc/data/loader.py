@@ -95,22 +95,14 @@ def training_batches(
 
 
 def with_places(batch: Batch, draws: Draws, span: slice) -> Batch:
-    """Add place_B to a batch.
-
-    Args:
-        span: the draws of the batch, including the bad images.
-    """
+    """Add place_B to a batch. span: its draws, including the bad images."""
     # a row that is drawn twice is bad twice, so the row identifies the bad places
     good_B = ~np.isin(draws.row_N[span], [bad.row for bad in batch.bad])
     return replace(batch, place_B=draws.place_N[span][good_B])
 
 
 def worker_count(num_workers: int | None) -> int:
-    """`runtime.num_workers`, or by default one process per core that this process may use.
-
-    Raises:
-        UserError: a negative number.
-    """
+    """`runtime.num_workers`, by default one per core of this process; UserError: it is negative."""
     if num_workers is None:
         # the affinity mask, if supported: a batch system may assign fewer cores than there are
         mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()

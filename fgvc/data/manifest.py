@@ -131,7 +131,7 @@ def _rehash(
     policy: Policy,
     progress: Progress | None,
 ) -> tuple[Digests, np.ndarray]:
-    """Hash `rows` again: the updated digests, and the rows that could not be read."""
+    """Hash `rows` again: the new digests, and the unreadable rows; FilesError: files changed."""
     current = Digests(cached.state_N4.copy(), cached.sha256_N.copy())
     current.state_N4[rows] = state_N4[rows]
     if not policy.rehash:  # a file of another size need not be hashed
@@ -187,15 +187,17 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
                 pairs[where].append((rows[first], rows[other]))
     conflicts = pairs["in train under two labels"] = []
     for rows in rows_of.values():
-        first, *others = [row for row in rows if manifest.split_N[row] != TEST] or [0]
-        label = manifest.label_N[first]
-        conflicts += [(first, row) for row in others if manifest.label_N[row] != label][:1]
-    return tuple(
-        f"{'1 image occurs' if len(found) == 1 else f'{len(found)} images occur'} {what}, byte for "
-        f"byte (first: {manifest.path[found[0][0]]} = {manifest.path[found[0][1]]})"
-        for what, found in pairs.items()
-        if found
-    )
+        fitted = [row for row in rows if manifest.split_N[row] != TEST]
+        other = [row for row in fitted if manifest.label_N[row] != manifest.label_N[fitted[0]]]
+        if other:
+            conflicts.append((fitted[0], other[0]))
+    notes = []
+    for what, rows in pairs.items():
+        if rows:
+            left, right = (manifest.path[row] for row in rows[0])
+            images = "1 image occurs" if len(rows) == 1 else f"{len(rows)} images occur"
+            notes.append(f"{images} {what}, byte for byte (first: {left} = {right})")
+    return tuple(notes)
 
 
 def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:

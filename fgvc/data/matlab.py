@@ -100,11 +100,6 @@ class MatFile:
         return column
 
 
-def load(file: Path) -> MatFile:
-    """Read one file; see `load_all`."""
-    return load_all([file])[0]
-
-
 def load_all(files: Sequence[Path]) -> list[MatFile]:
     """Read files of MATLAB 4 to 7.2 in one child process, which is slow to start.
 

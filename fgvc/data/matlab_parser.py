@@ -45,11 +45,7 @@ def set_limits() -> None:
 
 
 def check_unpacked(data: bytes) -> None:
-    """Count the bytes of the compressed elements while decompressing them.
-
-    Raises:
-        MemoryError: more than MAX_UNPACKED.
-    """
+    """Count the bytes of the compressed elements; MemoryError: more than MAX_UNPACKED."""
     order = "little" if data[126:128] == b"IM" else "big"
     place, total = _HEADER, 0
     while place + 8 <= len(data):

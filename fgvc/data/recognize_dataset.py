@@ -72,13 +72,14 @@ def official_note(root: Path) -> tuple[str, ...]:
     """A note if dataset=folder ignores the official files of a published dataset."""
     for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
-        specs = [item for item in readers().items() if frozenset() < item[1].index_files <= names]
-        if specs and "generator.json" not in names:  # of synthetic birds
+        files_of = {name: spec.index_files for name, spec in readers().items()}
+        complete = [name for name, files in files_of.items() if files and files <= names]
+        if complete and "generator.json" not in names:  # of synthetic birds
             # NABirds has every file of CUB, and one more
-            dataset, spec = max(specs, key=lambda item: len(item[1].index_files))
+            dataset = max(complete, key=lambda name: len(files_of[name]))
             return (
-                f"{place} holds the official files of {spec.title}, which dataset=folder "
-                f"ignores: {command(dataset, place)} reads its official split",
+                f"{place} holds the official files of {readers()[dataset].title}, which "
+                f"dataset=folder ignores: {command(dataset, place)} reads its official split",
             )
     return ()
 
@@ -94,8 +95,8 @@ def is_merged_inat2017(root: Path) -> bool:
     torchvision's INaturalist writes this layout.
     """
     names = {entry.path.name for entry in _walk(root)}
-    lists = (_OTHER_RELEASE, re.compile(r"(train|val)2017\.json"))
-    other = any(release.fullmatch(name) for release in lists for name in names)
+    lists = (_OTHER_RELEASE, readers()["inat2017"].signature)
+    other = any(release and release.fullmatch(name) for release in lists for name in names)
     return len(ICONIC_GROUPS & names) >= 3 and not other
 
 
@@ -108,22 +109,23 @@ def class_folders(root: Path) -> Path | None:
     level = [root]
     for _ in range(MAX_DEPTH + 1):
         candidates = [folder for folder in level if _holds_classes(folder)]
-        parents = {folder.parent for folder in candidates}
-        splits = [split_of(folder.name) for folder in candidates]
-        if len(candidates) == 1 and None not in splits:
-            # another split may lie beside it, with fewer classes
-            siblings = [e.path.name for e in _entries(candidates[0].parent) if e.is_folder]
-            is_split = len({split_of(name) for name in siblings} - {None}) > 1
-            return candidates[0].parent if is_split else candidates[0]
-        if len(parents) == 1 and None not in splits:
-            return parents.pop()
-        for start in ("", "images", "train"):
-            matches = [f for f in candidates if f.name.casefold().startswith(start)]
-            if len(matches) == 1:
-                return matches[0]
         if candidates:
-            return None
+            break
         level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MAX_ENTRIES]
+    else:
+        return None
+    parents = {folder.parent for folder in candidates}
+    if len(parents) == 1 and all(split_of(folder.name) is not None for folder in candidates):
+        parent = parents.pop()
+        # another split may lie beside a single one, with fewer classes
+        beside = {split_of(entry.path.name) for entry in _entries(parent) if entry.is_folder}
+        return parent if len(candidates) > 1 or len(beside - {None}) > 1 else candidates[0]
+    if len(candidates) == 1:
+        return candidates[0]
+    for start in ("images", "train"):
+        matches = [f for f in candidates if f.name.casefold().startswith(start)]
+        if len(matches) == 1:
+            return matches[0]
     return None
 
 

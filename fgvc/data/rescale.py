@@ -29,8 +29,6 @@ USAGE = "python -m fgvc.data.rescale IN OUT.png LOW HIGH [MAX_PIXELS]"
 MAX_BYTES = 2 << 30  # of a file
 BYTES_PER_PIXEL = 32  # of all samples of a pixel, at most
 ROWS_PER_STEP = 64  # rows of floats that are scaled at a time, to bound the memory
-
-
 # samples as in the file, height x width (x RGB), EXIF orientation, whether the highest is black
 Samples = tuple[np.ndarray, int, bool]
 
@@ -66,17 +64,16 @@ def rescale(
         value = np.nan_to_num(sample[rows].astype(np.float64), nan=low)
         fraction = (value.clip(low, high) - low) / (high - low)
         level[rows] = np.rint((1 - fraction if inverted else fraction) * 255)
-    transpose = decode.TRANSPOSE_OF.get(turn)
     file_format = Image.registered_extensions().get(target.suffix.lower())
     if file_format is None:
         raise ValueError(f"{target}: unknown file extension: {target.suffix}")
     encoded = io.BytesIO()
-    Image.fromarray(tiles.transpose(level, transpose)).save(encoded, file_format)
+    Image.fromarray(tiles.upright(level, turn)).save(encoded, file_format)
     atomic.write_bytes(target, encoded.getvalue())
 
 
 def _read_samples(data: bytes, name: str, max_pixels: int) -> Samples:
-    if not image_formats.is_readable(data[: image_formats.HEAD_BYTES], name):
+    if not image_formats.is_readable(data, name):
         raise UserError(decode_errors.diagnose(data, name, UnidentifiedImageError()))
     try:
         image = decode.open_image(data, name, max_pixels)
@@ -102,6 +99,7 @@ def _read_with_tifffile(data: bytes, max_pixels: int) -> Samples:
             _check_page(page, max_pixels)
             orientation = page.tags.get(274)
             turn = 1 if orientation is None else int(orientation.value)
+            turn = turn if turn in tiles.UPRIGHT else 1
             sample = page.asarray()
             if sample.dtype.kind == "c":
                 raise UserError("complex samples are not an image; save their magnitude")

@@ -31,6 +31,11 @@ _TAIL = (
 )
 
 
+def plain_name(name: str) -> str:
+    """A name in lower case, without spaces, underscores and punctuation."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
 def _without_accents(text: str) -> str:
     """A text in lower case, without accents."""
     letters = unicodedata.normalize("NFKD", text.casefold())
@@ -45,7 +50,7 @@ _PATTERNS = {
 
 def split_of(name: str) -> int | None:
     """TRAIN, VAL or TEST if a name is a common word for a split, in any case; otherwise None."""
-    plain = re.sub(r"[\W_]+", "", _without_accents(name))
+    plain = plain_name(_without_accents(name))
     return next((split for split, pattern in _PATTERNS.items() if pattern.fullmatch(plain)), None)
 
 

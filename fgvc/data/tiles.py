@@ -5,7 +5,7 @@ H height, W width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image
@@ -13,15 +13,16 @@ from PIL import Image
 TILE_PIXELS = 1 << 18  # of a tile
 MAX_TILE_WIDTH = 1 << 16  # pixels of a tile's row
 
-_TRANSPOSE: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
-    None: lambda pixels_HWC: pixels_HWC,
-    Image.Transpose.FLIP_LEFT_RIGHT: lambda pixels_HWC: pixels_HWC[:, ::-1],
-    Image.Transpose.FLIP_TOP_BOTTOM: lambda pixels_HWC: pixels_HWC[::-1],
-    Image.Transpose.ROTATE_180: lambda pixels_HWC: pixels_HWC[::-1, ::-1],
-    Image.Transpose.TRANSPOSE: lambda pixels_HWC: pixels_HWC.swapaxes(0, 1),
-    Image.Transpose.TRANSVERSE: lambda pixels_HWC: pixels_HWC[::-1, ::-1].swapaxes(0, 1),
-    Image.Transpose.ROTATE_90: lambda pixels_HWC: np.rot90(pixels_HWC, 1),
-    Image.Transpose.ROTATE_270: lambda pixels_HWC: np.rot90(pixels_HWC, 3),
+# EXIF orientation: stored pixels -> upright pixels
+UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda pixels_HWC: pixels_HWC,
+    2: lambda pixels_HWC: pixels_HWC[:, ::-1],
+    3: lambda pixels_HWC: pixels_HWC[::-1, ::-1],
+    4: lambda pixels_HWC: pixels_HWC[::-1],
+    5: lambda pixels_HWC: pixels_HWC.swapaxes(0, 1),
+    6: lambda pixels_HWC: np.rot90(pixels_HWC, 3),
+    7: lambda pixels_HWC: pixels_HWC[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels_HWC: np.rot90(pixels_HWC, 1),
 }
 
 
@@ -52,15 +53,6 @@ def convert_tiles(image: Image.Image, convert: Callable[[Image.Image], np.ndarra
     return pixels_HWC
 
 
-def to_array(image: Image.Image) -> np.ndarray:
-    """value_HW: samples of a loaded image of one channel, as Pillow stores them."""
-    dtype = np.asarray(image.crop((0, 0, 1, 1))).dtype
-    value_HW = np.empty((image.height, image.width), dtype)
-    for region, tile in iter_tiles(image):
-        value_HW[region] = np.asarray(tile)
-    return value_HW
-
-
-def transpose(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
-    """`Image.transpose(turn)` of pixels, height x width (x channels); contiguous."""
-    return np.ascontiguousarray(_TRANSPOSE[turn](pixels))
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation to pixels, height x width (x channels); contiguous."""
+    return np.ascontiguousarray(UPRIGHT[orientation](pixels))

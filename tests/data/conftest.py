@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fgvc.config import schema
+from tests.dataset_conf import dataset_conf
 
 CLASSES = ("001.Black_Gull", "002.Grey_Gull", "003.Red_Wren")
 TRAIN, TEST = 6, 3  # images a class
@@ -58,22 +59,4 @@ def classes(tmp_path: Path, jpeg: Callable[..., bytes]) -> Callable[[dict[str, i
 @pytest.fixture
 def conf() -> Callable[..., schema.Dataset]:
     """`conf(reader, root, **fields)` -> the dataset node, no official counts unless given."""
-
-    def make(reader: str, root: Path, **fields: object) -> schema.Dataset:
-        values = {
-            "name": reader,
-            "partial": False,
-            "subset": None,
-            "split_seed": 0,
-            "val_fraction": 0.2,
-            "test_fraction": 0.25,
-            "on_bad_image": "error",
-            "official": schema.OfficialCounts(0, 0, 0),
-            "generator": None,
-            "archives": {},
-            "download": False,
-            "card": schema.Card("here", "none", "CC0-1.0", "approved: generated", "none", "none"),
-        }
-        return schema.Dataset(reader=reader, root=str(root), **{**values, **fields})  # type: ignore[arg-type]
-
-    return make
+    return dataset_conf

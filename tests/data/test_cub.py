@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc.config import schema
 from fgvc.data import cub_files
 from fgvc.data.datasets import cub as reader
 from fgvc.data.index import check_counts, check_coverage
@@ -147,6 +148,13 @@ def test_a_partial_copy_may_have_gaps(cub):
     assert index.label_N.max() == 2
 
 
+def test_images_txt_alone_tells_which_files_to_add(cub):
+    for name in cub_files.INDEX_FILES[1:]:
+        (cub / name).unlink()
+    missing = ", ".join(cub_files.INDEX_FILES[1:])
+    assert_refused(cub, f"^{re.escape(str(cub))}: holds no {missing}; take them from CUB_200_2011")
+
+
 @pytest.mark.parametrize("name", cub_files.INDEX_FILES)
 def test_missing_index_file_is_named(cub, name):
     (cub / name).unlink()
@@ -163,14 +171,8 @@ def test_the_older_cub_is_recognised(tmp_path):
     assert_refused(tmp_path, r"CUB-200 \(2010\)")
 
 
-class Official:
-    classes, train, test = 3, 18, 9
-
-
-def official_counts(**counts: int) -> Official:
-    expected = Official()
-    vars(expected).update(counts)
-    return expected
+def official_counts(**counts: int) -> schema.OfficialCounts:
+    return schema.OfficialCounts(**({"classes": 3, "train": 18, "test": 9} | counts))
 
 
 def test_counts(cub):

@@ -231,9 +231,11 @@ def test_missing_and_extra_files(cub, run_doctor):
     first.unlink()
     second.rename(second.with_name("moved.jpg"))
     examination = run_doctor(cub)
-    assert "2 of the 27 images" in only_finding(examination, "files").says
-    assert only_finding(examination, "files").offenders == tuple(
-        path.relative_to(cub).as_posix() for path in (first, second)
+    missing = [path.relative_to(cub).as_posix() for path in (first, second)]
+    finding = only_finding(examination, "files")
+    assert finding.offenders == tuple(missing)
+    assert finding.says == (
+        f"2 of the 27 images are missing, or links to nothing: {', '.join(missing)}"
     )
     assert only_finding(examination, "files", "note").offenders == (
         "images/001.Black_Gull/moved.jpg",

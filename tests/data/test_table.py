@@ -13,13 +13,14 @@ from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.datasets import table
 from fgvc.types import TEST, TRAIN, UserError
+from tests.dataset_conf import table_conf
 
 LABELS = ("Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1")
 KINDS = ["csv", "tsv", "parquet"]
 
 
 def read(file, root=None, fraction=0.25, seed=0):
-    return table.read(file, root, fraction, seed)
+    return table.read(table_conf(file, root, test_fraction=fraction, split_seed=seed))
 
 
 def assert_refused(file, message, **options):

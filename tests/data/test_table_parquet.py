@@ -15,10 +15,11 @@ import pytest
 
 from fgvc.data import dataset, doctor
 from fgvc.data.datasets import table
-from fgvc.data.datasets.table import Keys
+from fgvc.data.find_root import named_root
 from fgvc.store import temporary_files
 from fgvc.store.hashing import sha256_bytes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
+from tests.dataset_conf import table_conf
 
 NAMES = ["gull", "wren"]
 # what the `datasets` library writes into a schema
@@ -274,7 +275,7 @@ def test_columns_of_other_types_are_their_text(tmp_path, kind):
         "is_train": [True, False],
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    index = table.read(tmp_path / "t.parquet", None, 0.2, 0)
+    index = table.read(table_conf(tmp_path / "t.parquet"))
     assert index.labelmap.names == ("3", "5")
     assert index.split_N.tolist() == [TRAIN, TEST]
 
@@ -291,26 +292,35 @@ def test_lists_and_structs_are_refused(tmp_path, column, cells, message):
     columns = {"path": ["0.jpg", "1.jpg"], "label": ["x", "y"], column: cells}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     with pytest.raises(UserError, match=message):
-        table.read(tmp_path / "t.parquet", None, 0.2, 0)
+        table.read(table_conf(tmp_path / "t.parquet"))
 
 
 def test_repeated_columns_are_refused(tmp_path):
     parquet = pa.Table.from_arrays([pa.array(["x"])] * 3, names=["path", "label", "label"])
     pq.write_table(parquet, tmp_path / "t.parquet")
     with pytest.raises(UserError, match="several columns are called label; rename them"):
-        table.read(tmp_path / "t.parquet", None, 0.2, 0)
+        table.read(table_conf(tmp_path / "t.parquet"))
 
 
 def test_a_root_beside_images_inside_is_reported_as_not_read(images, load, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
-    index = table.read(file, tmp_path, 0.5, 0, Keys(), tmp_path / "cache")
+    index = table.read(table_conf(file, tmp_path, test_fraction=0.5), cache_root=tmp_path / "cache")
     assert f"dataset.root={tmp_path}: not read, because t.parquet holds the images" in index.notes
     assert not any("dataset.root" in note for note in load(file).notes)
 
 
+def test_the_paths_of_shards_are_relative_to_their_folder(jpeg, tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    columns = {"path": [f"{number}.jpg" for number in range(4)], "label": ["x", "y"] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "shard.parquet")
+    index = table.read(table_conf(tmp_path, test_fraction=0.5))
+    assert index.root == named_root(None, str(tmp_path)) == tmp_path
+
+
 def test_counted_without_a_cache(images, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
-    index = table.read(file, None, 0.5, 0, Keys())
+    index = table.read(table_conf(file, test_fraction=0.5))
     assert np.bincount(index.split_N).tolist() == [6, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet"]
 

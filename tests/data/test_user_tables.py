@@ -16,8 +16,8 @@ import pytest
 
 from fgvc.data import dataset
 from fgvc.data.datasets import table
-from fgvc.data.datasets.table import Keys
 from fgvc.types import TEST, TRAIN, VAL, UserError
+from tests.dataset_conf import table_conf
 
 PICTURES = tuple(f"{number}.jpg" for number in range(6))
 LABELS = ("wren", "gull", "wren", "gull", "wren", "gull")
@@ -25,7 +25,8 @@ SPLIT = ("train", "train", "train", "train", "test", "test")
 
 
 def read(file: Path, root: Path | None = None, fraction: float = 0.34, **keys: str):
-    return table.read(file, root, fraction, 0, Keys(**keys))
+    columns = {f"{role}_column": name for role, name in keys.items()}
+    return table.read(table_conf(file, root, test_fraction=fraction, **columns))
 
 
 def assert_refused(file: Path, message: str, **options):

@@ -23,6 +23,7 @@ from fgvc.data.datasets import cub, dogs, inat2017, nabirds, table
 from fgvc.model.backbone.weights import read_file as weights
 from fgvc.run import main
 from fgvc.types import UserError
+from tests.dataset_conf import table_conf
 
 REFUSALS = (UserError, ConfigError, OSError)
 Door = tuple[list[bytes], Callable[[Path], None], str]
@@ -118,7 +119,7 @@ def _read_boxes(path: Path) -> None:
 def _read_table(path: Path) -> None:
     for name in PICTURES:
         (path.parent / name).touch()
-    table.read(path, path.parent, 0.5, 0, cache_root=path.parent / "cache")
+    table.read(table_conf(path, path.parent), cache_root=path.parent / "cache")
 
 
 def _parquets() -> list[bytes]:

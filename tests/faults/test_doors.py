@@ -50,6 +50,7 @@ from fgvc.store import feature_cache, file_lock, hashing, tensor_file
 from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError
 from fgvc.untrusted import file_format
+from tests.dataset_conf import table_conf
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
 
@@ -117,10 +118,10 @@ def refusal(read: Callable[[], object]) -> str | None:
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "index of CUB": ("images.txt", lambda path: cub_files.read_rows(path, 2)),
     "index of iNaturalist": ("train2017.json", lambda path: list(json_stream.members(path))),
-    "MATLAB file": ("train_list.mat", matlab.load),
-    "CSV": ("t.csv", lambda path: table.read(path, None, 0.5, 0)),
-    "JSON lines": ("t.jsonl", lambda path: table.read(path, None, 0.5, 0)),
-    "Parquet": ("t.parquet", lambda path: table.read(path, None, 0.5, 0)),
+    "MATLAB file": ("train_list.mat", lambda path: matlab.load_all([path])),
+    "CSV": ("t.csv", lambda path: table.read(table_conf(path))),
+    "JSON lines": ("t.jsonl", lambda path: table.read(table_conf(path))),
+    "Parquet": ("t.parquet", lambda path: table.read(table_conf(path))),
     "kind of a file": ("a.jpg", image_formats.file_kind),
     "picture": ("a.jpg", image_input.pixels_of),
     "size of a picture": ("a.jpg", decode.image_size),
@@ -479,7 +480,7 @@ def locked(folder: Path) -> Path:
         lambda root: find_root.find(root, "images.txt"),
         lambda root: untrusted.folders_below(root, 2),
         lambda root: list(definition.images_below(root)),
-        lambda root: table.read(root, None, 0.5, 0),
+        lambda root: table.read(table_conf(root)),
         lambda root: paths._find_scattered(root, ["b.jpg"]),
         lambda root: folder.read(root, 0.5, 0),
         lambda root: input_images.list_images(str(root)),

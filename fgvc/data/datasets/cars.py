@@ -26,7 +26,7 @@ def read(root: Path, partial: bool) -> Index:
     """Read either layout; in layout (b), train comes before test."""
     images, annotations = find_root.find(root, "car_ims"), find_root.find(root, "cars_annos.mat")
     if images and annotations:
-        return _read_single_folder(images, matlab.load(annotations), partial)
+        return _read_single_folder(images, matlab.load_all([annotations])[0], partial)
     train, meta = find_root.find(root, "cars_train"), find_root.find(root, "cars_meta.mat")
     if train and meta:
         return _read_devkit(root, train, meta, partial)

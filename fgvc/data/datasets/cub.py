@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.data import cub_files, find_root
-from fgvc.data.cub_files import INDEX_FILES
 from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index
 from fgvc.types import UserError
@@ -34,6 +33,6 @@ def read(root: Path, partial: bool) -> Index:
 DATASET = DatasetSpec(
     lambda conf, *_: read(root_of(conf), conf.partial),
     title="CUB-200-2011",
-    index_files=frozenset(INDEX_FILES),
+    index_files=frozenset(cub_files.INDEX_FILES),
     first_id=1,
 )

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fgvc.data import cub_files
-from fgvc.data.cub_files import INDEX_FILES
 from fgvc.data.dataset_spec import DatasetSpec, root_of
 from fgvc.data.index import Index, list_first
 from fgvc.types import Hierarchy, LabelMap, UserError
 
-FILES = (*INDEX_FILES, "hierarchy.txt")
+FILES = (*cub_files.INDEX_FILES, "hierarchy.txt")
 
 
 def read(root: Path) -> Index:

@@ -16,6 +16,7 @@ from fgvc.data import dataset
 from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding
+from fgvc.data.find_root import named_root
 from fgvc.types import Progress
 
 __all__ = ["ERROR", "NOTE", "Examination", "Finding", "examine"]
@@ -40,7 +41,7 @@ def examine(
     """
     with bar(conf.name, None, "files") as progress:
         index, findings = definition.read(conf, progress, cache_root)
-    folder, facts, partial = definition.dataset_folder(conf), {}, conf.partial
+    folder, facts, partial = named_root(conf.root, conf.table), {}, conf.partial
     root = folder if index is None else index.root
     with bar("archives", None, "MiB") as progress:
         facts["archives"], more = archives.check_archives(conf, (folder, root), progress)

@@ -31,13 +31,14 @@ def check_archives(
                 continue
             reason = difference(file, archive, progress)
             facts[str(file)] = reason or "official"
+            if reason is None:
+                continue
             severity, says = ERROR, f"{file}: {reason}"
             mend = "the download was cut off or changed: fetch it again, unpack it again"
-            if file.suffix == ".mat":  # runs read it, and people may edit it
+            if file.suffix == ".mat":  # runs read it, and people may cut or edit it
                 severity, says = NOTE, f"{file}: not the official file ({reason})"
-                mend = "if nobody edited it on purpose, get the official file: it holds the labels"
-            if reason:
-                findings.append(Finding(severity, "archives", says, mend))
+                mend = "if nobody changed it on purpose, get the official file: it holds the labels"
+            findings.append(Finding(severity, "archives", says, mend))
     return facts, findings
 
 

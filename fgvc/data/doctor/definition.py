@@ -15,10 +15,9 @@ from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
 from fgvc.data.dataset_spec import readers
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about, from_error
-from fgvc.data.find_root import walk
+from fgvc.data.find_root import named_root, walk
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, check_counts, check_coverage
-from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError, nfc
 
 
@@ -35,7 +34,7 @@ def read(
         return read_index(conf, progress, cache_root), []
     except UserError as error:
         findings = [_reader_error(conf, error)]
-    if conf.partial or not dataset_folder(conf).is_dir():
+    if conf.partial or not named_root(conf.root, conf.table).is_dir():
         return None, findings
     try:
         return read_index(replace(conf, partial=True), progress, cache_root), findings
@@ -43,17 +42,9 @@ def read(
         return None, findings
 
 
-def dataset_folder(conf: schema.Dataset) -> Path:
-    """The folder that dataset.root or dataset.table names."""
-    if conf.root is None:
-        table = Path(conf.table or "").expanduser()
-        return table if table.is_dir() else table.parent
-    return Path(conf.root).expanduser()
-
-
 def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is partial as declared, and the findings on its index."""
-    notes = (*index.notes, *source_notes(index, conf), *index.warnings)
+    notes = (*index.notes, *dataset.source_notes(index, conf), *index.warnings)
     findings = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
     findings += _check_classes(conf, index)
     try:
@@ -109,7 +100,7 @@ def images_below(root: Path) -> Iterator[str]:
 
 def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's error as a finding, with advice if the folder is recognised."""
-    root = dataset_folder(conf)
+    root = named_root(conf.root, conf.table)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
         says = (
             f"{root}: iNaturalist with train and val merged: images by species, but no "

@@ -123,11 +123,7 @@ def read_images(
 
 
 def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[Finding]:
-    """Findings on missing files, unreadable files, and samples of more than 8 bits.
-
-    Args:
-        restore: how to restore a missing file of this dataset.
-    """
+    """Findings on missing files (`restore`: the fix), unreadable files, and more than 8 bits."""
     missing = [path[row] for row, reason in images.bad.items() if reason in MISSING]
     damaged = [reason for reason in images.bad.values() if reason not in MISSING]
     texts = []  # the kinds of more than 8 bits, with the range that is mapped to 0..255
@@ -137,20 +133,20 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
         most = max(samples.most for samples in same_kind)
         seen = "" if math.isnan(most) else f", seen {least:g}..{most:g}"
         texts.append(f"{count} {kind}{seen}")
-    says = f"{{count}} of the {len(path)} images are missing, or links to nothing: {{first}}"
-    depth = "have more than 8 bits per sample and are scaled to 0..255 from the range of their"
+    lost = f"{{count}} of the {len(path)} images are missing, or links to nothing: {{first}}"
+    depth = (
+        "{count} have more than 8 bits per sample and are scaled to 0..255 from the range of "
+        f"their format: {'; '.join(texts)}"
+    )
     mend = (
         "if the values seen fill a small part of that range, convert all images to 8 bits with "
         "one range of your own"
     )
     again = f"copy or download them again; {SKIP_EFFECT}"
-    deep = [path[row] for row in images.deep]
     return [
-        *about(
-            missing, ERROR, "files", f"{{count}} {says}: {{first}}", f"{restore}; {SKIP_EFFECT}"
-        ),
+        *about(missing, ERROR, "files", lost, f"{restore}; {SKIP_EFFECT}"),
         *about(damaged, ERROR, "pictures", "{count} cannot be read: {first}", again),
-        *about(deep, NOTE, "depth", f"{{count}} {depth} format: {'; '.join(texts)}", mend),
+        *about((path[row] for row in images.deep), NOTE, "depth", depth, mend),
     ]
 
 
@@ -173,7 +169,7 @@ def summarize(images: ImageTable) -> dict[str, object]:
 
 
 def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
-    return {name: int(getattr(np, name)(side_R)) for name in ("min", "median", "max")}
+    return {"min": int(side_R.min()), "median": int(np.median(side_R)), "max": int(side_R.max())}
 
 
 def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:

@@ -55,8 +55,8 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
             a damaged archive. The caller removes the files unpacked so far.
     """
     try:
-        is_zip = zipfile.is_zipfile(untrusted.require_regular(file))
-        (_unzip if is_zip else _untar)(file, folder, _Budget(file, progress))
+        read = _unzip if zipfile.is_zipfile(untrusted.require_regular(file)) else _untar
+        read(file, folder, _Budget(file, progress))
     except UserError:
         raise
     except DAMAGE_ERRORS as error:

@@ -6,22 +6,20 @@ after its folder in composed Unicode (NFC), so copies on macOS and Linux agree; 
 the name on disk. Images in subfolders of a class folder belong to that class.
 
 find_classes: root -> the folder in which the dataset begins. split_folders: its split folders.
-images: paths with class and split. listing: contents of a folder. skipped_files: the note on files
-that are not read. N images.
+images: paths with class and split. listing: contents of a folder, and the note on skipped files.
+N images.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fgvc.config import schema
 from fgvc.data.dataset_spec import DatasetSpec, root_of
-from fgvc.data.datasets.folder import find_classes, images, skipped_files
+from fgvc.data.datasets.folder import find_classes, images
 from fgvc.data.datasets.folder.find_classes import DatasetRoot
-from fgvc.data.datasets.folder.listing import Folder
+from fgvc.data.datasets.folder.listing import Folder, skipped_note
 from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import file_kind
 from fgvc.data.index import Index, list_first
@@ -70,11 +68,9 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
             raise UserError(
                 f"{place}: {name!a}: a file name that is not UTF-8; rename it"
             ) from None
-    labelmap = from_names(set(names))
+    labelmap, label_N = from_names(names)
     if len(labelmap) < 2:
         raise find_classes.one_class_error(str(root), list_first(labelmap.names))
-    index_of = {name: index for index, name in enumerate(labelmap.names)}
-    label_N = np.array([index_of[name] for name in names], dtype=np.int64)
     split_N = np.array(splits, dtype=np.uint8)
     if content.test_source == "carved":
         stated_N = split_N if dataset_root.has_splits else None
@@ -82,13 +78,10 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     folders = [*dataset_root.above, dataset_root.folder, *content.folders]
     source = content.test_source
     notes = [*_root_notes(dataset_root, source), *content.notes]
-    notes += skipped_files.note(folders, strays, str(root))
+    notes += [*skipped_note(folders, strays, str(root)), *official_note(Path(place))]
     return Index(
         Path(place), path, label_N, split_N, labelmap, notes=tuple(notes), test_source=source
     )
-
-
-# --- notes on the root ---
 
 
 def _root_notes(dataset_root: DatasetRoot, test_source: str) -> list[str]:
@@ -126,20 +119,16 @@ def _sibling_splits_note(folder: Folder) -> list[str]:
         ]
     except UserError:  # the parent may not be readable
         return []
+    if not others:
+        return []
     return [
         f"dataset.root={folder.path}: {list_first(others)} beside it is not read; to use it, set "
         f"{setting('dataset.root', place.parent)}"
-        for _ in others[:1]
     ]
 
 
-def _read(conf: schema.Dataset, *_: object) -> Index:
-    index = read(root_of(conf), conf.test_fraction, conf.split_seed)
-    return replace(index, notes=index.notes + official_note(index.root))
-
-
 DATASET = DatasetSpec(
-    _read,
+    lambda conf, *_: read(root_of(conf), conf.test_fraction, conf.split_seed),
     index=None,
     layout_fix="arrange the images as train/<class>/ and test/<class>/, or as <class>/",
     coverage_fix="add images of these classes to train/, or remove their folders",

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.data.datasets.folder import split_folders
-from fgvc.data.datasets.folder.listing import Folder, Inode
-from fgvc.data.datasets.folder.skipped_files import summary
+from fgvc.data.datasets.folder.listing import Folder, Inode, summarize_skipped
 from fgvc.data.find_root import MAX_DEPTH
 from fgvc.data.index import list_first
-from fgvc.data.split_names import split_of
+from fgvc.data.split_names import plain_name, split_of
 from fgvc.types import TRAIN, UserError, nfc
 from fgvc.untrusted.shell import setting
 
@@ -49,11 +48,7 @@ class DatasetRoot:
 
 
 def find(root: Folder) -> DatasetRoot:
-    """Find the folder in which the dataset begins.
-
-    Raises:
-        UserError: several candidates, class folders that are named like splits, or no class folder.
-    """
+    """Find the folder in which the dataset begins; UserError: none, or several candidates."""
     above: list[Folder] = []
     folder = root
     while not _is_root(folder):
@@ -168,13 +163,9 @@ def _is_copy(inner: Folder, folder: Folder) -> bool:
 
 
 def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
-    """Check that the classes are not parts of one dataset, such as images/masks or fold_0/fold_1.
-
-    Raises:
-        UserError: all classes are named like parts of one dataset.
-    """
-    plain = [re.sub(r"[\W_]+", "", inner.name.casefold()) for inner in classes]
-    numbered = {match and match[1] for match in map(NUMBERED_PART.fullmatch, plain)}
+    """Raise UserError if all classes are named like parts: images and masks, fold_0 and fold_1."""
+    parts = [NUMBERED_PART.fullmatch(plain_name(inner.name)) for inner in classes]
+    numbered = {match and match[1] for match in parts}
     if all(split_folders.is_wrapper(inner.name) for inner in classes) or (
         len(numbered) == 1 and None not in numbered
     ):
@@ -204,11 +195,13 @@ def _no_classes_error(root: Folder, last: Folder, above: Sequence[Folder]) -> Us
     if not root.holds_images:
         skipped = [Path(file.path) for part in root.walk() for file in part.content.skipped]
         parquet = sorted({str(f.parent) for f in skipped if f.suffix.lower() == ".parquet"})
-        table = parquet and setting("dataset.table", parquet[0])
-        way_out = f"read the Parquet files with dataset=table {table}, or set" if table else "set"
+        way_out = "set"
+        if parquet:
+            table = setting("dataset.table", parquet[0])
+            way_out = f"read the Parquet files with dataset=table {table}, or set"
         return UserError(
-            f"{start}holds no class folder with images{summary(root)}; {way_out} dataset.root= to "
-            "the folder that holds one folder per class"
+            f"{start}holds no class folder with images{summarize_skipped(root)}; {way_out} "
+            "dataset.root= to the folder that holds one folder per class"
         )
     hint = _table_hint(last, [*above, *last.folders])
     images = f"{start}holds {len(last.images)} images"

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fgvc.data.datasets.folder import skipped_files, split_folders
+from fgvc.data.datasets.folder import split_folders
 from fgvc.data.datasets.folder.find_classes import (
     DatasetRoot,
     check_parts,
     find_copies,
     one_class_error,
 )
-from fgvc.data.datasets.folder.listing import Folder
+from fgvc.data.datasets.folder.listing import Folder, summarize_skipped
 from fgvc.data.datasets.folder.split_folders import SPLIT_NAMES
 from fgvc.data.index import list_first
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
@@ -35,12 +35,7 @@ class DatasetContent:
 
 
 def read(root: DatasetRoot) -> DatasetContent:
-    """Collect the images of a dataset, before a test split is carved.
-
-    Raises:
-        UserError: two folders for one split, no train, an empty class folder, names that collide,
-            or a class that train lacks.
-    """
+    """Collect the images of a dataset, before a test is carved; UserError: as in `folder.read`."""
     return _read_splits(root) if root.has_splits else _read_classes(root)
 
 
@@ -177,7 +172,7 @@ def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int
         if not folder.holds_images:
             raise UserError(
                 f"{folder.path}: a class folder without "
-                f"images{skipped_files.summary(folder)}; fill or remove it"
+                f"images{summarize_skipped(folder)}; fill or remove it"
             )
         places[nfc(folder.name).casefold().rstrip(" .")].append(folder.path)  # as Windows does
         _add_class(contents, nfc(folder.name), folder, split)

@@ -1,7 +1,8 @@
-"""A folder on disk -> its images, its folders and the skipped files, listed when first needed.
+"""A folder on disk -> its images, folders and skipped files; a line that counts the latter.
 
-Links are followed, except a link to a folder above itself. FIFOs and devices are never opened. A
-broken link with the suffix of an image counts as an image: dataset.on_bad_image handles it.
+Folders are listed when first needed. Links are followed, except a link to a folder above itself.
+FIFOs and devices are never opened. A broken link with the suffix of an image counts as an image:
+dataset.on_bad_image handles it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fgvc.data.find_root import list_error
-from fgvc.data.image_formats import READABLE, file_kind, has_image_suffix, is_system_file
+from fgvc.data.image_formats import LEFTOVER, READABLE, file_kind, has_image_suffix, is_system_file
+from fgvc.data.index import list_first
 from fgvc.types import UserError
+from fgvc.untrusted.escape import one_line
 
 # folders that operating systems, file servers and tools create; in lower case
 TOOL_FOLDERS = frozenset(
@@ -27,6 +32,18 @@ TOOL_FOLDERS = frozenset(
 )
 HIDDEN, BROKEN, SPECIAL = "hidden file", "broken link", "FIFO, socket or device"
 LINK_LOOP, STRAY = "link back to a folder above it", "image in no class folder"
+PLURAL = {
+    HIDDEN: "hidden files",
+    BROKEN: "broken links",
+    SPECIAL: "FIFOs, sockets or devices",
+    LINK_LOOP: "links back to a folder above them",
+    STRAY: "images in no class folder",
+    LEFTOVER: "backup or unfinished files",
+}
+UNREAD_FORMATS = (
+    *("HEIC", "camera raw file", "JPEG XL", "Photoshop", "PostScript", "SVG", "PDF", "ICO"),
+)
+_SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")
 Inode = tuple[int, int]
 
 
@@ -157,3 +174,65 @@ def _unreadable(path: str, error: OSError) -> UserError:
         f"{path}: cannot be read ({error.strerror}); allow it to be read, or move it out of the "
         "dataset"
     )
+
+
+def skipped_note(folders: Iterable[Folder], strays: Iterable[str], root: str) -> tuple[str, ...]:
+    """A note on all skipped files, if there are any.
+
+    Args:
+        folders: the folders whose direct content counts.
+        strays: paths of images in no class folder.
+        root: paths in the note are relative to it.
+    """
+    files = [SkippedFile(path, STRAY) for path in strays]
+    tool_folders: list[str] = []
+    for folder in folders:
+        files += folder.content.skipped
+        tool_folders += folder.content.tool_folders
+    texts = list(_count_by_kind(files, root))
+    if tool_folders:
+        names = list_first((_relative(path, root) for path in tool_folders), 3)
+        texts.append(f"folders that are no classes ({names})")
+    return (f"skipped: {', '.join(texts)}",) if texts else ()
+
+
+def summarize_skipped(folder: Folder) -> str:
+    """Content of a folder without images, as " (it holds ...)"; may be empty."""
+    files = [file for part in folder.walk() for file in part.content.skipped]
+    return f" (it holds {', '.join(_count_by_kind(files, folder.path))})" if files else ""
+
+
+def _count_by_kind(files: Sequence[SkippedFile], root: str) -> Iterator[str]:
+    """Yield `12 .heic (HEIC, not read; convert them to JPEG)` per kind, most files first."""
+    paths_of: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for file in files:
+        suffix = "" if file.kind in PLURAL else os.path.splitext(file.path)[1].lower()  # noqa: PTH122
+        safe = suffix if not suffix or _SUFFIX.fullmatch(suffix) else "?"  # to print
+        paths_of[safe, file.kind].append(file.path)
+    for (suffix, kind), paths in sorted(
+        paths_of.items(), key=lambda item: (-len(item[1]), item[0][0], item[0][1] or "")
+    ):
+        first = f" ({list_first([_relative(path, root) for path in paths], 1)})"
+        yield f"{len(paths)} {_describe(suffix, kind, len(paths) == 1, first)}"
+
+
+def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
+    """Description of files of one suffix and kind."""
+    them = "it" if single else "them"
+    if kind in PLURAL:
+        words = kind if single else PLURAL[kind]
+        return words + (first if kind in (STRAY, BROKEN, LINK_LOOP) else "")
+    if suffix == "?":
+        return "other file" if single else "other files"
+    name = suffix or "without suffix"
+    if kind in UNREAD_FORMATS:
+        return f"{name} ({kind}, not read; convert {them} to JPEG)"
+    if kind is not None and kind.endswith("archive"):
+        return f"{name} ({kind}; unpack {them})"
+    about = "" if kind in (None, "text") else f" ({kind})"
+    return f"{name}{about}" if suffix else f"{name}{about or first}"
+
+
+def _relative(path: str, root: str) -> str:
+    """A path relative to the root, safe to print."""
+    return one_line(os.path.relpath(path, root))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from fgvc.data.datasets.folder.listing import Folder
 from fgvc.data.index import list_first
-from fgvc.data.split_names import split_of, splits_among
+from fgvc.data.split_names import plain_name, split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
 
@@ -35,7 +35,7 @@ def splits_by_name(folders: Sequence[Folder]) -> dict[str, int]:
 
 def is_wrapper(name: str) -> bool:
     """Whether a folder's name suggests that it wraps a dataset rather than being a class."""
-    return WRAPPERS.fullmatch(re.sub(r"[\W_]+", "", name.casefold())) is not None
+    return WRAPPERS.fullmatch(plain_name(name)) is not None
 
 
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
@@ -116,11 +116,7 @@ def find(folder: Folder) -> tuple[dict[int, Folder], list[Folder], list[Folder]]
 
 
 def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = frozenset()) -> bool:
-    """Whether a test folder only wraps images without labels: test/images, test1/test1.
-
-    Args:
-        class_names: names of the classes; a folder with such a name is labelled.
-    """
+    """Whether a test only wraps images without labels (test/images) in a folder of no class."""
     folder = unwrap(folder)
     if len(folder.image_folders) != 1 or len(folder.folders) != 1:
         return False

@@ -59,17 +59,11 @@ APPROVAL = """\
   nothing about real birds.
 - Filtering: none. Settings and digest: {settings}.
 """
-
-
 # names in the folder
 DRAWN_NAMES = (
     *(*INDEX_FILES, "bounding_boxes.txt", "parts"),
     *("images", "LICENSE", "APPROVAL.md", SETTINGS_FILE),
 )
-
-
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def write(
     root: Path,
     generator: Generator,
     progress: Progress | None = None,
-    on_note: Callable[[str], None] = _warn,
+    on_note: Callable[[str], None] = warnings.warn,
     redraw: bool = False,
 ) -> Path:
     """Draw the dataset into `root`, unless it is there already; returns `root`.

@@ -6,7 +6,7 @@ one attribute. Thus siblings differ in at most two attributes, and any two speci
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -56,11 +56,6 @@ class Species:
 
     name: str
     code: Code
-
-
-def distance(a: Code, b: Code) -> int:
-    """Number of attributes in which two codes differ."""
-    return sum(getattr(a, each.name) != getattr(b, each.name) for each in fields(Code))
 
 
 def species(classes: int, seed: int) -> tuple[Species, ...]:

@@ -7,7 +7,6 @@ Parquet) finds the files, labels numbers the classes. A label is any text. N ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
     PATH_NAMES,
-    Keys,
     Table,
     choose,
     find_column,
@@ -31,63 +29,52 @@ from fgvc.data.datasets.table.labels import (
     label_notes,
     read_labels,
 )
-from fgvc.data.datasets.table.open_table import folder_of, open_table
+from fgvc.data.datasets.table.open_table import open_table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.paths import is_image_path, resolve
 from fgvc.data.datasets.table.split_column import TableSplit, read_splits, split_from_folders
 from fgvc.data.datasets.table.text_file import TextTable
-from fgvc.data.find_root import require_folder
+from fgvc.data.find_root import named_root, require_folder
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, list_first, repeated
 from fgvc.data.split import resolve_splits
 from fgvc.types import Progress, UserError
 from fgvc.untrusted.shell import setting
 
-__all__ = ["Keys", "read"]
-
 
 def read(
-    file: Path,
-    root: Path | None,
-    test_fraction: float,
-    seed: int,
-    keys: Keys = Keys(),  # noqa: B008 - frozen
-    cache_root: Path | None = None,
-    progress: Progress | None = None,
+    conf: schema.Dataset, progress: Progress | None = None, cache_root: Path | None = None
 ) -> Index:
-    """Read the table.
+    """Read dataset.table: a text file, or Parquet files by name, folder or pattern.
 
     Args:
-        file: a file with one of open_table.SUFFIXES; for Parquet also a pattern or a folder.
-        root: the folder that paths are relative to; None: the folder of the table.
-        test_fraction: share of each class that becomes test if the table states no split.
-        seed: of that split.
-        keys: the columns that the user chose.
-        cache_root: where images inside Parquet are unpacked; None: they are only counted.
         progress: advanced by images unpacked.
+        cache_root: where images inside Parquet are unpacked; None: they are only counted.
 
     Raises:
         UserError: no such file or column, an empty or invalid cell, a path listed twice or outside
             the root, a single class, or a class too small to be split.
     """
+    if conf.table is None:
+        raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
+    root = None if conf.root is None else root_of(conf)
+    file = Path(conf.table).expanduser()
     table = open_table(file)
-    path_column, label_column = _choose_columns(table, file, keys)
-    cells, labels = None, table.columns([label_column])[0]
+    path_column, label_column = _choose_columns(table, conf)
+    cells, labels = None, list(table.cells(label_column))
     if not (isinstance(table, ParquetTable) and table.holds_images(path_column)):
-        (cells,) = table.columns([path_column])
+        cells = list(table.cells(path_column))
     elif not embedded_images.has_bytes(table, path_column):
         cells = table.image_paths(path_column)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no image")
-    split = read_splits(table, file, keys, (path_column, label_column))
+    split = read_splits(table, conf.split_column, (path_column, label_column))
     check_not_empty(labels, table.names[label_column], split.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
-        root, path, path_notes = _embedded_images(
-            table, path_column, file, root, cache_root, progress
-        )
+        root, path, path_notes = _embedded_images(table, path_column, root, cache_root, progress)
     else:
-        root = require_folder(folder_of(file) if root is None else root)
+        root = require_folder(named_root(None, str(file)) if root is None else root)
         check_not_empty(cells, table.names[path_column], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     if duplicates := repeated(path):
@@ -102,19 +89,19 @@ def read(
         by_folder = split_from_folders(file, path)
         split = replace(by_folder, notes=split.notes, warnings=split.warnings + by_folder.warnings)
     classes, label_N = read_labels(file, labels)
+    key, fraction, seed = f"dataset.table={file.name}", conf.test_fraction, conf.split_seed
     split_N, test_source = resolve_splits(
-        f"dataset.table={file.name}", split.split_N, path, label_N, classes, test_fraction, seed
+        key, split.split_N, path, label_N, classes, fraction, seed
     )
-    chosen = [path_column, label_column]
-    notes = _column_notes(table, file, chosen, split) + split.notes + path_notes
+    notes = _column_notes(table, path_column, label_column, split) + split.notes + path_notes
     notes += label_notes(file.name, classes.names)
     index = Index(root, path, label_N, split_N, classes, notes=notes, test_source=test_source)
     return replace(index, warnings=split.warnings)
 
 
-def _choose_columns(table: Table, file: Path, keys: Keys) -> tuple[int, int]:
+def _choose_columns(table: Table, conf: schema.Dataset) -> tuple[int, int]:
     """Choose the columns of path and label."""
-    names = table.names
+    file, names = table.file, table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
             f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; add a "
@@ -126,24 +113,24 @@ def _choose_columns(table: Table, file: Path, keys: Keys) -> tuple[int, int]:
             "rename them"
         )
     path, label = (
-        None if key is None else find_column(file, names, role, key)
-        for role, key in (("path", keys.path), ("label", keys.label))
+        None if key is None else find_column(table, role, key)
+        for role, key in (("path", conf.path_column), ("label", conf.label_column))
     )
     if path is not None and path == label:
-        raise UserError(f"dataset.label_column={keys.label}: is dataset.path_column too")
-    path = _choose_path(table, file, label) if path is None else path
-    label = _choose_label(table, file, path) if label is None else label
+        raise UserError(f"dataset.label_column={conf.label_column}: is dataset.path_column too")
+    path = _choose_path(table, label) if path is None else path
+    label = _choose_label(table, path) if label is None else label
     if path is None or label is None:
         if path is not None:
-            check_column_per_class(table, file, path)
+            check_column_per_class(table, path)
         roles = {"path": path, "label": label}
-        raise_missing(file, names, [role for role, column in roles.items() if column is None])
+        raise_missing(table, [role for role, column in roles.items() if column is None])
     if isinstance(table, ParquetTable):
-        _check_types(table, file, path, label)
+        _check_types(table, path, label)
     return path, label
 
 
-def _choose_path(table: Table, file: Path, label: int | None) -> int | None:
+def _choose_path(table: Table, label: int | None) -> int | None:
     """Choose the path column by a common name, or the image column of a Parquet file."""
     allowed = set(range(len(table.names))) - {label}
     if isinstance(table, ParquetTable):
@@ -154,47 +141,47 @@ def _choose_path(table: Table, file: Path, label: int | None) -> int | None:
     if "path" not in table.names:  # e.g. id and name: take the column that holds image files
         usual = {column for column in allowed if rank_of(table.names[column], PATH_NAMES)}
         allowed = {column for column in usual if is_image_path(table.first(column))} or allowed
-    return choose(file, table.names, "path", PATH_NAMES, allowed)
+    return choose(table, "path", PATH_NAMES, allowed)
 
 
-def _choose_label(table: Table, file: Path, path: int | None) -> int | None:
+def _choose_label(table: Table, path: int | None) -> int | None:
     """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
     allowed = set(range(len(table.names))) - {path}
-    column = choose(file, table.names, "label", LABEL_NAMES, allowed)
+    column = choose(table, "label", LABEL_NAMES, allowed)
     if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
-            raise_ambiguous(file, "label", [table.names[column] for column in sorted(classes)])
+            raise_ambiguous(table, "label", sorted(classes))
         column = classes[0] if classes else None
     return column
 
 
-def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None:
+def _check_types(table: ParquetTable, path: int, label: int) -> None:
     for column, what, is_valid in (
         (path, "paths or images", table.holds_text(path) or table.holds_images(path)),
         (label, "text", table.holds_text(label)),
     ):
         if not is_valid:
             raise UserError(
-                f"dataset.table={file}: column {table.names[column]} holds {table.kind(column)}, "
-                f"not {what}; convert it, or set another column"
+                f"dataset.table={table.file}: column {table.names[column]} holds "
+                f"{table.kind(column)}, not {what}; convert it, or set another column"
             )
 
 
 def _embedded_images(
     table: ParquetTable,
     column: int,
-    file: Path,
     given_root: Path | None,
     cache_root: Path | None,
     progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and notes of the images inside a Parquet file."""
-    notes: list[str] = []
+    file, notes = table.file, list[str]()
     if given_root is not None:
         notes.append(f"dataset.root={given_root}: not read, because {file.name} holds the images")
     if cache_root is None:
-        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), tuple(notes)
+        path = tuple(f"{row:09}" for row in range(len(table)))
+        return named_root(None, str(file)), path, tuple(notes)
     root, path, size = embedded_images.unpack(table, column, cache_root, progress, notes.append)
     cache_path = root.parent.relative_to(cache_root).as_posix()
     notes.append(
@@ -205,11 +192,9 @@ def _embedded_images(
     return root, tuple(path), tuple(notes)
 
 
-def _column_notes(
-    table: Table, file: Path, columns: Sequence[int], split: TableSplit
-) -> tuple[str, ...]:
+def _column_notes(table: Table, path: int, label: int, split: TableSplit) -> tuple[str, ...]:
     """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
-    names, notes = [table.names[column] for column in columns], []
+    file, names, notes = table.file, [table.names[path], table.names[label]], []
     others = [name for name in table.names if name not in names and rank_of(name, LABEL_NAMES)]
     if names != ["path", "label"] or not (split.exact or split.source is None):
         source = f", the split is {split.source}" if split.source else ""
@@ -224,17 +209,8 @@ def _column_notes(
     return tuple(notes)
 
 
-def _read(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None) -> Index:
-    if conf.table is None:
-        raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
-    root = None if conf.root is None else root_of(conf)
-    keys = Keys(conf.path_column, conf.label_column, conf.split_column)
-    file, fraction = Path(conf.table).expanduser(), conf.test_fraction
-    return read(file, root, fraction, conf.split_seed, keys, cache_root, progress)
-
-
 DATASET = DatasetSpec(
-    _read,
+    read,
     index="table",
     layout_fix="correct the table: a row per image with columns path and label, and perhaps split",
     coverage_fix="add rows of these classes with split train, or remove their rows",

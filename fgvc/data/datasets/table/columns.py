@@ -6,29 +6,21 @@ Two common names of the same rank are refused, and the user chooses. See split_c
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from fgvc.data.index import list_first
+from fgvc.data.split_names import plain_name
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
 
-@dataclass(frozen=True)
-class Keys:
-    """dataset.path_column, dataset.label_column, dataset.split_column; None: by common names."""
-
-    path: str | None = None
-    label: str | None = None
-    split: str | None = None
-
-
 class Table(ABC):
-    """The rows of a table as text. names: names of the columns."""
+    """The rows of a table as text. file: dataset.table. names: names of the columns."""
 
+    file: Path
     names: list[str]
 
     @abstractmethod
@@ -46,10 +38,6 @@ class Table(ABC):
     def holds_numbers(self, column: int) -> bool:
         """Whether a column holds text or numbers."""
         return True
-
-    def columns(self, columns: Sequence[int]) -> list[list[str]]:
-        """The cells of these columns."""
-        return [list(self.cells(column)) for column in columns]
 
     def first(self, column: int) -> str:
         """The text of the first row; "" if there is none."""
@@ -100,11 +88,6 @@ LABEL_NAMES = (
 )
 
 
-def plain_name(name: str) -> str:
-    """A column name in lower case, without spaces, underscores and punctuation."""
-    return re.sub(r"[\W_]+", "", name.casefold())
-
-
 def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> tuple[int, int] | None:
     """The rank that lists a name or its singular, and its place there; None if no rank does."""
     plain = plain_name(name)
@@ -115,63 +98,54 @@ def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> tuple[int, int] | None
     return None
 
 
-def find_column(table: object, names: Sequence[str], role: str, key: str) -> int:
-    """Index of the column that dataset.ROLE_column names, ignoring case if necessary.
-
-    Raises:
-        UserError: no such column.
-    """
-    if key in names:
-        return names.index(key)
-    similar = [column for column, name in enumerate(names) if plain_name(name) == plain_name(key)]
-    if len(similar) == 1:
-        return similar[0]
+def find_column(table: Table, role: str, key: str) -> int:
+    """Index of the column that dataset.ROLE_column names, in any case; UserError: there is none."""
+    if key in table.names:
+        return table.names.index(key)
+    plain = list(map(plain_name, table.names))
+    if plain.count(plain_name(key)) == 1:
+        return plain.index(plain_name(key))
     raise UserError(
-        f"dataset.{role}_column={key}: {table} has no such column, only {list_first(names, 20)}"
+        f"dataset.{role}_column={key}: {table.file} has no such column, only "
+        f"{list_first(table.names, 20)}"
     )
 
 
 def choose(
-    table: object,
-    names: Sequence[str],
-    role: str,
-    ranks: Sequence[Sequence[str]],
-    allowed: Container[int],
+    table: Table, role: str, ranks: Sequence[Sequence[str]], allowed: Container[int]
 ) -> int | None:
-    """Index of the best allowed column for a role; None if no name is common.
-
-    Raises:
-        UserError: two columns of the best rank.
-    """
+    """The best allowed column, None if no name is common; UserError: two columns of that rank."""
     ranked = sorted(  # within a rank, the most likely first: species before class (Aves)
         (place, column)
-        for column, name in enumerate(names)
+        for column, name in enumerate(table.names)
         if (place := rank_of(name, ranks)) is not None and column in allowed
     )
     best = [column for (rank, _), column in ranked if rank == ranked[0][0][0]]
     if len(best) > 1:
-        raise_ambiguous(table, role, [names[column] for column in best])
+        raise_ambiguous(table, role, best)
     return best[0] if best else None
 
 
-def raise_ambiguous(table: object, role: str, names: Sequence[str]) -> NoReturn:
+def raise_ambiguous(table: Table, role: str, columns: Sequence[int]) -> NoReturn:
     """Raise because several columns could be meant."""
+    names = [table.names[column] for column in columns]
     raise UserError(
-        f"dataset.table={table}: columns {' and '.join(names)} could each be the {role}; "
+        f"dataset.table={table.file}: columns {' and '.join(names)} could each be the {role}; "
         f"set {setting(f'dataset.{role}_column', names[0])}, or another of them"
     )
 
 
-def raise_missing(table: object, names: Sequence[str], missing: Sequence[str]) -> NoReturn:
+def raise_missing(table: Table, missing: Sequence[str]) -> NoReturn:
     """Raise because a table has no path or label column; list its columns."""
-    if len(names) == 1:
+    start = f"dataset.table={table.file}:"
+    if len(table.names) == 1:
         raise UserError(
-            f"dataset.table={table}: the first line has a single column ({names[0]!r}); columns "
-            "are separated by comma, tab, semicolon or |, and the first line names them: path,label"
+            f"{start} the first line has a single column ({table.names[0]!r}); columns are "
+            "separated by comma, tab, semicolon or |, and the first line names them: path,label"
         )
     keys = " and ".join(f"dataset.{role}_column=" for role in missing)
-    columns = list_first(names, 20) or "an empty line"
+    columns = list_first(table.names, 20) or "an empty line"
     raise UserError(
-        f"dataset.table={table}: has no column {list_first(missing)}, only {columns}; set {keys} "
+        f"{start} has no column {list_first(missing)}, only {columns}; set {keys} "
         "to the right column, or add a first line with the column names"
     )

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from fgvc.data import file_state as states_of_files
 from fgvc.data.datasets.table.parquet_file import ImageCell, ParquetTable
-from fgvc.data.image_formats import HEAD_BYTES, READABLE, has_image_suffix, kind_of
+from fgvc.data.image_formats import READABLE, has_image_suffix
 from fgvc.data.index import repeated
 from fgvc.store import atomic, disk_errors, hashing, json_cache, temporary_files
 from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
+from fgvc.untrusted.file_format import kind_of
 
 CACHE_FOLDER, STATES_FILE = "tables", "files.json"
 UNPACKED = "unpacked again"
@@ -131,8 +132,8 @@ def _file_name(row: int, cell: ImageCell) -> str:
     name = f"{row:06}-{own}" if own else f"{row:06}"
     if has_image_suffix(name):
         return name
-    kind = kind_of((cell.data or b"")[:HEAD_BYTES])
-    return name + (READABLE[kind][0] if kind and kind in READABLE else "")
+    kind = kind_of(cell.data or b"") or ""
+    return name + (READABLE[kind][0] if kind in READABLE else "")
 
 
 def _safe_name(name: str) -> str:

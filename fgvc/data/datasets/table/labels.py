@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,34 +20,21 @@ from fgvc.data.split import SPLIT_NAMES
 from fgvc.types import TRAIN, LabelMap, UserError, nfc
 
 # what programs write for a missing value
-MISSING_VALUES = [
-    "nan",
-    "none",
-    "null",
-    "na",
-    "n/a",
-    "<na>",
-    "#n/a",
-    "nat",
-    "nil",
-    "undefined",
-    "-",
-    "?",
-]
+MISSING_VALUES = (
+    *("nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nat", "nil", "undefined", "-", "?"),
+)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarray]:
     """Number the classes in the order of their names; UserError: a single class."""
-    composed = {cell: nfc(cell) for cell in set(cells)}
-    classes = from_names(set(composed.values()))
+    classes, label_N = from_names([nfc(cell) for cell in cells])
     if len(classes) == 1:
         raise UserError(
             f"dataset.table={table}: holds a single class ({classes.names[0]}); "
             "a classifier needs at least two"
         )
-    index_of = {name: index for index, name in enumerate(classes.names)}
-    return classes, np.array([index_of[composed[cell]] for cell in cells], dtype=np.int64)
+    return classes, label_N
 
 
 def check_not_empty(
@@ -74,18 +60,18 @@ def check_not_empty(
     )
 
 
-def check_column_per_class(table: Table, file: Path, path: int) -> None:
+def check_column_per_class(table: Table, path: int) -> None:
     """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
     others = [
         column for column, name in enumerate(table.names) if column != path and not is_flag(name)
     ]
     class_columns = table.all_pass(others, is_yes_or_no)
-    rows = zip(*table.columns(class_columns), strict=True)
+    rows = zip(*map(table.cells, class_columns), strict=True)
     yes_count_N = [sum(cell.lower() in YES for cell in cells) for cells in rows]
     if len(class_columns) < 2 or 2 * yes_count_N.count(1) < len(yes_count_N):
         return
     names = list_first((table.names[column] for column in class_columns), 10)
-    start = f"dataset.table={file}: has no column label, but the columns {names} of 0 and 1"
+    start = f"dataset.table={table.file}: has no column label, but the columns {names} of 0 and 1"
     if unclear_rows := sum(yes_count != 1 for yes_count in yes_count_N):
         raise UserError(
             f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows "

@@ -19,11 +19,7 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET_SUFFIX
 
 
 def open_table(file: Path) -> Table:
-    """Open a table. Parquet is recognised by its first bytes, other formats by suffix.
-
-    Raises:
-        UserError: no such file, or a format that is not read.
-    """
+    """Open a table, Parquet by its first bytes, others by suffix; UserError: no file, no table."""
     files = _list_files(file)
     for name in files:
         try:
@@ -48,7 +44,7 @@ def open_table(file: Path) -> Table:
         check_format(files[0])  # otherwise ParquetTable names the damage
         is_parquet = True
     if is_parquet:
-        return ParquetTable(files)
+        return ParquetTable(file, files)
     if len(files) > 1:
         raise UserError(
             f"dataset.table={file}: {len(files)} files ({list_first(files, 2)}); only Parquet may "
@@ -78,8 +74,3 @@ def _list_files(file: Path) -> list[Path]:
     if not file.exists() and any(mark in str(file) for mark in "*?["):
         return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
     return [file]
-
-
-def folder_of(file: Path) -> Path:
-    """The folder that paths are relative to if dataset.root is not set."""
-    return file if file.is_dir() else file.parent

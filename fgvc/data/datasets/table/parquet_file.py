@@ -44,13 +44,9 @@ class ImageCell:
 class ParquetTable(Table):
     """The rows of one or several Parquet files with the same columns. counts: rows per file."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Read the files' schemas.
-
-        Raises:
-            UserError: a file is damaged, no Parquet, or lacks columns of the first file.
-        """
-        self.files = tuple(files)
+    def __init__(self, table: Path, files: Sequence[Path]) -> None:
+        """Read the schemas; UserError: a file is damaged, or lacks columns of the first file."""
+        self.file, self.files = table, tuple(files)
         self.counts: list[int] = []
         self.schemas: list[pa.Schema] = []
         self.class_names: list[dict[str, list[str]]] = []
@@ -60,7 +56,8 @@ class ParquetTable(Table):
                 names = list(schema.names)  # a name that is not UTF-8 fails here
             if not 0 <= count <= MAX_ROWS:
                 raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")
-            self.names = self.names if self.schemas else names
+            if not self.schemas:
+                self.names = names
             if missing := [name for name in self.names if name not in names]:
                 raise UserError(
                     f"dataset.table={file}: has no column {list_first(missing)}, but {files[0]} "
@@ -146,8 +143,8 @@ class ParquetTable(Table):
     def cells(self, column: int) -> Iterator[str]:
         name = self.names[column]
         for file, classes in zip(self.files, self.class_names, strict=True):
-            known = dict(enumerate(classes.get(name, ())))
-            known |= {-1: ""} if known else {}  # Hugging Face writes -1 for a missing label
+            # {class number: name}; Hugging Face writes -1 for a missing label
+            known = {-1: "", **dict(enumerate(classes[name]))} if name in classes else {}
             with _open_parquet(file, name) as source:
                 rows = 0
                 for batch in source.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
@@ -224,11 +221,7 @@ def _is_any(kind: pa.DataType, types: Sequence[Callable[[pa.DataType], bool]]) -
 
 
 def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: class names} from the metadata that Hugging Face's `datasets` writes.
-
-    Raises:
-        UserError: the metadata is no JSON; otherwise labels would silently be numbers.
-    """
+    """{column: class names} of Hugging Face metadata; UserError: it is damaged."""
     try:
         about = untrusted.parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
     except ValueError as error:

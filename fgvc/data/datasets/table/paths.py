@@ -54,11 +54,7 @@ class Disk:
         self.changes: Counter[str] = Counter()
 
     def find(self, path: str) -> str | None:
-        """The path as it is on disk; None if there is no such file.
-
-        Raises:
-            UserError: several files match a name without suffix.
-        """
+        """The path as it is on disk, None without a file; UserError: several files of a name."""
         folder, _, name = path.rpartition("/")
         folder = next((form for form in _unicode_forms(folder) if self._folder(form)), folder)
         folder_names = self._folder(folder)
@@ -129,8 +125,9 @@ def resolve(
             on_disk = disk.find(path)
             if on_disk is None and "%" in path and (decoded := safe_relative(unquote(path))):
                 on_disk = disk.find(decoded)  # as in a URL: a%20b.jpg
-                what = "are written as in addresses (%20): read as the characters they mean"
-                disk.changes.update([what] if on_disk else [])
+                if on_disk is not None:
+                    what = "are written as in addresses (%20): read as the characters they mean"
+                    disk.changes[what] += 1
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
         found_count += on_disk is not None

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Keys, Table, find_column, plain_name, raise_ambiguous
+from fgvc.data.datasets.table.columns import Table, find_column, raise_ambiguous
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.index import list_first
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.data.split_names import may_be_split, split_of, splits_among
+from fgvc.data.split_names import may_be_split, plain_name, split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError
 from fgvc.untrusted.shell import setting
 
@@ -58,12 +58,11 @@ class TableSplit:
     warnings: tuple[str, ...] = ()
 
 
-def read_splits(table: Table, file: Path, keys: Keys, taken: Sequence[int]) -> TableSplit:
+def read_splits(table: Table, key: str | None, taken: Sequence[int]) -> TableSplit:
     """Read the split of every row.
 
     Args:
-        file: the table, for notes and messages.
-        keys: the columns that the user chose.
+        key: dataset.split_column.
         taken: the columns of path and label.
 
     Raises:
@@ -71,26 +70,27 @@ def read_splits(table: Table, file: Path, keys: Keys, taken: Sequence[int]) -> T
             contradict each other.
     """
     candidates = [column for column in range(len(table.names)) if column not in taken]
-    if keys.split is not None:
-        column = find_column(file, table.names, "split", keys.split)
-        return TableSplit(*_split_from_key(table, column), (column,), exact=True)
-    split, notes = _split_from_names(table, file, candidates)
-    split = split or _split_from_flags(table, file, candidates) or _split_from_shards(table)
+    if key is not None:
+        column = find_column(table, "split", key)
+        source = f"column {table.names[column]}"
+        return TableSplit(_split_from_key(table, column), source, (column,), exact=True)
+    split, notes = _split_from_names(table, candidates)
+    split = split or _split_from_flags(table, candidates) or _split_from_shards(table)
     unused = [column for column in candidates if split is None or column not in split.places]
     columns = table.all_pass(unused, may_be_split)
     notes_unused = [
-        f"{file.name}: column {table.names[column]} holds words for splits and is not read; "
+        f"{table.file.name}: column {table.names[column]} holds words for splits and is not read; "
         f"to read it, set {setting('dataset.split_column', table.names[column])}"
-        for column, cells in zip(columns, map(set, table.columns(columns)), strict=True)
+        for column, cells in ((column, set(table.cells(column))) for column in columns)
         if len(splits_among([*cells])) == len(cells - {""})
     ]
     if split is None:
-        notes_unused += _unclear_columns(table, file, unused)
+        notes_unused += _unclear_columns(table, unused)
         return TableSplit(notes=tuple(notes), warnings=tuple(notes_unused))
     return replace(split, notes=(*notes, *notes_unused))
 
 
-def _unclear_columns(table: Table, file: Path, rest: Sequence[int]) -> list[str]:
+def _unclear_columns(table: Table, rest: Sequence[int]) -> list[str]:
     """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
     names = {column: table.names[column] for column in rest}
     columns = [  # the columns of SPLIT_COLUMN_NAMES have their own note
@@ -99,8 +99,8 @@ def _unclear_columns(table: Table, file: Path, rest: Sequence[int]) -> list[str]
         if plain not in SPLIT_COLUMN_NAMES and (is_flag(plain) or UNCLEAR_NAMES.fullmatch(plain))
     ]
     return [
-        f"{file.name}: column {names[column]} is named like a split and is not read, because its "
-        "values do not say which of them is train; write train, val or test into it and set "
+        f"{table.file.name}: column {names[column]} is named like a split and is not read, because "
+        "its values do not say which of them is train; write train, val or test into it and set "
         f"{setting('dataset.split_column', names[column])}"
         for column in table.all_pass(columns, lambda cell: split_of(cell) is None)
     ]
@@ -137,9 +137,7 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
     return TableSplit(warnings=tuple(warnings))
 
 
-def _split_from_names(
-    table: Table, file: Path, free: Sequence[int]
-) -> tuple[TableSplit | None, list[str]]:
+def _split_from_names(table: Table, free: Sequence[int]) -> tuple[TableSplit | None, list[str]]:
     """The column with a common name that holds splits; notes on such columns that do not."""
     plain = {column: plain_name(table.names[column]) for column in free}
     named = [
@@ -149,26 +147,28 @@ def _split_from_names(
     ]
     exact = [column for column in named if plain[column] == "split"]
     if len(exact) > 1:
-        raise_ambiguous(file, "split", [table.names[column] for column in exact])
+        raise_ambiguous(table, "split", exact)
     named = exact or sorted(named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain[column]))
     found: dict[int, np.ndarray] = {}
     notes = []
     for column in named:
-        (cells,) = table.columns([column])
+        cells = list(table.cells(column))
         name = table.names[column]
         words = _split_of_cells(cells)
         # a column with another meaning, rather than splits in an unknown form
         has_numbers = any(map(NUMBER.fullmatch, words)) and plain[column] not in AMBIGUOUS_NAMES
         if not (exact or has_numbers or any(split is not None for split in words.values())):
             shown = list_first(sorted(filter(None, words)), 3)
-            notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
+            notes.append(
+                f"{table.file.name}: column {name} holds no splits ({shown}) and is not read"
+            )
             continue
         found[column] = _parse_splits(table, name, cells)
     if not found:
         return None, notes
     column, split_N = next(iter(found.items()))
     if any((other_N != split_N).any() for other_N in found.values()):
-        raise_ambiguous(file, "split", [table.names[column] for column in found])
+        raise_ambiguous(table, "split", list(found))
     name = table.names[column]
     return TableSplit(split_N, f"column {name}", (column,), exact=name == "split"), notes
 
@@ -184,15 +184,15 @@ def _is_readable(table: Table, column: int) -> bool:
     return table.holds_text(column) or is_number
 
 
-def _split_from_key(table: Table, column: int) -> tuple[np.ndarray, str]:
+def _split_from_key(table: Table, column: int) -> np.ndarray:
     """Read the column that the user chose: words, or yes and no if it is named like a flag."""
     name = table.names[column]
     if isinstance(table, ParquetTable) and not _is_readable(table, column):
         raise UserError(f"dataset.split_column={name}: holds {table.kind(column)}, not text")
-    (cells,) = table.columns([column])
+    cells = list(table.cells(column))
     if (split := _flag_split(name)) is not None and all(map(is_yes_or_no, set(cells))):
-        return _combine_flags(table, {split: cells}, [name]), f"column {name}"
-    return _parse_splits(table, name, cells), f"column {name}"
+        return _combine_flags(table, {split: cells}, [name])
+    return _parse_splits(table, name, cells)
 
 
 def _parse_splits(table: Table, name: str, cells: Sequence[str]) -> np.ndarray:
@@ -227,7 +227,7 @@ def is_yes_or_no(cell: str) -> bool:
     return cell.lower() in (*YES, *NO)
 
 
-def _split_from_flags(table: Table, file: Path, free: Sequence[int]) -> TableSplit | None:
+def _split_from_flags(table: Table, free: Sequence[int]) -> TableSplit | None:
     """Read columns such as is_train and is_test if all their cells are yes or no."""
     flags = {
         column: split
@@ -235,9 +235,10 @@ def _split_from_flags(table: Table, file: Path, free: Sequence[int]) -> TableSpl
         if (split := _flag_split(table.names[column])) is not None and _is_readable(table, column)
     }
     columns = table.all_pass(list(flags), is_yes_or_no)
-    for column in flags.keys() - set(columns):
-        if plain_name(table.names[column]).startswith(("is", "in", "for")):
-            (cells,) = table.columns([column])
+    for column in flags:
+        plain = plain_name(table.names[column])
+        if column not in columns and plain.startswith(("is", "in", "for")):
+            cells = list(table.cells(column))
             other = [row for row, cell in enumerate(cells) if not is_yes_or_no(cell)]
             if len(other) < len(cells):  # yes or no in some rows, something else in others
                 raise UserError(
@@ -247,10 +248,9 @@ def _split_from_flags(table: Table, file: Path, free: Sequence[int]) -> TableSpl
     if not columns:
         return None
     names = [table.names[column] for column in columns]
-    splits = [flags[column] for column in columns]
-    if len(set(splits)) < len(splits):
-        raise_ambiguous(file, "split", names)
-    cells_of = dict(zip(splits, table.columns(columns), strict=True))
+    cells_of = {flags[column]: list(table.cells(column)) for column in columns}
+    if len(cells_of) < len(columns):
+        raise_ambiguous(table, "split", columns)
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
     return TableSplit(_combine_flags(table, cells_of, names), source, tuple(columns))
 

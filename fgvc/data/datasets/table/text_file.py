@@ -10,8 +10,9 @@ from pathlib import Path
 
 from fgvc import untrusted
 from fgvc.data.datasets.table.columns import Table
-from fgvc.data.image_formats import HEAD_BYTES, READABLE, kind_of, with_article
+from fgvc.data.image_formats import READABLE
 from fgvc.types import UserError
+from fgvc.untrusted.file_format import HEAD_BYTES, kind_of, with_article
 
 DELIMITERS = ",\t;|"
 JSON_LINES = (".jsonl", ".ndjson")
@@ -32,11 +33,7 @@ class TextTable(Table):
     """The rows of a text file; blank lines are skipped."""
 
     def __init__(self, file: Path) -> None:
-        """Decode the file and read its first row.
-
-        Raises:
-            UserError: another format, or not UTF-8 (UTF-16 with a byte order mark is read).
-        """
+        """Decode the file, UTF-8 or marked UTF-16, and read a row; UserError: another format."""
         check_format(file)
         self.file = file
         # not splitlines(): names may hold the other line separators of Unicode
@@ -116,11 +113,10 @@ def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]
                 value = untrusted.parse_json(row)
             except ValueError as error:
                 raise UserError(f"{file}:{line}: no JSON ({error})") from None
-            texts = value.items() if isinstance(value, dict) and "\\u0000" in row else ()
-            if any("\0" in str(text) for pair in texts for text in pair):
-                raise UserError(f"{file}:{line}: no JSON of a table (a NUL character)")
             if not isinstance(value, dict):
                 raise UserError(f"{file}:{line}: no JSON object; each line is one row")
+            if any("\0" in str(text) for pair in value.items() for text in pair):
+                raise UserError(f"{file}:{line}: no JSON of a table (a NUL character)")
             yield line, value
 
     names = list(dict.fromkeys(name for _, row in objects() for name in row))
@@ -136,7 +132,8 @@ def check_format(file: Path) -> None:
     """Raise if the first bytes belong to another format; the message says how to convert it."""
     with untrusted.open_regular(file) as source:
         head = source.read(HEAD_BYTES)
-    kind = kind_of(head) or ""
+    is_pickle = head.startswith((b"\x80\x04", b"\x80\x05"))
+    kind = "Python pickle" if is_pickle else kind_of(head) or ""
     way_out = "unpack it" if "archive" in kind else _WAYS_OUT.get(kind)
     if kind == "ZIP archive":
         raise UserError(
