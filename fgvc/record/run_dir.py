@@ -169,10 +169,10 @@ def open_run(
         if RESUME not in keep:
             _refuse_resume_states(path, run_id)
         _clear(path, keep)
-        run_log = RunLog(path / "run.log")
-        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now(), run_log)
+        code = env_stamp.git_state()
+        run = RunFolder(path, run_id, config_hash, code, now(), RunLog(path / "run.log"))
         stack.callback(run.close_log)
-        log.addHandler(run_log)
+        log.addHandler(run.run_log)
         log.setLevel(logging.INFO)
         try:
             write_status(path, "running", run.started)
