@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,11 +147,11 @@ def _refusal(folder: Path, path: str, is_repository: bool = False) -> str | None
         return "has the name of a secret"
     if is_repository:
         return None
-    file = folder / path
-    special = file.is_fifo() or file.is_socket() or file.is_char_device() or file.is_block_device()
-    if special and not file.is_symlink():  # git would fail, and the patch would be lost
-        return "is a pipe, socket or device"
-    data = _content(file)
+    if os.path.lexists(folder / path):
+        mode = (folder / path).lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            return "is a pipe, socket or device"  # git would fail, and the patch would be lost
+    data = _content(folder / path)
     if data is None:
         return f"has more than {LARGEST} bytes"
     return "holds a secret" if privacy.holds_secret(data) else None
