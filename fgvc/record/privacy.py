@@ -112,7 +112,7 @@ def refusal(setting: str) -> str:
     """The error message for a command that holds a secret, which every record would keep.
 
     Args:
-        shown: the key or file with the masked value.
+        setting: the key or file with the masked value.
     """
     return (
         f"{setting}: holds a password or token, which the record would keep. Give it outside the "

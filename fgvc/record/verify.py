@@ -113,7 +113,7 @@ def read_retention(path: Path) -> Retention:
     """The retention of a sealed run.
 
     Raises:
-        UnreadableError: retention.json is missing, damaged, or belongs to another run.
+        RetentionError: retention.json is missing, damaged, or belongs to another run.
         DamageError: as `read_status`.
     """
     record = read_status(path)  # identifies the run and the time it was sealed

@@ -107,7 +107,7 @@ def planning_stamp() -> dict[str, Any]:
         "git_dirty": git.dirty,
         "git_error": git.error,
         **env_stamp.installed(),
-        "GPUs": len(env_stamp.gpu_names()),
+        "GPUs": len(env_stamp.query_gpus("name")),
         "MPS": platform.system() == "Darwin" and platform.machine() == "arm64",
         "CPU cores": env_stamp.usable_cores(),
         "requirements_checksum": env_stamp.requirements_checksum(),

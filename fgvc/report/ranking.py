@@ -146,7 +146,7 @@ def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Lines by comparability key, best first."""
     groups: dict[str, list[Line]] = defaultdict(list)
     keys_of: dict[str, set[str]] = defaultdict(set)
-    for line in sorted(lines, key=lambda line: not line.fitted):
+    for line in sorted(lines, key=lambda line: not line.fitted):  # fitted lines first
         run = line.first
         keys = {run.comparability_key}
         if not line.fitted:

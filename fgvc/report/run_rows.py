@@ -90,7 +90,7 @@ class Run:
     fitted_split: Annotated[str | None, "comparability.fitted_split"]
     forced: Annotated[bool, "comparability.forced"]
     debug: Annotated[str | None, "comparability.debug"]
-    overlap: Annotated[int | None, "numbers.overlap.images?"]
+    overlap: Annotated[int | None, "numbers.overlap?.images?"]
     precision: Annotated[str, "config.precision"]
     partial: Annotated[bool, "stamp.partial"]
     subset: Annotated[str | None, "config.dataset.subset"]
@@ -104,8 +104,8 @@ class Run:
     macro_f1: Annotated[float, "numbers.test.macro_f1"]
     loss: Annotated[float | None, "numbers.test.loss"]
     ece: Annotated[float | None, "numbers.test.ece"]
-    val_top1: Annotated[float | None, "numbers.val.top1?"]
-    val_loss: Annotated[float | None, "numbers.val.loss?"]
+    val_top1: Annotated[float | None, "numbers.val?.top1?"]
+    val_loss: Annotated[float | None, "numbers.val?.loss?"]
     parameters: Annotated[int | None, "numbers.cost.parameters?"]
     macs: Annotated[int | None, "numbers.cost.macs?"]
     images_per_s: Annotated[float | None, "numbers.cost.images_per_s?"]
@@ -246,14 +246,14 @@ def run_name(
     settings = {key: part_attention.get(key) for key in ("tokens", "stride")}
     words = [f"{key} {value}" for key, value in settings.items() if value is not None]
     words += ["random block"] * (part_attention.get("last_block") == "random")
-    marks = {
-        config["precision"]: config["precision"] != "fp32",
-        " ".join([part_attention["name"], *words]): part_attention["name"] != "off",
-        "debug": config["task"].get("debug") is not None,
-        "forced resume": forced,
-        "eval": task == "eval",
-    }
-    return " · ".join([*names, *(mark for mark, applies in marks.items() if applies)])
+    marks = (
+        (config["precision"], config["precision"] != "fp32"),
+        (" ".join([part_attention["name"], *words]), part_attention["name"] != "off"),
+        ("debug", config["task"].get("debug") is not None),
+        ("forced resume", forced),
+        ("eval", task == "eval"),
+    )
+    return " · ".join([*names, *(mark for mark, applies in marks if applies)])
 
 
 @functools.cache
@@ -264,10 +264,12 @@ def _places() -> dict[str, str]:
 
 
 def _find(documents: Mapping[str, Any], place: str) -> Any:
-    """The value at document.key.key; with a question mark at the end, None if it is missing."""
+    """The value at document.key.key; None if a key with a question mark is missing or null."""
     value: Any = documents
-    for key in place.removesuffix("?").split("."):
-        value = (value or {}).get(key) if place.endswith("?") else value[key]
+    for key in place.split("."):
+        value = value.get(key[:-1]) if key.endswith("?") else value[key]
+        if value is None:
+            return None
     return value
 
 

@@ -15,7 +15,6 @@ from fgvc.store import atomic
 from fgvc.untrusted import shell
 
 DONE, STOPPED = "done", "stopped"
-WIDTH = 80
 WINNER = "best.yaml"  # the best trial as an experiment
 Row = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ import torch
 from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
-from fgvc.report.audit import CHECKS, contents, pull_request_block, run_audit
+from fgvc.report.audit import CHECKS, files, pull_request_block, run_audit
 from fgvc.report.audit.check import check_id, question
 from fgvc.run import main
 
@@ -375,7 +375,7 @@ def test_a_checkpoint_must_be_ignored_by_git(run):
 
 
 def test_a_missing_required_file_fails(run, monkeypatch):
-    monkeypatch.setitem(contents.MINIMUM, "poster.svg", "poster")
+    monkeypatch.setitem(files.MINIMUM, "poster.svg", "poster")
     assert failures(run) == {"minimum-contents": "missing: poster.svg (poster)"}
 
 

@@ -1,7 +1,6 @@
 """The files of one run -> report.html: a self-contained page to read, print and share.
 
-facts: run folder -> facts; gallery: which classes and errors to show; album: images within a budget
-of bytes.
+facts: run folder -> facts; gallery: which classes, errors and images to show.
 """
 
 from fgvc.record.run_page.facts import FILE, derive

@@ -23,8 +23,7 @@ from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
-from fgvc.record.run_page.album import Album
-from fgvc.record.run_page.gallery import gallery
+from fgvc.record.run_page.gallery import Album, gallery
 from fgvc.record.tensorboard import Point
 from fgvc.untrusted.shell import command as shell_command
 from fgvc.untrusted.shell import fgvc, file_word, split, variable

@@ -6,10 +6,9 @@ the written events with these lists.
 The step of a point is the number of optimiser steps behind the weights that it measures. Thus the
 final evaluation of a finetune lies on its validation curve, and a probe's lies at step 0. (For
 select/val_* and select/log10_c of a probe the step is the index on the path of C.)
-    events.py       events -> the event file
+    events.py       events -> the event file, and tb/ -> the curves
     image_sheet.py  images and captions -> one sheet (IMAGES)
     projector.py    features -> a bounded table of points (PROJECTOR)
-    scalars.py      tb/ -> the curves
 B images, C channels, H x W pixels, T thresholds, P points, K components.
 """
 

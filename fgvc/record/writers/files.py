@@ -92,7 +92,7 @@ def write_overlays(record: RunRecord) -> None:
 def write_page(record: RunRecord) -> None:
     """Write the page of a run whose other files are complete."""
     from fgvc.record import run_page
-    from fgvc.record.run_page.album import Album
+    from fgvc.record.run_page.gallery import Album
 
     run, album = record.run, Album(record.images.pixels)
     assert run.checkpoint_id is not None, "the checkpoint comes first"

@@ -55,10 +55,11 @@ def write(record: RunRecord) -> None:
 
 def choices(conf: Config) -> dict[str, str | float | int]:
     """The axes of a run and the options of a finetune, for the hparams tab."""
-    names = CHOICES.keys()
-    if not isinstance(conf.task, TrainTask):
-        names = names - TRAINING_CHOICES.keys()
-    return {name: attrgetter(CHOICES[name])(conf) for name in CHOICES if name in names}
+    return {
+        name: attrgetter(place)(conf)
+        for name, place in CHOICES.items()
+        if name not in TRAINING_CHOICES or isinstance(conf.task, TrainTask)
+    }
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:

@@ -134,4 +134,4 @@ def require_same(where: str, stored: Any, computed: Any) -> None:
     if isinstance(computed, float) and isinstance(stored, int | float):
         same = math.isclose(stored, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     if not same:
-        raise DamageError(f"{where}: {stored}, recomputed {computed}")
+        raise DamageError(f"{where}: {_shorten(stored)}, recomputed {_shorten(computed)}")

@@ -13,7 +13,6 @@ from fgvc.record import env_stamp as stamps
 from fgvc.record import git_state
 from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.verify import DamageError
-from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UncheckedError, Verdict, agree, join_names
 from fgvc.report.audit.record import CONFIG, STAMP, CannotComposeError, Recompute, Record
 from fgvc.report.flatten import flatten
@@ -29,7 +28,7 @@ ABSENT = object()
 
 def command_follows(record: Record) -> str:
     """Does the recorded command compose to this config and hash?"""
-    words = command.words(record)
+    words = record.command_words()
     code = require_same_code(record)
     if record.stamp["task"] == "eval":
         raise UncheckedError("task=eval takes its config from the checkpoint")

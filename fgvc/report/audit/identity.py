@@ -13,7 +13,6 @@ import jsonschema
 from fgvc.record import env_stamp as stamps
 from fgvc.record.checkpoint import FILE
 from fgvc.record.verify import DamageError
-from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, PERSON, Verdict, agree
 from fgvc.report.audit.record import STAMP, Record
 from fgvc.store import hashing
@@ -63,7 +62,7 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    words = command.words(record)
+    words = record.command_words()
     run_id = f"runtime.run_id={record.stamp['run_id']}"
     if words[-1:] != [run_id]:
         raise DamageError(f"command.txt: does not end in {run_id}")

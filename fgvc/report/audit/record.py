@@ -25,8 +25,10 @@ from fgvc.record.prediction_tables import TOP, read_predictions
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
+from fgvc.untrusted import shell
 
 PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
+COMMAND, MAX_COMMAND = "command.txt", 100_000  # characters; Linux allows 131,072 bytes per argument
 MAX_CONFIG = 1 << 20  # characters of config.yaml, which has about 5,000
 SPLITS = ("train", "val", "test")
 
@@ -88,6 +90,35 @@ class Record:
 
     def json(self, name: str) -> dict[str, Any]:
         return verify.parse_object(name, self.data(name))
+
+    def command_words(self) -> list[str]:
+        """The arguments in command.txt.
+
+        A forger may write any text there. A line is accepted only if pasting it into a shell runs
+        `python -m fgvc.run` and nothing else: quoting its words again must give the same line.
+
+        Raises:
+            DamageError: fgvc does not write such a line; the message does not quote the line.
+        """
+        text, program = self.text(COMMAND), list(shell.PROGRAM)
+        if len(text) > MAX_COMMAND:
+            raise DamageError(
+                f"{COMMAND}: {len(text)} characters, at most {MAX_COMMAND}: not shown"
+            )
+        line = text.removesuffix("\n")
+        if shell.UNSEEN.search(line):
+            raise DamageError(f"{COMMAND}: has several lines or control characters: not shown")
+        try:
+            parts = shell.split(line)
+        except ValueError:
+            parts = []
+        if parts[: len(program)] != program:
+            raise DamageError(
+                f"{COMMAND}: not a command of fgvc ({' '.join(program)} …): not shown"
+            )
+        if shell.command(parts) != line:
+            raise DamageError(f"{COMMAND}: a shell would do more than run fgvc: not shown")
+        return parts[len(program) :]
 
     @cached_property
     def artifacts(self) -> dict[str, Any]:

@@ -122,7 +122,9 @@ def selection_follows(record: Record) -> str:
         raise DamageError(f"metrics.json selection: {problem}")
     lowest = min(losses)
     best = next(c for c, loss in zip(c_values, losses, strict=True) if loss <= lowest + TIE)
-    for key, c in (("c", selection["c"]), *((k, selection[k]["c"]) for k in ("chosen", "final"))):
+    agree("C of c", ("the path", best), ("metrics.json selection", selection["c"]))
+    for key in ("chosen", "final"):
+        c = selection[key]["c"]
         agree(f"C of {key}", ("the path", best), ("metrics.json selection", c))
     end = None if len(c_values) == 1 else {c_values[0]: "first", c_values[-1]: "last"}.get(best)
     agree("end", ("the path", end), ("metrics.json selection", selection["end"]))
