@@ -50,8 +50,7 @@ def stamp_badges(stamp: Mapping[str, Any], backbone_contamination: str) -> Itera
     if _is_warning(label_noise):
         yield Badge("label noise", label_noise)
     if stamp["git_dirty"]:
-        title = "the commit alone is not this code; see code.patch"
-        yield Badge("uncommitted code", title, "warn")
+        yield Badge("uncommitted code", "the commit alone is not this code; see code.patch", "warn")
     if stamp.get("stack_check") == "skipped":
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
 

@@ -101,8 +101,7 @@ def environment_hash() -> dict[str, str]:
     packages to sys.path, and the hash must not depend on what this process has imported.
     """
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    folders = [*site.getsitepackages(), *user]
-    distributions = importlib.metadata.distributions(path=folders)
+    distributions = importlib.metadata.distributions(path=[*site.getsitepackages(), *user])
     installed = {f"{d.name.lower()}=={d.version}" for d in distributions}
     lines = [sys.version, platform.platform(), *sorted(installed)]
     method = "packages"

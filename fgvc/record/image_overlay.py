@@ -154,10 +154,7 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
-    """Draw a frame per patch, and the number of its selections if there are several.
-
-    The dark line lies outside the box, the light line inside.
-    """
+    """Frame each patch, dark outside and light inside its box, with its number of selections."""
     draw = ImageDraw.Draw(picture)
     line_width = max(1, round(max(picture.size) / 220))
     for (x, y, width, height), count in Counter(map(tuple, patch_K4.tolist())).items():

@@ -126,8 +126,11 @@ def without_user_paths(text: str) -> str:
 
     A name that is only part of a folder's name (/data/alice-old) stays.
     """
-    homes = _homes()
-    for home in homes:
+    # expanduser of os.path never raises
+    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111
+    homes = {home.rstrip("/") for home in homes if home.startswith("/")}
+    homes = (homes | {os.path.realpath(home) for home in homes}) - {"", "/"}
+    for home in sorted(homes, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w-])", "~", text)
     users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
     users |= {Path(home).name for home in homes}
@@ -181,10 +184,3 @@ def _environment_patterns() -> list[re.Pattern[bytes]]:
             pattern = rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])"
         patterns.append(re.compile(pattern))
     return patterns
-
-
-def _homes() -> list[str]:
-    """Paths of the home folder, longest first; never the root of the file system."""
-    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
-    homes = {home.rstrip("/") for home in homes if home.startswith("/")}
-    return sorted((homes | {os.path.realpath(home) for home in homes}) - {"", "/"}, key=len)[::-1]

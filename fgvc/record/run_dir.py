@@ -9,8 +9,10 @@ deleted after the rename.
 from __future__ import annotations
 
 import datetime
+import io
 import logging
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,8 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
-from fgvc.record.run_log import RunLog
 from fgvc.store import atomic, hashing, temporary_files
+from fgvc.store.disk_errors import NamedFile
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
@@ -35,6 +37,33 @@ UNREADABLE_FILE = "unreadable.json"
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # the index, or may change
 log = logging.getLogger("fgvc")
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Mask secrets: a library may log a URL with a password, or the header of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return privacy.masked(super().format(record))
+
+
+class RunLog(logging.FileHandler):
+    """run.log: the first line that cannot be written raises; later lines are dropped silently."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> io.TextIOWrapper:
+        path = Path(self.baseFilename)
+        return io.TextIOWrapper(
+            io.BufferedWriter(NamedFile(path, "a", path)), encoding="utf-8", errors=self.errors
+        )
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):  # logging would print a traceback and continue
+            raise error
+        super().handleError(record)
 
 
 @dataclass

@@ -135,9 +135,6 @@ def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:
     return [run for _, run in sorted(by_value.items(), key=lambda item: item[0])]
 
 
-# --- accuracy against cost ---
-
-
 def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
     """Top-1 with its interval over multiply-accumulates; None if no line has a recorded cost.
 
@@ -208,9 +205,6 @@ def _interval(line: Line) -> tuple[float, float]:
     return 100 * (line.mean("top1_low") or 0.0), 100 * (line.mean("top1_high") or 0.0)
 
 
-# --- accuracy by class, hardest class first ---
-
-
 def class_heatmap(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
     """Accuracy by class and line, averaged over seeds; None for a single line.
 
@@ -240,8 +234,7 @@ def class_heatmap(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
         (names[c], float(mean_C[c]), recall_CL[c].tolist())
         for c in np.argsort(mean_C, kind="stable")[:CLASSES]
     ]
-    columns = list(recalls)
-    return {"columns": columns, "rows": rows, "classes": len(names), "problems": problems}
+    return {"columns": list(recalls), "rows": rows, "classes": len(names), "problems": problems}
 
 
 def _mean_recall(line: Line) -> Recall:

@@ -141,8 +141,7 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterat
     parts = [f"{n:,} {names[name]}" for name, n in counts if n or name == "forward"]
     yield from _wrap("images: ", "; ".join(parts))
     if len(todo) < len(items):
-        done = len(items) - len(todo)
-        yield f"done: {done} of {len(items)} jobs, complete, thus skipped"
+        yield f"done: {len(items) - len(todo)} of {len(items)} jobs, complete, thus skipped"
     yield from _wrap("time: ", _format_time(todo, assumptions))
     kept = (sum(item.kept[place] for item in todo) for place in (0, 1))
     features, folders, free = map(_format_bytes, (*kept, assumptions.free))

@@ -72,9 +72,6 @@ def _read_record(run: Path, checkpoint_id: str) -> dict[str, Any] | None:
     has_images_of_fit: whether the head was fitted on the dataset that the numbers were computed on.
     overlap: number of test images that fitted or chose the head; None: not recorded. reasons: why
     the run is not ranked. test_mark: what serves as the test if the dataset has no test split.
-
-    Raises:
-        DamageError: the numbers or the stamp have changed.
     """
     if not (run / "status.json").is_file():
         return None

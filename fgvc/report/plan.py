@@ -86,8 +86,7 @@ def _unanswered(facts: Plain) -> dict[str, str]:
     if facts["needs_stack"] and facts["stack"] is None:
         reasons["stack"] = (
             f"backbone={markdown(facts['conf']['backbone']['name'])} needs a validated stack, and "
-            "this environment has not passed the check; "
-            f"run {stack_check.COMMAND} (about a minute)"
+            f"this environment has not passed the check; run {stack_check.COMMAND} (about a minute)"
         )
     if stamp["requirements_checksum"] is None:
         why = "the program has no requirements.txt beside it"

@@ -29,7 +29,6 @@ from fgvc.store.file_lock import LockHeld, holder, lock
 from fgvc.types import UserError
 
 TRASH = ".trash"
-FOREIGN = "neither a run nor a table of fgvc"
 
 
 class Verdict(NamedTuple):
@@ -210,5 +209,6 @@ class OutputRoot:
     def _item(self, path: Path, verdict: Verdict | None = None, home: Path | None = None) -> Item:
         """An item of one path; without a verdict, the path is not of fgvc and stays."""
         name = path.relative_to(self.path).as_posix()
-        foreign = "a link, never followed" if path.is_symlink() else FOREIGN
+        is_link = path.is_symlink()
+        foreign = "a link, never followed" if is_link else "neither a run nor a table of fgvc"
         return Item(name, (path,), verdict or Verdict(False, foreign), home)

@@ -294,11 +294,7 @@ def _key_columns(config: Plain, stamp: Plain, parts: Comparability, fit: Plain) 
 
 def _notes(path: Path, notes: object) -> tuple[str, ...]:
     """The notes of a record, with control characters made visible, and a note that task=prune never
-    removes the run, if its retention.json is not its own.
-
-    Raises:
-        ValueError: notes is not a list of strings.
-    """
+    removes the run, if its retention.json is not its own."""
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError(f"notes={notes!r}: not a list of strings")
     try:

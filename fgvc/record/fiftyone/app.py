@@ -134,15 +134,7 @@ def _check_mongod(service: Any) -> None:
 
 
 def _connect(folder: Path) -> None:
-    """Connect FiftyOne to the database of its URI, or start the database in a folder.
-
-    Args:
-        folder: of the database that is started without a URI.
-
-    Raises:
-        UserError: the database of the URI does not answer, or the started mongod exits; names the
-            variable and the way out.
-    """
+    """Connect FiftyOne to the database of its URI, or start the database in the folder."""
     import fiftyone as fo
     import fiftyone.core.odm.database as odm
 

@@ -115,8 +115,8 @@ def metadata(
         "info": infos[0] if len(infos) == 1 else {run.suffix: run.info for run in runs},
         "tags": [],
         "saved_views": [*views, *(view for run in runs for view in run.views())],
-        "evaluations": {key: entry for run in runs for key, entry in run.evaluations().items()},
-        "brain_methods": {key: entry for run in runs for key, entry in run.brain_methods().items()},
+        "evaluations": {entry["key"]: entry for run in runs for entry in run.evaluations()},
+        "brain_methods": {entry["key"]: entry for run in runs for entry in run.brain_methods()},
         "app_config": {"active_fields": {"exclude": False, "paths": active}},
         "workspaces": [],
     }

@@ -43,8 +43,7 @@ def write(folder: Path, first: Path, second: Path) -> None:
                 data = untrusted.read_bytes(file, untrusted.ARRAYS)
                 atomic.write_bytes(folder / kind / f"{run.key(name)}.json", data)
     dataset.write_samples(folder, map(json_documents.json_line, _merged(first, second, runs)))
-    classes = documents[0]["default_classes"]
-    document = dataset.metadata(runs, classes, comparison_views(*runs))
+    document = dataset.metadata(runs, documents[0]["default_classes"], comparison_views(*runs))
     atomic.write_json(folder / "metadata.json", document)
 
 

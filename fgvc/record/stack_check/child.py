@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SIDES, MismatchError, Outcome
+from fgvc.record.stack_check import FAILED, NOT_TRIED, PASSED, SIDES, MismatchError, Outcome
 from fgvc.types import UserError
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvc.metrics import classification
 from fgvc.record.fiftyone.app import launch, prepare
-from fgvc.record.stack_check.step import MismatchError, check_equal
+from fgvc.record.stack_check import MismatchError, check_equal
 
 NAME, EVALUATION = "fgvc-check", "eval"
 CLASSES = ("Möwe", "Ram C/V", "avocet")  # characters that break file names and queries

@@ -31,4 +31,4 @@ def write(record: RunRecord) -> None:
     dataset.write(run.path / dataset.FOLDER, run_results, about)
 
 
-WRITER = WriterSpec("FiftyOne", ("fiftyone/",), write)
+WRITER = WriterSpec(("fiftyone/",), write)

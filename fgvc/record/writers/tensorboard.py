@@ -48,7 +48,7 @@ def write(record: RunRecord) -> None:
     if record.features is not None and len(record.features.row_N):
         dataset = record.dataset
         board.embedding(
-            projector.pca_points(record.features, record.test, dataset.manifest, dataset.labelmap)
+            *projector.pca_points(record.features, record.test, dataset.manifest, dataset.labelmap)
         )
     board.close()
 
@@ -104,4 +104,4 @@ def _write_curves(record: RunRecord) -> None:
         board.curve(f"worst/{row['name']}", precision_recall.of_class(counts, row["index"]))
 
 
-WRITER = WriterSpec("TensorBoard", ("tb/",), write)
+WRITER = WriterSpec(("tb/",), write)

@@ -35,8 +35,7 @@ def command_follows(record: Record) -> str:
     try:
         jobs = code.composed(words, record.stamp["run_id"])
     except CannotComposeError as error:
-        problem = f"command.txt cannot be composed here: {one_line(error)}"
-        raise UncheckedError(problem) from error
+        raise UncheckedError(f"command.txt cannot be composed here: {one_line(error)}") from error
     config_hash = record.stamp["config_hash"]
     if config_hash not in jobs:
         hashes = join_names([other[:16] for other in jobs], most=3)
@@ -115,9 +114,9 @@ def requirements(record: Record) -> str | Verdict:
     lock = git_state.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
         raise UncheckedError(f"commit {one_line(commit, 70)} is not in this checkout")
-    lock_sha256 = hashing.sha256_bytes(lock)
-    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), (STAMP, checksum))
-    return f"{LOCK} at {commit[:12]}"
+    place = f"{LOCK} at {commit[:12]}"
+    agree("sha256", (place, hashing.sha256_bytes(lock)), (STAMP, checksum))
+    return place
 
 
 def versions(record: Record) -> str:

@@ -36,8 +36,7 @@ def status(record: Record) -> str:
     """Do the checksums of status.json and artifacts.json match, and did the run complete?"""
     state = verify.read_status(record.path)
     verify.read_index(record.path)
-    started = record.stamp["started"]
-    agree("started", (STAMP, started), ("status.json", state["started"]))
+    agree("started", (STAMP, record.stamp["started"]), ("status.json", state["started"]))
     return f"done, {state['started'][:19]} to {state['updated'][:19]} UTC"
 
 

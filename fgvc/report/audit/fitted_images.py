@@ -74,11 +74,7 @@ def _expected_fit_size(record: Record) -> int:
 
 
 def _check_validation(record: Record) -> None:
-    """Check that ckpt.bin lists exactly the validation images that fitted or chose the head.
-
-    Raises:
-        DamageError: a validation image is missing or in excess.
-    """
+    """Check that ckpt.bin lists exactly the validation images that fitted or chose the head."""
     config, readable = record.config, []
     if (rows := record.predictions.get("val")) is not None:
         pairs = zip(rows.sha256, rows.pred_N, strict=True)

@@ -252,11 +252,7 @@ def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
 
 
 def _stack_lists(column: pa.ChunkedArray, fill: float, width: int | None) -> np.ndarray:
-    """Lists of equal length as rows of a matrix, null as a row of `fill`.
-
-    Args:
-        width: length of the lists; None: taken from the lists.
-    """
+    """Lists of equal length (width) as rows of a matrix, null as a row of `fill`."""
     valid_N = column.is_valid().to_numpy()
     flat = column.combine_chunks().flatten().to_numpy()
     if width is None:
