@@ -23,7 +23,6 @@ from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.pipeline.restore import HEAD, store_weights
 from fgvc.pipeline.run_images import DatasetImages
 from fgvc.record import comparability, console, env_stamp, fitted_images, prediction_tables, privacy
-from fgvc.record.not_ranked import reasons
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
@@ -270,7 +269,8 @@ def print_summary(
     for name in splits:
         if record[name]["intervals_note"] is not None:
             console.say(f"note: {name}: {record[name]['intervals_note']}")
-    for reason in reasons(record, comparability.Comparability(**record["comparability"])):
+    parts = comparability.Comparability(**record["comparability"])
+    for reason in comparability.reasons(record, parts):
         console.say(f"note: {reason.sentence}")
     localization.print_localization(record)
     cost, parts = record["cost"], []

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fgvc.record.comparability import Reason
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.not_ranked import Reason
 
 UNKNOWN = "not recorded"
 

@@ -51,17 +51,13 @@ _ASSIGNED = rb"(?i:secret|token(?!i[sz])|api[_-]?key|access[_-]?key)[\w-]{0,40}[
 _MIXED = rb"(?=[^\s\"']{0,200}[0-9])(?=[^\s\"']{0,200}[A-Za-z])"
 # an assigned literal holds letters and digits, unlike a word of prose
 _QUOTED, _IN_SHELL = rb"[^\s\"']{16,}[\"']", rb"[\w+/=~-]{16,2000}+(?![\w+/=~.(-])"
+_SK_KIND = rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
 _FORMS = (
     _START + rb"hf_(?![a-z]{1,26}[0-9]{0,4}(?![A-Za-z0-9]))[A-Za-z0-9]{16,}",  # Hugging Face
     _START + rb"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
     _START + rb"glpat-" + _NOT_A_NAME + rb"[\w-]{16,}",
     _START + rb"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # Amazon
-    _START
-    + rb"sk[-_]"
-    + _NOT_A_NAME
-    + rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
-    + _MIXED_WORD
-    + rb"[\w-]{20,}",
+    _START + rb"sk[-_]" + _NOT_A_NAME + _SK_KIND + _MIXED_WORD + rb"[\w-]{20,}",
     _START + rb"[rp]k_(?:live|test)_[A-Za-z0-9]{16,}",
     _START + rb"xox[abeoprs]-" + _NOT_A_NAME + rb"[\w-]{10,}",  # Slack
     _START + rb"AIza[\w-]{35}",  # Google

@@ -6,29 +6,26 @@ location of the folders. C classes, L lines.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from fgvc import metrics
 from fgvc.html.charts import COLOURS, frame
+from fgvc.html.formats import relative_link
 from fgvc.html.render import render
 from fgvc.record import verify
 from fgvc.record.badges import Badge, reason_badges
+from fgvc.record.prediction_tables import read_class_rows
 from fgvc.record.run_page import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.pairwise_tests import ALPHA
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import DamagedRun, Run
-from fgvc.untrusted.escape import uncell
 
 TESTS = {
     "mcnemar": "McNemar's exact test",
@@ -41,7 +38,7 @@ SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over
 NUMBERED = 30  # maximum number of points that are labelled with their places
 PER_CLASS = "per_class.csv"
 MAX_LINES, CLASSES = 12, 200  # of the heat map: the best lines and the hardest classes are shown
-Recall = dict[str, tuple[str, float]]  # class index -> class name, recall
+Recall = dict[int, tuple[str, float]]  # class index -> class name, recall
 
 
 def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], target: Path) -> str:
@@ -81,12 +78,16 @@ def _section(group: Group, target: Path) -> dict[str, Any]:
     rows = []
     for (place, entry), name in zip(group.rows, unique_names(group.lines), strict=True):
         line = entry.line
+        pages = [run.path / FILE for run in line.runs]
         row = {
             "place": place,
             "name": name,
             "line": line,
             "run": line.first,
-            "links": [(_link(run.path, target), run.seed) for run in line.runs],
+            "links": [
+                (relative_link(page if page.is_file() else page.parent, target), run.seed)
+                for page, run in zip(pages, line.runs, strict=True)
+            ],
             "badges": list(_badges(entry)),
             "notes": [(numbers[note], note) for note in line.notes],
             "comparisons": entry.comparisons,
@@ -105,12 +106,6 @@ def _section(group: Group, target: Path) -> dict[str, Any]:
         "plot": plot_accuracy(lines),
         "heat": class_heatmap(lines),
     }
-
-
-def _link(folder: Path, target: Path) -> str:
-    """Relative link to the page of a run, or to its folder if it has no page."""
-    page = folder / FILE
-    return quote(os.path.relpath(page if page.is_file() else folder, target))
 
 
 def _badges(entry: Entry) -> Iterable[Badge]:
@@ -243,14 +238,10 @@ def _mean_recall(line: Line) -> Recall:
     for run in line.runs:
         data = verify.read_verified(run.path, PER_CLASS, verify.read_index(run.path))
         try:
-            rows = [
-                row for row in csv.DictReader(io.StringIO(data.decode())) if int(row["support"])
-            ]
-            recalls.append(
-                {row["index"]: (uncell(row["name"]), float(row["recall"])) for row in rows}
-            )
+            rows = read_class_rows(data)
         except (KeyError, TypeError, ValueError) as error:
             raise DamageError(f"{PER_CLASS}: not readable by this version") from error
+        recalls.append({row["index"]: (row["name"], row["recall"]) for row in rows})
     return {
         index: (name, sum(recall[index][1] for recall in recalls) / len(recalls))
         for index, (name, _) in recalls[0].items()

@@ -23,12 +23,8 @@ from fgvc.types import UserError
 from fgvc.untrusted.escape import code, markdown
 
 Plain = Mapping[str, Any]
-CARD = {  # item -> field of the dataset's card
-    "source": "source",
-    "licence": "license",
-    "approval": "approval",
-    "filtering": "filtering",
-}
+# item -> field of the dataset's card
+CARD = {"source": "source", "licence": "license", "approval": "approval", "filtering": "filtering"}
 NOT_FILLED_IN = ("", "unknown", "none recorded", "not recorded")  # values of such a field
 FIRST_COUNTS = ("classes", "train", "test")
 EXCERPT = ("python_version", "torch_version", "env_hash", "requirements_checksum")

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record.retention import Retention, RetentionError
+from fgvc.record.retention import Retention
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
 from fgvc.record.verify import DamageError, read_retention, read_status
 from fgvc.report import table_archive
@@ -148,7 +148,7 @@ class OutputRoot:
             return self._in_progress(stopped)
         try:
             verdict = self._by_retention(read_retention(path))
-        except (RetentionError, DamageError) as error:
+        except DamageError as error:
             return Verdict(False, str(error))
         table = self._listed_in.get(run_path(path)) if verdict.goes else None
         return Verdict(False, table) if table else verdict
@@ -178,8 +178,10 @@ class OutputRoot:
     def _tables(self) -> Iterator[Item]:
         for table in self._table_files:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
-            if table.current or table.retention is None:
-                verdict = Verdict(False, "the current table" if table.current else table.trouble)
+            if table.stem == table_archive.STEM:
+                verdict = Verdict(False, "the current table")
+            elif table.retention is None:
+                verdict = Verdict(False, table.trouble)
             else:
                 verdict = self._by_retention(table.retention)
             yield Item(f"{name}.*", table.files, verdict)

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
-from fgvc.record import comparability, not_ranked, retention, verify
+from fgvc.record import comparability, retention, verify
 from fgvc.record.badges import Badge, stamp_badges
-from fgvc.record.comparability import Comparability
-from fgvc.record.not_ranked import Reason
+from fgvc.record.comparability import Comparability, Reason
 from fgvc.record.retention import RetentionError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
@@ -187,7 +186,7 @@ def read_run(path: Path) -> Run:
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        reasons = tuple(not_ranked.reasons(numbers, parts))
+        reasons = tuple(comparability.reasons(numbers, parts))
         for checked in (parts, *reasons):
             typed_fields.check_types(checked)
         documents = {"config": config, "stamp": stamp, "numbers": numbers}
@@ -223,11 +222,7 @@ def read_run(path: Path) -> Run:
 
 
 def run_name(
-    config: Mapping[str, Any],
-    task: str,
-    resolution: int,
-    forced: bool,
-    made_by: Mapping[str, Any] | None = None,
+    config: Plain, task: str, resolution: int, forced: bool, made_by: Plain | None = None
 ) -> str:
     """The axes of a hashed config in one short line, with marks for unusual runs.
 

@@ -10,7 +10,7 @@ import textwrap
 from fgvc import metrics
 from fgvc.html.formats import interval, percent
 from fgvc.record import console
-from fgvc.record.not_ranked import UNRANKED
+from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest

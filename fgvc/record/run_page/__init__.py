@@ -17,9 +17,8 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
 from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
-from fgvc.record import not_ranked, privacy, retention
+from fgvc.record import comparability, privacy, retention
 from fgvc.record.badges import reason_badges, stamp_badges
-from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
@@ -29,6 +28,7 @@ from fgvc.untrusted.shell import command as shell_command
 from fgvc.untrusted.shell import fgvc, file_word, split, variable
 
 FILE = "report.html"
+Plain = Mapping[str, Any]
 OVERLAYS = 8  # overlays on a page
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
 LISTED = 100  # unreadable images listed on a page
@@ -61,7 +61,8 @@ def derive(
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
     command = untrusted.read_text(folder / "command.txt").strip()
-    reasons = not_ranked.reasons(numbers, Comparability(**numbers["comparability"]))
+    parts = comparability.Comparability(**numbers["comparability"])
+    reasons = comparability.reasons(numbers, parts)
     contamination = " ".join(conf.backbone.contamination.split())
     unreadable = (folder / UNREADABLE_FILE).is_file()
     overlays = sorted((folder / "overlays").rglob("*.png"))
@@ -96,9 +97,7 @@ def derive(
     return render("run.html", facts)
 
 
-def _settings(
-    conf: Config, stamp: Mapping[str, Any], numbers: Mapping[str, Any]
-) -> list[tuple[str, object]]:
+def _settings(conf: Config, stamp: Plain, numbers: Plain) -> list[tuple[str, object]]:
     """The axes, then the other settings that determine the numbers."""
     grid = "×".join(str(side) for side in stamp["token_grid"])
     library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
@@ -125,9 +124,7 @@ def _settings(
     return rows
 
 
-def _identity(
-    stamp: Mapping[str, Any], numbers: Mapping[str, Any], checkpoint_id: str
-) -> list[tuple[str, str | None]]:
+def _identity(stamp: Plain, numbers: Plain, checkpoint_id: str) -> list[tuple[str, str | None]]:
     """Digests of everything that identifies the run; equal digests mean equal content."""
     return [
         ("run", stamp["run_id"]),
@@ -144,7 +141,7 @@ def _identity(
     ]
 
 
-def _repeat(stamp: Mapping[str, Any], command: str, checkpoint_id: str) -> list[tuple[str, str]]:
+def _repeat(stamp: Plain, command: str, checkpoint_id: str) -> list[tuple[str, str]]:
     """(comment, command) in the order in which a person runs them on another machine."""
     hashes = (stamp["config_hash"], checkpoint_id)
     below = "/".join((stamp["run_id"], *(sha256[:SHORT] for sha256 in hashes)))
@@ -168,9 +165,7 @@ def _repeat(stamp: Mapping[str, Any], command: str, checkpoint_id: str) -> list[
     return [*steps, ("or only the evaluation, from ckpt.bin", evaluate)]
 
 
-def _charts(
-    stamp: Mapping[str, Any], numbers: Mapping[str, Any], history: Iterable[Point]
-) -> list[Chart | None]:
+def _charts(stamp: Plain, numbers: Plain, history: Iterable[Point]) -> list[Chart | None]:
     """Learning curves of a training; for a probe, validation results along the path of C."""
     selection = numbers["selection"] or {}
     if stamp["task"] == "train":
@@ -186,7 +181,7 @@ def _charts(
     ]
 
 
-def _learning_curves(selection: Mapping[str, Any], history: Iterable[Point]) -> list[Chart | None]:
+def _learning_curves(selection: Plain, history: Iterable[Point]) -> list[Chart | None]:
     points: dict[str, list[tuple[float, float]]] = {}
     for key, step, value in history:
         # in float32 like TensorBoard's events, from which an audit reads them

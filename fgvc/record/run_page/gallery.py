@@ -8,7 +8,6 @@ budget of bytes for all pictures. H x W pixels, C 3 channels.
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 import re
@@ -22,7 +21,7 @@ from PIL import Image
 
 from fgvc import untrusted
 from fgvc.html.formats import plain
-from fgvc.record.prediction_tables import read_predictions
+from fgvc.record.prediction_tables import read_class_rows, read_predictions
 
 ReadImage = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None if it cannot be read
 SIDE, QUALITY = 168, 72  # longer side of a test image in pixels; JPEG quality
@@ -110,7 +109,8 @@ def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
         examples; surest: examples of the most confident errors.
     """
     images = _read_test_predictions(folder / "predictions.parquet")
-    classes = sorted(_read_classes(folder / "per_class.csv"), key=lambda row: row["recall"])
+    rows = read_class_rows(folder / "per_class.csv")
+    classes = sorted(rows, key=lambda row: row["recall"])
     worst = [row for row in classes[:WORST] if row["recall"] < 1]
     best = [row for row in classes[::-1][:BEST] if row not in worst]
     errors = [image for image in images if image["pred"] != image["label"]]
@@ -138,11 +138,3 @@ def _read_test_predictions(file: Path) -> list[Row]:
     rows = read_predictions(file, COLUMNS).to_pylist()
     images = [row for row in rows if row["split"] == "test"]
     return sorted(images, key=lambda image: (-(image["confidence"] or 0.0), image["path"]))
-
-
-def _read_classes(file: Path) -> list[Row]:
-    """The classes with test images."""
-    kinds = {"index": int, "recall": float, "support": int}
-    with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as lines:
-        rows = [{key: kinds[key](row[key]) for key in kinds} for row in csv.DictReader(lines)]
-    return [row for row in rows if row["support"]]

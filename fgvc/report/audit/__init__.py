@@ -2,9 +2,9 @@
 
 files: are the bytes unchanged, the required files there, and do they agree? identity: code,
 environment, checkpoint, stack, source, licence. numbers: do the metrics follow from the
-predictions? stated_facts: facts that the record states twice. viewers: TensorBoard and FiftyOne.
-fitted_images: images of the fit, and whether the run is plain. derived_files: command, page and
-plot, derived again by the record's own code. pull_request_block: what the audit proves, and cannot.
+predictions? stated_facts: facts that the record states twice, images of the fit, and whether the
+run is plain. viewers: TensorBoard and FiftyOne. derived_files: command, page and plot, derived
+again by the record's own code. pull_request_block: what the audit proves, and what it cannot prove.
 To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from fgvc.report.audit import (
     derived_files,
     files,
-    fitted_images,
     identity,
     numbers,
     stated_facts,
@@ -54,9 +53,9 @@ CHECKS: tuple[Check, ...] = (
     viewers.viewer_follows,
     derived_files.page_follows,
     derived_files.plot_follows,
-    fitted_images.plain_fit,
-    fitted_images.fitted_on,
-    fitted_images.no_test_image_fitted,
+    stated_facts.plain_fit,
+    stated_facts.fitted_on,
+    stated_facts.no_test_image_fitted,
     files.unreadable_images,
     stated_facts.notes,
     numbers.test_read_once,

@@ -10,7 +10,7 @@ import numpy as np
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record import verify
-from fgvc.record.retention import FILE, SHORTEST, RetentionError
+from fgvc.record.retention import FILE, SHORTEST
 from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT, UNREADABLE_FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
@@ -72,10 +72,7 @@ def names(record: Record) -> str:
 
 def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep the run for at least 90 days?"""
-    try:
-        stored = verify.read_retention(record.path)
-    except RetentionError as error:
-        raise DamageError(str(error)) from error
+    stored = verify.read_retention(record.path)
     days = (stored.expires - stored.created).total_seconds() / 86400
     if days < SHORTEST:
         raise DamageError(f"{FILE}: {days:.1f} days, at least {SHORTEST}")
