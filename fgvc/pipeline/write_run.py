@@ -73,6 +73,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
     if earlier := fitted_images.overlap(fit.backbone_N, image_N):
         overlap["backbone"] = earlier
     matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    test_path = [dataset.manifest.path[row] for row in test.row_N.tolist()]
     counters = asdict(experiment.extractor.counters)
     cost = dict(results.cost or experiment.extractor.cost())
     cost.pop(WEIGHTS_NOTES, None)  # reported as notes
@@ -98,7 +99,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
         **_comparability(experiment, results),
         "overlap": overlap,
         "predictions_digest": prediction_tables.predictions_digest(
-            *prediction_tables.predicted_classes(dataset.manifest, test)
+            test_path, metrics.topk(test.logits_NC, 1)[:, 0]
         ),
         "metric_version": metrics.VERSION,
         **localization.localization_metrics(experiment.conf, dataset, results.attention_maps),

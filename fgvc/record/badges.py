@@ -33,9 +33,8 @@ def stamp_badges(stamp: Mapping[str, Any], backbone_contamination: str) -> Itera
         stamp: env_stamp.json. backbone_contamination: what the pretrained weights may have seen.
     """
     card, test_source = stamp["dataset_card"], stamp["test_source"]
-    split, contamination, label_noise = (
-        card.get(key, UNKNOWN) for key in ("split", "contamination", "label_noise")
-    )
+    keys = ("split", "contamination", "label_noise")
+    split, contamination, label_noise = (card.get(key, UNKNOWN) for key in keys)
     if stamp["partial"]:
         notes = ("a part of the dataset", *stamp["dataset_notes"])
         yield Badge("partial copy", "; ".join(notes), "warn")

@@ -135,12 +135,9 @@ def was_forced(numbers: Plain, facts: Plain) -> bool:
 def difference(left: Comparability, right: Comparability) -> dict[str, tuple[str, str]]:
     """The differing parts of two runs by name, with both values; zero-shot matches any fit."""
     zero_shot = None in (left.fitted_manifest, right.fitted_manifest)
-    values = {name: (getattr(left, name), getattr(right, name)) for name in NAMES}
-    return {
-        NAMES[name]: (str(values[name][0]), str(values[name][1]))
-        for name in NAMES
-        if values[name][0] != values[name][1] and not (zero_shot and name in FITTED)
-    }
+    compared = [name for name in NAMES if not (zero_shot and name in FITTED)]
+    pairs = {NAMES[name]: (getattr(left, name), getattr(right, name)) for name in compared}
+    return {name: (str(a), str(b)) for name, (a, b) in pairs.items() if a != b}
 
 
 @dataclass(frozen=True)

@@ -123,9 +123,6 @@ def git_state(folder: Path = CODE) -> GitState:
     return GitState(commit, dirty, patch or None, None, tuple(withheld), tuple(others), unlisted)
 
 
-# --- tracked files ---
-
-
 def _tracked_changes(folder: Path) -> tuple[bytes, list[OmittedFile]]:
     """The changes of tracked files as a patch, and the changed files that it omits."""
     raw = run_git(folder, *DIFF, SUBMODULES, "--raw", "-z", "--no-abbrev", "HEAD")
@@ -199,9 +196,8 @@ def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
     if not paths:
         return b"", []
     if len(paths) <= MAX_PATHS:
-        text = run_git(
-            folder, "--literal-pathspecs", *DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths
-        )
+        command = (*DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths)
+        text = run_git(folder, "--literal-pathspecs", *command)
         if not privacy.holds_secret(text):
             return text, []
         if len(paths) == 1:
@@ -231,9 +227,6 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
         for path, name in blob_of.items()
         if run_git(folder, "hash-object", "--", path).decode().strip() != name
     ]
-
-
-# --- untracked files ---
 
 
 def _untracked_files(folder: Path) -> tuple[bytes, list[OmittedFile], list[OmittedFile], int]:

@@ -45,12 +45,6 @@ def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> 
     return pa.concat_tables(tables)
 
 
-def predicted_classes(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
-    """The path and the predicted class of each image; UNREADABLE for unreadable images."""
-    path = [manifest.path[row] for row in predictions.row_N.tolist()]
-    return path, metrics.topk(predictions.logits_NC, 1)[:, 0]
-
-
 def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
     """SHA256 of (`nfc` path, predicted class) sorted by path: equal predictions in any order."""
     running = hashlib.sha256()

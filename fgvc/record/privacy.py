@@ -122,8 +122,7 @@ def without_user_paths(text: str) -> str:
 
     A name that is only part of a folder's name (/data/alice-old) stays.
     """
-    # expanduser of os.path never raises
-    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111
+    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
     homes = {home.rstrip("/") for home in homes if home.startswith("/")}
     homes = (homes | {os.path.realpath(home) for home in homes}) - {"", "/"}
     for home in sorted(homes, key=len, reverse=True):

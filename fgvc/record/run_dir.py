@@ -55,9 +55,8 @@ class RunLog(logging.FileHandler):
 
     def _open(self) -> io.TextIOWrapper:
         path = Path(self.baseFilename)
-        return io.TextIOWrapper(
-            io.BufferedWriter(NamedFile(path, "a", path)), encoding="utf-8", errors=self.errors
-        )
+        buffer = io.BufferedWriter(NamedFile(path, "a", path))
+        return io.TextIOWrapper(buffer, encoding="utf-8", errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -153,9 +152,8 @@ class RunFolder:
         (self.path / TEST_READS).unlink(missing_ok=True)  # now in metrics.json
         self.write_json("artifacts.json", index_files(self.path))
         sealed_at, identity = now(), "/".join(target.parts[-3:])
-        retention.write(
-            self.path / retention.FILE, retention.new_retention(sealed_at, days, identity)
-        )
+        kept = retention.new_retention(sealed_at, days, identity)
+        retention.write(self.path / retention.FILE, kept)
         write_status(self.path, "done", self.started, of=identity, updated=sealed_at)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
@@ -283,10 +281,8 @@ def index_files(folder: Path) -> dict[str, dict[str, object]]:
 
 def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
     """The complete runs of a config under a run_id (their names are checkpoint ids)."""
-    config_folder = output_root / run_id / config_hash[:SHORT]
-    return sorted(
-        p.parent for p in config_folder.glob("*/status.json") if p.parent.name != IN_PROGRESS
-    )
+    files = (output_root / run_id / config_hash[:SHORT]).glob("*/status.json")
+    return sorted(file.parent for file in files if file.parent.name != IN_PROGRESS)
 
 
 def read_json(folder: Path, name: str) -> Any:

@@ -76,9 +76,8 @@ def read_status(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DamageError(f"status.json: {error}") from error
     if record.get("state") not in STATES:
-        raise DamageError(
-            f"status.json: state {one_line(record.get('state'), 40)} is not a state of fgvc"
-        )
+        state = one_line(record.get("state"), 40)
+        raise DamageError(f"status.json: state {state} is not a state of fgvc")
     for key in ("started", "updated"):
         try:
             zone = datetime.datetime.fromisoformat(record[key]).tzinfo

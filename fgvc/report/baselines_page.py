@@ -119,9 +119,8 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     yield from {badge.text: badge for member in line.runs for badge in member.badges}.values()
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
     if line.repeats:
-        yield Badge(
-            f"repeated ×{line.repeats}", "runs with the same config, code, data and weights"
-        )
+        same = "runs with the same config, code, data and weights"
+        yield Badge(f"repeated ×{line.repeats}", same)
 
 
 def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:

@@ -145,9 +145,8 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterat
     yield from _wrap("time: ", _format_time(todo, assumptions))
     kept = (sum(item.kept[place] for item in todo) for place in (0, 1))
     features, folders, free = map(_format_bytes, (*kept, assumptions.free))
-    yield from _wrap(
-        "disk: ", f"about {features} of features and {folders} of run folders; {free} free"
-    )
+    disk = f"about {features} of features and {folders} of run folders; {free} free"
+    yield from _wrap("disk: ", disk)
     for note in assumptions.notes:
         yield from _wrap("note: ", note)
 

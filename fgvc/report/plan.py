@@ -112,8 +112,7 @@ def planning_stamp() -> dict[str, Any]:
 
 def stack_record(cache_root: Path) -> dict[str, Any] | None:
     """The record of a passed check of this environment: made here, or published."""
-    here = stack_check.passed_check(cache_root)
-    if here is not None:
+    if (here := stack_check.passed_check(cache_root)) is not None:
         return here
     env_hash = env_stamp.environment_hash()["env_hash"]
     records = published.read_records(env_stamp.CODE)

@@ -191,9 +191,8 @@ class OutputRoot:
         """Tables in the root and one folder below it, where task=report may have written them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
-        return [
-            table for folder in (self.path, *folders) for table in table_archive.list_tables(folder)
-        ]
+        tables = map(table_archive.list_tables, (self.path, *folders))
+        return [table for of_folder in tables for table in of_folder]
 
     @cached_property
     def _listed_in(self) -> dict[str, str]:

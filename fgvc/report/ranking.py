@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from fgvc import metrics
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
-from fgvc.report.controls import match_controls
 from fgvc.report.pairwise_tests import (
     PairwiseTest,
     PredictionsByPath,
     compare_lines,
+    match_controls,
     prediction_shares,
 )
 from fgvc.report.predictions import FILE, read_test_predictions

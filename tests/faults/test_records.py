@@ -135,9 +135,8 @@ def all_right(folder: Path) -> Path:
     if record.hierarchy is not None:
         top_NK = topk(test.logits_NC, 5)
         numbers |= metrics.hierarchical_metrics(top_NK, test.label_N, record.hierarchy)
-    digest = prediction_tables.predictions_digest(
-        *prediction_tables.predicted_classes(manifest, test)
-    )
+    path = [manifest.path[row] for row in test.row_N.tolist()]
+    digest = prediction_tables.predictions_digest(path, topk(test.logits_NC, 1)[:, 0])
 
     def change(plain):
         plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)

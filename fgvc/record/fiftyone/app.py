@@ -20,6 +20,7 @@ from typing import Any
 
 from fgvc import untrusted
 from fgvc.types import UserError
+from fgvc.untrusted.escape import one_line
 
 INSTALL = "pip install 'fiftyone>=1.22,<2'"
 TIMEOUT = 30.0  # seconds in which mongod must print its version
@@ -161,8 +162,8 @@ def _connect(folder: Path) -> None:
             )
     if failure:
         raise UserError(
-            f"FiftyOne's database does not answer ({_short(failure[0])}): set {URI} to a MongoDB "
-            "of your own, or set runtime.cache_root=PATH for a new database"
+            f"FiftyOne's database does not answer ({one_line(failure[0], 160)}): set {URI} to a "
+            "MongoDB of your own, or set runtime.cache_root=PATH for a new database"
         ) from failure[0]
 
 
@@ -186,7 +187,7 @@ def _ping(uri: str) -> None:
             file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
             key, way_out = "database_uri", f"remove database_uri from {file}"
         raise UserError(
-            f"{key}={masked_uri}: no MongoDB answers there ({_short(error)}); start it, or "
+            f"{key}={masked_uri}: no MongoDB answers there ({one_line(error, 160)}); start it, or "
             f"{way_out} to use fgvc's own database"
         ) from error
 
@@ -204,7 +205,3 @@ def _log_errors(log: Path) -> Iterator[str]:
             detail = line.get("attr", {}).get("error")
             detail = detail.get("errmsg") if isinstance(detail, dict) else detail
             yield " ".join(str(part) for part in (line.get("msg"), detail) if part)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(" ,;:") or type(error).__name__

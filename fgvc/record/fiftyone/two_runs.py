@@ -29,9 +29,8 @@ def write(folder: Path, first: Path, second: Path) -> None:
         UserError: the runs have different images, or the same checkpoint.
         OSError: the disk refuses.
     """
-    documents = [
-        untrusted.read_json(source / "metadata.json", untrusted.LIST) for source in (first, second)
-    ]
+    files = [source / "metadata.json" for source in (first, second)]
+    documents = [untrusted.read_json(file, untrusted.LIST) for file in files]
     infos = [document["info"] for document in documents]
     _check(*infos)
     runs = [RunFields(info).with_suffix() for info in infos]

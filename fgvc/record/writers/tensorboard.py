@@ -46,10 +46,9 @@ def write(record: RunRecord) -> None:
     _write_mistakes(record)
     _write_curves(record)
     if record.features is not None and len(record.features.row_N):
-        dataset = record.dataset
-        board.embedding(
-            *projector.pca_points(record.features, record.test, dataset.manifest, dataset.labelmap)
-        )
+        data = record.dataset
+        points = projector.pca_points(record.features, record.test, data.manifest, data.labelmap)
+        board.embedding(*points)
     board.close()
 
 

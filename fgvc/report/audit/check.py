@@ -98,9 +98,8 @@ def agree(what: str, *stated: tuple[str, object]) -> None:
     (first, value), *others = stated
     for source, other in others:
         if other != value:
-            raise DamageError(
-                f"{source}: {what} is {_shorten(other)}, {first} says {_shorten(value)}"
-            )
+            problem = f"{what} is {_shorten(other)}, {first} says {_shorten(value)}"
+            raise DamageError(f"{source}: {problem}")
 
 
 def _shorten(value: object) -> str:

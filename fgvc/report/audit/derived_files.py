@@ -80,9 +80,8 @@ def plot_follows(record: Record) -> str:
         raise
     stored = record.data(PLOT)
     model = f"{shown['backbone']['name']} {shown['backbone']['size']}"
-    plot = confusion_plot(
-        record.tally(test), names, model, shown["dataset"]["name"], record.stamp["partial"]
-    )
+    dataset, partial = shown["dataset"]["name"], record.stamp["partial"]
+    plot = confusion_plot(record.tally(test), names, model, dataset, partial)
     if stored != plot.encode():
         raise DamageError(f"{PLOT}: does not follow from predictions.parquet")
     return f"{PLOT}: {len(stored)} bytes drawn again"

@@ -102,9 +102,8 @@ class Record:
         """
         text, program = self.text(COMMAND), list(shell.PROGRAM)
         if len(text) > MAX_COMMAND:
-            raise DamageError(
-                f"{COMMAND}: {len(text)} characters, at most {MAX_COMMAND}: not shown"
-            )
+            length = f"{len(text)} characters, at most {MAX_COMMAND}"
+            raise DamageError(f"{COMMAND}: {length}: not shown")
         line = text.removesuffix("\n")
         if shell.UNSEEN.search(line):
             raise DamageError(f"{COMMAND}: has several lines or control characters: not shown")
@@ -113,9 +112,8 @@ class Record:
         except ValueError:
             parts = []
         if parts[: len(program)] != program:
-            raise DamageError(
-                f"{COMMAND}: not a command of fgvc ({' '.join(program)} …): not shown"
-            )
+            expected = " ".join(program)
+            raise DamageError(f"{COMMAND}: not a command of fgvc ({expected} …): not shown")
         if shell.command(parts) != line:
             raise DamageError(f"{COMMAND}: a shell would do more than run fgvc: not shown")
         return parts[len(program) :]
@@ -195,9 +193,8 @@ class Record:
         """
         classes, stored = len(self.labelmap), len(self.data("confusion.csv"))
         if stored < 2 * classes**2:  # a digit and a comma each
-            raise DamageError(
-                f"confusion.csv: {stored} bytes, too few for the {classes} classes of labelmap.json"
-            )
+            needed = f"too few for the {classes} classes of labelmap.json"
+            raise DamageError(f"confusion.csv: {stored} bytes, {needed}")
         return metrics.tally(rows.pred_N, rows.label_N, classes)
 
     def split(self, name: str) -> list[str]:
