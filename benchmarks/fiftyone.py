@@ -17,7 +17,7 @@ import os, resource, sys, time
 from pathlib import Path
 import numpy as np
 from fgvc.record.fiftyone import dataset
-from fgvc.record.fiftyone.samples import Said
+from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import Features, Manifest, Predictions
 import sklearn.decomposition
 def peak():
@@ -31,11 +31,11 @@ logits_NC = rng.standard_normal((N, C), np.float32)
 x_ND = rng.standard_normal((N, {WIDTH}), np.float32)
 path = tuple(f"images/class {{row % C:03d}}/{{row:08d}}.jpg" for row in range(N))
 manifest = Manifest(Path("."), path, row_N % C, np.ones(N, np.uint8), ())
-said = Said(manifest, ".", [f"class {{one:03d}}" for one in range(C)], "a" * 64,
-            {{"test": Predictions(row_N, row_N % C, logits_NC)}}, Features(x_ND, row_N))
+results = RunResults(manifest, ".", [f"class {{c:03d}}" for c in range(C)], "a" * 64,
+                     {{"test": Predictions(row_N, row_N % C, logits_NC)}}, Features(x_ND, row_N))
 about = {{"name": "n", "run_id": "r", "started": "2026-11-24T12:00:00+00:00"}}
 before, start = peak(), time.process_time()
-dataset.write(Path(sys.argv[1]), said, about)
+dataset.write(Path(sys.argv[1]), results, about)
 seconds = time.process_time() - start
 grown = peak() - before
 data = (Path(sys.argv[1]) / "samples.json").read_bytes()

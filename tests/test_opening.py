@@ -54,7 +54,7 @@ ALLOWED = {
     # a file that was opened or checked before
     "data.download.unpack": {"tarfile.open", "ZipFile"},
     "data.matlab_parser": {"json.load", "open"},  # standard input, and paths that were checked
-    "record.tensorboard.scalars": {"EventAccumulator"},  # a folder, whose files it checks
+    "record.tensorboard.events": {"EventAccumulator"},  # a folder, whose files it checks
     "record.stack_check.tensorboard_steps": {"EventAccumulator"},  # written by this process
     "run": {"os.open"},  # the null device
     # the package's own files

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 NONE = "–"  # a number that does not exist
 UNITS = ("", "k", "M", "G", "T", "P")
@@ -25,6 +28,11 @@ def interval(numbers: Mapping[str, object], key: str = "top1") -> str:
     assert isinstance(bounds, Sequence)
     low, high = bounds
     return f"{percent(numbers[key])} [{percent(low)}, {percent(high)}]"
+
+
+def relative_link(path: Path, folder: Path) -> str:
+    """The link to a path from a page in a folder."""
+    return quote(os.path.relpath(path, folder))
 
 
 def plain(name: str) -> str:

@@ -22,8 +22,8 @@ from fgvc.config.search_space import parse_search
 from fgvc.config.sweep_expansion import expand_sweep
 from fgvc.record import checkpoint, env_stamp, run_page
 from fgvc.record.run_dir import read_json
-from fgvc.record.run_page.album import RecordedAlbum
-from fgvc.record.tensorboard.scalars import scalars
+from fgvc.record.run_page.gallery import RecordedAlbum
+from fgvc.record.tensorboard.events import scalars
 from fgvc.report.audit.record import CannotComposeError, Recompute
 from fgvc.report.run_rows import run_name
 from fgvc.store import hashing

@@ -23,7 +23,6 @@ from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.pipeline.restore import HEAD, store_weights
 from fgvc.pipeline.run_images import DatasetImages
 from fgvc.record import comparability, console, env_stamp, fitted_images, prediction_tables, privacy
-from fgvc.record.not_ranked import reasons
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
@@ -74,6 +73,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
     if earlier := fitted_images.overlap(fit.backbone_N, image_N):
         overlap["backbone"] = earlier
     matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    test_path = [dataset.manifest.path[row] for row in test.row_N.tolist()]
     counters = asdict(experiment.extractor.counters)
     cost = dict(results.cost or experiment.extractor.cost())
     cost.pop(WEIGHTS_NOTES, None)  # reported as notes
@@ -99,7 +99,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
         **_comparability(experiment, results),
         "overlap": overlap,
         "predictions_digest": prediction_tables.predictions_digest(
-            *prediction_tables.predicted_classes(dataset.manifest, test)
+            test_path, metrics.topk(test.logits_NC, 1)[:, 0]
         ),
         "metric_version": metrics.VERSION,
         **localization.localization_metrics(experiment.conf, dataset, results.attention_maps),
@@ -270,7 +270,8 @@ def print_summary(
     for name in splits:
         if record[name]["intervals_note"] is not None:
             console.say(f"note: {name}: {record[name]['intervals_note']}")
-    for reason in reasons(record, comparability.Comparability(**record["comparability"])):
+    parts = comparability.Comparability(**record["comparability"])
+    for reason in comparability.reasons(record, parts):
         console.say(f"note: {reason.sentence}")
     localization.print_localization(record)
     cost, parts = record["cost"], []

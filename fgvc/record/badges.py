@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fgvc.record.comparability import Reason
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.not_ranked import Reason
 
 UNKNOWN = "not recorded"
 
@@ -33,9 +33,8 @@ def stamp_badges(stamp: Mapping[str, Any], backbone_contamination: str) -> Itera
         stamp: env_stamp.json. backbone_contamination: what the pretrained weights may have seen.
     """
     card, test_source = stamp["dataset_card"], stamp["test_source"]
-    split, contamination, label_noise = (
-        card.get(key, UNKNOWN) for key in ("split", "contamination", "label_noise")
-    )
+    keys = ("split", "contamination", "label_noise")
+    split, contamination, label_noise = (card.get(key, UNKNOWN) for key in keys)
     if stamp["partial"]:
         notes = ("a part of the dataset", *stamp["dataset_notes"])
         yield Badge("partial copy", "; ".join(notes), "warn")
@@ -50,8 +49,7 @@ def stamp_badges(stamp: Mapping[str, Any], backbone_contamination: str) -> Itera
     if _is_warning(label_noise):
         yield Badge("label noise", label_noise)
     if stamp["git_dirty"]:
-        title = "the commit alone is not this code; see code.patch"
-        yield Badge("uncommitted code", title, "warn")
+        yield Badge("uncommitted code", "the commit alone is not this code; see code.patch", "warn")
     if stamp.get("stack_check") == "skipped":
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
 

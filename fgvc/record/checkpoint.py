@@ -77,8 +77,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
             "file, or repeat its run"
         ) from error
-    recorded = facts.pop(CONTENT, None)
-    if recorded != _content_digest(tensors, facts):
+    if facts.pop(CONTENT, None) != _content_digest(tensors, facts):
         raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
     return tensors, facts, checkpoint_id
 

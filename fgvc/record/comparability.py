@@ -1,12 +1,13 @@
-"""A run -> the properties that runs ranked together must share, and their digests.
+"""A run -> the properties that runs ranked together must share, and why it may not be ranked.
 
-Only this module defines the key; the writer of a record, report, compare and audit call it. Which
-runs of one key are not ranked is decided by `not_ranked`.
+Only this module defines the key and words the reasons; the writer of a record, report, compare and
+audit call it. A reason that is part of the key ranks its runs apart. The other reasons leave a run
+of a key without a place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ NAMES = {  # field -> name in messages
     "forced": "forced resume",
     "debug": "task.debug",
 }
+UNRANKED, APART = "not ranked", "not ranked beside plain runs"
 Plain = Mapping[str, Any]
 
 
@@ -57,12 +59,6 @@ class Comparability:
         """Whether the head was fitted on a different manifest or split than evaluated on."""
         fitted_on = (self.fitted_manifest, self.fitted_split)
         return None not in fitted_on and fitted_on != (self.manifest, self.split)
-
-    @property
-    def fitted_data(self) -> str:
-        """Digest of the data of the fit: its manifest, or its split if the manifest is the same."""
-        same = self.fitted_manifest == self.manifest
-        return str(self.fitted_split if same else self.fitted_manifest)
 
     @property
     def key(self) -> str:
@@ -139,9 +135,60 @@ def was_forced(numbers: Plain, facts: Plain) -> bool:
 def difference(left: Comparability, right: Comparability) -> dict[str, tuple[str, str]]:
     """The differing parts of two runs by name, with both values; zero-shot matches any fit."""
     zero_shot = None in (left.fitted_manifest, right.fitted_manifest)
-    values = {name: (getattr(left, name), getattr(right, name)) for name in NAMES}
-    return {
-        NAMES[name]: (str(values[name][0]), str(values[name][1]))
-        for name in NAMES
-        if values[name][0] != values[name][1] and not (zero_shot and name in FITTED)
-    }
+    compared = [name for name in NAMES if not (zero_shot and name in FITTED)]
+    pairs = {NAMES[name]: (getattr(left, name), getattr(right, name)) for name in compared}
+    return {name: (str(a), str(b)) for name, (a, b) in pairs.items() if a != b}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a report does not rank a run beside plain runs.
+
+    badge: the reason in a few words. text: the reason in full. apart: whether the run is ranked
+    apart, among runs of the same kind; otherwise it has no place in any ranking.
+    """
+
+    badge: str
+    text: str
+    apart: bool = True
+
+    @property
+    def sentence(self) -> str:
+        """What follows from the reason, and the reason in full."""
+        return f"{APART if self.apart else UNRANKED}: {self.text}"
+
+
+def reasons(numbers: Plain, parts: Comparability) -> Iterator[Reason]:
+    """The reasons that a run's own record holds.
+
+    Args:
+        numbers: metrics.json. parts: its comparability, as recorded or recomputed.
+    """
+    overlap = numbers.get("overlap") or {}
+    if images := overlap.get("images"):
+        n, fitted = numbers["test"]["n"], "the head"
+        if earlier := overlap.get("backbone"):
+            fitted = f"the head or, in earlier runs, the backbone ({earlier})"
+        yield Reason(
+            f"fitted or chosen on {images} of {n} test images",
+            f"{images} of the {n} test images fitted or chose {fitted}",
+            apart=False,
+        )
+    if parts.forced:
+        lost = "best_lost" in (numbers.get("resumed") or {})
+        how = "without its best weights" if lost else "under another config"
+        yield Reason("forced resume", f"resumed by force {how}")
+    if parts.debug is not None:
+        yield Reason(f"debug: {parts.debug}", f"a debugging run, task.debug={parts.debug}")
+    if parts.fitted_elsewhere:
+        # the data differ in their manifest or, if it is the same, in their split
+        same = parts.fitted_manifest == parts.manifest
+        data = str(parts.fitted_split if same else parts.fitted_manifest)
+        text = f"fitted on other data ({data[:8]})"
+        yield Reason(text, text)
+
+
+def contradiction(folder: str) -> Reason:
+    """The reason of an evaluation whose predictions differ from those of the run in `folder`."""
+    text = f"its predictions differ from those of {folder}, the same checkpoint"
+    return Reason("other predictions", text, apart=False)

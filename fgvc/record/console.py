@@ -195,9 +195,8 @@ def table(
         rich_table.add_column(visible(name, keep="\n"), justify=justify, overflow="fold")
     for row in rows:
         # Text, because names may look like Rich markup
-        rich_table.add_row(
-            *(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row)
-        )
+        cells = (Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row)
+        rich_table.add_row(*cells)
     out = Console(file=sys.stdout, highlight=False)
     # the table's own title would wrap at the width of the table
     out.print(Text(visible(title), style="italic"))

@@ -61,7 +61,7 @@ def environment(device: torch.device) -> dict[str, object]:
         **installed(),
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
-        "driver_version": (_query_gpus("driver_version") or [None])[0],
+        "driver_version": (query_gpus("driver_version") or [None])[0],
         "gpu_name": torch.cuda.get_device_name(device) if cuda else None,
         "gpu_count": torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
@@ -101,8 +101,7 @@ def environment_hash() -> dict[str, str]:
     packages to sys.path, and the hash must not depend on what this process has imported.
     """
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    folders = [*site.getsitepackages(), *user]
-    distributions = importlib.metadata.distributions(path=folders)
+    distributions = importlib.metadata.distributions(path=[*site.getsitepackages(), *user])
     installed = {f"{d.name.lower()}=={d.version}" for d in distributions}
     lines = [sys.version, platform.platform(), *sorted(installed)]
     method = "packages"
@@ -152,13 +151,8 @@ def version(package: str) -> str | None:
         return None
 
 
-def gpu_names() -> list[str]:
-    """Names of the CUDA devices from their driver; torch would take seconds to import."""
-    return _query_gpus("name")
-
-
-def _query_gpus(field: str) -> list[str]:
-    """A field of nvidia-smi for each GPU; empty without a driver."""
+def query_gpus(field: str) -> list[str]:
+    """A field of nvidia-smi for each GPU, without importing torch; empty without a driver."""
     out = _run("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader")
     return [line.strip() for line in out.decode().splitlines()] if out else []
 

@@ -57,8 +57,7 @@ class Fit:
 
     def overlap(self, image_N: np.ndarray) -> int:
         """The number of images (as `short_digests`) that fitted or selected head or backbone."""
-        fitted_N = np.concatenate([self.image_N, self.validation_N, self.backbone_N])
-        return overlap(fitted_N, image_N)
+        return overlap(np.concatenate([self.image_N, self.validation_N, self.backbone_N]), image_N)
 
 
 def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,9 +123,6 @@ def git_state(folder: Path = CODE) -> GitState:
     return GitState(commit, dirty, patch or None, None, tuple(withheld), tuple(others), unlisted)
 
 
-# --- tracked files ---
-
-
 def _tracked_changes(folder: Path) -> tuple[bytes, list[OmittedFile]]:
     """The changes of tracked files as a patch, and the changed files that it omits."""
     raw = run_git(folder, *DIFF, SUBMODULES, "--raw", "-z", "--no-abbrev", "HEAD")
@@ -146,11 +144,11 @@ def _refusal(folder: Path, path: str, is_repository: bool = False) -> str | None
         return "has the name of a secret"
     if is_repository:
         return None
-    file = folder / path
-    special = file.is_fifo() or file.is_socket() or file.is_char_device() or file.is_block_device()
-    if special and not file.is_symlink():  # git would fail, and the patch would be lost
-        return "is a pipe, socket or device"
-    data = _content(file)
+    if os.path.lexists(folder / path):
+        mode = (folder / path).lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            return "is a pipe, socket or device"  # git would fail, and the patch would be lost
+    data = _content(folder / path)
     if data is None:
         return f"has more than {LARGEST} bytes"
     return "holds a secret" if privacy.holds_secret(data) else None
@@ -184,8 +182,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Committed blobs: name and content."""
-    stdin = "".join(f"{name}\n" for name in names)
-    out = run_git(folder, "cat-file", "--batch", stdin=stdin)
+    out = run_git(folder, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names))
     at = 0
     for name in names:
         end = out.index(b"\n", at)
@@ -199,9 +196,8 @@ def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
     if not paths:
         return b"", []
     if len(paths) <= MAX_PATHS:
-        text = run_git(
-            folder, "--literal-pathspecs", *DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths
-        )
+        command = (*DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths)
+        text = run_git(folder, "--literal-pathspecs", *command)
         if not privacy.holds_secret(text):
             return text, []
         if len(paths) == 1:
@@ -231,9 +227,6 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
         for path, name in blob_of.items()
         if run_git(folder, "hash-object", "--", path).decode().strip() != name
     ]
-
-
-# --- untracked files ---
 
 
 def _untracked_files(folder: Path) -> tuple[bytes, list[OmittedFile], list[OmittedFile], int]:

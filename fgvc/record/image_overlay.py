@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_WIDTH = 240  # of a title, in pixels
-CELL, GRID_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
 MAX_ALPHA = 0.75  # opacity of the hottest spot
 FRAME, SHADE = (255, 225, 0), (0, 0, 0)
 Box = tuple[float, float, float, float]
@@ -75,23 +73,6 @@ def title(predicted: str, probability: float, true: str | None = None) -> str:
 
 def png(overlay: Overlay) -> bytes:
     """The overlay as PNG."""
-    return _encode(_draw(overlay))
-
-
-def grid_png(overlays: Sequence[Overlay]) -> bytes:
-    """A grid of up to GRID_IMAGES overlays as PNG; images are scaled down before drawing."""
-    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:GRID_IMAGES]]
-    columns = math.ceil(math.sqrt(len(cells)))
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in row) + 8 for row in rows]
-    sheet = Image.new("RGB", (columns * (CELL + 8), sum(heights)), "white")
-    for number, row in enumerate(rows):
-        for column, cell in enumerate(row):
-            sheet.paste(cell, (column * (CELL + 8) + 4, sum(heights[:number]) + 4))
-    return _encode(sheet)
-
-
-def _draw(overlay: Overlay) -> Image.Image:
     import matplotlib
 
     picture_HWC = overlay.picture_HWC
@@ -109,7 +90,9 @@ def _draw(overlay: Overlay) -> Image.Image:
     sheet.paste(strip, (0, 0))
     _draw_frames(picture, overlay.patch_K4, font)
     sheet.paste(picture, (0, strip.height))
-    return sheet
+    out = io.BytesIO()
+    sheet.save(out, "PNG")
+    return out.getvalue()
 
 
 def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
@@ -171,10 +154,7 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
-    """Draw a frame per patch, and the number of its selections if there are several.
-
-    The dark line lies outside the box, the light line inside.
-    """
+    """Frame each patch, dark outside and light inside its box, with its number of selections."""
     draw = ImageDraw.Draw(picture)
     line_width = max(1, round(max(picture.size) / 220))
     for (x, y, width, height), count in Counter(map(tuple, patch_K4.tolist())).items():
@@ -195,9 +175,3 @@ def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.Fre
                 stroke_width=max(1, round(small.size / 9)),
                 stroke_fill=SHADE,
             )
-
-
-def _encode(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()

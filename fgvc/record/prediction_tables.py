@@ -8,10 +8,12 @@ N images, C classes, K top predictions per image.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 from fgvc import metrics, untrusted
 from fgvc.types import LabelMap, Manifest, Predictions, nfc
 from fgvc.untrusted import ARRAYS, MIB
-from fgvc.untrusted.escape import csv_text
+from fgvc.untrusted.escape import csv_text, uncell
 
 TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
@@ -41,12 +43,6 @@ def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> 
     """
     tables = [_rows(manifest, split, predictions) for split, predictions in splits.items()]
     return pa.concat_tables(tables)
-
-
-def predicted_classes(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
-    """The path and the predicted class of each image; UNREADABLE for unreadable images."""
-    path = [manifest.path[row] for row in predictions.row_N.tolist()]
-    return path, metrics.topk(predictions.logits_NC, 1)[:, 0]
 
 
 def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
@@ -96,6 +92,15 @@ def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
     classes = enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True))
     lines = [(index, *names, *map(row.__getitem__, scores)) for index, (row, *names) in classes]
     return csv_text([("index", "id", "name", *scores), *lines])
+
+
+def read_class_rows(source: bytes | Path) -> list[dict[str, Any]]:
+    """Index, name, recall and support of the classes with test images, from per_class.csv."""
+    data = source if isinstance(source, bytes) else untrusted.read_bytes(source, ARRAYS)
+    kinds = {"index": int, "name": uncell, "recall": float, "support": int}
+    rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    read = [{key: kind(row[key]) for key, kind in kinds.items()} for row in rows]
+    return [row for row in read if row["support"]]
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:

@@ -51,17 +51,13 @@ _ASSIGNED = rb"(?i:secret|token(?!i[sz])|api[_-]?key|access[_-]?key)[\w-]{0,40}[
 _MIXED = rb"(?=[^\s\"']{0,200}[0-9])(?=[^\s\"']{0,200}[A-Za-z])"
 # an assigned literal holds letters and digits, unlike a word of prose
 _QUOTED, _IN_SHELL = rb"[^\s\"']{16,}[\"']", rb"[\w+/=~-]{16,2000}+(?![\w+/=~.(-])"
+_SK_KIND = rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
 _FORMS = (
     _START + rb"hf_(?![a-z]{1,26}[0-9]{0,4}(?![A-Za-z0-9]))[A-Za-z0-9]{16,}",  # Hugging Face
     _START + rb"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
     _START + rb"glpat-" + _NOT_A_NAME + rb"[\w-]{16,}",
     _START + rb"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # Amazon
-    _START
-    + rb"sk[-_]"
-    + _NOT_A_NAME
-    + rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
-    + _MIXED_WORD
-    + rb"[\w-]{20,}",
+    _START + rb"sk[-_]" + _NOT_A_NAME + _SK_KIND + _MIXED_WORD + rb"[\w-]{20,}",
     _START + rb"[rp]k_(?:live|test)_[A-Za-z0-9]{16,}",
     _START + rb"xox[abeoprs]-" + _NOT_A_NAME + rb"[\w-]{10,}",  # Slack
     _START + rb"AIza[\w-]{35}",  # Google
@@ -112,7 +108,7 @@ def refusal(setting: str) -> str:
     """The error message for a command that holds a secret, which every record would keep.
 
     Args:
-        shown: the key or file with the masked value.
+        setting: the key or file with the masked value.
     """
     return (
         f"{setting}: holds a password or token, which the record would keep. Give it outside the "
@@ -126,8 +122,10 @@ def without_user_paths(text: str) -> str:
 
     A name that is only part of a folder's name (/data/alice-old) stays.
     """
-    homes = _homes()
-    for home in homes:
+    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
+    homes = {home.rstrip("/") for home in homes if home.startswith("/")}
+    homes = (homes | {os.path.realpath(home) for home in homes}) - {"", "/"}
+    for home in sorted(homes, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w-])", "~", text)
     users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
     users |= {Path(home).name for home in homes}
@@ -181,10 +179,3 @@ def _environment_patterns() -> list[re.Pattern[bytes]]:
             pattern = rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])"
         patterns.append(re.compile(pattern))
     return patterns
-
-
-def _homes() -> list[str]:
-    """Paths of the home folder, longest first; never the root of the file system."""
-    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
-    homes = {home.rstrip("/") for home in homes if home.startswith("/")}
-    return sorted((homes | {os.path.realpath(home) for home in homes}) - {"", "/"}, key=len)[::-1]

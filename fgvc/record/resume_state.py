@@ -44,7 +44,7 @@ class BestLostError(UserError):
             "recorded, and validation then selects among the remaining epochs; or train from the "
             "start with a new runtime.run_id"
         )
-        self.reason = reason
+        self.state, self.reason = state, reason
 
 
 @dataclass(frozen=True)
@@ -124,19 +124,17 @@ class States:
             BestLostError: states are intact, but none has its best weights; nothing was removed.
         """
         temporary_files.remove_stale(self.folder)
-        lost: tuple[Path, BestLostError] | None = None
+        lost: BestLostError | None = None
         notes: list[str] = []
         for entry in reversed(self._entries("state")):
             try:
                 loaded = self.load(entry.path)
-            except BestLostError as error:
-                lost = lost or (entry.path, error)
-                self._damaged.add(entry.path)
-                notes.append(f"{error.reason}; skipped")
-                continue
             except UserError as error:
+                reason = str(error)
+                if isinstance(error, BestLostError):
+                    lost, reason = lost or error, error.reason
                 self._damaged.add(entry.path)
-                notes.append(f"{error}; skipped")
+                notes.append(f"{reason}; skipped")
                 continue
             if self._damaged:
                 notes.append(f"resuming from step {entry.step}: {entry.path}")
@@ -145,8 +143,8 @@ class States:
             return loaded
         if lost is not None:
             if not without_best:
-                raise lost[1]
-            return self.load(lost[0], without_best=True)
+                raise lost
+            return self.load(lost.state, without_best=True)
         for note in notes:
             on_note(note)
         if self._damaged:

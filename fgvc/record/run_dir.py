@@ -9,8 +9,10 @@ deleted after the rename.
 from __future__ import annotations
 
 import datetime
+import io
 import logging
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,8 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
-from fgvc.record.run_log import RunLog
 from fgvc.store import atomic, hashing, temporary_files
+from fgvc.store.disk_errors import NamedFile
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
@@ -35,6 +37,32 @@ UNREADABLE_FILE = "unreadable.json"
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # the index, or may change
 log = logging.getLogger("fgvc")
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Mask secrets: a library may log a URL with a password, or the header of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return privacy.masked(super().format(record))
+
+
+class RunLog(logging.FileHandler):
+    """run.log: the first line that cannot be written raises; later lines are dropped silently."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> io.TextIOWrapper:
+        path = Path(self.baseFilename)
+        buffer = io.BufferedWriter(NamedFile(path, "a", path))
+        return io.TextIOWrapper(buffer, encoding="utf-8", errors=self.errors)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):  # logging would print a traceback and continue
+            raise error
+        super().handleError(record)
 
 
 @dataclass
@@ -124,9 +152,8 @@ class RunFolder:
         (self.path / TEST_READS).unlink(missing_ok=True)  # now in metrics.json
         self.write_json("artifacts.json", index_files(self.path))
         sealed_at, identity = now(), "/".join(target.parts[-3:])
-        retention.write(
-            self.path / retention.FILE, retention.new_retention(sealed_at, days, identity)
-        )
+        kept = retention.new_retention(sealed_at, days, identity)
+        retention.write(self.path / retention.FILE, kept)
         write_status(self.path, "done", self.started, of=identity, updated=sealed_at)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
@@ -169,10 +196,10 @@ def open_run(
         if RESUME not in keep:
             _refuse_resume_states(path, run_id)
         _clear(path, keep)
-        run_log = RunLog(path / "run.log")
-        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now(), run_log)
+        code = env_stamp.git_state()
+        run = RunFolder(path, run_id, config_hash, code, now(), RunLog(path / "run.log"))
         stack.callback(run.close_log)
-        log.addHandler(run_log)
+        log.addHandler(run.run_log)
         log.setLevel(logging.INFO)
         try:
             write_status(path, "running", run.started)
@@ -254,10 +281,8 @@ def index_files(folder: Path) -> dict[str, dict[str, object]]:
 
 def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
     """The complete runs of a config under a run_id (their names are checkpoint ids)."""
-    config_folder = output_root / run_id / config_hash[:SHORT]
-    return sorted(
-        p.parent for p in config_folder.glob("*/status.json") if p.parent.name != IN_PROGRESS
-    )
+    files = (output_root / run_id / config_hash[:SHORT]).glob("*/status.json")
+    return sorted(file.parent for file in files if file.parent.name != IN_PROGRESS)
 
 
 def read_json(folder: Path, name: str) -> Any:

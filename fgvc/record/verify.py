@@ -23,6 +23,7 @@ from fgvc.untrusted.escape import one_line
 
 CKPT, INDEX = "ckpt.bin", "artifacts.json"
 STAMP, CONFIG = "env_stamp.json", "config.canonical.json"
+Plain = Mapping[str, Any]
 STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
@@ -37,7 +38,7 @@ class OtherVersionError(DamageError):
     """An undamaged record of another version of fgvc; the message is one line."""
 
 
-def read_verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
+def read_verified(path: Path, file: str, artifacts: Plain) -> bytes:
     """The bytes of a file, verified by artifacts.json.
 
     Raises:
@@ -49,7 +50,7 @@ def read_verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
     return data
 
 
-def read_index(path: Path) -> Mapping[str, Any]:
+def read_index(path: Path) -> Plain:
     """The content of artifacts.json, verified by status.json.
 
     Raises:
@@ -75,9 +76,8 @@ def read_status(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DamageError(f"status.json: {error}") from error
     if record.get("state") not in STATES:
-        raise DamageError(
-            f"status.json: state {one_line(record.get('state'), 40)} is not a state of fgvc"
-        )
+        state = one_line(record.get("state"), 40)
+        raise DamageError(f"status.json: state {state} is not a state of fgvc")
     for key in ("started", "updated"):
         try:
             zone = datetime.datetime.fromisoformat(record[key]).tzinfo
@@ -113,11 +113,13 @@ def read_retention(path: Path) -> Retention:
     """The retention of a sealed run.
 
     Raises:
-        UnreadableError: retention.json is missing, damaged, or belongs to another run.
-        DamageError: as `read_status`.
+        DamageError: as `read_status`; retention.json is missing, damaged, or of another run.
     """
     record = read_status(path)  # identifies the run and the time it was sealed
-    return retention.read_for(path / retention.FILE, record["of"], record["updated"])
+    try:
+        return retention.read_for(path / retention.FILE, record["of"], record["updated"])
+    except retention.RetentionError as error:
+        raise DamageError(str(error)) from error
 
 
 def parse_object(file: str, data: bytes) -> dict[str, Any]:
@@ -131,9 +133,7 @@ def parse_object(file: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def read_checkpoint_facts(
-    path: Path, artifacts: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], int]:
+def read_checkpoint_facts(path: Path, artifacts: Plain) -> tuple[Plain, int]:
     """The facts of a checkpoint and the number of parameters of its head; loads no tensor.
 
     Raises:
@@ -153,9 +153,7 @@ def read_checkpoint_facts(
     return parse_object(CKPT, facts.encode()), size
 
 
-def check_names(
-    path: Path, artifacts: Mapping[str, Any], stamp: Mapping[str, Any], facts: Mapping[str, Any]
-) -> None:
+def check_names(path: Path, artifacts: Plain, stamp: Plain, facts: Plain) -> None:
     """Check by digests that the folder was not renamed or mixed from two runs.
 
     Raises:
@@ -181,7 +179,7 @@ def read_file(path: Path, file: str) -> bytes:
         raise DamageError(f"{file}: unreadable ({error.strerror})") from error
 
 
-def _index_entry(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+def _index_entry(artifacts: Plain, file: str) -> Plain:
     entry = artifacts.get(file)
     if not (isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()):
         raise DamageError(f"artifacts.json: no entry for {file}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fgvc.record.not_ranked import Reason, contradiction
+from fgvc.record.comparability import Reason, contradiction
 from fgvc.report.run_rows import NO_COLUMN, Run
 
 # bounds are averaged too: they describe the sample of images, the sd describes the seeds

@@ -14,9 +14,8 @@ from typing import Any
 from fgvc import metrics, untrusted
 from fgvc.record.retention import SHORTEST
 from fgvc.report import pairwise_tests, ranking, table_archive
-from fgvc.report.baselines_page.sections import render_baselines
-from fgvc.report.controls import CONTROLS
-from fgvc.report.pairwise_tests import PairwiseTest
+from fgvc.report.baselines_page import render_baselines
+from fgvc.report.pairwise_tests import CONTROLS, PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import DamagedRun, scan_runs
 from fgvc.store import atomic

@@ -141,14 +141,12 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterat
     parts = [f"{n:,} {names[name]}" for name, n in counts if n or name == "forward"]
     yield from _wrap("images: ", "; ".join(parts))
     if len(todo) < len(items):
-        done = len(items) - len(todo)
-        yield f"done: {done} of {len(items)} jobs, complete, thus skipped"
+        yield f"done: {len(items) - len(todo)} of {len(items)} jobs, complete, thus skipped"
     yield from _wrap("time: ", _format_time(todo, assumptions))
     kept = (sum(item.kept[place] for item in todo) for place in (0, 1))
     features, folders, free = map(_format_bytes, (*kept, assumptions.free))
-    yield from _wrap(
-        "disk: ", f"about {features} of features and {folders} of run folders; {free} free"
-    )
+    disk = f"about {features} of features and {folders} of run folders; {free} free"
+    yield from _wrap("disk: ", disk)
     for note in assumptions.notes:
         yield from _wrap("note: ", note)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+Plain = Mapping[str, Any]
 
-def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+
+def flatten(plain: Plain, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists and empty mappings are values."""
     flat: dict[str, Any] = {}
     for key, value in plain.items():
@@ -15,9 +17,7 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def conflicting_keys(
-    plain: Mapping[str, Any], other: Mapping[str, Any], skipped: tuple[str, ...] = ()
-) -> list[str]:
+def conflicting_keys(plain: Plain, other: Plain, skipped: tuple[str, ...] = ()) -> list[str]:
     """Dotted keys that both mappings have with different values; `skipped`: prefixes of keys."""
     flat, other_flat = flatten(plain), flatten(other)
     return [
@@ -27,7 +27,7 @@ def conflicting_keys(
     ]
 
 
-def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(plain: Plain, other: Plain) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> both values, for keys that differ; None is the value of a missing key."""
     flat, other_flat = flatten(plain), flatten(other)
     keys = sorted(flat.keys() | other_flat.keys())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "code": code,
-    "code_in_table": partial(code, in_table=True),
+    "code_in_table": functools.partial(code, in_table=True),
     "exponent": "{:.1e}".format,
     "fenced": fenced,
     "interval": interval,

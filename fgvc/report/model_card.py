@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fgvc.record import not_ranked, verify
-from fgvc.record.comparability import Comparability
+from fgvc.record import verify
+from fgvc.record.comparability import Comparability, reasons
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.verify import DamageError
@@ -72,9 +72,6 @@ def _read_record(run: Path, checkpoint_id: str) -> dict[str, Any] | None:
     has_images_of_fit: whether the head was fitted on the dataset that the numbers were computed on.
     overlap: number of test images that fitted or chose the head; None: not recorded. reasons: why
     the run is not ranked. test_mark: what serves as the test if the dataset has no test split.
-
-    Raises:
-        DamageError: the numbers or the stamp have changed.
     """
     if not (run / "status.json").is_file():
         return None
@@ -85,7 +82,10 @@ def _read_record(run: Path, checkpoint_id: str) -> dict[str, Any] | None:
         verify.parse_object(file, verify.read_verified(run, file, artifacts))
         for file in ("metrics.json", verify.STAMP)
     )
-    parts, evaluation = Comparability(**numbers["comparability"]), stamp["task"] == "eval"
+    parts, evaluation = (
+        Comparability(**numbers["comparability"]),
+        stamp["task"] == "eval",
+    )
     splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
     notes = {name: split.get("intervals_note") for name, split in splits.items()}
     return {
@@ -97,7 +97,7 @@ def _read_record(run: Path, checkpoint_id: str) -> dict[str, Any] | None:
         "test_mark": TEST_MARKS.get(stamp["test_source"]),
         "has_images_of_fit": not evaluation or parts.fitted_manifest == parts.manifest,
         "overlap": (numbers.get("overlap") or {}).get("images"),
-        "reasons": list(not_ranked.reasons(numbers, parts)),
+        "reasons": list(reasons(numbers, parts)),
         "notes": [
             *numbers.get("notes", []),
             *(f"{name}: {note}" for name, note in notes.items() if note is not None),

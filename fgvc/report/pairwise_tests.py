@@ -1,15 +1,24 @@
 """Pairs of lines and their predictions -> difference, interval, p, and whether they are identical.
 
 The tests are those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
+A line with part attention is paired with the controls that it must beat to show that attention
+helps:
+    off                no part attention
+    random, centre     the same number of random or central patches
+    pretrained_block   the pretrained last block, for a line whose last block is random initially
+Everything else in the configs of a line and its control is the same, and so are their weights.
+Random weights depend on the seed, so both lines must then have the same seeds.
 S seeds, N images.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +26,13 @@ import numpy as np
 from fgvc import metrics
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.predictions import RunPredictions
+from fgvc.report.run_rows import Run
 
 ALPHA = 0.05
 DRAWS, SEED = 10_000, 0  # of the bootstrap
+CONTROLS = ("off", "random", "centre", "pretrained_block")
+ATTENTION_FREE = ("random", "centre")  # use no attention; their only control is off
+Pair = tuple[Line, str, Line]  # a line, the name of its control, and the control
 PredictionsByPath = dict[Path, RunPredictions]
 
 
@@ -81,3 +94,42 @@ def prediction_shares(
         return None
     times = Counter(predictions[run.path].predictions_digest for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
+
+
+def match_controls(lines: Sequence[Line]) -> list[Pair]:
+    """Pair every line of a group with each of its controls that exists.
+
+    If several lines qualify as a control, those of the same code, data and weights are preferred,
+    then the newest. The choice does not depend on the test numbers or on the order of the lines.
+    """
+    pairs = []
+    for line, name in itertools.product(lines, CONTROLS):
+        run, seeds = line.first, {run.seed for run in line.runs}
+        candidates = [
+            other
+            for other in lines
+            if run.part_attention != "off"
+            and _is_control(other.first, run, name)
+            # random weights of equal digests are equal for equal seeds only
+            and (run.weights_kind != "random" or {run.seed for run in other.runs} == seeds)
+        ]
+        same_answer = [other for other in candidates if other.first.answer == run.answer]
+        if candidates:
+            key = attrgetter("first.started", "first.folder")
+            pairs.append((line, name, max(same_answer or candidates, key=key)))
+    return pairs
+
+
+def _is_control(other: Run, run: Run, name: str) -> bool:
+    """Whether `other` is the control `name` of `run`."""
+    if other.rest != run.rest:
+        return False
+    if name == "off":
+        return other.part_attention == "off"
+    if (other.part_rest, other.part_tokens) != (run.part_rest, run.part_tokens):
+        return False
+    if name == "pretrained_block":
+        same = other.part_attention == run.part_attention
+        return same and (other.last_block, run.last_block) == ("pretrained", "random")
+    same = other.last_block == run.last_block
+    return same and other.part_attention == name and run.part_attention not in ATTENTION_FREE

@@ -23,12 +23,8 @@ from fgvc.types import UserError
 from fgvc.untrusted.escape import code, markdown
 
 Plain = Mapping[str, Any]
-CARD = {  # item -> field of the dataset's card
-    "source": "source",
-    "licence": "license",
-    "approval": "approval",
-    "filtering": "filtering",
-}
+# item -> field of the dataset's card
+CARD = {"source": "source", "licence": "license", "approval": "approval", "filtering": "filtering"}
 NOT_FILLED_IN = ("", "unknown", "none recorded", "not recorded")  # values of such a field
 FIRST_COUNTS = ("classes", "train", "test")
 EXCERPT = ("python_version", "torch_version", "env_hash", "requirements_checksum")
@@ -86,8 +82,7 @@ def _unanswered(facts: Plain) -> dict[str, str]:
     if facts["needs_stack"] and facts["stack"] is None:
         reasons["stack"] = (
             f"backbone={markdown(facts['conf']['backbone']['name'])} needs a validated stack, and "
-            "this environment has not passed the check; "
-            f"run {stack_check.COMMAND} (about a minute)"
+            f"this environment has not passed the check; run {stack_check.COMMAND} (about a minute)"
         )
     if stamp["requirements_checksum"] is None:
         why = "the program has no requirements.txt beside it"
@@ -107,7 +102,7 @@ def planning_stamp() -> dict[str, Any]:
         "git_dirty": git.dirty,
         "git_error": git.error,
         **env_stamp.installed(),
-        "GPUs": len(env_stamp.gpu_names()),
+        "GPUs": len(env_stamp.query_gpus("name")),
         "MPS": platform.system() == "Darwin" and platform.machine() == "arm64",
         "CPU cores": env_stamp.usable_cores(),
         "requirements_checksum": env_stamp.requirements_checksum(),
@@ -117,8 +112,7 @@ def planning_stamp() -> dict[str, Any]:
 
 def stack_record(cache_root: Path) -> dict[str, Any] | None:
     """The record of a passed check of this environment: made here, or published."""
-    here = stack_check.passed_check(cache_root)
-    if here is not None:
+    if (here := stack_check.passed_check(cache_root)) is not None:
         return here
     env_hash = env_stamp.environment_hash()["env_hash"]
     records = published.read_records(env_stamp.CODE)

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record.retention import Retention, RetentionError
+from fgvc.record.retention import Retention
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
 from fgvc.record.verify import DamageError, read_retention, read_status
 from fgvc.report import table_archive
@@ -29,7 +29,6 @@ from fgvc.store.file_lock import LockHeld, holder, lock
 from fgvc.types import UserError
 
 TRASH = ".trash"
-FOREIGN = "neither a run nor a table of fgvc"
 
 
 class Verdict(NamedTuple):
@@ -149,7 +148,7 @@ class OutputRoot:
             return self._in_progress(stopped)
         try:
             verdict = self._by_retention(read_retention(path))
-        except (RetentionError, DamageError) as error:
+        except DamageError as error:
             return Verdict(False, str(error))
         table = self._listed_in.get(run_path(path)) if verdict.goes else None
         return Verdict(False, table) if table else verdict
@@ -179,8 +178,10 @@ class OutputRoot:
     def _tables(self) -> Iterator[Item]:
         for table in self._table_files:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
-            if table.current or table.retention is None:
-                verdict = Verdict(False, "the current table" if table.current else table.trouble)
+            if table.stem == table_archive.STEM:
+                verdict = Verdict(False, "the current table")
+            elif table.retention is None:
+                verdict = Verdict(False, table.trouble)
             else:
                 verdict = self._by_retention(table.retention)
             yield Item(f"{name}.*", table.files, verdict)
@@ -190,9 +191,8 @@ class OutputRoot:
         """Tables in the root and one folder below it, where task=report may have written them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
-        return [
-            table for folder in (self.path, *folders) for table in table_archive.list_tables(folder)
-        ]
+        tables = map(table_archive.list_tables, (self.path, *folders))
+        return [table for of_folder in tables for table in of_folder]
 
     @cached_property
     def _listed_in(self) -> dict[str, str]:
@@ -210,5 +210,6 @@ class OutputRoot:
     def _item(self, path: Path, verdict: Verdict | None = None, home: Path | None = None) -> Item:
         """An item of one path; without a verdict, the path is not of fgvc and stays."""
         name = path.relative_to(self.path).as_posix()
-        foreign = "a link, never followed" if path.is_symlink() else FOREIGN
+        is_link = path.is_symlink()
+        foreign = "a link, never followed" if is_link else "neither a run nor a table of fgvc"
         return Item(name, (path,), verdict or Verdict(False, foreign), home)

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from fgvc import metrics
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
-from fgvc.report.controls import match_controls
 from fgvc.report.pairwise_tests import (
     PairwiseTest,
     PredictionsByPath,
     compare_lines,
+    match_controls,
     prediction_shares,
 )
 from fgvc.report.predictions import FILE, read_test_predictions
@@ -146,7 +146,7 @@ def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Lines by comparability key, best first."""
     groups: dict[str, list[Line]] = defaultdict(list)
     keys_of: dict[str, set[str]] = defaultdict(set)
-    for line in sorted(lines, key=lambda line: not line.fitted):
+    for line in sorted(lines, key=lambda line: not line.fitted):  # fitted lines first
         run = line.first
         keys = {run.comparability_key}
         if not line.fitted:

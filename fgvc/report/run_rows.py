@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
-from fgvc.record import comparability, not_ranked, retention, verify
+from fgvc.record import comparability, retention, verify
 from fgvc.record.badges import Badge, stamp_badges
-from fgvc.record.comparability import Comparability
-from fgvc.record.not_ranked import Reason
+from fgvc.record.comparability import Comparability, Reason
 from fgvc.record.retention import RetentionError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
@@ -90,7 +89,7 @@ class Run:
     fitted_split: Annotated[str | None, "comparability.fitted_split"]
     forced: Annotated[bool, "comparability.forced"]
     debug: Annotated[str | None, "comparability.debug"]
-    overlap: Annotated[int | None, "numbers.overlap.images?"]
+    overlap: Annotated[int | None, "numbers.overlap?.images?"]
     precision: Annotated[str, "config.precision"]
     partial: Annotated[bool, "stamp.partial"]
     subset: Annotated[str | None, "config.dataset.subset"]
@@ -104,8 +103,8 @@ class Run:
     macro_f1: Annotated[float, "numbers.test.macro_f1"]
     loss: Annotated[float | None, "numbers.test.loss"]
     ece: Annotated[float | None, "numbers.test.ece"]
-    val_top1: Annotated[float | None, "numbers.val.top1?"]
-    val_loss: Annotated[float | None, "numbers.val.loss?"]
+    val_top1: Annotated[float | None, "numbers.val?.top1?"]
+    val_loss: Annotated[float | None, "numbers.val?.loss?"]
     parameters: Annotated[int | None, "numbers.cost.parameters?"]
     macs: Annotated[int | None, "numbers.cost.macs?"]
     images_per_s: Annotated[float | None, "numbers.cost.images_per_s?"]
@@ -187,7 +186,7 @@ def read_run(path: Path) -> Run:
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        reasons = tuple(not_ranked.reasons(numbers, parts))
+        reasons = tuple(comparability.reasons(numbers, parts))
         for checked in (parts, *reasons):
             typed_fields.check_types(checked)
         documents = {"config": config, "stamp": stamp, "numbers": numbers}
@@ -223,11 +222,7 @@ def read_run(path: Path) -> Run:
 
 
 def run_name(
-    config: Mapping[str, Any],
-    task: str,
-    resolution: int,
-    forced: bool,
-    made_by: Mapping[str, Any] | None = None,
+    config: Plain, task: str, resolution: int, forced: bool, made_by: Plain | None = None
 ) -> str:
     """The axes of a hashed config in one short line, with marks for unusual runs.
 
@@ -246,14 +241,14 @@ def run_name(
     settings = {key: part_attention.get(key) for key in ("tokens", "stride")}
     words = [f"{key} {value}" for key, value in settings.items() if value is not None]
     words += ["random block"] * (part_attention.get("last_block") == "random")
-    marks = {
-        config["precision"]: config["precision"] != "fp32",
-        " ".join([part_attention["name"], *words]): part_attention["name"] != "off",
-        "debug": config["task"].get("debug") is not None,
-        "forced resume": forced,
-        "eval": task == "eval",
-    }
-    return " · ".join([*names, *(mark for mark, applies in marks.items() if applies)])
+    marks = (
+        (config["precision"], config["precision"] != "fp32"),
+        (" ".join([part_attention["name"], *words]), part_attention["name"] != "off"),
+        ("debug", config["task"].get("debug") is not None),
+        ("forced resume", forced),
+        ("eval", task == "eval"),
+    )
+    return " · ".join([*names, *(mark for mark, applies in marks if applies)])
 
 
 @functools.cache
@@ -264,10 +259,12 @@ def _places() -> dict[str, str]:
 
 
 def _find(documents: Mapping[str, Any], place: str) -> Any:
-    """The value at document.key.key; with a question mark at the end, None if it is missing."""
+    """The value at document.key.key; None if a key with a question mark is missing or null."""
     value: Any = documents
-    for key in place.removesuffix("?").split("."):
-        value = (value or {}).get(key) if place.endswith("?") else value[key]
+    for key in place.split("."):
+        value = value.get(key[:-1]) if key.endswith("?") else value[key]
+        if value is None:
+            return None
     return value
 
 
@@ -292,11 +289,7 @@ def _key_columns(config: Plain, stamp: Plain, parts: Comparability, fit: Plain) 
 
 def _notes(path: Path, notes: object) -> tuple[str, ...]:
     """The notes of a record, with control characters made visible, and a note that task=prune never
-    removes the run, if its retention.json is not its own.
-
-    Raises:
-        ValueError: notes is not a list of strings.
-    """
+    removes the run, if its retention.json is not its own."""
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError(f"notes={notes!r}: not a list of strings")
     try:

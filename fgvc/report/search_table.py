@@ -15,7 +15,6 @@ from fgvc.store import atomic
 from fgvc.untrusted import shell
 
 DONE, STOPPED = "done", "stopped"
-WIDTH = 80
 WINNER = "best.yaml"  # the best trial as an experiment
 Row = Mapping[str, Any]
 
@@ -43,9 +42,8 @@ def describe_trial(row: Row) -> str:
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The last part of each key, or the whole key where another key ends in the same part."""
     tails = [key.rpartition(".")[2] for key in keys]
-    return {
-        key: tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)
-    }
+    pairs = zip(keys, tails, strict=True)
+    return {key: tail if tails.count(tail) == 1 else key for key, tail in pairs}
 
 
 def write_search(target: Path, record: Row, best: Row | None) -> None:

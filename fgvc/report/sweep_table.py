@@ -6,15 +6,13 @@ A job without a row has not begun.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from fgvc import untrusted
-from fgvc.html.formats import duration
+from fgvc.html.formats import duration, relative_link
 from fgvc.html.render import render
 from fgvc.record import console, privacy
 from fgvc.record.run_page import FILE
@@ -145,19 +143,15 @@ def write_sweep(table: SweepTable, target: Path) -> None:
     lines = []
     for name, row in named_rows:
         page = table.output_root / row.folder / FILE if row.folder else None
-        link = _link(page, target) if page and page.is_file() else None
+        link = relative_link(page, target) if page and page.is_file() else None
         lines.append({"name": name, "row": row, "link": link, "good": row.state in GOOD})
     facts = {
         "table": table,
         "lines": lines,
         "counted": _format_counts(table),
-        "baselines": _link(table.output_root / "baselines.html", target),
+        "baselines": relative_link(table.output_root / "baselines.html", target),
     }
     atomic.write_text(target / "sweep.html", render("sweep.html", facts))
-
-
-def _link(file: Path, target: Path) -> str:
-    return quote(os.path.relpath(file, target))
 
 
 def _format_counts(table: SweepTable) -> str:

@@ -34,10 +34,6 @@ class TableFiles:
     retention: Retention | None
     trouble: str = ""
 
-    @property
-    def current(self) -> bool:
-        return self.stem == STEM
-
 
 def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
     """Write a table; a replaced table with other content is kept under its date.

@@ -10,7 +10,7 @@ import textwrap
 from fgvc import metrics
 from fgvc.html.formats import interval, percent
 from fgvc.record import console
-from fgvc.record.not_ranked import UNRANKED
+from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
@@ -138,11 +138,7 @@ def _print_comparisons(group: Group, names: list[str]) -> None:
 
 
 def _describe(test: PairwiseTest, unit: str, higher: str, lower: str) -> str:
-    """A difference in points with interval, p and verdict.
-
-    Args:
-        higher, lower: words for a significant difference.
-    """
+    """A difference in points with interval, p and verdict; higher, lower: of a significant one."""
     tie = "no finding, the same images right" if test.same_right else "no finding"
     verdicts = {"identical": "identical predictions", "tie": tie, "higher": higher, "lower": lower}
     low, change, high = (100 * value for value in (test.low, test.value, test.high))

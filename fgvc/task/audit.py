@@ -15,9 +15,15 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, privacy
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import CKPT, DamageError, OtherVersionError
-from fgvc.report.audit import command, run_audit
+from fgvc.report.audit import run_audit
 from fgvc.report.audit.check import FAIL, UNCHECKED, outcome
-from fgvc.report.audit.pull_request_block import AGAIN, NOT_PROVEN, PROVES, render_block
+from fgvc.report.audit.pull_request_block import (
+    AGAIN,
+    NOT_PROVEN,
+    PROVES,
+    eval_command,
+    render_block,
+)
 from fgvc.report.run_rows import read_run, run_path
 from fgvc.store import atomic
 from fgvc.types import UserError
@@ -58,14 +64,14 @@ def run(job: Job) -> int:
         "outcome": outcome(results),
         "proves": PROVES,
         "not_proven": list(NOT_PROVEN),
-        "measure_again": command.eval_command(f"OUTPUTS/{record.place}/{CKPT}"),
+        "measure_again": eval_command(f"OUTPUTS/{record.place}/{CKPT}"),
         "pull_request": block,
         "checks": [asdict(result) for result in results],
     }
     atomic.write_json(target, report)
     unchecked = [result for result in results if result.state == UNCHECKED]
     console.say(AGAIN)
-    console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
+    console.say(visible(f"  {eval_command(str(record.path / CKPT))}"))
     console.say(
         f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
         f"could not be made; as JSON: {target}"

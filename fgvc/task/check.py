@@ -11,9 +11,8 @@ from pathlib import Path
 from fgvc.exit_codes import DONE, FAILED
 from fgvc.pipeline.job import Job
 from fgvc.record import console, env_stamp, stack_check
-from fgvc.record.stack_check import published
+from fgvc.record.stack_check import PASSED, published
 from fgvc.record.stack_check.examine import examine
-from fgvc.record.stack_check.step import PASSED
 
 WIDTH, INDENT = 80, 34
 

@@ -29,8 +29,7 @@ from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.open_table import open_table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.download import unpack
-from fgvc.record.run_dir import open_run
-from fgvc.record.run_log import RunLog
+from fgvc.record.run_dir import RunLog, open_run
 from fgvc.record.tensorboard import Board, events
 from fgvc.store import atomic, json_cache, temporary_files
 from fgvc.store.array_cache import cached_arrays

@@ -40,7 +40,7 @@ from fgvc.model.backbone.weights import npz, pickled, sharded, torchscript
 from fgvc.model.backbone.weights import read_file as weights
 from fgvc.pipeline import input_images, restore
 from fgvc.pipeline import input_images as given
-from fgvc.record import checkpoint, resume_state, retention, verify
+from fgvc.record import checkpoint, prediction_tables, resume_state, retention, verify
 from fgvc.record.retention import RetentionError
 from fgvc.record.run_page import gallery
 from fgvc.record.verify import DamageError
@@ -146,7 +146,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
     "retention": ("retention.json", retention.read),
     "predictions of a page": ("predictions.parquet", gallery._read_test_predictions),
-    "classes of a page": ("per_class.csv", gallery._read_classes),
+    "classes of a page": ("per_class.csv", prediction_tables.read_class_rows),
     "places of a record": (
         "config.yaml",
         lambda path: restore._paths_of_run(path.parent / "ckpt.bin"),

@@ -34,7 +34,7 @@ from fgvc.data.decode import ImageError, decode, image_size
 from fgvc.data.doctor import images
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.data.image_input import pixels_of
-from fgvc.record.run_page.album import Album
+from fgvc.record.run_page.gallery import Album
 from fgvc.types import UserError
 
 SIDE = 2000

@@ -29,7 +29,7 @@ from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
-from fgvc.report.audit import command, derived_files, pull_request_block, stated_facts
+from fgvc.report.audit import derived_files, pull_request_block, stated_facts
 from fgvc.report.audit.check import check_id, outcome, run_check
 from fgvc.report.audit.record import Recompute, Record
 from fgvc.report.prune import OutputRoot
@@ -82,12 +82,12 @@ def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
     assert main(arguments) == 0
     out = " ".join(capfd.readouterr().out.split())
     record = json.loads(next((root / "audit").glob("*.json")).read_text())
-    again = command.eval_command(str(folder / "ckpt.bin"))
+    again = pull_request_block.eval_command(str(folder / "ckpt.bin"))
     for line in (pull_request_block.PROVES, *pull_request_block.NOT_PROVEN, again):
         assert " ".join(line.split()) in out
     assert record["not_proven"] == list(pull_request_block.NOT_PROVEN)
     portable_path = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
-    assert record["measure_again"] == command.eval_command(
+    assert record["measure_again"] == pull_request_block.eval_command(
         portable_path
     )  # no place of this machine
     assert all(line in record["pull_request"] for line in pull_request_block.NOT_PROVEN)
@@ -98,7 +98,7 @@ def test_the_command_that_measures_again_finds_the_forgery(probe, copied, places
     truth = json.loads((probe / "metrics.json").read_text())["test"]["top1"]
     folder = all_right(probe)
     assert json.loads((folder / "metrics.json").read_text())["test"]["top1"] == 1.0 != truth
-    words = shlex.split(command.eval_command(str(folder / "ckpt.bin")))
+    words = shlex.split(pull_request_block.eval_command(str(folder / "ckpt.bin")))
     measured = [item for item in places if not item.startswith("runtime.output_root")]
     root = folder.parents[2].with_name("measured again")
     own = ["runtime.num_workers=0", f"runtime.output_root='{root}'"]
@@ -135,9 +135,8 @@ def all_right(folder: Path) -> Path:
     if record.hierarchy is not None:
         top_NK = topk(test.logits_NC, 5)
         numbers |= metrics.hierarchical_metrics(top_NK, test.label_N, record.hierarchy)
-    digest = prediction_tables.predictions_digest(
-        *prediction_tables.predicted_classes(manifest, test)
-    )
+    path = [manifest.path[row] for row in test.row_N.tolist()]
+    digest = prediction_tables.predictions_digest(path, topk(test.logits_NC, 1)[:, 0])
 
     def change(plain):
         plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)
@@ -361,7 +360,7 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
     line = (probe / "command.txt").read_text().rstrip()
     place = shell.setting("dataset.card.source", f"鳥{blank}a")
     (probe / "command.txt").write_text(f"{line} {place}\n")
-    assert command.words(Record(probe))[-1].endswith(f'"鳥{blank}a"')
+    assert Record(probe).command_words()[-1].endswith(f'"鳥{blank}a"')
     assert blank in one_line(f"x 鳥{blank}a") or blank.isspace()
 
 

@@ -190,6 +190,8 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(checkout, tmp_path)
     (checkout / "fgvc/link.py").symlink_to(outside)
     (checkout / "fgvc/nowhere.py").symlink_to(tmp_path / "nothing")
     (checkout / "loop.py").symlink_to("/dev/zero")
+    (checkout / "fgvc/old name.py").unlink()
+    (checkout / "fgvc/old name.py").symlink_to("x" * 300)  # a name that no file can have
     os.mkfifo(checkout / "fgvc/pipe.py")
     (checkout / "fgvc/gone.py").unlink()
     os.mkfifo(checkout / "fgvc/gone.py")
@@ -204,6 +206,7 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(checkout, tmp_path)
     git(nested, "commit", "-qm", "one")
     code = env_stamp.git_state(checkout)
     assert PASSWORD.encode() not in record_of(code)
+    assert b"x" * 300 in (code.patch or b"")
     assert len(code.patch or b"") < 1 << 20, code.error
     reasons = {file.path: file.reason for file in (*code.withheld, *code.untracked)}
     assert reasons["fgvc/link.py"] == "is a link"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from fgvc.record.run_page.album import Album
+from fgvc.record.run_page.gallery import Album
 
 
 def test_an_album_never_exceeds_its_budget(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fgvc.data.preprocess import Preprocess
 from fgvc.data.view_transform import view
-from fgvc.record.image_overlay import CELL, Overlay, grid_png, png, title
+from fgvc.record.image_overlay import Overlay, png, title
 
 NONE = np.empty((0, 4))
 SIZES = [(500, 180), (180, 500), (400, 300), (333, 333)]
@@ -140,12 +140,9 @@ def test_any_shape_has_a_title_of_whole_lines_and_its_own_pixels(size):
     assert (strip_HWC < 128).any()
 
 
-def test_a_grid_draws_on_small_pictures_so_that_all_stays_legible():
-    overlays = [Overlay(noise(*size), "a bird", NONE) for size in (SIZES * 5)]
-    sheet_HWC = decode(grid_png(overlays))
-    assert sheet_HWC.shape[1] == 4 * (CELL + 8)  # 16 of the 20
+def test_boxes_are_scaled_with_the_image():
     overlay = Overlay(noise(1000, 500), "", np.array([[500.0, 250, 100, 100]]), (0, 0, 1000, 500))
-    small = overlay.within(CELL)
+    small = overlay.within(360)
     assert small.picture_HWC.shape == (180, 360, 3)
     np.testing.assert_allclose(small.patch_K4, [[180, 90, 36, 36]])
     assert small.seen == (0, 0, 360, 180)

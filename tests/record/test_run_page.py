@@ -18,7 +18,7 @@ from PIL import Image
 from fgvc.config.compose import composed, typed
 from fgvc.record import run_page
 from fgvc.record.run_page import gallery
-from fgvc.record.run_page.album import Album
+from fgvc.record.run_page.gallery import Album
 from fgvc.run import main
 from tests.narrow import not_none
 

@@ -14,9 +14,7 @@ import psutil
 import pytest
 
 from fgvc.record.fiftyone import app
-from fgvc.record.stack_check import examine as module
-from fgvc.record.stack_check.examine import examine
-from fgvc.record.stack_check.step import (
+from fgvc.record.stack_check import (
     FAILED,
     NOT_TRIED,
     PASSED,
@@ -25,6 +23,8 @@ from fgvc.record.stack_check.step import (
     MismatchError,
     Outcome,
 )
+from fgvc.record.stack_check import examine as module
+from fgvc.record.stack_check.examine import examine
 from fgvc.record.stack_check.tensorboard_steps import tensorboard
 from fgvc.record.tensorboard import Board
 from fgvc.types import UserError

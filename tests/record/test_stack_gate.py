@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fgvc.record import env_stamp, stack_check
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, Outcome
+from fgvc.record.stack_check import FAILED, NOT_TRIED, PASSED, Outcome
 from fgvc.store.hashing import canonical_json, sha256_bytes
 from fgvc.types import UserError
 

@@ -269,13 +269,13 @@ def make_points(images, classes, width=64):
 def test_points_are_bounded_and_every_class_has_its_share(tmp_path):
     points, _ = make_points(9000, 300)
     board = Board(tmp_path)
-    board.embedding(points)
+    board.embedding(*points)
     board.close()
     size = sum(file.stat().st_size for file in (tmp_path / "tb" / "00000").rglob("*.tsv"))
     assert 2**18 < size < 2 * 2**20
-    assert points.x_PK.shape == (2000, 32)
+    assert points[0].shape == (2000, 32)
     kept_C, all_C = (
-        np.unique([row[0] for row in points.facts], return_counts=True)[1],
+        np.unique([row[0] for row in points[1]], return_counts=True)[1],
         np.unique(make_labels(9000, 300), return_counts=True)[1],
     )
     assert len(kept_C) == 300
@@ -286,7 +286,7 @@ def test_points_are_the_principal_components(tmp_path):
     points, features = make_points(50, 3)
     expected = PCA(32, svd_solver="full").fit_transform(features.x_ND)
     expected /= expected[:, 0].std()
-    np.testing.assert_allclose(np.abs(points.x_PK), np.abs(expected), atol=2e-3)
+    np.testing.assert_allclose(np.abs(points[0]), np.abs(expected), atol=2e-3)
 
 
 def test_equal_features_and_narrow_ones_have_points_too():
@@ -308,7 +308,7 @@ def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
         board = Board(tmp_path / name)
         board.evaluation("test", numbers(seed))
         board.curve("all/macro", make_curve(seed))
-        board.embedding(make_points(20, 3)[0])
+        board.embedding(*make_points(20, 3)[0])
         more = {"learning_rate": 1e-3, "epochs": 7} if seed else {}
         board.hparams({"head": "linear", "seed": seed, "resolution": 224, **more})
         board.close()
@@ -359,7 +359,7 @@ def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
     assert header.split("\t") == ["class", "predicted", "outcome", "confidence", "path"]
     assert {len(row.split("\t")) for row in rows} == {5}
     x_PK = np.frombuffer(server.get("projector/tensor", **request).data, np.float32)
-    assert x_PK.reshape(20, 32) == pytest.approx(make_points(20, 3)[0].x_PK, abs=1e-6)
+    assert x_PK.reshape(20, 32) == pytest.approx(make_points(20, 3)[0][0], abs=1e-6)
 
 
 # --- the terminal ---

@@ -14,8 +14,7 @@ import pytest
 from fgvc import metrics
 from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
-from fgvc.report.baselines_page.heatmap import class_heatmap
-from fgvc.report.baselines_page.sections import render_baselines
+from fgvc.report.baselines_page import class_heatmap, render_baselines
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
 from fgvc.report.run_rows import scan_runs

@@ -137,13 +137,26 @@ def other_document(text: str) -> str:
     return json.dumps({"top1": 1})
 
 
+def no_cost(text: str) -> str:
+    return json.dumps({key: value for key, value in json.loads(text).items() if key != "cost"})
+
+
 def notes_of_a_letter_each(text: str) -> str:
     return json.dumps({**json.loads(text), "notes": "one line"})
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [nan, word, no_test, other_document, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
+    [
+        nan,
+        word,
+        no_test,
+        no_cost,
+        other_document,
+        notes_of_a_letter_each,
+        lambda _: "[]",
+        lambda _: "{",
+    ],
 )
 def test_a_record_with_wrong_types_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent

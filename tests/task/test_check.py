@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from fgvc.record import env_stamp, stack_check
-from fgvc.record.stack_check.step import SHUTDOWN, SIDES
+from fgvc.record.stack_check import SHUTDOWN, SIDES
 
 STEPS = [step for side in SIDES.values() for step in side] + [SHUTDOWN]
 README = "<!-- stack -->\n<!-- /stack -->\n"

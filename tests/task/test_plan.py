@@ -13,8 +13,7 @@ import pytest
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
 from fgvc.record import stack_check
-from fgvc.record.stack_check import published
-from fgvc.record.stack_check.step import PASSED, Outcome
+from fgvc.record.stack_check import PASSED, Outcome, published
 from fgvc.task.plan import next_folder
 from tests.narrow import not_none
 

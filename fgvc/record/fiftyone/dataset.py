@@ -26,6 +26,7 @@ FOLDER = "fiftyone"
 PAIRS = 5  # most confused pairs of classes that have a saved view
 VERSION = "1.0.0"  # of FiftyOne: any later 1.x migrates from it where needed
 ACTIVE_FIELDS = (TRUTH, "predictions", "eval")  # initially ticked in the sidebar of the App
+STAMP_KEYS = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
 
 
 def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
@@ -33,22 +34,13 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
 
     Args:
         folder: is created; its files are replaced.
-        about: the identity of the run: name, run_id, config_hash, started, …
+        about: the identity of the run, as of `describe`.
 
     Raises:
         OSError: the disk refuses; one line with the path.
     """
-    evaluated = [samples.EVALUATED[split] for split in sorted(results.splits)]
-    embedding = [] if results.features is None else ["embedding"]
-    attention = [] if results.heat is None else ["attention"]
-    run = RunFields(
-        {
-            **about,
-            "checkpoint_id": results.checkpoint_id,
-            "fields": ["predictions", *evaluated, "hardness", *embedding, *attention],
-            "confused": confused_pairs(results),
-        }
-    )
+    computed = {"embedding": results.features, "attention": results.heat}
+    run = run_fields(results, about, [name for name in computed if computed[name] is not None])
     for split in results.splits:
         file = folder / "evaluations" / f"{run.key(samples.EVALUATED[split])}.json"
         evaluation = samples.evaluation_results(results, split)
@@ -66,6 +58,23 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
         atomic.write_bytes(file, json_documents.json_line(plane))
     write_samples(folder, samples.sample_lines(results))
     atomic.write_json(folder / "metadata.json", metadata([run], results.classes))
+
+
+def describe(name: str, stamp: Mapping[str, Any], numbers: Mapping[str, Any]) -> Document:
+    """The identity of a run. stamp: env_stamp.json. numbers: by split."""
+    return {"name": name, **{key: stamp[key] for key in STAMP_KEYS}, "metrics": dict(numbers)}
+
+
+def run_fields(results: RunResults, about: Mapping[str, Any], computed: Sequence[str]) -> RunFields:
+    """The fields of a run. computed: those of embedding and attention that its samples have."""
+    evaluated = [samples.EVALUATED[split] for split in sorted(results.splits)]
+    info = {
+        **about,
+        "checkpoint_id": results.checkpoint_id,
+        "fields": ["predictions", *evaluated, "hardness", *computed],
+        "confused": confused_pairs(results),
+    }
+    return RunFields(info)
 
 
 def write_samples(folder: Path, lines: Iterable[bytes]) -> None:
@@ -106,8 +115,8 @@ def metadata(
         "info": infos[0] if len(infos) == 1 else {run.suffix: run.info for run in runs},
         "tags": [],
         "saved_views": [*views, *(view for run in runs for view in run.views())],
-        "evaluations": {key: entry for run in runs for key, entry in run.evaluations().items()},
-        "brain_methods": {key: entry for run in runs for key, entry in run.brain_methods().items()},
+        "evaluations": {entry["key"]: entry for run in runs for entry in run.evaluations()},
+        "brain_methods": {entry["key"]: entry for run in runs for entry in run.brain_methods()},
         "app_config": {"active_fields": {"exclude": False, "paths": active}},
         "workspaces": [],
     }

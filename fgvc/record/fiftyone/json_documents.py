@@ -77,9 +77,8 @@ def label_field(name: str, label: str, kinds: Mapping[str, str], description: st
     """
     all_kinds = {"id": "ObjectId", "tags": "List of String", **kinds}
     fields = [field(name, kind) for name, kind in all_kinds.items()]
-    return field(
-        name, "EmbeddedDocument", embedded_doc_type=label, fields=fields, description=description
-    )
+    label_facts = {"embedded_doc_type": label, "fields": fields, "description": description}
+    return field(name, "EmbeddedDocument", **label_facts)
 
 
 def default_fields() -> list[Document]:

@@ -63,10 +63,10 @@ class RunFields:
     def _started(self) -> datetime.datetime:
         return datetime.datetime.fromisoformat(self.info["started"])
 
-    def evaluations(self) -> dict[str, Document]:
+    def evaluations(self) -> list[Document]:
         """One evaluation per split: another head may have predicted the validation split."""
-        return {
-            self.key(name): json_documents.run(
+        return [
+            json_documents.run(
                 self.key(name),
                 self._started,
                 [stage("MatchTags", tags=[split])],
@@ -81,12 +81,12 @@ class RunFields:
             )
             for name, split in (("eval", "test"), ("eval_val", "val"))
             if name in self.fields
-        }
+        ]
 
-    def brain_methods(self) -> dict[str, Document]:
+    def brain_methods(self) -> list[Document]:
         """The visualization of the embeddings; empty without embeddings."""
         if "embedding" not in self.fields:
-            return {}
+            return []
         config = {
             "cls": "fiftyone.brain.visualization.ManualVisualizationConfig",
             "type": "visualization",
@@ -97,7 +97,7 @@ class RunFields:
             "num_dims": 2,
         }
         test_view = [stage("MatchTags", tags=["test"])]
-        return {self.key(MAP): json_documents.run(self.key(MAP), self._started, test_view, config)}
+        return [json_documents.run(self.key(MAP), self._started, test_view, config)]
 
     def declarations(self) -> list[Document]:
         """The declarations of the run's fields."""

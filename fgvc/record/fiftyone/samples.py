@@ -76,8 +76,7 @@ def sample_lines(results: RunResults) -> Iterator[bytes]:
         feature_of_row = dict(zip(features.row_N.tolist(), features.x_ND, strict=True))
     for split in sorted(results.splits):
         for prediction in _image_predictions(results.splits[split]):
-            sample = _sample(results, split, prediction, feature_of_row)
-            yield json_documents.json_line(sample)
+            yield json_documents.json_line(_sample(results, split, prediction, feature_of_row))
 
 
 def evaluation_results(results: RunResults, split: str) -> Document:
@@ -164,5 +163,4 @@ def _sample(
 
 
 def _label(results: RunResults, field: str, path: str, kind: str, **values: object) -> Document:
-    key = results.label_id(field, path)
-    return {"_id": {"$oid": key}, "_cls": kind, "tags": [], **values}
+    return {"_id": {"$oid": results.label_id(field, path)}, "_cls": kind, "tags": [], **values}

@@ -29,9 +29,8 @@ def write(folder: Path, first: Path, second: Path) -> None:
         UserError: the runs have different images, or the same checkpoint.
         OSError: the disk refuses.
     """
-    documents = [
-        untrusted.read_json(source / "metadata.json", untrusted.LIST) for source in (first, second)
-    ]
+    files = [source / "metadata.json" for source in (first, second)]
+    documents = [untrusted.read_json(file, untrusted.LIST) for file in files]
     infos = [document["info"] for document in documents]
     _check(*infos)
     runs = [RunFields(info).with_suffix() for info in infos]
@@ -43,8 +42,7 @@ def write(folder: Path, first: Path, second: Path) -> None:
                 data = untrusted.read_bytes(file, untrusted.ARRAYS)
                 atomic.write_bytes(folder / kind / f"{run.key(name)}.json", data)
     dataset.write_samples(folder, map(json_documents.json_line, _merged(first, second, runs)))
-    classes = documents[0]["default_classes"]
-    document = dataset.metadata(runs, classes, comparison_views(*runs))
+    document = dataset.metadata(runs, documents[0]["default_classes"], comparison_views(*runs))
     atomic.write_json(folder / "metadata.json", document)
 
 

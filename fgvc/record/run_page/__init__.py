@@ -1,9 +1,221 @@
-"""The files of one run -> report.html: a self-contained page to read, print and share.
+"""The files of a run folder that is about to be sealed -> report.html, to read, print and share.
 
-facts: run folder -> facts; gallery: which classes and errors to show; album: images within a budget
-of bytes.
+Only the curves and the test images are not read from the folder: the curves come from the Board
+that wrote tb/, the images from the dataset. gallery: which classes, errors and images to show.
 """
 
-from fgvc.record.run_page.facts import FILE, derive
+from __future__ import annotations
 
-__all__ = ["FILE", "derive"]
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgvc import metrics, untrusted
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.html.charts import Chart, chart
+from fgvc.html.confusion import confusion_svg
+from fgvc.html.render import render
+from fgvc.record import comparability, privacy, retention
+from fgvc.record.badges import reason_badges, stamp_badges
+from fgvc.record.fitted_images import earlier_runs
+from fgvc.record.prediction_tables import read_predictions
+from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
+from fgvc.record.run_page import gallery
+from fgvc.record.tensorboard import Point
+from fgvc.untrusted.shell import command as shell_command
+from fgvc.untrusted.shell import fgvc, file_word, split, variable
+
+FILE = "report.html"
+Plain = Mapping[str, Any]
+OVERLAYS = 8  # overlays on a page
+FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
+LISTED = 100  # unreadable images listed on a page
+NUMBERS = (
+    ("top5", "top-5", "percent"),
+    ("mean_per_class", "mean per class", "percent"),
+    ("macro_f1", "macro-F1", "percent"),
+    ("loss", "loss, nats", "decimals"),
+    ("ece", "calibration error", "percent"),
+    ("n", "images", "whole"),
+    ("unreadable", "unreadable", "whole"),
+)
+
+
+def derive(
+    folder: Path,
+    conf: Config,
+    name: str,
+    checkpoint_id: str,
+    history: Iterable[Point],
+    album: gallery.Album,
+) -> str:
+    """The page of a run folder: the same files give the same text, before and after sealing.
+
+    Args:
+        name: the title of the page.
+        history: the points of the run's TensorBoard curves.
+        album: the test images of the page.
+    """
+    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
+    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
+    command = untrusted.read_text(folder / "command.txt").strip()
+    parts = comparability.Comparability(**numbers["comparability"])
+    reasons = comparability.reasons(numbers, parts)
+    contamination = " ".join(conf.backbone.contamination.split())
+    unreadable = (folder / UNREADABLE_FILE).is_file()
+    overlays = sorted((folder / "overlays").rglob("*.png"))
+    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
+    test = table.filter([split == "test" for split in table["split"].to_pylist()])
+    pred_N, label_N = (test[name].to_numpy().astype(np.int64) for name in ("pred", "label"))
+    facts = {
+        "name": name,
+        "names": names,
+        "listed": LISTED,
+        "stamp": stamp,
+        "numbers": numbers,
+        "rows": NUMBERS,
+        "splits": [split for split in ("val", "test") if numbers.get(split)],
+        "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
+        "settings": _settings(conf, stamp, numbers),
+        "identity": _identity(stamp, numbers, checkpoint_id),
+        "repeat": _repeat(stamp, command, checkpoint_id),
+        "sweep": " --multirun " in command,
+        "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
+        "confusion": confusion_svg(metrics.tally(pred_N, label_N, len(names)), names, ""),
+        "gallery": gallery.gallery(folder, album),
+        "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
+        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
+        "backbone": {
+            "contamination": contamination,
+            "license": chosen_checkpoint(conf.backbone).license,
+        },
+        "earlier": list(earlier_runs(stamp["weights"])),
+        "files": _files(folder),
+    }
+    return render("run.html", facts)
+
+
+def _settings(conf: Config, stamp: Plain, numbers: Plain) -> list[tuple[str, object]]:
+    """The axes, then the other settings that determine the numbers."""
+    grid = "×".join(str(side) for side in stamp["token_grid"])
+    library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
+    convolutions = stamp["fp32_precision"][f"{library}.conv"]
+    precision = f"{conf.precision}, matmul {conf.matmul_precision}, convolutions {convolutions}"
+    rows: list[tuple[str, object]] = [
+        ("task", stamp["task"]),
+        ("dataset", stamp["dataset"]),
+        ("backbone", f"{conf.backbone.name} {conf.backbone.size}"),
+        ("model", chosen_checkpoint(conf.backbone).model),
+        ("features", conf.backbone.features),
+        ("head", conf.head.name),
+        ("resolution", f"{stamp['resolution']} px, {grid} tokens"),
+        ("part attention", conf.part_attention.name),
+        ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
+        ("fitted on", f"{conf.final_fit}, {numbers['fitted_on']} images"),
+        ("precision", precision),
+        ("seed", conf.seed),
+    ]
+    if stamp["task"] == "train":
+        task = conf.task
+        rows.append(("optimiser", f"{task.optimiser}, {task.learning_rate:g} at its peak"))
+        rows.append(("epochs", f"{task.epochs}, batches of {task.batch_size}"))
+    return rows
+
+
+def _identity(stamp: Plain, numbers: Plain, checkpoint_id: str) -> list[tuple[str, str | None]]:
+    """Digests of everything that identifies the run; equal digests mean equal content."""
+    return [
+        ("run", stamp["run_id"]),
+        ("config", stamp["config_hash"]),
+        ("checkpoint", checkpoint_id),
+        ("comparability", numbers["comparability_key"]),
+        ("images", stamp["manifest_digest"]),
+        ("images of the fit", numbers["comparability"]["fitted_manifest"]),
+        ("split of the fit", numbers["comparability"]["fitted_split"]),
+        ("split", stamp["split_digest"]),
+        ("label map", stamp["labelmap_digest"]),
+        ("weights", stamp["weights_digest"]),
+        ("commit", stamp["git_commit"]),
+    ]
+
+
+def _repeat(stamp: Plain, command: str, checkpoint_id: str) -> list[tuple[str, str]]:
+    """(comment, command) in the order in which a person runs them on another machine."""
+    hashes = (stamp["config_hash"], checkpoint_id)
+    below = "/".join((stamp["run_id"], *(sha256[:SHORT] for sha256 in hashes)))
+    weights, lock = stamp["weights"], stamp["requirements_checksum"]
+    steps = [("the output root; set the other variables below likewise", "OUTPUT_ROOT=outputs")]
+    commit = stamp["git_commit"]
+    revision = "(not recorded)" if commit is None else file_word(commit)
+    steps.append(("the code", f"git checkout {revision}"))
+    if stamp["code_patch_sha256"]:
+        patch = f'"$OUTPUT_ROOT"{file_word(f"/{below}/code.patch")}'
+        steps.append(("the uncommitted changes", f"git apply {patch}"))
+    if lock:
+        steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
+    if weights["kind"] == "file":
+        file = file_word(weights["name"])
+        steps.append((f"the weights; sha256 must be {weights['sha256']}", f"sha256sum {file}"))
+    # without the run_id, so that the repeated run has its own
+    words = [word for word in split(command) if not word.startswith("runtime.run_id=")]
+    steps.append(("the run", privacy.portable_command(shell_command(words))))
+    evaluate = f"{fgvc('task=eval')} {variable('checkpoint', 'OUTPUT_ROOT', f'/{below}')}"
+    return [*steps, ("or only the evaluation, from ckpt.bin", evaluate)]
+
+
+def _charts(stamp: Plain, numbers: Plain, history: Iterable[Point]) -> list[Chart | None]:
+    """Learning curves of a training; for a probe, validation results along the path of C."""
+    selection = numbers["selection"] or {}
+    if stamp["task"] == "train":
+        return _learning_curves(selection, history)
+    path = selection.get("path", [])
+    mark = (selection["c"], f"C = {selection['c']:.3g}") if path else None
+    x = ("C, the inverse of the penalty", True)
+    losses = [(point["c"], point["val_loss"]) for point in path]
+    accuracies = [(point["c"], 100 * point["val_top1"]) for point in path]
+    return [
+        chart("Validation loss", x, ("nats", False), [("validation", losses)], mark),
+        chart("Validation top-1", x, ("%", False), [("validation", accuracies)], mark),
+    ]
+
+
+def _learning_curves(selection: Plain, history: Iterable[Point]) -> list[Chart | None]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for key, step, value in history:
+        # in float32 like TensorBoard's events, from which an audit reads them
+        shown = float(np.float32(value)) * (100 if key == "val/top1" else 1)
+        points.setdefault(key, []).append((float(step), shown))
+    best_step = selection["best_step"] if selection["select"] else None
+    mark = None if best_step is None else (float(best_step), "chosen")
+    charts = (
+        ("Loss", "nats", {"training": "train/loss", "validation": "val/loss"}, mark),
+        ("Validation top-1", "%", {"validation": "val/top1"}, mark),
+        ("Learning rate", "", {"head": "optim/lr"}, None),
+    )
+    return [
+        chart(
+            title,
+            ("optimiser steps", False),
+            (unit, False),
+            [(name, points.get(key, [])) for name, key in keys.items()],
+            chart_mark,
+        )
+        for title, unit, keys, chart_mark in charts
+    ]
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """The other files of the folder: relative link and name; one entry per subfolder.
+
+    artifacts.json and the retention are written after the page; test reads go into metrics.json.
+    """
+    left_out = (FILE, RESUME, TEST_READS, "artifacts.json", retention.FILE)
+    paths = sorted(path for path in folder.iterdir() if path.name not in left_out)
+    return [
+        (f"{path.name}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
+        if path.is_dir()
+        else (path.name, path.name)
+        for path in paths
+    ]

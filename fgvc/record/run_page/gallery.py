@@ -1,26 +1,104 @@
-"""predictions.parquet and per_class.csv of a run -> the classes and errors to show on its page.
+"""Test images of a run -> the classes and errors to show on its page, as small JPEGs inside it.
 
-An image has the columns of predictions.parquet in COLUMNS; for an unreadable image pred is
-UNREADABLE and confidence None. An example is such an image and its picture on the page.
+A shown image has the columns of predictions.parquet in COLUMNS; for an unreadable image pred is
+UNREADABLE and confidence None. An example is such an image and its picture on the page, which has a
+budget of bytes for all pictures. H x W pixels, C 3 channels.
 """
 
 from __future__ import annotations
 
-import csv
+import base64
+import html
 import io
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc import untrusted
-from fgvc.record.prediction_tables import read_predictions
-from fgvc.record.run_page.album import Album, PageImage
+import numpy as np
+from PIL import Image
 
+from fgvc import untrusted
+from fgvc.html.formats import plain
+from fgvc.record.prediction_tables import read_class_rows, read_predictions
+
+ReadImage = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None if it cannot be read
+SIDE, QUALITY = 168, 72  # longer side of a test image in pixels; JPEG quality
+OVERLAY_SIDE = 360  # longer side of an overlay in pixels
+FORMATS = ("PNG", "JPEG")  # of the images that a run writes
+BUDGET = 1_400_000  # bytes of all images of a page, base64 included
 CONFIDENT = 12  # errors with the highest confidence
 WORST, BEST = 6, 4  # classes
 ERRORS, HITS = 4, 2  # images per class
 COLUMNS = ["path", "split", "label", "pred", "confidence"]
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PageImage:
+    """An image on a page. source: a data URI."""
+
+    source: str
+    width: int
+    height: int
+    path: str
+
+
+SHOT = re.compile(
+    r'<figure class="shot">\n<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" '
+    r'width="(\d{1,4})" height="(\d{1,4})" alt="[^"]*" title="([^"]*)">'
+)
+
+
+class Album:
+    """The images of one page; the budget goes to the images that are requested first."""
+
+    def __init__(self, read_image: ReadImage, budget: int = BUDGET) -> None:
+        self._read_image, self.left = read_image, budget
+
+    def test_image(self, path: str) -> PageImage | None:
+        """A test image; None if it cannot be read or the budget is spent."""
+        pixels_HWC = self._read_image(path)
+        return None if pixels_HWC is None else self._shrink(Image.fromarray(pixels_HWC), path, SIDE)
+
+    def overlay(self, file: Path) -> PageImage | None:
+        """An overlay of the run folder, larger than a test image."""
+        with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
+            return self._shrink(image.convert("RGB"), file.name, OVERLAY_SIDE)
+
+    def _shrink(self, image: Image.Image, path: str, side: int) -> PageImage | None:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=QUALITY, optimize=True)
+        source = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+        if len(source) > self.left:
+            return None
+        self.left -= len(source)
+        return PageImage(source, *image.size, plain(path))
+
+
+class RecordedAlbum(Album):
+    """The test images of an existing page, in its order.
+
+    With them an audit derives the page without a dataset. The images of the run folder itself are
+    read again.
+    """
+
+    def __init__(self, page: str) -> None:
+        super().__init__(lambda path: None)
+        self._shots = [
+            PageImage(source, int(width), int(height), html.unescape(path))
+            for source, width, height, path in SHOT.findall(page)
+        ]
+
+    def test_image(self, path: str) -> PageImage | None:
+        """The next image of the page, if it has this path; images are requested in page order."""
+        if not self._shots or self._shots[0].path != plain(path):
+            return None
+        shot = self._shots.pop(0)
+        self.left -= len(shot.source)
+        return shot
 
 
 def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
@@ -31,7 +109,8 @@ def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
         examples; surest: examples of the most confident errors.
     """
     images = _read_test_predictions(folder / "predictions.parquet")
-    classes = sorted(_read_classes(folder / "per_class.csv"), key=lambda row: row["recall"])
+    rows = read_class_rows(folder / "per_class.csv")
+    classes = sorted(rows, key=lambda row: row["recall"])
     worst = [row for row in classes[:WORST] if row["recall"] < 1]
     best = [row for row in classes[::-1][:BEST] if row not in worst]
     errors = [image for image in images if image["pred"] != image["label"]]
@@ -59,17 +138,3 @@ def _read_test_predictions(file: Path) -> list[Row]:
     rows = read_predictions(file, COLUMNS).to_pylist()
     images = [row for row in rows if row["split"] == "test"]
     return sorted(images, key=lambda image: (-(image["confidence"] or 0.0), image["path"]))
-
-
-def _read_classes(file: Path) -> list[Row]:
-    """The classes with test images."""
-    with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as lines:
-        rows = [
-            {
-                "index": int(row["index"]),
-                "recall": float(row["recall"]),
-                "support": int(row["support"]),
-            }
-            for row in csv.DictReader(lines)
-        ]
-    return [row for row in rows if row["support"]]

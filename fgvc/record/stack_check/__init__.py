@@ -1,23 +1,67 @@
 """The outcomes of task=check -> a record per environment, which experiments require.
 
 An experiment requires the record before its heavy imports, so this module imports neither torch,
-numpy nor FiftyOne. The check itself is in `examine`, README's table in `published`.
+numpy nor FiftyOne. The check itself is in `examine`, whose child processes report the outcome of
+each step; README's table is in `published`.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fgvc.record import env_stamp
-from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.store import json_cache
 
 COMMAND = "python -m fgvc.run task=check"
 MODERN = ("clip", "siglip2", "dinov2", "dinov3")  # families that need a passed check
+PASSED, FAILED, NOT_TRIED = "passed", "failed", "not tried"
+# module, run in its own child process -> its steps in order, each with the step that must pass
+# before it is tried. A step is a function of the module: an empty folder -> what it found, in one
+# line; it raises if the step fails. The parent itself runs the last step, SHUTDOWN.
+SIDES: Mapping[str, Mapping[str, str | None]] = {
+    "tensorboard_steps": {"tensorboard": None},
+    "fiftyone_steps": {
+        "database": None,
+        "dataset": "database",
+        "evaluation": "dataset",
+        "export": "dataset",
+        "app": "dataset",
+    },
+}
+SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a step. says: one line; after a failure the cause and the way out."""
+
+    step: str
+    result: str
+    seconds: float
+    says: str
+
+    def plain(self) -> dict[str, object]:
+        """The value under the step's name in a record."""
+        return {"result": self.result, "seconds": round(self.seconds, 1), "says": self.says}
+
+
+class MismatchError(Exception):
+    """A value differs from the expected value."""
+
+
+def check_equal(name: str, actual: object, expected: object) -> None:
+    """Compare two values; an assertion would vanish under python -O.
+
+    Raises:
+        MismatchError: they are not equal.
+    """
+    if actual != expected:
+        raise MismatchError(f"{name}: {actual} instead of {expected}")
 
 
 def passed_check(cache_root: Path) -> dict[str, Any] | None:
@@ -48,8 +92,7 @@ def require(cache_root: Path, override: str) -> dict[str, Any]:
     damaged = f" (its record {file} is damaged)" if notes else ""
     state = f"has not been checked in this environment{damaged}"
     if record is not None:
-        steps = record["steps"].items()
-        failed = [name for name, step in steps if step["result"] != PASSED]
+        failed = [name for name, step in record["steps"].items() if step["result"] != PASSED]
         state = f"failed its last check ({', '.join(failed)})"
     raise UserError(
         f"{override}: the recording stack {state}. Run {COMMAND} (about a minute), "

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SIDES, MismatchError, Outcome
+from fgvc.record.stack_check import FAILED, NOT_TRIED, PASSED, SIDES, MismatchError, Outcome
 from fgvc.types import UserError
 
 
@@ -26,11 +26,12 @@ def main(side: str, folder: Path) -> None:
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     module = importlib.import_module(f"fgvc.record.stack_check.{side}")
-    passed: set[str | None] = {None}
+    passed = set()
     for step, needs in SIDES[side].items():
-        outcome = Outcome(step, NOT_TRIED, 0.0, f"needs {needs}")
-        if needs in passed:
+        if needs is None or needs in passed:
             outcome = _try_step(step, getattr(module, step), folder)
+        else:
+            outcome = Outcome(step, NOT_TRIED, 0.0, f"needs {needs}")
         if outcome.result == PASSED:
             passed.add(step)
         print(json.dumps(asdict(outcome)), file=reports, flush=True)

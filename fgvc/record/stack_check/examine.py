@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Timer
 from typing import IO
 
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Outcome
+from fgvc.record.stack_check import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Outcome
 from fgvc.store.temporary_files import scratch
 
 LIMIT = 240.0  # seconds for a side; on an idle machine it takes 15 to 40

@@ -13,12 +13,13 @@ import socket
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fgvc.metrics import classification
 from fgvc.record.fiftyone.app import launch, prepare
-from fgvc.record.stack_check.step import MismatchError, check_equal
+from fgvc.record.stack_check import MismatchError, check_equal
 
 NAME, EVALUATION = "fgvc-check", "eval"
 CLASSES = ("Möwe", "Ram C/V", "avocet")  # characters that break file names and queries
@@ -41,9 +42,8 @@ def database(folder: Path) -> str:
 
     client = odm.get_db_conn().client
     options = client.admin.command("getCmdLineOpts")["parsed"]
-    check_equal(
-        "database folder", Path(options["storage"]["dbPath"]).resolve(), database_folder.resolve()
-    )
+    used = Path(options["storage"]["dbPath"]).resolve()
+    check_equal("database folder", used, database_folder.resolve())
     return f"mongod {client.server_info()['version']}, in a folder of its own"
 
 
@@ -101,12 +101,9 @@ def export(folder: Path) -> str:
     from fiftyone.types import FiftyOneDataset
 
     fo_dataset, target = fo.load_dataset(NAME), folder / "export"
-    fo_dataset.export(
-        export_dir=str(target), dataset_type=FiftyOneDataset, export_media=True, progress=False
-    )
-    imported = fo.Dataset.from_dir(
-        dataset_dir=str(target), dataset_type=FiftyOneDataset, progress=False
-    )
+    kind: dict[str, Any] = {"dataset_type": FiftyOneDataset, "progress": False}
+    fo_dataset.export(export_dir=str(target), export_media=True, **kind)
+    imported = fo.Dataset.from_dir(dataset_dir=str(target), **kind)
     for field in ("ground_truth.label", "predictions.label"):
         check_equal(field, imported.count_values(field), fo_dataset.count_values(field))
     check_equal("evaluations", imported.list_evaluations(), fo_dataset.list_evaluations())

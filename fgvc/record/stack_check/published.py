@@ -79,9 +79,8 @@ def read_records(root: Path) -> list[dict[str, Any]]:
 
 def merge(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """The records with `new`, sorted; the newest record per platform and Python."""
-    by_kind = {
-        _kind(record): record for record in sorted([*records, new], key=itemgetter("checked"))
-    }
+    by_date = sorted([*records, new], key=itemgetter("checked"))
+    by_kind = {_kind(record): record for record in by_date}
     return [by_kind[kind] for kind in sorted(by_kind)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.record.stack_check.step import check_equal
+from fgvc.record.stack_check import check_equal
 from fgvc.record.tensorboard import KEYS, Board
 
 POINTS = 3

@@ -6,10 +6,9 @@ the written events with these lists.
 The step of a point is the number of optimiser steps behind the weights that it measures. Thus the
 final evaluation of a finetune lies on its validation curve, and a probe's lies at step 0. (For
 select/val_* and select/log10_c of a probe the step is the index on the path of C.)
-    events.py       events -> the event file
+    events.py       events -> the event file, and tb/ -> the curves
     image_sheet.py  images and captions -> one sheet (IMAGES)
     projector.py    features -> a bounded table of points (PROJECTOR)
-    scalars.py      tb/ -> the curves
 B images, C channels, H x W pixels, T thresholds, P points, K components.
 """
 
@@ -26,7 +25,7 @@ import numpy as np
 from fgvc.metrics.precision_recall import Curve
 from fgvc.record.tensorboard.events import summary_writer
 from fgvc.record.tensorboard.image_sheet import draw_sheet
-from fgvc.record.tensorboard.projector import COLUMNS, Points
+from fgvc.record.tensorboard.projector import COLUMNS
 from fgvc.store.disk_errors import add_path
 from fgvc.untrusted.escape import tsv_cell
 
@@ -164,13 +163,11 @@ class Board:
             num_thresholds=len(curve.hit_T),
         )
 
-    def embedding(self, points: Points) -> None:
-        """Write the points of the PROJECTOR tab."""
-        facts = [list(map(tsv_cell, row)) for row in points.facts]
+    def embedding(self, x_PK: np.ndarray, facts: Iterable[Iterable[str]]) -> None:
+        """Write the points of the PROJECTOR tab, as of `projector.pca_points`."""
+        cells = [list(map(tsv_cell, row)) for row in facts]
         with add_path(self._folder):
-            self._writer.add_embedding(
-                points.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS)
-            )
+            self._writer.add_embedding(x_PK, cells, tag=EMBEDDING, metadata_header=list(COLUMNS))
 
     def hparams(self, choices: Mapping[str, str | float | int]) -> None:
         """Write the run's hyperparameters; the tab reads RESULTS from the scalars of this folder.

@@ -1,4 +1,4 @@
-"""TensorBoard events -> an event file, written in the calling thread.
+"""TensorBoard events -> an event file, written in the calling thread -> the curves of its scalars.
 
 TensorBoard's own writer runs in a separate thread. On a full disk it prints a traceback, and a
 later call raises an error without path and size.
@@ -7,11 +7,13 @@ later call raises an error without path and size.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.store.disk_errors import open_named
 
 FLUSH = 120.0  # seconds between flushes; a kill can lose the events of this time
@@ -78,3 +80,26 @@ def summary_writer(folder: Path) -> tuple[Any, Events]:
             return self.file_writer
 
     return Writer(str(folder)), events
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Points (step, value) of each scalar tag, in the order of writing; values are float32.
+
+    Args:
+        folder: a run folder.
+
+    Raises:
+        OSError: tb/ is missing, or one of its event files is a pipe or device.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    limits = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1, "compressedHistograms": 1}
+    for file in (folder / "tb").iterdir():
+        if "tfevents" in file.name:
+            untrusted.require_regular(file)
+    events = EventAccumulator(str(folder / "tb"), size_guidance=limits).Reload()
+    return {
+        tag: [(point.step, point.value) for point in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }

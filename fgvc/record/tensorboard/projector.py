@@ -8,9 +8,6 @@ N images, D feature width, P points, K components.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from fgvc import metrics
@@ -20,21 +17,16 @@ MAX_POINTS, COMPONENTS, DIGITS, MAX_LENGTH = 2000, 32, 3, 60
 COLUMNS = ("class", "predicted", "outcome", "confidence", "path")
 
 
-@dataclass(frozen=True)
-class Points:
-    """x_PK: in standard deviations of the first component. facts: a row of COLUMNS per point."""
-
-    x_PK: np.ndarray
-    facts: Sequence[Sequence[str]]
-
-
 def pca_points(
     features: Features, predictions: Predictions, manifest: Manifest, labelmap: LabelMap
-) -> Points:
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """The points of the readable images.
 
     Args:
         features: of at least one image; `predictions` contains all of them. Rows ascend in both.
+
+    Returns:
+        x_PK, in standard deviations of the first component, and a row of COLUMNS per point.
     """
     index_N = np.searchsorted(predictions.row_N, features.row_N)
     # at most MAX_POINTS, ascending, in which every class has its share
@@ -52,7 +44,7 @@ def pca_points(
         true_name, pred_name, path = map(_short, (names[label], names[pred], manifest.path[row]))
         outcome = "right" if pred == label else "wrong"
         facts.append((true_name, pred_name, outcome, f"{confidence:.3f}", path))
-    return Points(principal(features.x_ND[chosen_P], COMPONENTS).round(DIGITS), facts)
+    return principal(features.x_ND[chosen_P], COMPONENTS).round(DIGITS), facts
 
 
 def principal(x_ND: np.ndarray, components: int) -> np.ndarray:

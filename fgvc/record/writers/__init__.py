@@ -1,6 +1,6 @@
 """The results of a run -> the files of its folder, written by an ordered tuple of writers.
 
-A writer is a `WriterSpec`: a name, its files, and a function of the `RunRecord`. The order matters
+A writer is a `WriterSpec`: its files, and a function of the `RunRecord`. The order matters
 in three places: the checkpoint comes first, because FiftyOne and the page quote its digest; the
 overlays come before TensorBoard is closed; the page comes last, because it lists the other files.
 Files that are known when a run starts (config.yaml, command.txt, code.patch) are written by

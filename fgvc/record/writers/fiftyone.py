@@ -25,19 +25,10 @@ def write(record: RunRecord) -> None:
         record.features,
         record.images.heat_map,
     )
-    parts = (conf.backbone.name, conf.backbone.size, conf.head.name, data.name)
-    about = {
-        "name": " ".join(str(part) for part in parts),
-        "task": record.task,
-        "dataset": data.name,
-        "partial": data.partial,
-        "run_id": run.run_id,
-        "config_hash": run.config_hash,
-        "started": run.started.isoformat(),
-        "manifest_digest": data.manifest.digest,
-        "metrics": {split: dict(record.numbers[split]) for split in record.predictions},
-    }
+    name = f"{conf.backbone.name} {conf.backbone.size} {conf.head.name} {data.name}"
+    numbers = {split: record.numbers[split] for split in record.predictions}
+    about = dataset.describe(name, record.stamp, numbers)
     dataset.write(run.path / dataset.FOLDER, run_results, about)
 
 
-WRITER = WriterSpec("FiftyOne", ("fiftyone/",), write)
+WRITER = WriterSpec(("fiftyone/",), write)

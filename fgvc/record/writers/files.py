@@ -68,8 +68,7 @@ def write_predictions(record: RunRecord) -> None:
     table = prediction_tables.predictions_table(dataset.manifest, record.predictions)
     record.run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
     rows = metrics.per_class(record.test.logits_NC, record.test.label_N, dataset.labelmap.names)
-    per_class = prediction_tables.class_rows_csv(rows, dataset.labelmap)
-    record.run.write_text("per_class.csv", per_class)
+    record.run.write_text("per_class.csv", prediction_tables.class_rows_csv(rows, dataset.labelmap))
 
 
 def write_confusion(record: RunRecord) -> None:
@@ -92,7 +91,7 @@ def write_overlays(record: RunRecord) -> None:
 def write_page(record: RunRecord) -> None:
     """Write the page of a run whose other files are complete."""
     from fgvc.record import run_page
-    from fgvc.record.run_page.album import Album
+    from fgvc.record.run_page.gallery import Album
 
     run, album = record.run, Album(record.images.pixels)
     assert run.checkpoint_id is not None, "the checkpoint comes first"
@@ -102,13 +101,13 @@ def write_page(record: RunRecord) -> None:
     run.write_text("report.html", text)
 
 
-CHECKPOINT = WriterSpec("checkpoint", (checkpoint.FILE,), write_checkpoint)
-STAMP = WriterSpec("stamp", ("env_stamp.json",), write_stamp)
-LABEL_MAP = WriterSpec("label map", ("labelmap.json",), write_label_map)
-SPLITS = WriterSpec("splits", ("splits/",), write_splits)
-METRICS = WriterSpec("metrics", ("metrics.json",), write_metrics)
-UNREADABLE = WriterSpec("unreadable images", (UNREADABLE_FILE,), write_unreadable)
-PREDICTIONS = WriterSpec("predictions", ("predictions.parquet", "per_class.csv"), write_predictions)
-CONFUSION = WriterSpec("confusion matrix", ("confusion.csv", "confusion.svg"), write_confusion)
-OVERLAYS = WriterSpec("overlays", ("overlays/",), write_overlays)
-PAGE = WriterSpec("page", ("report.html",), write_page)
+CHECKPOINT = WriterSpec((checkpoint.FILE,), write_checkpoint)
+STAMP = WriterSpec(("env_stamp.json",), write_stamp)
+LABEL_MAP = WriterSpec(("labelmap.json",), write_label_map)
+SPLITS = WriterSpec(("splits/",), write_splits)
+METRICS = WriterSpec(("metrics.json",), write_metrics)
+UNREADABLE = WriterSpec((UNREADABLE_FILE,), write_unreadable)
+PREDICTIONS = WriterSpec(("predictions.parquet", "per_class.csv"), write_predictions)
+CONFUSION = WriterSpec(("confusion.csv", "confusion.svg"), write_confusion)
+OVERLAYS = WriterSpec(("overlays/",), write_overlays)
+PAGE = WriterSpec(("report.html",), write_page)

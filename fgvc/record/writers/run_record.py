@@ -100,6 +100,5 @@ class WriterSpec:
         write: writes them into `record.run`.
     """
 
-    name: str
     files: tuple[str, ...]
     write: Callable[[RunRecord], None]

@@ -46,19 +46,19 @@ def write(record: RunRecord) -> None:
     _write_mistakes(record)
     _write_curves(record)
     if record.features is not None and len(record.features.row_N):
-        dataset = record.dataset
-        board.embedding(
-            projector.pca_points(record.features, record.test, dataset.manifest, dataset.labelmap)
-        )
+        data = record.dataset
+        points = projector.pca_points(record.features, record.test, data.manifest, data.labelmap)
+        board.embedding(*points)
     board.close()
 
 
 def choices(conf: Config) -> dict[str, str | float | int]:
     """The axes of a run and the options of a finetune, for the hparams tab."""
-    names = CHOICES.keys()
-    if not isinstance(conf.task, TrainTask):
-        names = names - TRAINING_CHOICES.keys()
-    return {name: attrgetter(CHOICES[name])(conf) for name in CHOICES if name in names}
+    return {
+        name: attrgetter(place)(conf)
+        for name, place in CHOICES.items()
+        if name not in TRAINING_CHOICES or isinstance(conf.task, TrainTask)
+    }
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
@@ -103,4 +103,4 @@ def _write_curves(record: RunRecord) -> None:
         board.curve(f"worst/{row['name']}", precision_recall.of_class(counts, row["index"]))
 
 
-WRITER = WriterSpec("TensorBoard", ("tb/",), write)
+WRITER = WriterSpec(("tb/",), write)

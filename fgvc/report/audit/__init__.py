@@ -1,10 +1,10 @@
 """A run folder -> a checklist: every promise of a record, with its evidence.
 
-files: are the bytes unchanged? identity: code, environment, checkpoint, stack, source, licence.
-contents: required files, and whether they agree. numbers: do the metrics follow from the
-predictions? stated_facts: facts that the record states twice. viewers: TensorBoard and FiftyOne.
-fitted_images: images of the fit, and whether the run is plain. derived_files: command, page and
-plot, derived again by the record's own code. pull_request_block: what the audit proves, and cannot.
+files: are the bytes unchanged, the required files there, and do they agree? identity: code,
+environment, checkpoint, stack, source, licence. numbers: do the metrics follow from the
+predictions? stated_facts: facts that the record states twice, images of the fit, and whether the
+run is plain. viewers: TensorBoard and FiftyOne. derived_files: command, page and plot, derived
+again by the record's own code. pull_request_block: what the audit proves, and what it cannot prove.
 To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
@@ -13,10 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.report.audit import (
-    contents,
     derived_files,
     files,
-    fitted_images,
     identity,
     numbers,
     stated_facts,
@@ -43,11 +41,11 @@ CHECKS: tuple[Check, ...] = (
     stated_facts.card_follows,
     derived_files.requirements,
     derived_files.versions,
-    contents.minimum_contents,
-    contents.labelmap,
-    contents.splits,
-    contents.counts,
-    contents.subset,
+    files.minimum_contents,
+    files.labelmap,
+    files.splits,
+    files.counts,
+    files.subset,
     numbers.metrics_follow,
     numbers.comparability,
     stated_facts.selection_follows,
@@ -55,10 +53,10 @@ CHECKS: tuple[Check, ...] = (
     viewers.viewer_follows,
     derived_files.page_follows,
     derived_files.plot_follows,
-    fitted_images.plain_fit,
-    fitted_images.fitted_on,
-    fitted_images.no_test_image_fitted,
-    contents.unreadable_images,
+    stated_facts.plain_fit,
+    stated_facts.fitted_on,
+    stated_facts.no_test_image_fitted,
+    files.unreadable_images,
     stated_facts.notes,
     numbers.test_read_once,
     identity.stack_validated,

@@ -23,7 +23,6 @@ UNCHECKED = "not checked"
 MISSING = "missing"  # absent, and not required
 PERSON = "person"  # a named person must sign
 TOLERANCE = 1e-9  # of floats, relative: logarithms differ between processors
-OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, worst first
 
 
 class UncheckedError(Exception):
@@ -53,11 +52,6 @@ def check_id(check: Check) -> str:
     return check.__name__.replace("_", "-")
 
 
-def question(check: Check) -> str:
-    """The question of a check, from its docstring."""
-    return (inspect.getdoc(check) or "").partition("\n\n")[0].replace("\n", " ")
-
-
 def run_check(check: Check, record: Record) -> Result:
     """Run one check. The check fails if it cannot read the record.
 
@@ -75,14 +69,14 @@ def run_check(check: Check, record: Record) -> Result:
         kind = "lacks" if isinstance(error, KeyError) else f"{type(error).__name__}:"
         problem = one_line(f"{kind} {error}", 160)
         verdict = Verdict(FAIL, f"not a record that this version reads: {problem}")
-    return Result(check_id(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
+    question = (inspect.getdoc(check) or "").partition("\n\n")[0].replace("\n", " ")
+    return Result(check_id(check), question, verdict.state, one_line(verdict.evidence, 1000))
 
 
 def outcome(results: Sequence[Result]) -> str:
-    """The worst of OUTCOMES that occurs among the results."""
+    """The worst outcome among the results: failed, not checked or passed."""
     states = {result.state for result in results}
-    failed, unchecked, passed = OUTCOMES
-    return failed if FAIL in states else unchecked if UNCHECKED in states else passed
+    return "failed" if FAIL in states else UNCHECKED if UNCHECKED in states else "passed"
 
 
 def join_names(names: list[str], most: int = 5) -> str:
@@ -104,9 +98,8 @@ def agree(what: str, *stated: tuple[str, object]) -> None:
     (first, value), *others = stated
     for source, other in others:
         if other != value:
-            raise DamageError(
-                f"{source}: {what} is {_shorten(other)}, {first} says {_shorten(value)}"
-            )
+            problem = f"{what} is {_shorten(other)}, {first} says {_shorten(value)}"
+            raise DamageError(f"{source}: {problem}")
 
 
 def _shorten(value: object) -> str:
@@ -134,4 +127,4 @@ def require_same(where: str, stored: Any, computed: Any) -> None:
     if isinstance(computed, float) and isinstance(stored, int | float):
         same = math.isclose(stored, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     if not same:
-        raise DamageError(f"{where}: {stored}, recomputed {computed}")
+        raise DamageError(f"{where}: {_shorten(stored)}, recomputed {_shorten(computed)}")

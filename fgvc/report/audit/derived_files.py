@@ -13,7 +13,6 @@ from fgvc.record import env_stamp as stamps
 from fgvc.record import git_state
 from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.verify import DamageError
-from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UncheckedError, Verdict, agree, join_names
 from fgvc.report.audit.record import CONFIG, STAMP, CannotComposeError, Recompute, Record
 from fgvc.report.flatten import flatten
@@ -29,15 +28,14 @@ ABSENT = object()
 
 def command_follows(record: Record) -> str:
     """Does the recorded command compose to this config and hash?"""
-    words = command.words(record)
+    words = record.command_words()
     code = require_same_code(record)
     if record.stamp["task"] == "eval":
         raise UncheckedError("task=eval takes its config from the checkpoint")
     try:
         jobs = code.composed(words, record.stamp["run_id"])
     except CannotComposeError as error:
-        problem = f"command.txt cannot be composed here: {one_line(error)}"
-        raise UncheckedError(problem) from error
+        raise UncheckedError(f"command.txt cannot be composed here: {one_line(error)}") from error
     config_hash = record.stamp["config_hash"]
     if config_hash not in jobs:
         hashes = join_names([other[:16] for other in jobs], most=3)
@@ -82,9 +80,8 @@ def plot_follows(record: Record) -> str:
         raise
     stored = record.data(PLOT)
     model = f"{shown['backbone']['name']} {shown['backbone']['size']}"
-    plot = confusion_plot(
-        record.tally(test), names, model, shown["dataset"]["name"], record.stamp["partial"]
-    )
+    dataset, partial = shown["dataset"]["name"], record.stamp["partial"]
+    plot = confusion_plot(record.tally(test), names, model, dataset, partial)
     if stored != plot.encode():
         raise DamageError(f"{PLOT}: does not follow from predictions.parquet")
     return f"{PLOT}: {len(stored)} bytes drawn again"
@@ -116,9 +113,9 @@ def requirements(record: Record) -> str | Verdict:
     lock = git_state.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
         raise UncheckedError(f"commit {one_line(commit, 70)} is not in this checkout")
-    lock_sha256 = hashing.sha256_bytes(lock)
-    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), (STAMP, checksum))
-    return f"{LOCK} at {commit[:12]}"
+    place = f"{LOCK} at {commit[:12]}"
+    agree("sha256", (place, hashing.sha256_bytes(lock)), (STAMP, checksum))
+    return place
 
 
 def versions(record: Record) -> str:

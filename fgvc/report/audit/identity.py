@@ -13,7 +13,6 @@ import jsonschema
 from fgvc.record import env_stamp as stamps
 from fgvc.record.checkpoint import FILE
 from fgvc.record.verify import DamageError
-from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, PERSON, Verdict, agree
 from fgvc.report.audit.record import STAMP, Record
 from fgvc.store import hashing
@@ -63,7 +62,7 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    words = command.words(record)
+    words = record.command_words()
     run_id = f"runtime.run_id={record.stamp['run_id']}"
     if words[-1:] != [run_id]:
         raise DamageError(f"command.txt: does not end in {run_id}")
@@ -78,9 +77,8 @@ def checkpoint(record: Record) -> str:
     checkpoint_classes = (tuple(facts["labelmap"]["ids"]), tuple(facts["labelmap"]["names"]))
     recorded_classes = (record.labelmap.ids, record.labelmap.names)
     agree("the label map", ("labelmap.json", recorded_classes), ("ckpt.bin", checkpoint_classes))
-    fit_facts = {**facts["answer"], "split_digest": facts["split_digest"]}
     if stamped["task"] != "eval":  # an evaluation has its own code, data and weights
-        for key, value in fit_facts.items():
+        for key, value in {**facts["answer"], "split_digest": facts["split_digest"]}.items():
             agree(key, (STAMP, stamped[key]), ("ckpt.bin", value))
         for key, value in facts["backbone"]["weights"].items():
             agree(f"weights {key}", (STAMP, stamped["weights"][key]), ("ckpt.bin", value))
@@ -110,8 +108,7 @@ def stack_validated(record: Record) -> str:
     """Did TensorBoard and FiftyOne pass task=check on this stack, if the backbone requires it?"""
     stack = record.stamp["stack_check"]
     if stack == "skipped":
-        problem = "stack_check skipped; run task=check, then repeat the run"
-        raise DamageError(f"env_stamp.json: {problem}")
+        raise DamageError(f"{STAMP}: stack_check skipped; run task=check, then repeat the run")
     versions = ("python", "torch", "tensorboard", "fiftyone")
     listed = (f"{name} {record.stamp[f'{name}_version']}" for name in versions)
     return f"{stack}: {', '.join(listed)}"

@@ -36,8 +36,7 @@ def metrics_follow(record: Record) -> str:
         _check_columns(split, rows)
         columns = (rows.top_NK, rows.label_N, rows.label_logprob_N, rows.confidence_N)
         computed = metrics.summary(*columns, len(record.labelmap))
-        matrix = record.tally(rows)
-        computed |= metrics.class_intervals(matrix)
+        computed |= metrics.class_intervals(record.tally(rows))
         if record.hierarchy is not None:
             computed |= metrics.hierarchical_metrics(rows.top_NK, rows.label_N, record.hierarchy)
         require_same(f"metrics.json {split}", record.numbers[split], computed)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from fgvc.record import privacy, retention
 from fgvc.record.verify import read_retention
-from fgvc.report.audit import command
 from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
 from fgvc.store import hashing
@@ -61,6 +60,11 @@ def render_block(record: Record, results: Sequence[Result]) -> str:
     return "".join(f"### {heading}\n\n{part}\n\n" for heading, part in pairs).rstrip() + "\n"
 
 
+def eval_command(checkpoint: str) -> str:
+    """The command that measures the numbers again, from the images and ckpt.bin."""
+    return shell.fgvc("task=eval", shell.override("checkpoint", checkpoint))
+
+
 def span(text: object) -> str:
     """Text of a record as a one-line code span."""
     return escape.code(one_line(text, MAX_CHARACTERS))
@@ -71,9 +75,9 @@ def _commands(record: Record) -> str:
     if not PLACE.fullmatch(record.place):
         return f"{ABSENT}: the folder is {span(record.place)}, not a name that fgvc gives"
     lines = [
-        privacy.portable_command(shell.fgvc(*command.words(record))),
+        privacy.portable_command(shell.fgvc(*record.command_words())),
         shell.fgvc("task=audit", shell.override("run", run)),
-        command.eval_command(f"{run}/ckpt.bin"),
+        eval_command(f"{run}/ckpt.bin"),
     ]
     block = fenced("\n".join(lines))
     return f"{block}\n\nConfig: `config.yaml`"
@@ -94,8 +98,9 @@ def _hashes(record: Record) -> str:
     }
     lines = ["| what | sha256 |", "|---|---|"]
     for name, value in rows.items():
-        is_digest = isinstance(value, str) and DIGEST.fullmatch(value)
-        cell = f"`{value}`" if is_digest else "none" if value is None else "not a digest"
+        cell = "none" if value is None else "not a digest"
+        if isinstance(value, str) and DIGEST.fullmatch(value):
+            cell = f"`{value}`"
         lines.append(f"| {name} | {cell} |")
     return "\n".join(lines)
 

@@ -25,8 +25,10 @@ from fgvc.record.prediction_tables import TOP, read_predictions
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
+from fgvc.untrusted import shell
 
 PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
+COMMAND, MAX_COMMAND = "command.txt", 100_000  # characters; Linux allows 131,072 bytes per argument
 MAX_CONFIG = 1 << 20  # characters of config.yaml, which has about 5,000
 SPLITS = ("train", "val", "test")
 
@@ -88,6 +90,33 @@ class Record:
 
     def json(self, name: str) -> dict[str, Any]:
         return verify.parse_object(name, self.data(name))
+
+    def command_words(self) -> list[str]:
+        """The arguments in command.txt.
+
+        A forger may write any text there. A line is accepted only if pasting it into a shell runs
+        `python -m fgvc.run` and nothing else: quoting its words again must give the same line.
+
+        Raises:
+            DamageError: fgvc does not write such a line; the message does not quote the line.
+        """
+        text, program = self.text(COMMAND), list(shell.PROGRAM)
+        if len(text) > MAX_COMMAND:
+            length = f"{len(text)} characters, at most {MAX_COMMAND}"
+            raise DamageError(f"{COMMAND}: {length}: not shown")
+        line = text.removesuffix("\n")
+        if shell.UNSEEN.search(line):
+            raise DamageError(f"{COMMAND}: has several lines or control characters: not shown")
+        try:
+            parts = shell.split(line)
+        except ValueError:
+            parts = []
+        if parts[: len(program)] != program:
+            expected = " ".join(program)
+            raise DamageError(f"{COMMAND}: not a command of fgvc ({expected} …): not shown")
+        if shell.command(parts) != line:
+            raise DamageError(f"{COMMAND}: a shell would do more than run fgvc: not shown")
+        return parts[len(program) :]
 
     @cached_property
     def artifacts(self) -> dict[str, Any]:
@@ -164,9 +193,8 @@ class Record:
         """
         classes, stored = len(self.labelmap), len(self.data("confusion.csv"))
         if stored < 2 * classes**2:  # a digit and a comma each
-            raise DamageError(
-                f"confusion.csv: {stored} bytes, too few for the {classes} classes of labelmap.json"
-            )
+            needed = f"too few for the {classes} classes of labelmap.json"
+            raise DamageError(f"confusion.csv: {stored} bytes, {needed}")
         return metrics.tally(rows.pred_N, rows.label_N, classes)
 
     def split(self, name: str) -> list[str]:
@@ -221,11 +249,7 @@ def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
 
 
 def _stack_lists(column: pa.ChunkedArray, fill: float, width: int | None) -> np.ndarray:
-    """Lists of equal length as rows of a matrix, null as a row of `fill`.
-
-    Args:
-        width: length of the lists; None: taken from the lists.
-    """
+    """Lists of equal length (width) as rows of a matrix, null as a row of `fill`."""
     valid_N = column.is_valid().to_numpy()
     flat = column.combine_chunks().flatten().to_numpy()
     if width is None:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from fgvc.record.fiftyone import dataset, json_documents, samples
-from fgvc.record.fiftyone.run_fields import RunFields
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
-from fgvc.record.tensorboard.scalars import scalars
+from fgvc.record.tensorboard.events import scalars
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report.audit.check import UncheckedError, agree, require_same
 from fgvc.report.audit.derived_files import require_same_code
@@ -26,7 +25,6 @@ from fgvc.types import Manifest, Predictions
 
 SINGLE = 1e-6  # relative: curves are stored in float32
 FOLDER = dataset.FOLDER
-STAMP_KEYS = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
 UNVERIFIED = ("embedding", "attention")  # fields of a sample that need the features
 
 
@@ -119,16 +117,11 @@ def expected_metadata(
     record: Record, results: RunResults, stored: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The metadata.json that follows from the record and its stored samples."""
-    shown, stamp = record.shown_config, record.stamp
-    backbone, head, name = (str(shown[axis]["name"]) for axis in ("backbone", "head", "dataset"))
-    evaluated = [samples.EVALUATED[split] for split in sorted(record.predictions)]
-    unverified = [name for name in UNVERIFIED if any(name in sample for sample in stored)]
-    info = {
-        "name": " ".join((backbone, str(shown["backbone"]["size"]), head, name)),
-        **{key: stamp[key] for key in STAMP_KEYS},
-        "metrics": {split: record.numbers[split] for split in record.predictions},
-        "checkpoint_id": results.checkpoint_id,
-        "fields": ["predictions", *evaluated, "hardness", *unverified],
-        "confused": dataset.confused_pairs(results),
-    }
-    return json.loads(json.dumps(dataset.metadata([RunFields(info)], results.classes)))
+    shown = record.shown_config
+    backbone, head, data = (shown[axis]["name"] for axis in ("backbone", "head", "dataset"))
+    name = f"{backbone} {shown['backbone']['size']} {head} {data}"
+    numbers = {split: record.numbers[split] for split in record.predictions}
+    about = dataset.describe(name, record.stamp, numbers)
+    computed = [name for name in UNVERIFIED if any(name in sample for sample in stored)]
+    run = dataset.run_fields(results, about, computed)
+    return json.loads(json.dumps(dataset.metadata([run], results.classes)))
