@@ -37,8 +37,7 @@ def new_head(options: Any, features: int, classes: int, seed: int) -> nn.Module:
     if not heads()[options.name].learns:
         trained = ", ".join(name for name, spec in heads().items() if spec.learns)
         raise UserError(f"head={options.name} is not trained by gradients: use head= of {trained}")
-    generator = torch.Generator().manual_seed(seed)
-    return build(options, {"C": classes, "D": features}, generator)
+    return build(options, {"C": classes, "D": features}, torch.Generator().manual_seed(seed))
 
 
 def load_head(
@@ -53,13 +52,13 @@ def load_head(
         features: width of its input features.
 
     Raises:
-        UserError: tensors that are not those of such a head; one line that begins with the option
-            or the tensor.
+        UserError: tensors that are not those of such a head; one line.
     """
     spec = heads()[options.name]
     sizes = {"C": classes, "D": features}
-    if spec.bank is not None:
-        sizes["N"] = len(torch.atleast_1d(tensors.get(spec.bank, torch.empty(0))))
+    if spec.bank is not None:  # which a damaged checkpoint may lack, or which may be a scalar
+        bank = tensors.get(spec.bank)
+        sizes["N"] = len(bank) if bank is not None and bank.ndim else 0
     with torch.device("meta"):
         head = build(options, sizes, torch.Generator())
     if (difference := first_difference(tensors, head.state_dict())) is not None:
