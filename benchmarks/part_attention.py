@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks.side_by_side import Row, best_times
 from fgvc.config.compose import composed, typed
-from fgvc.model.backbone import Backbone, build
+from fgvc.model.backbone import build
+from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import attach_selector
 from fgvc.types import WeightsSource
 

@@ -24,7 +24,7 @@ FLOORS = (
     ("run",),
 )
 LOWEST = set(FLOORS[0])
-CHOICES = {"config.schema", "config.weight_files"}  # parts of config without Hydra
+CHOICES = {"config.schema", "config.weight_files", "config.errors"}  # without Hydra
 MAY_IMPORT = {
     "exit_codes": set(),
     "untrusted": set(),

@@ -155,7 +155,7 @@ def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int
     weights = 4 * images.classes * width
     if conf.task.name == "train":
         weights = 4 * 12 * _depth(row) * row.width**2
-    elif "ND" in heads()[conf.head.name].tensors.values():  # a bank of features
+    elif heads()[conf.head.name].bank is not None:
         weights = 4 * (images.train + images.val) * width
     return RECORD + weights + 8 * images.test * images.classes
 

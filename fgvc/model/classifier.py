@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fgvc.config.schema import TrainTask
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 from fgvc.model.drop_path import RandomLayers, add_drop_path, replace_dropout
 from fgvc.model.part_attention import TokenSelector
 from fgvc.types import UserError

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 from fgvc.types import UserError
 
 # the two residual branches of a block, by their names in timm, open_clip and transformers
@@ -48,7 +48,7 @@ class RandomLayers:
 
         Args:
             tensor: its first dimension is B.
-            whole: one draw per image (drop path); otherwise one per element (dropout).
+            per_image: one draw per image (drop path); otherwise one per element (dropout).
 
         Raises:
             UserError: the first dimension of `tensor` does not count images.
@@ -119,9 +119,8 @@ def add_drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None
         block_rate = rate * index / max(len(blocks) - 1, 1)
         names = next(pair for pair in BRANCHES if all(hasattr(block, name) for name in pair))
         for name in names:
-            getattr(block, name).register_forward_hook(
-                _DropPathHook(ImageDrop(layers, block_rate, per_image=True))
-            )
+            hook = _DropPathHook(ImageDrop(layers, block_rate, per_image=True))
+            getattr(block, name).register_forward_hook(hook)
 
 
 def replace_dropout(model: nn.Module, layers: RandomLayers) -> None:

@@ -1,20 +1,21 @@
 """The heads as torch modules: pooled features -> logits in float32, of any float features.
 
-Each belongs to the head= of its name in fgvc/model/head. B batch, D width, C classes, N rows of a
-bank, K neighbours, H hidden units.
+Each belongs to a head= in fgvc/model/head, and `create` makes it with initial values from the
+options of the head. B batch, D width, C classes, N rows of a bank, K neighbours, H hidden units.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from fgvc.config.schema.head import Sizes
 from fgvc.types import UserError
 
+Sizes = Mapping[str, int]  # axis -> size: C, D, and N for a head with a bank
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
 _MAX_SIMILARITIES = 1 << 22  # in memory at the same time: 16 MiB
 
@@ -44,8 +45,8 @@ class LinearHead(nn.Module):
         self.bias_C = nn.Parameter(bias_C.detach().to(torch.float32).clone())
 
     @classmethod
-    def zeros(cls, sizes: Sizes) -> Self:
-        """A head of zeros."""
+    def create(cls, options: Any, sizes: Sizes, generator: torch.Generator) -> Self:
+        """A head of zeros, so that no random gradient reaches the backbone."""
         return cls(torch.zeros(sizes["C"], sizes["D"]), torch.zeros(sizes["C"]))
 
     def forward(self, feature_BD: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class TextHead(nn.Module):
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
     @classmethod
-    def zeros(cls, sizes: Sizes) -> Self:
+    def create(cls, options: Any, sizes: Sizes, generator: torch.Generator) -> Self:
         """A head of zeros, with scale 1."""
         return cls(torch.zeros(sizes["C"], sizes["D"]), 1.0)
 
@@ -94,8 +95,7 @@ class TextHead(nn.Module):
 class CosineHead(nn.Module):
     """logits = s cos(feature, w_c), in float32, independent of the lengths of feature and weights.
 
-    The logarithm of the scale is learnt, so that the scale stays positive. Class weights start at
-    random.
+    The logarithm of the scale is learnt, so that the scale stays positive.
     """
 
     def __init__(
@@ -107,6 +107,11 @@ class CosineHead(nn.Module):
         assert scale > 0
         self.weight_CD = _initial_weight(classes, features, generator)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float32))
+
+    @classmethod
+    def create(cls, options: Any, sizes: Sizes, generator: torch.Generator) -> Self:
+        """A head with random class weights."""
+        return cls(sizes["D"], sizes["C"], options.scale, generator)
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC, within -s..s."""
@@ -133,6 +138,11 @@ class MlpHead(nn.Module):
         self.weight_CH = _initial_weight(classes, hidden, generator)
         self.bias_C = nn.Parameter(torch.zeros(classes))
         self.dropout = nn.Dropout(dropout)
+
+    @classmethod
+    def create(cls, options: Any, sizes: Sizes, generator: torch.Generator) -> Self:
+        """A head with random matrices."""
+        return cls(sizes["D"], options.hidden, sizes["C"], options.dropout, generator)
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
@@ -172,6 +182,12 @@ class KnnHead(nn.Module):
         self.register_buffer("bank_ND", l2_normalize(bank_ND))
         self.register_buffer("label_N", label_N.to(torch.int64).clone())
         self.classes, self.k, self.temperature = classes, k, temperature
+
+    @classmethod
+    def create(cls, options: Any, sizes: Sizes, generator: torch.Generator) -> Self:
+        """A head with an empty bank of N rows."""
+        bank_ND, label_N = torch.zeros(sizes["N"], sizes["D"]), torch.zeros(sizes["N"])
+        return cls(bank_ND, label_N, sizes["C"], options.k, options.temperature)
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fgvc.config.schema import Config
 from fgvc.model import backbone as backbones
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import TokenSelector
 from fgvc.types import WeightsSource
 

@@ -22,7 +22,8 @@ from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone, hf_config
+from fgvc.model.backbone import hf_config
+from fgvc.model.backbone.base import Backbone
 from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import append_columns, concat_features, split_columns

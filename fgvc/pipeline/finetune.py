@@ -22,7 +22,7 @@ from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.data.manifest import SKIP_HINT
 from fgvc.data.sampler import Draws
-from fgvc.learn.train import BestEpoch, Hooks, LoaderBatch, StepReport, Trainer
+from fgvc.learn.train import BestEpoch, LoaderBatch, StepReport, Trainer
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import ProcessGroup
@@ -85,8 +85,14 @@ class Finetune:
         contrastive = getattr(parts, "contrastive", 0.0), getattr(parts, "margin", 0.0)
         self.model = self._build_model()
         self.model.returns_features = contrastive[0] > 0
-        selector, key_N = self.model.selector, self.dataset.manifest.key_N
-        set_images = selector and (lambda row_B: selector.set_images(key_N[row_B]))
+        model, key_N = self.model, self.dataset.manifest.key_N
+
+        def before_forward(row_B: np.ndarray, key_B: torch.Tensor) -> None:
+            """Set the images of a forward pass, from which random patches and layers are drawn."""
+            if model.selector is not None:
+                model.selector.set_images(key_N[row_B])
+            model.random_layers.set_keys(key_B)
+
         self.trainer = Trainer(
             torch.compile(self.model) if self.conf.runtime.compile else self.model,  # type: ignore[arg-type]
             self.conf.task,
@@ -99,7 +105,7 @@ class Finetune:
             group.size,
             contrastive,
             self.conf.runtime.micro_batch,
-            Hooks(set_images, self.model.random_layers.set_keys),
+            before_forward,
         )
         self.validated_epochs = 0
         self.unreadable: dict[int, str] = {}  # manifest row -> message

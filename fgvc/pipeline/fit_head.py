@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
-from fgvc.model.build_head import new_head
+from fgvc.model.build_head import build, new_head
 from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.inference import concat_features
 from fgvc.pipeline.text_features import class_text_features
@@ -51,7 +51,7 @@ def check_fit(experiment: Experiment) -> None:
     """
     conf, images = experiment.conf.head, len(experiment.dataset.split.train_N)
     sizes = {"C": experiment.num_classes, "D": 1, "N": images}
-    heads()[conf.name].build(conf, sizes, torch.Generator())
+    build(conf, sizes, torch.Generator())
 
 
 def does_refit(experiment: Experiment) -> bool:
@@ -162,18 +162,18 @@ def _by_gradient(experiment: Experiment, train: Features, val: Features) -> Fitt
     def rows(features: Features) -> tuple[np.ndarray, np.ndarray]:
         return features.x_ND, label_N[features.row_N]
 
-    def build() -> torch.nn.Module:
+    def create() -> torch.nn.Module:
         return new_head(conf, train.x_ND.shape[1], classes, seed)
 
     with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
         choice = gradient_probe.fit(
-            build, *rows(train), *rows(val), classes, settings, seed, advance
+            create, *rows(train), *rows(val), classes, settings, seed, advance
         )
     final, trial = choice.head, choice.trial
     if does_refit(experiment):
         both = rows(_join_splits(train, val))
         with console.progress("fit on train and val", trial.epochs, "epochs") as advance:
-            final = gradient_probe.refit(build, *both, classes, trial, settings, seed, advance)
+            final = gradient_probe.refit(create, *both, classes, trial, settings, seed, advance)
     selection = {
         "chosen": {k: getattr(trial, k) for k in ("learning_rate", "weight_decay", "epochs")},
         "ends": choice.ends,

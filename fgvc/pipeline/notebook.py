@@ -23,7 +23,8 @@ from fgvc.config.overrides import jobs_of
 from fgvc.config.schema import Config
 from fgvc.data.image_input import ImageInput
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model.backbone import Backbone, weights
+from fgvc.model.backbone import weights
+from fgvc.model.backbone.base import Backbone
 from fgvc.parallel.device import autocast, check_precision, choose_device
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.determinism import set_fp32_precision

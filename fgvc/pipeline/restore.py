@@ -88,7 +88,7 @@ class StoredCheckpoint:
         if self.whole:
             state = {name: state[name] for name in state if HEAD + name in self.tensors}
         try:
-            return load_head(self.metadata["head"], state, len(self.classes), width)
+            return load_head(conf.head, state, len(self.classes), width)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
 

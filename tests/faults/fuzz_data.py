@@ -20,7 +20,7 @@ from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.weight_files import shards
 from fgvc.data import digest_cache
 from fgvc.data.datasets import cub, dogs, inat2017, nabirds, table
-from fgvc.model.backbone.weights import read_file as weights
+from fgvc.model.backbone import hf_config
 from fgvc.run import main
 from fgvc.types import UserError
 from tests.dataset_conf import table_conf
@@ -165,7 +165,7 @@ def _read_experiment(path: Path) -> None:
 
 
 def _read_object(path: Path) -> None:
-    weights.read_json(path)
+    hf_config.read_beside(path, path.name)
 
 
 COMMANDS = (

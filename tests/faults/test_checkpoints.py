@@ -161,6 +161,31 @@ def test_a_checkpoint_chooses_nothing(forged, no_network, built, setting_name, t
 
 
 @pytest.mark.fault(49)
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("name", "quantum", "head=quantum: not one of cosine, "),
+        ("k", 0, "head.k=0: must be at least 1"),
+        ("k", 2**40, "head.k=1099511627776: must be at least 1 and at most 2147483648"),
+        ("k", 1.5, "head.k: Value '1.5'"),
+        ("temperature", 0.0, "head.temperature=0.0: must be at least 1e-06"),
+        ("k", 10_000, "head.k=10000 exceeds the"),
+        ("hidden", 3, "unknown config key head.hidden"),
+    ],
+)
+def test_options_that_the_head_does_not_have_are_refused(forged, name, value, words):
+    def change(facts):
+        for node in (facts["head"], facts["config"]["head"]):
+            node[name] = value
+
+    file = forged(change)
+    with pytest.raises(UserError) as caught:
+        opened(file)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.fault(49)
 def test_a_genuine_checkpoint_still_opens(forged):
     for trained in (False, True):
         assert not opened(forged(lambda facts: None, trained)).training
@@ -362,13 +387,15 @@ def test_ten_million_classes_are_refused_at_the_door(forged, monkeypatch):
 
 
 TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
-    "narrow bank": ("head.bank_ND", lambda bank: bank[:, :3].contiguous(), "bank_ND has the shape"),
-    "flat bank": ("head.bank_ND", lambda bank: bank.flatten(), "bank_ND has the shape"),
+    "narrow bank": ("head.bank_ND", lambda bank: bank[:, :3].contiguous(), "bank_ND is ("),
+    "flat bank": ("head.bank_ND", lambda bank: bank.flatten(), "bank_ND is ("),
     "NaN": ("head.bank_ND", lambda bank: bank * float("nan"), "NaN"),
+    "scalar bank": ("head.bank_ND", lambda bank: bank.sum(), "bank_ND is ()"),
     "integers": ("head.bank_ND", lambda bank: bank.to(torch.int8), "int8"),
+    "small floats": ("head.bank_ND", lambda bank: bank.to(torch.float8_e5m2), "float8"),
     "labels": ("head.label_N", lambda label: label + 5, "classes"),
     "negative labels": ("head.label_N", lambda label: label - 5, "classes"),
-    "fewer labels": ("head.label_N", lambda label: label[:1], "label_N has the shape"),
+    "fewer labels": ("head.label_N", lambda label: label[:1], "label_N is (1,)"),
     "float labels": ("head.label_N", lambda label: label.float(), "label_N holds"),
     "images": ("fit.images", lambda image: image.float(), "fit.images"),
     "images of two axes": ("fit.images", lambda image: image[None], "fit.images"),
@@ -395,7 +422,7 @@ def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
     for node in (facts["head"], facts["config"]["head"]):
         node["hidden"] = 2**20
     checkpoint.write(tmp_path, tensors, facts)
-    with pytest.raises(UserError, match="head.hidden=1048576: must be 8"):
+    with pytest.raises(UserError, match=r"head=mlp: hidden_HD is \(8, .* \(1048576, "):
         call_with_limited_memory(opened, tmp_path / checkpoint.FILE)
 
 

@@ -16,7 +16,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.weight_files.layouts import LAYOUTS
 from fgvc.config.weight_files.tensor_names import tensor_names
 from fgvc.model.backbone import build, weights
-from fgvc.model.backbone.hf_config import check_transformers
+from fgvc.model.backbone.hf_config import check_layout
 from fgvc.types import UserError, WeightsSource
 from tests.faults.fuzz_checkpoints import DOORS, EXPECTED
 from tests.faults.mutate import mutated
@@ -214,7 +214,7 @@ def test_configs_beside_weights_of_other_libraries_hold_mappings(tmp_path, conte
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "clip", "vision_config": content})
     )
-    kind = next(layout for layout in LAYOUTS if layout.title == "CLIPModel")
-    row = conf.backbone.checkpoints["mini"]
+    state = {layout.marker: torch.zeros(1) for layout in LAYOUTS if layout.title == "CLIPModel"}
+    conf.backbone.norm_eps = 1e-5
     with pytest.raises(UserError, match=r"config\.json has vision_config="):
-        check_transformers(row, kind, file, "vision_config", hidden_act="gelu")
+        check_layout(conf.backbone, state, file, "vision_config", hidden_act="gelu")

@@ -36,7 +36,8 @@ from fgvc.data.datasets import folder, table
 from fgvc.data.datasets.table import paths
 from fgvc.data.doctor import definition
 from fgvc.data.download.unpack import unpack
-from fgvc.model.backbone.weights import npz, pickled, sharded, torchscript
+from fgvc.model.backbone import hf_config
+from fgvc.model.backbone.weights import npz, pickled, torchscript
 from fgvc.model.backbone.weights import read_file as weights
 from fgvc.pipeline import input_images, restore
 from fgvc.pipeline import input_images as given
@@ -129,7 +130,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "archive": ("a.zip", lambda path: unpack(path, path.parent / "out", no_progress)),
     "cache of digests": ("d", lambda path: digest_cache.load(path, 0, void).state_N4.size),
     "experiment": ("e.yaml", lambda path: expand_experiment([f"experiment={path}"])),
-    "config beside weights": ("config.json", weights.read_json),
+    "config beside weights": ("config.json", lambda file: hf_config.read_beside(file, file.name)),
     "names of tensors": ("w.bin", tensor_names.tensor_names),
     "index of shards": ("model.safetensors.index.json", shards.weight_map),
     "digest of weights": ("w.bin", shards.sha256_of),
@@ -138,7 +139,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "numpy weights": ("w.npz", npz.read),
     "pickled weights": ("w.pth", pickled.read),
     "TorchScript": ("w.pt", torchscript.read),
-    "list of weights": ("w.json", sharded.files_of),
+    "list of weights": ("w.json", weights.files_of),
     "facts of weights": ("ckpt.bin", checkpoint_metadata.read_facts),
     "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
     "checkpoint": ("ckpt.bin", checkpoint.read),

@@ -91,7 +91,7 @@ def test_the_certificate_never_understates_the_gap(cap):
 def test_certificate_holds_for_any_intercept():
     x_ND, label_N = gaussian_classes()
     best = solve(x_ND, label_N, 5, cs=[0.1])[0].objective
-    frame = problem.build_problem(torch.from_numpy(x_ND), torch.from_numpy(label_N), 5)
+    frame = problem.build_problem(x_ND, label_N, 5)
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-2, 1.0, 5.0):
         bias_C = torch.from_numpy(scale * rng.normal(size=5))
@@ -103,7 +103,7 @@ def test_certificate_holds_for_any_intercept():
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value():
     x_ND, label_N = gaussian_classes()
-    frame = problem.build_problem(torch.from_numpy(x_ND), torch.from_numpy(label_N), 5)
+    frame = problem.build_problem(x_ND, label_N, 5)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / len(x_ND)
     logit_CN = frame.forward(weight_CR) + bias_C[:, None]

@@ -140,9 +140,7 @@ def test_the_certificate_never_understates_the_gap(gaussian_classes, cap):
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value(gaussian_classes):
     x_ND, label_N, prior_CD = gaussian_classes
-    frame = problem.build_problem(
-        torch.from_numpy(x_ND), torch.from_numpy(label_N), CLASSES, torch.from_numpy(prior_CD)
-    )
+    frame = problem.build_problem(x_ND, label_N, CLASSES, prior_CD)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / ROWS
     point = problem.point_at(frame, 0.1, weight_CR, bias_C, frame.logits(weight_CR, bias_C))

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Hooks, LoaderBatch, NonFinite, OutOfMemory, Trainer
+from fgvc.learn.train import LoaderBatch, NonFinite, OutOfMemory, Trainer
 from fgvc.model.drop_path import RandomLayers, replace_dropout
 from fgvc.types import UserError
 
@@ -65,9 +65,12 @@ def vit(drop_path=0.0):
 def make_trainer(model, precision="fp32", seed=7, **changes):
     layers = RandomLayers()
     replace_dropout(model, layers)
-    hooks = Hooks(set_keys=layers.set_keys)
-    task_conf = task(**changes)
-    return Trainer(model, task_conf, CLASSES, lambda name: 0, 3, CPU, precision, seed, hooks=hooks)
+
+    def draw(row_B, key_B):
+        layers.set_keys(key_B)
+
+    choices = (3, CPU, precision, seed)
+    return Trainer(model, task(**changes), CLASSES, lambda name: 0, *choices, before_forward=draw)
 
 
 def make_batch(number, images=BATCH):

@@ -21,7 +21,7 @@ from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.data.sampler import Epoch
-from fgvc.learn.train import Hooks, LoaderBatch, Trainer
+from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier
@@ -64,8 +64,11 @@ def model():
 def make_trainer(batch_size, world=1, micro_batch=None, pull=0.7, **changes):
     classifier = copy.deepcopy(model())
     task = dataclasses.replace(make_conf(**changes).task, batch_size=batch_size)
-    hooks = Hooks(set_keys=classifier.random_layers.set_keys)
-    choices = (3, world, (pull, 0.1), micro_batch, hooks)
+
+    def before_forward(row_B, key_B):
+        classifier.random_layers.set_keys(key_B)
+
+    choices = (3, world, (pull, 0.1), micro_batch, before_forward)
     return Trainer(classifier, task, CLASSES, lambda name: 0, STEPS, CPU, "fp32", *choices)
 
 

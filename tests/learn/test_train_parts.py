@@ -14,9 +14,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train import BestEpoch
-from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.param_groups import no_decay_names, parameter_groups
+from fgvc.learn.train.optimiser import learning_rate, no_decay_names, parameter_groups
 from fgvc.model.head_layers import MlpHead
 
 DEPTH = 3

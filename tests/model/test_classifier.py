@@ -9,7 +9,7 @@ from open_clip.transformer import AttentionalPooler
 from torch import nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train.param_groups import parameter_groups
+from fgvc.learn.train.optimiser import parameter_groups
 from fgvc.model.backbone import build
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks

@@ -24,7 +24,8 @@ from tests.narrow import not_none
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
 ROWS = {"vit": 5, "dinov2": 9, "dinov3": 4, "clip": 11, "siglip2": 16}
-SHORTHANDS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ROWS)
+STEMS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SHORTHANDS = [stem for stem in STEMS if stem.partition("_")[0] in ROWS and stem not in ROWS]
 MEANS = {"half": 0.5, "imagenet": 0.485, "clip": 0.48145466}
 TIMM = ("vit", "dinov2", "dinov3")
 

@@ -8,14 +8,8 @@ import pytest
 import torch
 
 from fgvc.config.schema.library import LIBRARIES
-from fgvc.model.backbone import (
-    Backbone,
-    TextTower,
-    build,
-    has_text_tower,
-    text_tower,
-    weights,
-)
+from fgvc.model.backbone import build, text_tower, weights
+from fgvc.model.backbone.base import Backbone, TextTower
 from fgvc.types import UserError, WeightsSource
 
 LIBRARY = {
@@ -63,7 +57,7 @@ def test_random_weights_follow_from_the_seed_and_leave_no_trace(mini, family):
     expected = torch.rand(4)
     torch.manual_seed(3)
     same, again, other = (build(conf, 224, RANDOM, seed).state_dict() for seed in (0, 0, 1))
-    if has_text_tower(conf):
+    if family in READERS:
         text = [text_tower(conf, RANDOM, seed).encode(["a", "b"]) for seed in (0, 0, 1)]
         torch.testing.assert_close(text[0], text[1], rtol=0, atol=0)
         assert not torch.allclose(text[0], text[2])
@@ -111,8 +105,7 @@ def test_a_made_up_model_has_no_published_weights(mini, family):
 @every_family
 def test_only_some_families_read_text(mini, family):
     conf = mini(family, pretrained=False)
-    assert has_text_tower(conf) == (family in READERS)
-    if has_text_tower(conf):
+    if family in READERS:
         assert isinstance(text_tower(conf, RANDOM, seed=0), TextTower)
     else:
         with pytest.raises(UserError, match=f"backbone={family} has no text tower"):
@@ -144,7 +137,7 @@ def test_a_row_that_belies_its_model_is_refused(mini, family):
 
 IMPORTS = """
 import json, sys
-from fgvc.model.backbone import build, has_text_tower, text_tower, weights
+from fgvc.model.backbone import build, text_tower, weights
 from omegaconf import OmegaConf
 from fgvc.config import checkpoint_rows, schema
 given = OmegaConf.load(sys.argv[1])
@@ -154,7 +147,7 @@ checkpoint_rows.fill_table(conf, is_recorded=False)
 source = weights.find(conf)
 cheap = [name for name in ("torch", "timm", "open_clip", "transformers") if name in sys.modules]
 build(conf, 224, source, 0)
-if has_text_tower(conf):
+if schema.chosen_checkpoint(conf).embedding is not None:
     text_tower(conf, source, 0)
 dear = [name for name in ("timm", "open_clip", "transformers") if name in sys.modules]
 print(json.dumps([cheap, dear]))

@@ -47,23 +47,19 @@ HEADS = {
     "text_linear": lambda: TextLinearHead(numbers(CLASSES, WIDTH), numbers(CLASSES)),
     "knn": lambda: KnnHead(numbers(40, WIDTH), torch.arange(40) % CLASSES, CLASSES, 5, 0.07),
 }
-NODES = {
-    "linear": {"name": "linear"},
-    "cosine": {"name": "cosine", "scale": 3.0, "fit": {}},
-    "mlp": {"name": "mlp", "hidden": HIDDEN, "dropout": 0.5, "fit": {}},
-    "text": {"name": "text"},
-    "text_linear": {"name": "text_linear"},
-    "knn": {"name": "knn", "k": 5, "temperature": 0.07},
-}
 CONFS = {
     "linear": NoOptions("linear"),
-    "cosine": CosineOptions("cosine", 16.0, FIT),
+    "cosine": CosineOptions("cosine", 3.0, FIT),
     "mlp": MlpOptions("mlp", HIDDEN, 0.5, FIT),
+    "text": NoOptions("text"),
+    "text_linear": NoOptions("text_linear"),
+    "knn": KnnOptions("knn", 5, 0.07),
 }
+LEARNING = [name for name in CONFS if heads()[name].learns]
 
 
 def test_every_head_of_the_config_is_held_here():
-    assert set(HEADS) == set(NODES) == set(heads())
+    assert set(HEADS) == set(CONFS) == set(heads())
 
 
 def test_linear_is_the_affine_map():
@@ -166,7 +162,7 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
     head = HEADS[kind]()
     save_file(head.state_dict(), tmp_path / "head.safetensors")
     before = torch.get_rng_state()
-    back = load_head(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
+    back = load_head(CONFS[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
     assert type(back) is type(head)
     assert not back.training
     assert torch.equal(torch.get_rng_state(), before)
@@ -176,12 +172,23 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
     assert torch.equal(back(FEATURE_BD), head(FEATURE_BD))
 
 
-def test_a_head_of_the_future_is_refused():
-    with pytest.raises(UserError, match="head=quantum, which this version lacks"):
-        load_head({"name": "quantum"}, {}, CLASSES, WIDTH)
+@pytest.mark.parametrize("kind", HEADS)
+def test_tensors_of_another_head_are_refused(kind):
+    state = HEADS[kind]().state_dict()
+    name = next(iter(state))
+    for other in ({}, {**state, "more": state[name]}, {**state, name: state[name][..., None]}):
+        with pytest.raises(UserError, match=rf"^head(={kind}: |\.k=5 exceeds the 0 images)"):
+            load_head(CONFS[kind], other, CLASSES, WIDTH)
 
 
-@pytest.mark.parametrize("kind", CONFS)
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_a_text_head_needs_a_positive_scale(scale):
+    state = {**HEADS["text"]().state_dict(), "scale": torch.tensor(scale)}
+    with pytest.raises(UserError, match=f"^head.scale={scale}: must be more than 0"):
+        load_head(CONFS["text"], state, CLASSES, WIDTH)
+
+
+@pytest.mark.parametrize("kind", LEARNING)
 def test_fresh_follows_the_config_and_the_seed_alone(kind):
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -202,7 +209,7 @@ def test_fresh_follows_the_config_and_the_seed_alone(kind):
         not torch.equal(other.state_dict()[name], value)
         for name, value in first.state_dict().items()
     )
-    assert differs == (kind != "linear")
+    assert differs == (kind in ("cosine", "mlp"))
 
 
 def test_fresh_heads_start_where_they_should():
@@ -211,7 +218,7 @@ def test_fresh_heads_start_where_they_should():
     )
     cosine = new_head(CONFS["cosine"], 400, 100, 0)
     assert isinstance(cosine, CosineHead)
-    assert cosine.log_scale.exp().item() == pytest.approx(16.0)
+    assert cosine.log_scale.exp().item() == pytest.approx(3.0)
     assert cosine.weight_CD.norm(dim=1).mean().item() == pytest.approx(1, abs=0.05)
     mlp = new_head(MlpOptions("mlp", 300, 0.25, FIT), 400, 100, 0)
     assert isinstance(mlp, MlpHead)
@@ -220,7 +227,7 @@ def test_fresh_heads_start_where_they_should():
     assert mlp.weight_CH.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)
 
 
-@pytest.mark.parametrize("conf", [KnnOptions("knn", 5, 0.07), NoOptions("text")])
-def test_fresh_refuses_heads_that_gradients_do_not_train(conf):
-    with pytest.raises(UserError, match=f"head={conf.name} is not trained by gradients"):
-        new_head(conf, WIDTH, CLASSES, 0)
+@pytest.mark.parametrize("kind", ["knn", "text"])
+def test_fresh_refuses_heads_that_gradients_do_not_train(kind):
+    with pytest.raises(UserError, match=f"head={kind} is not trained by gradients"):
+        new_head(CONFS[kind], WIDTH, CLASSES, 0)

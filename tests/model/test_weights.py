@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from fgvc.config.weight_files.shards import sha256_of
 from fgvc.model.backbone import weights
+from fgvc.model.backbone.weights import sources
 from fgvc.types import UserError
 
 DEAD = "http://127.0.0.1:9"
@@ -422,3 +423,13 @@ def test_the_tokenizer_is_fetched_when_text_is_wanted(find, hub):
         assert fragment in message
     hub.held["tokenizer.json"] = b"{}"
     assert find("transformers", "text", HF_ENDPOINT=hub.endpoint) == f"{first}\n{path}"
+
+
+def test_a_fault_of_our_own_is_no_fault_of_the_file(monkeypatch, conf, tmp_path):
+    def broken(value, library):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(sources, "local_weights", broken)
+    with pytest.raises(ValueError, match="a bug") as caught:
+        weights.find(conf(weights=str(tmp_path / "w.safetensors")))
+    assert type(caught.value) is ValueError  # with a traceback, not the one line of a UserError

@@ -12,8 +12,6 @@ from omegaconf import MISSING
 from fgvc.config.schema.fields import bounded
 from fgvc.config.schema.gather import gather
 
-Sizes = Mapping[str, int]  # axis -> size
-
 
 @dataclass
 class GradientFit:
@@ -32,27 +30,28 @@ class GradientFit:
 class HeadSpec:
     """A head: a module of fgvc/model/head holds its options, its functions and its HEAD.
 
-    C classes, D feature width, N images; any other letter is an axis of the head's own.
+    C classes, N training images.
 
     Attributes:
         options: dataclass of the `head` node.
-        tensors: names of its tensors in a checkpoint -> their axes.
-        build: (options, sizes by axis, torch.Generator) -> the head with initial values. An axis of
-            the head's own has a size if the head is read from a checkpoint.
+        layer: its torch module in fgvc/model/head_layers.py. Its class method `create` takes
+            (options, sizes of the axes, torch.Generator) and returns a head with initial values.
         fit: how a probe fits the head to features. "logistic" and "gradient": validation chooses
             its settings, and task=train trains it too. A function (options, x_ND, label_N, classes)
             -> head: in closed form, without validation. None: only task=zero_shot has it.
         reads_text: whether it compares features with text features of the class names.
-        check: (options, tensors, classes) -> the reason why tensors of these shapes are no such
-            head, or None.
+        bank: the name of its tensor that has a row per training image, if there is one.
+        check: (tensors, classes) -> what is wrong with the values of a stored head, or None. Names,
+            shapes and types of numbers are those of a head that `create` returns, and all values
+            are finite.
     """
 
     options: type
-    tensors: Mapping[str, str]
-    build: Callable[[Any, Sizes, Any], Any]
+    layer: str
     fit: str | Callable[[Any, Any, Any, int], Any] | None
     reads_text: bool = False
-    check: Callable[[Any, Mapping[str, Any], int], str | None] | None = None
+    bank: str | None = None
+    check: Callable[[Mapping[str, Any], int], str | None] | None = None
 
     @property
     def learns(self) -> bool:

@@ -35,15 +35,6 @@ class Gradient:
     gap: float
 
 
-@dataclass(frozen=True)
-class Result:
-    """The result of the solver. gap: certified bound of (F - F*) / F*; iterations: of inner CG."""
-
-    point: Point
-    gap: float
-    iterations: int
-
-
 def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
     """Gradient and certified gap; costs half a unit.
 
@@ -55,9 +46,9 @@ def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
     log_CN = torch.log_softmax(point.logit_CN, 0)
     prob_CN = log_CN.exp()
     # p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1
-    residual_CN, own = prob_CN.clone(), (problem.label_N, problem.row_N)
-    residual_CN[own] = 0.0
-    residual_CN[own] = -residual_CN.sum(0)
+    residual_CN = prob_CN.clone()
+    residual_CN[problem.own] = 0.0
+    residual_CN[problem.own] = -residual_CN.sum(0)
     data_CR = problem.backward(residual_CN)
     excess_C = residual_CN.sum(1)
     sum_C = problem.count_C + excess_C
@@ -169,11 +160,16 @@ def _line_search(
     return start
 
 
-def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | None) -> Result:
+def minimise(
+    problem: Problem, c: float, point: Point, gap: float, cap: int | None
+) -> tuple[Point, float, int]:
     """Newton steps from `point` until the certified relative gap is at most `gap`.
 
     cap: limit of inner iterations. Without a limit, the solve also ends if the objective and the
     gap no longer decrease in float64, or after _MAX_STEPS.
+
+    Returns:
+        the last point; the certified bound of its (F - F*) / F*; the number of inner iterations.
     """
     steps, iterations, best_bound = 0, 0, float("inf")
     floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _LOSS_FLOOR
@@ -184,7 +180,7 @@ def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | No
         if lower_bound > 0:
             bound = min(gradient.gap, point.objective) / lower_bound
         if bound <= gap or steps == _MAX_STEPS or (cap is not None and iterations >= cap):
-            return Result(point, bound, iterations)
+            return point, bound, iterations
         target = _GRADIENT_TARGET * (2 * gap * point.objective) ** 0.5
         tolerance = max(target, _FORCING * float(gradient.gradient_CR.norm()))
         max_iterations = problem.moment_CR.numel() if cap is None else cap - iterations
@@ -196,5 +192,5 @@ def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | No
         decreased = point.objective - next_point.objective > _RELATIVE_PRECISION * point.objective
         iterations += max(step_iterations, 1)
         if not decreased and bound >= best_bound:
-            return Result(point, bound, iterations)
+            return point, bound, iterations
         steps, point, best_bound = steps + 1, next_point, min(best_bound, bound)

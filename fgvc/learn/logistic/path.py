@@ -18,8 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.newton import Result, minimise
-from fgvc.learn.logistic.problem import Frame, Point, build_frame, cold_start, point_at, threads_for
+from fgvc.learn.logistic.newton import minimise
+from fgvc.learn.logistic.problem import (
+    Point,
+    Problem,
+    build_problem,
+    cold_start,
+    point_at,
+    threads_for,
+)
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
@@ -91,18 +98,20 @@ def range_end(chosen: float, tried: Iterable[float]) -> str | None:
     return "first" if chosen == values[0] else "last"
 
 
-def _make_solution(frame: Frame, c: float, result: Result, gap: float) -> Solution:
-    weight_CD, bias_C = frame.to_weights(result.point)
-    units, frame.problem.products = frame.problem.products / 2, 0
-    objective, converged = result.point.objective, result.gap <= gap
-    return Solution(
-        c, weight_CD, bias_C, objective, result.gap, result.iterations, units, converged
-    )
+def _solve(
+    problem: Problem, c: float, start: Point, gap: float, gap_until: float, max_iterations: int
+) -> tuple[Solution, Point]:
+    """The solution for one C, and its point, from which others may start."""
+    cap = None if c <= gap_until else max_iterations
+    point, bound, iterations = minimise(problem, c, start, gap, cap)
+    units, problem.products = problem.products / 2, 0
+    numbers = (point.objective, bound, iterations, units, bound <= gap)
+    return Solution(c, *problem.to_weights(point), *numbers), point
 
 
-def _extrapolate(frame: Frame, c: float, history: Sequence[tuple[float, Point]]) -> Point:
+def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:
     """The best of a cold start and extrapolations of order 0 to 2 in log C; needs no product."""
-    starts = [cold_start(frame.problem, c)]
+    starts = [cold_start(problem, c)]
     for order in range(1, len(history) + 1):
         knots = [math.log(knot) for knot, _ in history[-order:]]
         lagrange_weights = [
@@ -116,7 +125,7 @@ def _extrapolate(frame: Frame, c: float, history: Sequence[tuple[float, Point]])
             )
             for name in ("weight_CR", "bias_C", "logit_CN")
         ]
-        starts.append(point_at(frame.problem, c, *values))
+        starts.append(point_at(problem, c, *values))
     return min(starts, key=lambda point: point.objective)
 
 
@@ -148,17 +157,15 @@ def fit_path(
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    frame = build_frame(x_ND, label_N, classes, prior_CD)
+    problem = build_problem(x_ND, label_N, classes, prior_CD)
 
     def solve_path() -> Iterator[Solution]:
         history: list[tuple[float, Point]] = []
         for c in sorted(map(float, cs)):
-            cap = None if c <= gap_until else max_iterations
-            with threads_for(frame.cells):
-                start = _extrapolate(frame, c, history)
-                result = minimise(frame.problem, c, start, gap, cap)
-                solution = _make_solution(frame, c, result, gap)
-            history = [*history, (c, result.point)][-_HISTORY:]
+            with threads_for(problem.cells):
+                start = _extrapolate(problem, c, history)
+                solution, point = _solve(problem, c, start, gap, gap_until, max_iterations)
+            history = [*history, (c, point)][-_HISTORY:]
             on_step(1, f"C={c:.3g}")
             yield solution
 
@@ -210,9 +217,8 @@ def refit(
         UserError: as fit_path.
     """
     c = start.c
-    frame = build_frame(x_ND, label_N, classes, prior_CD)
-    cap = None if c <= gap_until else max_iterations
-    with threads_for(frame.cells):
-        starts = frame.to_point(c, start.weight_CD, start.bias_C), cold_start(frame.problem, c)
+    problem = build_problem(x_ND, label_N, classes, prior_CD)
+    with threads_for(problem.cells):
+        starts = problem.to_point(c, start.weight_CD, start.bias_C), cold_start(problem, c)
         best = min(starts, key=lambda point: point.objective)
-        return _make_solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
+        return _solve(problem, c, best, gap, gap_until, max_iterations)[0]

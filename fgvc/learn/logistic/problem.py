@@ -3,17 +3,17 @@
 The features are centred and rotated into their principal axes, which changes neither the penalty
 nor the optimum. The weights are V = W - W0, the distance from their prior. A prior thus only adds
 fixed logits W0 x, the offset, and the penalty is |V|^2 / 2.
-A `Frame` converts features and labels of any classes to a problem and its solutions back.
-N rows, D features, R principal axes (rank), C classes present (in a `Frame`: K of C classes).
-Everything is float64 on the CPU.
+N rows, D features, R principal axes (rank), A all classes, C classes that have rows. Weights with
+axis R are V; weights with axis D are W. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,10 +31,11 @@ _SINGLE_THREAD_CELLS = 2e7  # multiply-adds of a product that one thread does in
 
 @dataclass
 class Problem:
-    """Rows in principal axes. offset_CN: fixed logits of the prior; None without a prior.
+    """Rows in principal axes.
 
-    products: number of N x R x C products, where smaller products count as a fraction; two are one
-    unit.
+    classes: A. present_C: the classes that have rows. prior_CD: W0; zeros without a prior.
+    offset_CN: fixed logits of the prior; None without a prior. products: number of N x R x C
+    products, where smaller products count as a fraction; two are one unit.
     """
 
     x_NR: Tensor
@@ -43,12 +44,21 @@ class Problem:
     label_N: Tensor
     count_C: Tensor
     moment_CR: Tensor
+    classes: int
+    present_C: np.ndarray
+    prior_CD: Tensor
     products: float = 0.0
     offset_CN: Tensor | None = None
-    row_N: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.row_N = torch.arange(len(self.label_N))
+    @functools.cached_property
+    def own(self) -> tuple[Tensor, Tensor]:
+        """The index of the true class of each row, in a matrix of C x N."""
+        return self.label_N, torch.arange(len(self.label_N))
+
+    @property
+    def cells(self) -> int:
+        """Multiply-adds of a full product."""
+        return len(self.label_N) * self.prior_CD.numel()
 
     def forward(self, weight_CR: Tensor) -> Tensor:
         """V X^T: half a unit."""
@@ -74,6 +84,33 @@ class Problem:
         """P P^T: C / R of half a unit."""
         self.products += len(prob_CN) / max(self.x_NR.shape[1], 1)
         return prob_CN @ prob_CN.T
+
+    def to_weights(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """weight_AD and bias_A, for the input features."""
+        shift_CD = point.weight_CR @ self.axis_DR.T
+        bias_C = point.bias_C - (self.prior_CD + shift_CD) @ self.mean_D
+        bias_C = bias_C - bias_C.mean()
+        # at the optimum V sums to 0 over the classes, for any W0
+        weight_CD = self.prior_CD + (shift_CD - shift_CD.mean(0))
+        weight_AD = self.prior_CD.mean(0).expand(self.classes, -1).numpy().copy()
+        bias_A = np.full(self.classes, ABSENT_LOGIT)
+        weight_AD[self.present_C], bias_A[self.present_C] = weight_CD.numpy(), bias_C.numpy()
+        return weight_AD, bias_A
+
+    def to_point(self, c: float, weight_AD: np.ndarray, bias_A: np.ndarray) -> Point:
+        """A model of all classes as a Point.
+
+        The intercept is corrected once to the class sums, for classes that the model lacked.
+        """
+        shift_CD = torch.from_numpy(weight_AD[self.present_C]) - self.prior_CD
+        shift_CD = shift_CD - shift_CD.mean(0)
+        shift_CR = shift_CD @ self.axis_DR
+        bias_C = torch.from_numpy(bias_A[self.present_C])
+        bias_C = bias_C + (self.prior_CD + shift_CD) @ self.mean_D
+        logit_CN = self.logits(shift_CR, bias_C)
+        correction_C = intercept_correction(self, logit_CN)
+        logit_CN = logit_CN + correction_C[:, None]
+        return point_at(self, c, shift_CR, bias_C + correction_C, logit_CN)
 
 
 @contextmanager
@@ -104,22 +141,39 @@ class Point:
 
 
 def build_problem(
-    x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None = None
+    x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_AD: np.ndarray | None = None
 ) -> Problem:
-    """Centre and rotate the rows; labels are 0..classes-1 and every class has a row.
+    """Check the rows, centre and rotate them.
 
-    prior_CD: W0 for x_ND before centring; the intercept absorbs logits that all rows share.
+    prior_AD: W0 for x_ND before centring, float64; None: zeros. The intercept absorbs logits that
+    all rows share.
+
+    Raises:
+        UserError: as check_rows.
     """
-    mean_D = x_ND.mean(0)
-    left_NR, length_R, axis_RD = torch.linalg.svd(x_ND - mean_D, full_matrices=False)
-    rank = int((length_R > _RANK_TOLERANCE * length_R[0]).sum())
-    x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
-    one_hot_CN = torch.zeros(classes, len(label_N), dtype=torch.float64)
-    one_hot_CN[label_N, torch.arange(len(label_N))] = 1.0
-    axis_DR = axis_RD[:rank].T.contiguous()
-    problem = Problem(x_NR, axis_DR, mean_D, label_N, one_hot_CN.sum(1), one_hot_CN @ x_NR)
-    if prior_CD is not None:
-        problem.offset_CN = problem.forward(prior_CD @ axis_DR)
+    check_rows(x_ND, label_N, classes)
+    present_C, index_N = np.unique(label_N, return_inverse=True)
+    x = torch.from_numpy(np.ascontiguousarray(x_ND, dtype=np.float64))
+    index = torch.from_numpy(index_N.astype(np.int64))
+    prior_CD = x.new_zeros(len(present_C), x_ND.shape[1])
+    if prior_AD is not None:
+        assert prior_AD.shape == (classes, x_ND.shape[1])
+        assert np.isfinite(prior_AD).all()
+        prior_CD = torch.from_numpy(np.asarray(prior_AD, dtype=np.float64)[present_C])
+    with threads_for(x_ND.size * len(present_C)):
+        mean_D = x.mean(0)
+        left_NR, length_R, axis_RD = torch.linalg.svd(x - mean_D, full_matrices=False)
+        rank = int((length_R > _RANK_TOLERANCE * length_R[0]).sum())
+        x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
+        one_hot_CN = torch.zeros(len(present_C), len(index), dtype=torch.float64)
+        one_hot_CN[index, torch.arange(len(index))] = 1.0
+        axis_DR = axis_RD[:rank].T.contiguous()
+        count_C, moment_CR = one_hot_CN.sum(1), one_hot_CN @ x_NR
+        problem = Problem(
+            x_NR, axis_DR, mean_D, index, count_C, moment_CR, classes, present_C, prior_CD
+        )
+        if prior_AD is not None:
+            problem.offset_CN = problem.forward(prior_CD @ axis_DR)
     return problem
 
 
@@ -130,9 +184,8 @@ def point_at(
 
     CE is log(1 + sum over the other classes), which is precise for confident predictions.
     """
-    own = (problem.label_N, problem.row_N)
-    margin_CN = logit_CN - logit_CN[own]
-    margin_CN[own] = -torch.inf
+    margin_CN = logit_CN - logit_CN[problem.own]
+    margin_CN[problem.own] = -torch.inf
     entropy = torch.logaddexp(torch.logsumexp(margin_CN, 0), margin_CN.new_zeros(())).sum()
     objective = float(c * entropy + 0.5 * weight_CR.square().sum())
     return Point(weight_CR, bias_C, logit_CN, objective)
@@ -182,74 +235,3 @@ def check_rows(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A Problem over the classes that have rows. prior_KD: W0 of these classes; zeros by default.
-
-    Weights with axis C are W; weights with axis R are V = W - W0.
-    """
-
-    problem: Problem
-    present_K: np.ndarray
-    classes: int
-    prior_KD: Tensor
-
-    @property
-    def cells(self) -> int:
-        """Multiply-adds of a full product."""
-        return len(self.problem.label_N) * self.prior_KD.numel()
-
-    def to_weights(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """weight_CD and bias_C of all classes, for the input features."""
-        shift_KD = point.weight_CR @ self.problem.axis_DR.T
-        bias_K = point.bias_C - (self.prior_KD + shift_KD) @ self.problem.mean_D
-        bias_K = bias_K - bias_K.mean()
-        # at the optimum V sums to 0 over the classes, for any W0
-        weight_KD = self.prior_KD + (shift_KD - shift_KD.mean(0))
-        weight_CD = self.prior_KD.mean(0).expand(self.classes, -1).numpy().copy()
-        bias_C = np.full(self.classes, ABSENT_LOGIT)
-        weight_CD[self.present_K], bias_C[self.present_K] = weight_KD.numpy(), bias_K.numpy()
-        return weight_CD, bias_C
-
-    def to_point(self, c: float, weight_CD: np.ndarray, bias_C: np.ndarray) -> Point:
-        """A model of all classes as a Point of the problem.
-
-        The intercept is corrected once to the class sums, for classes that the model lacked.
-        """
-        problem = self.problem
-        shift_KD = torch.from_numpy(weight_CD[self.present_K]) - self.prior_KD
-        shift_KD = shift_KD - shift_KD.mean(0)
-        shift_KR = shift_KD @ problem.axis_DR
-        bias_K = torch.from_numpy(bias_C[self.present_K])
-        bias_K = bias_K + (self.prior_KD + shift_KD) @ problem.mean_D
-        logit_KN = problem.logits(shift_KR, bias_K)
-        correction_K = intercept_correction(problem, logit_KN)
-        return point_at(
-            problem, c, shift_KR, bias_K + correction_K, logit_KN + correction_K[:, None]
-        )
-
-
-def build_frame(
-    x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_CD: np.ndarray | None
-) -> Frame:
-    """Check the rows and rotate them. prior_CD: W0, float64, for all classes; None: zeros.
-
-    Raises:
-        UserError: as check_rows.
-    """
-    check_rows(x_ND, label_N, classes)
-    present_K, index_N = np.unique(label_N, return_inverse=True)
-    x = torch.from_numpy(np.ascontiguousarray(x_ND, dtype=np.float64))
-    index = torch.from_numpy(index_N.astype(np.int64))
-    prior_KD = None
-    if prior_CD is not None:
-        assert prior_CD.shape == (classes, x_ND.shape[1])
-        assert np.isfinite(prior_CD).all()
-        prior_KD = torch.from_numpy(np.asarray(prior_CD, dtype=np.float64)[present_K])
-    with threads_for(x_ND.size * len(present_K)):
-        problem = build_problem(x, index, len(present_K), prior_KD)
-    if prior_KD is None:
-        prior_KD = x.new_zeros(len(present_K), x_ND.shape[1])
-    return Frame(problem, present_K, classes, prior_KD)

@@ -8,8 +8,7 @@ trainer.best.after(epoch, top1, loss)     the best epoch, and whether patience i
 
 from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.errors import NonFinite, OutOfMemory
-from fgvc.learn.train.grad_accumulation import Hooks
 from fgvc.learn.train.step import LoaderBatch, StepReport
 from fgvc.learn.train.trainer import Trainer
 
-__all__ = ["BestEpoch", "Hooks", "LoaderBatch", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]
+__all__ = ["BestEpoch", "LoaderBatch", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]

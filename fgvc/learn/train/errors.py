@@ -27,7 +27,7 @@ class NonFinite(UserError):  # noqa: N818
             f"{what} is {value} at step {step}, manifest rows {named}{more}: lower "
             "task.learning_rate, set task.clip_norm, or take precision=fp32"
         )
-        self.step, self.rows = step, tuple(rows)
+        self.rows = tuple(rows)
 
 
 class OutOfMemory(UserError):  # noqa: N818

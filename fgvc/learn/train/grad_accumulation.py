@@ -27,17 +27,9 @@ from fgvc.learn.train.step import LoaderBatch, image_keys, sync_on_last, unwrap_
 from fgvc.parallel.device import autocast
 from fgvc.types import UserError
 
-
-@dataclass(frozen=True)
-class Hooks:
-    """Callbacks before each forward pass of a micro-batch.
-
-    on_images: takes the manifest rows. set_keys: takes key_B of the images, int64 on the device,
-    from which the model's random layers draw.
-    """
-
-    on_images: Callable[[np.ndarray], None] | None = None
-    set_keys: Callable[[Tensor], None] | None = None
+# called before each forward pass of a micro-batch with the manifest rows of the images, and with
+# key_B, int64 on the device, from which the model's random layers draw
+BeforeForward = Callable[[np.ndarray, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Accumulator:
     world: int
     contrastive: tuple[float, float]
     micro_batch: int | None
-    hooks: Hooks
+    before_forward: BeforeForward
     last_forward: tuple[int, int] = (0, 0)
 
     def __call__(self, batches: Iterable[LoaderBatch], step: int) -> list[MicroBatchResult]:
@@ -164,11 +156,8 @@ class Accumulator:
         if not images:
             row_B = place_B = np.zeros(1, np.int64)
             pixels_BCHW = pixels_BCHW.new_zeros(1, *pixels_BCHW.shape[1:])
-        if self.hooks.on_images is not None:
-            self.hooks.on_images(row_B)
-        if self.hooks.set_keys is not None:
-            key_B = torch.from_numpy(image_keys(self.seed, step, place_B))
-            self.hooks.set_keys(key_B.to(self.device, non_blocking=True))
+        key_B = torch.from_numpy(image_keys(self.seed, step, place_B))
+        self.before_forward(row_B, key_B.to(self.device, non_blocking=True))
         states = _generator_states(self.device)
         with autocast(self.precision, self.device):
             output: Any = model(pixels_BCHW)

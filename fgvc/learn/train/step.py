@@ -2,7 +2,6 @@
 DistributedDataParallel.
 
 A seed is derived from (seed, stream, place), so that no random state is kept between steps.
-
 B images of a loader batch, C channels, H, W pixels.
 """
 

@@ -27,10 +27,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fgvc.config import schema
 from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_out_of_memory
-from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, MicroBatchResult
-from fgvc.learn.train.lr_schedule import learning_rate
+from fgvc.learn.train.grad_accumulation import Accumulator, BeforeForward, MicroBatchResult
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.param_groups import parameter_groups
+from fgvc.learn.train.optimiser import build_optimiser, learning_rate
 from fgvc.learn.train.step import LoaderBatch, StepReport, unwrap
 
 UPDATE_COUNT = "n_averaged"  # in the state of torch's AveragedModel
@@ -49,7 +48,7 @@ class Trainer:
             not 0, `model` returns (logits_BC, feature_BD) in training.
         micro_batch: images per forward pass; None: all images of a loader batch. It changes results
             by rounding only.
-        hooks: called right before each forward pass (micro-batches are read one ahead).
+        before_forward: called right before each forward pass (micro-batches are read one ahead).
     """
 
     def __init__(
@@ -65,18 +64,23 @@ class Trainer:
         world: int = 1,
         contrastive: tuple[float, float] = (0.0, 0.0),
         micro_batch: int | None = None,
-        hooks: Hooks | None = None,
+        before_forward: BeforeForward = lambda row_B, key_B: None,
     ) -> None:
-        self.task, self.precision = task, precision
-        self.world = world
+        self.task, self.precision, self.world = task, precision, world
         self.total, self.done = task.epochs * steps_per_epoch, 0
         self.unwrapped_model = unwrap(model)
         self.ema_model = _build_ema(self.unwrapped_model, task.ema)
-        self.optimiser = _build_optimiser(self.unwrapped_model, task, depth_of, device)
+        self.optimiser = build_optimiser(self.unwrapped_model, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = BestEpoch(task.select, task.patience)
         if world > 1:
-            _make_gradients_contiguous(self.unwrapped_model)
+            # DistributedDataParallel expects gradients with the strides of their parameters. Of a
+            # single image, the gradient of a class token (1, 1, D) is a slice with other strides,
+            # which torch regards as contiguous: it ignores strides of dimensions of size 1.
+            copied = functools.partial(torch.clone, memory_format=torch.contiguous_format)
+            for parameter in self.unwrapped_model.parameters():
+                if parameter.requires_grad and 1 in parameter.shape:
+                    parameter.register_hook(copied)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
@@ -89,7 +93,7 @@ class Trainer:
             world,
             contrastive,
             micro_batch,
-            hooks or Hooks(),
+            before_forward,
         )
         self.model.train()  # also its submodules, which may be in evaluation mode
 
@@ -148,11 +152,11 @@ class Trainer:
         """A phrase for each tensor of `state` that is missing, unknown, or of another shape or kind
         of number; `load` requires an empty list."""
         model, averages = self.unwrapped_model, state["ema"]
-        phrases = list(_model_mismatches(state["model"], model.state_dict()))
+        phrases = list(_tensor_mismatches(state["model"], model.state_dict()))
         if not phrases and averages is not None:  # the model's tensors behind a prefix, and a count
             expected = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
             saved = {name: averages[name] for name in averages if name != UPDATE_COUNT}
-            phrases = [f"of the averages, {each}" for each in _model_mismatches(saved, expected)]
+            phrases = [f"of the averages, {each}" for each in _tensor_mismatches(saved, expected)]
             if UPDATE_COUNT not in averages or averages[UPDATE_COUNT].ndim:
                 phrases.append(f"of the averages, {UPDATE_COUNT} is no number in the state")
         return phrases or list(_optimiser_mismatches(state["optimiser"], model, self.optimiser))
@@ -227,19 +231,6 @@ class Trainer:
         return [p.grad for p in self.unwrapped_model.parameters() if p.grad is not None]
 
 
-def _make_gradients_contiguous(model: nn.Module) -> None:
-    """Give each gradient the strides of its parameter, as DistributedDataParallel expects.
-
-    A class token of shape (1, 1, D) is broadcast over the images. With a single image, its gradient
-    is a slice of the gradient of all tokens and has the strides of this larger tensor. torch
-    regards it as contiguous, because it ignores the stride of a dimension of size 1.
-    """
-    copied = functools.partial(torch.clone, memory_format=torch.contiguous_format)
-    for parameter in model.parameters():
-        if parameter.requires_grad and 1 in parameter.shape:
-            parameter.register_hook(copied)
-
-
 def _build_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """Averaged weights that start from the model's weights; None without a decay."""
     if decay is None:
@@ -249,25 +240,15 @@ def _build_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return averaged
 
 
-def _build_optimiser(
-    model: nn.Module, task: schema.TrainTask, depth_of: Callable[[str], int], device: torch.device
-) -> torch.optim.Optimizer:
-    """AdamW with torch's betas and epsilon, or SGD with momentum; fused on CUDA."""
-    groups = parameter_groups(model, depth_of, task.layer_decay, task.weight_decay)
-    fused = True if device.type == "cuda" else None
-    if task.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=task.learning_rate, fused=fused)
-    return torch.optim.SGD(groups, lr=task.learning_rate, momentum=task.momentum, fused=fused)
-
-
-def _model_mismatches(
+def _tensor_mismatches(
     saved: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
 ) -> Iterator[str]:
     for name, tensor in model_state.items():
         if name not in saved:
             yield f"{name} is missing in the state"
         elif saved[name].shape != tensor.shape:
-            yield _shape_mismatch(name, saved[name], tensor)
+            shapes = f"{tuple(saved[name].shape)} in the state and {tuple(tensor.shape)} here"
+            yield f"{name} has shape {shapes}"
         elif saved[name].is_floating_point() != tensor.is_floating_point():
             yield f"{name} holds {saved[name].dtype} in the state and {tensor.dtype} here"
     yield from (f"{name} of the state is unknown here" for name in saved if name not in model_state)
@@ -285,12 +266,10 @@ def _optimiser_mismatches(
         )
         return
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    moments, expected = {}, {}
     for place, values in saved.items():
-        own = parameters[place]
         for key, value in values.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != own.shape:
-                yield _shape_mismatch(f"the optimiser's {key} of {names[id(own)]}", value, own)
-
-
-def _shape_mismatch(name: str, saved: Tensor, own: Tensor) -> str:
-    return f"{name} has shape {tuple(saved.shape)} in the state and {tuple(own.shape)} here"
+            if isinstance(value, Tensor) and value.ndim:
+                name = f"the optimiser's {key} of {names[id(parameters[place])]}"
+                moments[name], expected[name] = value, parameters[place]
+    yield from _tensor_mismatches(moments, expected)

@@ -20,8 +20,6 @@ from fgvc.types import UserError, WeightsSource
 if TYPE_CHECKING:
     from fgvc.model.backbone.base import Backbone, TextTower
 
-__all__ = ["Backbone", "TextTower", "build", "has_text_tower", "text_tower"]
-
 
 def build(
     conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None = None
@@ -40,18 +38,13 @@ def build(
     return _family_module(conf).build(conf, side, source, seed, stride)
 
 
-def has_text_tower(conf: schema.Backbone) -> bool:
-    """Whether the chosen checkpoint has a text tower; imports nothing."""
-    return schema.chosen_checkpoint(conf).embedding is not None
-
-
 def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
     """The frozen text tower that belongs to the chosen backbone, from the same weights.
 
     Raises:
         UserError: the family has none, its tokenizer is missing, or the weights do not fit.
     """
-    if not has_text_tower(conf):
+    if schema.chosen_checkpoint(conf).embedding is None:
         raise UserError(
             f"backbone={conf.name} has no text tower: class names are read by backbone=clip and "
             "backbone=siglip2"
@@ -61,10 +54,3 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
 
 def _family_module(conf: schema.Backbone) -> Any:
     return importlib.import_module(f"{__name__}.{LIBRARIES[conf.library].module}")
-
-
-def __getattr__(name: str) -> Any:
-    """Import the classes that need torch on first use."""
-    if name in ("Backbone", "TextTower"):
-        return getattr(importlib.import_module(f"{__name__}.base"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

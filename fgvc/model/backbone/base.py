@@ -6,6 +6,7 @@ D token width, F feature width, L text length, E width of the projection.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +213,17 @@ def assemble_text(
 def _with_eps(
     create: Callable[[], Any], conf: schema.Backbone, source: WeightsSource
 ) -> Callable[[], Any]:
+    """Creates the model with the epsilon of the weights; without one, the library's default."""
     eps = hf_config.norm_eps(conf, source)
-    return lambda: hf_config.set_norm_eps(create(), eps)
+
+    def create_with_eps() -> Any:
+        model = create()
+        for norm in model.modules():
+            if eps is not None and isinstance(norm, nn.LayerNorm):
+                norm.eps = eps
+        return model
+
+    return create_with_eps
 
 
 def _check_size(model: nn.Module, conf: schema.Backbone, source: WeightsSource) -> None:
@@ -267,3 +277,11 @@ def feature_dim(row: schema.Checkpoint, features: str) -> int:
         assert row.embedding is not None, row.model
         return row.embedding
     return row.width * (2 if features == "cls_patch_mean" else 1)
+
+
+def similar_hint(
+    name: str, names: Sequence[str], cutoff: float = 0.4, before: str = "; nearest: "
+) -> str:
+    """Up to three similar names after the words `before`; empty if no name is similar."""
+    similar = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
+    return f"{before}{', '.join(similar)}" if similar else ""

@@ -29,9 +29,9 @@ from fgvc.model.backbone.base import (
     assemble_text,
     check_declared,
     patch_grid,
+    similar_hint,
 )
 from fgvc.model.backbone.load_state import load_strict
-from fgvc.model.backbone.plain_vit import similar_hint
 from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
@@ -102,6 +102,12 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         del model.visual
         return model
 
+    def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "class_embedding" in file_state:  # a visual tower, whose blocks have the same names
+            return {}
+        state = _open_clip_names(file_state)
+        return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
+
     def load(model: Any, path: Path) -> weights.SelectedState:
         if model.attn_mask is not None:  # in no file: causal attention
             length = model.context_length
@@ -110,7 +116,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
             visual = _build_model(row, source, row.native).visual
         visual.proj = None  # an image tower saved by itself has no projection
         image_tower = visual.state_dict(), functools.partial(_image_tensors, visual=visual)
-        selected = weights.select(path, model.state_dict(), _text_tensors, image_tower)
+        selected = weights.select(path, model.state_dict(), convert, image_tower)
         eps = hf_config.norm_eps(conf, source)
         _check_source_library(conf, selected.state, path, model.transformer, "text_config", eps)
         if not selected.tensors:
@@ -140,14 +146,6 @@ def _image_tensors(file_state: dict[str, Tensor], visual: Any) -> dict[str, Tens
     return tensors
 
 
-def _text_tensors(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors outside the image tower under the names of the text tower."""
-    if "class_embedding" in file_state:  # a visual tower, whose blocks have the same names
-        return {}
-    state = _open_clip_names(file_state)
-    return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
-
-
 def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
     with _hide_libraries("timm", "transformers"):
         from open_clip import SimpleTokenizer
@@ -175,15 +173,22 @@ def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> An
             f"{similar_hint(row.model, open_clip.list_models())}; "
             "open_clip.list_models() lists those it knows, or give the row an architecture"
         )
-    if not _is_plain(config):
+    vision, text = config.get("vision_cfg"), config.get("text_cfg")
+    if not (
+        isinstance(vision, Mapping)
+        and isinstance(text, Mapping)
+        and isinstance(vision.get("layers"), int)
+        and "timm_model_name" not in vision
+        and "hf_model_name" not in text
+        and not config.get("custom_text")
+    ):
         near = [name for name in open_clip.list_models() if name.startswith("ViT-")]
         raise UserError(
             f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
             f"such a model cannot be read here{similar_hint(row.model, near)}"
         )
-    sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
     try:
-        model = open_clip.CLIP(**sized_config)
+        model = open_clip.CLIP(**{**config, "vision_cfg": {**vision, "image_size": side}})
     except (TypeError, ValueError, AssertionError) as error:  # an architecture from the user
         raise UserError(
             f"backbone.checkpoints: {row.model} cannot be built ({' '.join(str(error).split())}); "
@@ -192,17 +197,6 @@ def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> An
     _check_visual(row, model.visual)
     _check_activation(row, model, open_clip.get_pretrained_cfg(row.model, row.tag or ""), source)
     return model
-
-
-def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether both towers are open_clip's own transformers, built without other libraries."""
-    vision, text = config.get("vision_cfg"), config.get("text_cfg")
-    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
-        return False
-    other_towers = (
-        config.get("custom_text") or "hf_model_name" in text or "timm_model_name" in vision
-    )
-    return not other_towers and isinstance(vision.get("layers"), int)
 
 
 def _check_visual(row: schema.Checkpoint, visual: Any) -> None:

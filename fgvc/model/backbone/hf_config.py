@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,7 +28,6 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-Model = TypeVar("Model", bound=nn.Module)
 MOVE_HINT = "If it belongs to other weights, move these to a folder without it"
 _SIZE_SUFFIX = re.compile(r"_\d{3}$")  # side of the images, at the end of timm's names
 
@@ -62,14 +61,6 @@ def assumed_eps_note(conf: schema.Backbone, source: WeightsSource) -> tuple[str,
     )
 
 
-def set_norm_eps(model: Model, eps: float | None) -> Model:
-    """Set the epsilon of every layer norm; None: keep the library's default."""
-    for norm in model.modules():
-        if eps is not None and isinstance(norm, nn.LayerNorm):
-            norm.eps = eps
-    return model
-
-
 def check_layout(
     conf: schema.Backbone,
     state: Mapping[str, Tensor],
@@ -81,14 +72,17 @@ def check_layout(
 
     Args:
         state: the tensors as the file names them.
-        tower, built: as in `check_transformers`.
+        tower: "vision_config" or "text_config" if config.json has both; None: config.json itself.
+        built: values of the model by transformers' names; hidden_act by fgvc's name, None if the
+            model has another kind of activation.
 
     Returns:
         the layout; None if another library saved the file.
 
     Raises:
         UserError: another family reads this layout; its epsilon is unknown, because only the
-            tensors show that transformers saved the weights; or as `check_transformers`.
+            tensors show that transformers saved the weights; config.json is of another kind of
+            model, or has another value.
     """
     if (layout := detect_layout(state)) is None:
         return None
@@ -103,26 +97,9 @@ def check_layout(
             "form that does not state the epsilon of its layer norms. Set backbone.norm_eps, which "
             f"is usually {layout.eps}"
         )
-    check_transformers(schema.chosen_checkpoint(conf), layout, path, tower, **built)
-    return layout
-
-
-def check_transformers(
-    row: schema.Checkpoint, layout: Layout, path: Path, tower: str | None, **built: object
-) -> None:
-    """Refuse a config.json of transformers that contradicts the model built for the row.
-
-    Args:
-        tower: "vision_config" or "text_config" if the config has both; None: the config itself.
-        built: values of the model by transformers' names; hidden_act by fgvc's name, None if the
-            model has another kind of activation.
-
-    Raises:
-        UserError: another kind of model, or another value; one line.
-    """
     file, published = path.with_name(sidecars.CONFIG), read_beside(path, sidecars.CONFIG)
     if "model_type" not in published:
-        return
+        return layout
     if published["model_type"] not in layout.model_types:
         raise UserError(
             f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
@@ -132,7 +109,8 @@ def check_transformers(
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
         raise UserError(f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again")
-    check_values(row, file, values, built)
+    check_values(schema.chosen_checkpoint(conf), file, values, built)
+    return layout
 
 
 def gelu_name(layer: object) -> str | None:
@@ -182,7 +160,8 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     )
 
 
-def read_beside(path: Path | None, name: str) -> dict[str, Any]:
-    """The JSON object in a file beside weights; empty without the file or without weights."""
-    file = path and path.with_name(name)
-    return weights.read_json(file) if file and file.is_file() else {}
+def read_beside(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file beside weights; empty without the file."""
+    file = path.with_name(name)
+    with weights.as_user_errors():
+        return sidecars.read_object(file) if file.is_file() else {}

@@ -113,10 +113,12 @@ def to_open_clip(state: State, layout: Layout) -> dict[str, Tensor]:
         tower, dot, rest = key.partition("_model.")
         if key in ("visual_projection.weight", "text_projection.weight"):
             tensors[key] = value.T
-        elif dot and tower in ("vision", "text"):
-            tensors["visual." * (tower == "vision") + rest] = value
+        elif dot and tower == "text":
+            tensors[rest] = value
+        elif dot and tower == "vision":
+            tensors[f"visual.{rest}"] = value
         else:
-            tensors["visual." * (layout.title == "CLIPVisionModel") + key] = value
+            tensors[f"visual.{key}" if layout.title == "CLIPVisionModel" else key] = value
     return rename(tensors, _OPEN_CLIP)
 
 

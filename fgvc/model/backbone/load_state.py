@@ -73,13 +73,14 @@ def first_difference(
 ) -> str | None:
     """The first reason why tensors cannot replace those of a model bit for bit; None if they can.
 
-    Compared are names, shapes and kinds of numbers; NaN and infinity are refused.
+    Compared are names, shapes and types of numbers; NaN and infinity are refused.
     """
-    return (
-        _shape_difference(tensors, model_tensors)
-        or _dtype_fault(tensors, model_tensors)
-        or _nonfinite_fault(tensors)
-    )
+    if (difference := _shape_difference(tensors, model_tensors)) is not None:
+        return difference
+    for key, tensor in tensors.items():
+        if tensor.dtype != model_tensors[key].dtype:
+            return f"{key} holds {tensor.dtype}, not {model_tensors[key].dtype}"
+    return _nonfinite_fault(tensors)
 
 
 def _dtype_fault(tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]) -> str | None:
@@ -104,8 +105,8 @@ def _nonfinite_fault(tensors: Mapping[str, Tensor]) -> str | None:
     key, others = faulty[0], ""
     if len(faulty) > 1:
         others = f", and {len(faulty) - 1} other tensors hold such values"
-    count = f"{counts[key]} of the {tensors[key].numel()} values"
-    return f"{count} of {key} are NaN or infinite{others}"
+    size = tensors[key].numel()
+    return f"{counts[key]} of the {size} values of {key} are NaN or infinite{others}"
 
 
 def _shape_difference(
@@ -118,10 +119,11 @@ def _shape_difference(
     missing = [key for key in in_model if key not in in_file]
     reshaped = [key for key in in_model if key in in_file and in_file[key] != in_model[key]]
     unexpected = [key for key in in_file if key not in in_model]
-    for key in (*reshaped, *missing, *unexpected):
-        return (
-            f"{key} is {in_file.get(key, 'absent')} in the file and "
-            f"{in_model.get(key, 'absent')} in the model; {len(reshaped)} of another shape, "
-            f"{len(missing)} missing, {len(unexpected)} unexpected"
-        )
-    return None
+    if not (different := [*reshaped, *missing, *unexpected]):
+        return None
+    key = different[0]
+    return (
+        f"{key} is {in_file.get(key, 'absent')} in the file and {in_model.get(key, 'absent')} in "
+        f"the model; {len(reshaped)} of another shape, {len(missing)} missing, "
+        f"{len(unexpected)} unexpected"
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRUNK_PREFIX = "backbone.trunk."  # of the classifier, in front of the library's names
 
 
+@as_user_errors()
 def read(path: Path) -> dict[str, Tensor] | None:
     """The verified tensors of the backbone, as the library names them in a whole model.
 
@@ -28,9 +29,8 @@ def read(path: Path) -> dict[str, Tensor] | None:
     Raises:
         UserError: the file changed since it was written, or it holds no backbone.
     """
-    with as_user_errors():
-        if (metadata := read_facts(path)) is None:
-            return None
+    if (metadata := read_facts(path)) is None:
+        return None
     tensor_file.verify(path)
     from safetensors import safe_open
 
@@ -48,6 +48,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     return tensors
 
 
+@as_user_errors()
 def writing_run(path: Path) -> Mapping[str, Any] | None:
     """The run that wrote a checkpoint and the weights it started from; None for other files.
 
@@ -56,9 +57,8 @@ def writing_run(path: Path) -> Mapping[str, Any] | None:
     Raises:
         UserError: the metadata of the checkpoint are damaged or of another version.
     """
-    with as_user_errors():
-        if (metadata := read_facts(path)) is None:
-            return None
+    if (metadata := read_facts(path)) is None:
+        return None
     return {
         "task": metadata["config"]["task"]["name"],
         "dataset": metadata["config"]["dataset"]["name"],

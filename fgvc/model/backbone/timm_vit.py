@@ -2,6 +2,8 @@
 
 B batch, C = 3 channels, H and W pixels (of positions: rows and columns of patches), P prefix tokens
 (class, registers), N patch tokens, T = P + N, D token width.
+A plain vision transformer has square patches from one convolution, blocks of one width and a norm
+before the pooling.
 """
 
 from __future__ import annotations
@@ -13,16 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.config.schema import architecture
+from fgvc.config.schema.backbone import row_key
 from fgvc.config.weight_files.layouts import detect_layout
-from fgvc.model.backbone import hf_config, hf_keys, plain_vit, weights
-from fgvc.model.backbone.base import Backbone, PatchGrid, assemble, check_declared, patch_grid
+from fgvc.model.backbone import hf_config, hf_keys, weights
+from fgvc.model.backbone.base import (
+    Backbone,
+    PatchGrid,
+    assemble,
+    check_declared,
+    patch_grid,
+    similar_hint,
+)
 from fgvc.model.backbone.load_state import load_strict
 from fgvc.model.backbone.weights import npz
-from fgvc.types import WeightsSource
+from fgvc.types import UserError, WeightsSource
 
+CLASS_TOKEN_FEATURES = ("cls", "cls_patch_mean")
 CLASSIFIER_PREFIXES = ("head.", "head_dist.")  # the second is of a distilled DeiT
 
 
@@ -42,10 +54,11 @@ def build(
     """The backbone with the weights of `source`, or random ones from `seed`.
 
     Positions are resized to `side` by the method `position_resize`: "timm" is bicubic with
-    antialiasing, "zoom" is `zoom_positions`.
+    antialiasing, "zoom" is `_zoom_positions`.
 
     Raises:
-        UserError: the weights do not fit the model.
+        UserError: the weights do not fit the model; timm has no such model or tag, it is no plain
+            vision transformer, or it lacks the class token that `features` reads.
     """
     shape = patch_grid(schema.chosen_checkpoint(conf), side, stride)
     create_trunk, load = functools.partial(_create, conf, shape), functools.partial(_load, conf)
@@ -56,7 +69,7 @@ def _create(conf: schema.Backbone, shape: PatchGrid) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
-    row, trunk = schema.chosen_checkpoint(conf), plain_vit.create(conf, shape.nonoverlapping_side)
+    row, trunk = schema.chosen_checkpoint(conf), _plain_vit(conf, shape.nonoverlapping_side)
     check_declared(
         row,
         prefix=trunk.num_prefix_tokens,
@@ -99,8 +112,8 @@ def _load(conf: schema.Backbone, trunk: Any, path: Path) -> weights.SelectedStat
 def _convert(file_state: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
     """A file's tensors under the trunk's names, with resized positions and without classifier."""
     layout = detect_layout(file_state)
+    has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None  # of queries, apart
     if layout is not None and layout.library == "timm":
-        has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
         file_state = hf_keys.to_timm(file_state, layout, has_bias)
     if is_google := npz.is_google(file_state):
         file_state = npz.timm_names(file_state)
@@ -110,18 +123,16 @@ def _convert(file_state: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str,
         state = _convert_with_timm(file_state, trunk, is_google)
     except (RuntimeError, ValueError):  # the position grid of another model
         state = file_state
-    state = {**state, **_nonzero_dinov3_biases(file_state, trunk)}
+    if "storage_tokens" in file_state and not has_bias:
+        state = {**state, **_nonzero_dinov3_biases(file_state)}
     return {key: value for key, value in state.items() if not key.startswith(CLASSIFIER_PREFIXES)}
 
 
-def _nonzero_dinov3_biases(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _nonzero_dinov3_biases(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Nonzero biases of queries and values in the authors' file, by timm's names.
 
     timm would drop them; with them in the state, a trunk without biases refuses the file.
     """
-    has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
-    if "storage_tokens" not in file_state or has_bias:
-        return {}
     biases: dict[str, Tensor] = {}
     for key, value in file_state.items():
         if key.endswith(".attn.qkv.bias"):
@@ -155,32 +166,84 @@ def _convert_with_timm(
 
 
 def _zoom_positions(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """The position table of a file, resized to the trunk's grid; empty if it has no table."""
+    """The position table of a file, resized to the trunk's grid; empty if it has no table.
+
+    Bilinear, corners aligned, without antialiasing. Source: loading of pretrained weights in
+    TransFG's code (He et al., AAAI 2022), as in the ViT code that it is built on:
+    scipy.ndimage.zoom of order 1.
+    """
+    from scipy.ndimage import zoom
+
     position_1TD = file_state.get("pos_embed")
     if position_1TD is None or position_1TD.ndim != 3:
         return {}
     prefix = position_1TD.shape[1] - math.isqrt(position_1TD.shape[1]) ** 2
     if prefix > trunk.num_prefix_tokens:  # no square grid: the table of another model
         return {}
-    grid = trunk.patch_embed.grid_size[0]
-    patch_1ND = zoom_positions(position_1TD[:, prefix:], grid)
-    return {"pos_embed": torch.cat([position_1TD[:, :prefix], patch_1ND], 1)}
-
-
-def zoom_positions(position_1ND: Tensor, grid: int) -> Tensor:
-    """Resize positions of a square grid: bilinear, corners aligned, without antialiasing.
-
-    Source: loading of pretrained weights in TransFG's code (He et al., AAAI 2022), as in the ViT
-    code that it is built on: scipy.ndimage.zoom of order 1.
-
-    Returns:
-        position_1MD: M = grid^2; float32.
-    """
-    from scipy.ndimage import zoom
-
-    side = math.isqrt(position_1ND.shape[1])
+    grid, side = trunk.patch_embed.grid_size[0], math.isqrt(position_1TD.shape[1])
     if side == grid:
-        return position_1ND
-    old_HWD = position_1ND.float().reshape(side, side, -1).numpy()
+        return {"pos_embed": position_1TD}
+    old_HWD = position_1TD[:, prefix:].float().reshape(side, side, -1).numpy()
     new_HWD = zoom(old_HWD, (grid / side, grid / side, 1), order=1)
-    return torch.from_numpy(new_HWD).reshape(1, grid * grid, -1)
+    new_1ND = torch.from_numpy(new_HWD).reshape(1, grid * grid, -1)
+    return {"pos_embed": torch.cat([position_1TD[:, :prefix], new_1ND], 1)}
+
+
+def _plain_vit(conf: schema.Backbone, side: int) -> Any:
+    """timm's model of the chosen row for `side` pixels, if it is a plain vision transformer."""
+    import timm
+
+    row = schema.chosen_checkpoint(conf)
+    architecture.check_chosen(conf)
+    key = f"{row_key(conf)}.model={row.model}"
+    name = row.model.partition(".")[0]
+    if not timm.is_model(name):
+        similar = similar_hint(name, timm.list_models(), cutoff=0.6)
+        raise UserError(f"{key}: timm has no such model{similar}. timm.list_models() lists all")
+    tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
+    if (tag := row.model.partition(".")[2]) and tag not in tags:
+        raise UserError(f"{key}: timm has no tag {tag} of {name}, only {', '.join(tags) or 'none'}")
+    try:
+        trunk = timm.create_model(
+            row.model, pretrained=False, num_classes=0, img_size=side, **row.architecture
+        )
+    except Exception as error:  # each class rejects unknown arguments in its own way
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise UserError(f"{key}: cannot be built ({reason}). {_supported_models(name)}") from error
+    if (unsupported := _unsupported_reason(trunk)) is not None:
+        raise UserError(f"{key}: {unsupported}. {_supported_models(name)}")
+    if conf.features in CLASS_TOKEN_FEATURES and getattr(trunk, "cls_token", None) is None:
+        raise UserError(
+            f"backbone.features={conf.features}: {row.model} has no class token. Set "
+            "backbone.features=patch_mean"
+        )
+    return trunk
+
+
+def _unsupported_reason(trunk: nn.Module) -> str | None:
+    """Why a model of timm is no plain vision transformer; None for a plain one."""
+    from timm.layers.patch_embed import PatchEmbed
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    class_name, patch_embed = type(trunk).__name__, getattr(trunk, "patch_embed", None)
+    if not isinstance(trunk, VisionTransformer | Eva):
+        return f"a {class_name}, no plain vision transformer"
+    if not isinstance(patch_embed, PatchEmbed):
+        return f"its patches come from a {type(patch_embed).__name__}, not from one convolution"
+    if not isinstance(getattr(trunk, "fc_norm", None), nn.Identity | None):
+        return "its norm follows the pooling (fc_norm)"
+    if not all(hasattr(getattr(block, "attn", None), "num_heads") for block in trunk.blocks):
+        return f"its blocks are of another kind ({type(trunk.blocks[0]).__name__})"
+    return None
+
+
+def _supported_models(name: str) -> str:
+    """The supported kinds of models, with similar names."""
+    import timm
+
+    excluded = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
+    plain_models = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=excluded)
+    others = [other for other in plain_models if other != name]
+    similar = similar_hint(name, others, before=", such as ")
+    return f"fgvc reads plain vision transformers of timm (vit_*, deit_*, dinov2, dinov3){similar}"

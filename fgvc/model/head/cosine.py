@@ -6,12 +6,11 @@ Source: the cosine classifier of Gidaris and Komodakis (CVPR 2018, eq. 3).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded
-from fgvc.config.schema.head import GradientFit, HeadSpec, Sizes
+from fgvc.config.schema.head import GradientFit, HeadSpec
 
 
 @dataclass
@@ -23,10 +22,4 @@ class CosineOptions:
     fit: GradientFit = field(default_factory=GradientFit)
 
 
-def _build(options: CosineOptions, sizes: Sizes, generator: Any) -> Any:
-    from fgvc.model.head_layers import CosineHead
-
-    return CosineHead(sizes["D"], sizes["C"], options.scale, generator)
-
-
-HEAD = HeadSpec(CosineOptions, {"weight_CD": "CD", "log_scale": ""}, _build, fit="gradient")
+HEAD = HeadSpec(CosineOptions, "CosineHead", fit="gradient")

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from fgvc.config.schema.fields import bounded
-from fgvc.config.schema.head import HeadSpec, Sizes
+from fgvc.config.schema.head import HeadSpec
 
 
 @dataclass
@@ -30,20 +30,11 @@ def _fit(options: KnnOptions, x_ND: Any, label_N: Any, classes: int) -> Any:
     return KnnHead(x_ND, label_N, classes, options.k, options.temperature)
 
 
-def _build(options: KnnOptions, sizes: Sizes, generator: Any) -> Any:
-    import torch
-
-    bank_ND, label_N = torch.zeros(sizes["N"], sizes["D"]), torch.zeros(sizes["N"])
-    return _fit(options, bank_ND, label_N, sizes["C"])
-
-
-def _check(options: KnnOptions, tensors: Any, classes: int) -> str | None:
+def _check(tensors: Any, classes: int) -> str | None:
     low, high = int(tensors["label_N"].min()), int(tensors["label_N"].max())
-    if low < 0 or high >= classes:
-        return f"label_N holds classes {low} to {high}, but there are {classes}"
-    if options.k > len(tensors["label_N"]):
-        return f"head.k={options.k}: exceeds the {len(tensors['label_N'])} images of the bank"
-    return None
+    if low >= 0 and high < classes:
+        return None
+    return f"label_N holds classes {low} to {high}, but there are {classes}"
 
 
-HEAD = HeadSpec(KnnOptions, {"bank_ND": "ND", "label_N": "N"}, _build, _fit, check=_check)
+HEAD = HeadSpec(KnnOptions, "KnnHead", _fit, bank="bank_ND", check=_check)

@@ -5,17 +5,7 @@ The fit starts from weights scale * t_c and no bias, which is the classifier of 
 
 from __future__ import annotations
 
-from typing import Any
-
 from fgvc.config.schema.fields import NoOptions
-from fgvc.config.schema.head import HeadSpec, Sizes
-from fgvc.model.head.linear import TENSORS
+from fgvc.config.schema.head import HeadSpec
 
-
-def _build(options: Any, sizes: Sizes, generator: Any) -> Any:
-    from fgvc.model.head_layers import TextLinearHead
-
-    return TextLinearHead.zeros(sizes)
-
-
-HEAD = HeadSpec(NoOptions, TENSORS, _build, fit="logistic", reads_text=True)
+HEAD = HeadSpec(NoOptions, "TextLinearHead", fit="logistic", reads_text=True)

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgvc.config import schema
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.model.part_attention import attention_hooks
 from fgvc.model.part_attention.token_selector import (
@@ -55,8 +55,7 @@ def attach_selector(
     """
     if isinstance(conf, schema.NoOptions):
         return None
-    patches = backbone.grid[0] * backbone.grid[1]
-    assert backbone.patches == patches, "attached before"
+    assert backbone.patches == backbone.grid[0] * backbone.grid[1], "attached before"
     heads = attention_hooks.head_count(backbone)
     tokens = heads if conf.tokens is None else conf.tokens
     _check_tokens(conf, tokens, heads, backbone)
@@ -81,15 +80,14 @@ def reset_last_block(backbone: Backbone, seed: int) -> None:
 
 
 def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone: Backbone) -> None:
-    patches = backbone.grid[0] * backbone.grid[1]
-    if not 1 <= tokens <= patches:
+    if not 1 <= tokens <= backbone.patches:
         raise UserError(
-            f"part_attention.tokens={tokens}: must be at least 1 and at most {patches}, the "
-            f"patches of {backbone.name} at {backbone.side} px"
+            f"part_attention.tokens={tokens}: must be at least 1 and at most {backbone.patches}, "
+            f"the patches of {backbone.name} at {backbone.side} px"
         )
     if conf.name == "transfg" and tokens % heads:
         multiples = (tokens // heads * heads, (tokens // heads + 1) * heads)
-        near = " or ".join(str(count) for count in multiples if 0 < count <= patches)
+        near = " or ".join(str(count) for count in multiples if 0 < count <= backbone.patches)
         raise UserError(
             f"part_attention.tokens={tokens}: must be a multiple of the {heads} heads of "
             f"{backbone.name} for part_attention=transfg; nearest: {near}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 
 Capture = Callable[[Tensor], None]
 
@@ -38,7 +38,7 @@ def split_fused_attention(backbone: Backbone) -> None:
 
 
 def register_hooks(block: nn.Module, capture_query: Capture, capture_key: Capture) -> None:
-    """Call `keep_query` with query_BHTD and `keep_key` with key_BHTD in every forward."""
+    """Call `capture_query` with query_BHTD and `capture_key` with key_BHTD in every forward."""
     attention = _attention(block)
     if hasattr(attention, "q_norm"):  # an identity if the block has no such norm
         captures = (attention.q_norm, capture_query), (attention.k_norm, capture_key)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import attention_hooks
 from fgvc.model.part_attention.rollout import attention_row
 
@@ -64,8 +64,10 @@ class TokenSelector:
         self._capturing = False
         self._query: dict[int, Tensor] = {}
         self._key: dict[int, Tensor] = {}
-        self._last_block = len(backbone.blocks) - 1
-        self._layers = captured_layers(backbone, name)
+        *below, self._last_block = range(len(backbone.blocks))
+        self._layers = below if name in ("transfg", "rollout") else []
+        if name == "cls_topk" and backbone.prefix:  # a pooling head has its own attention
+            self._layers = [self._last_block]
         for layer in self._layers:
             attention_hooks.register_hooks(
                 backbone.blocks[layer],
@@ -181,14 +183,6 @@ def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
         attended_BHT = attention_row(head_row_BHM, query_BHTD[:, :, :tokens_M], key_BHTD)
         row_BM = (functional.pad(row_BM, (0, tokens_T - tokens_M)) + attended_BHT.mean(1)) / 2
     return row_BM
-
-
-def captured_layers(backbone: Backbone, name: str) -> list[int]:
-    """The blocks whose queries and keys a method needs, ascending."""
-    *below, last = range(len(backbone.blocks))
-    if name == "cls_topk":  # with a pooling head, its attention is enough
-        return [last] if backbone.prefix else []
-    return below if name in ("transfg", "rollout") else []
 
 
 def random_patches(seed: int, key_B: np.ndarray, grid: tuple[int, int], tokens: int) -> np.ndarray:

@@ -6,9 +6,8 @@ read(path) -> the named tensors of the file, without a model
 """
 
 from fgvc.model.backbone.weights.errors import as_user_errors
-from fgvc.model.backbone.weights.read_file import read_json
+from fgvc.model.backbone.weights.read_file import files_of
 from fgvc.model.backbone.weights.select_state import Convert, SelectedState, Tower, read, select
-from fgvc.model.backbone.weights.sharded import files_of
 from fgvc.model.backbone.weights.sources import TOKENIZER, find, tokenizer
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "files_of",
     "find",
     "read",
-    "read_json",
     "select",
     "tokenizer",
 ]

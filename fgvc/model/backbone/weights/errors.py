@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fgvc.config.errors import ConfigError
 from fgvc.types import UserError
 
 UNSAFE_ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
@@ -20,7 +21,7 @@ def as_user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
+    except ConfigError as error:
         raise UserError(str(error)) from error
 
 

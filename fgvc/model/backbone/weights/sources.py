@@ -83,8 +83,7 @@ def _fetch(conf: schema.Backbone, row: schema.Checkpoint, repo: str, trusted: bo
     )
     files = (path,)
     if is_index(path):
-        missing = [name for name in shard_names(path) if not path.with_name(name).is_file()]
-        if missing:
+        if missing := [name for name in shard_names(path) if not path.with_name(name).is_file()]:
             what = f"shards of the weights for {row.model}"
             commit = path.parent.name
             hub.fetch(

@@ -1,19 +1,56 @@
-"""Named parameters -> optimiser groups with a scale of the learning rate and a weight decay.
+"""A model and its task -> the optimiser, with groups of parameters; step -> learning rate.
 
+The rate is a pure function of the step, so that a resumed run needs no scheduler state.
 Source: layer-wise decay of BEiT (arXiv:2106.08254, appendix). L: the depth of the head.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+
+from fgvc.config import schema
 
 # modules whose parameters of two or more dimensions are matrices
 MATRIX_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention)
 QUERY_NAMES = ("query", "queries", "probe", "latent", "latents")  # of pooling heads
+
+
+def build_optimiser(
+    model: nn.Module, task: schema.TrainTask, depth_of: Callable[[str], int], device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW with torch's betas and epsilon, or SGD with momentum; fused on CUDA."""
+    groups = parameter_groups(model, depth_of, task.layer_decay, task.weight_decay)
+    fused = True if device.type == "cuda" else None
+    if task.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=task.learning_rate, fused=fused)
+    return torch.optim.SGD(groups, lr=task.learning_rate, momentum=task.momentum, fused=fused)
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: int, final: float) -> float:
+    """Linear warm-up, then half a cosine.
+
+        step < warmup:  peak (step + 1) / (warmup + 1)
+        after that:     peak (final + (1 - final) (1 + cos(pi t)) / 2)
+                        where t = (step - warmup) / (total - warmup)
+
+    The rate is the peak at step = warmup and final * peak at step = total, after the last step, so
+    that no step has a rate of 0.
+
+    Args:
+        step: from 0; total: optimiser steps of the whole run.
+        warmup: in steps; if it is at least `total`, the run ends during warm-up.
+        final: fraction of the peak.
+    """
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    cosine = math.cos(math.pi * (step - warmup) / (total - warmup))
+    return peak * (final + (1 - final) * (1 + cosine) / 2)
 
 
 def parameter_groups(
