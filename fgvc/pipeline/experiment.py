@@ -113,7 +113,8 @@ class Experiment:
             different = differing(recorded, current, tuple(n for n in current if n not in unused))
             if not different or not (run.path / RESUME).exists():  # states may be of the other data
                 run.discard()
-            for name in different:
+            if different:
+                name = different[0]
                 raise UserError(
                     f"{folder} is complete, with another {name} ({recorded[name]}, now "
                     f"{current[name]}): give a new runtime.run_id"

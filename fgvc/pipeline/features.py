@@ -44,8 +44,6 @@ from fgvc.types import (
 WEIGHTS_NOTES = "weights_notes"
 COST = ("parameters", "macs", "images_per_s", "peak_memory_mib")
 SHARD = 256  # images per shard of the cache: at most these are lost when the process is killed
-
-
 VERSION = 4  # in the key: raise it when the same inputs would give other features
 PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
 # fields of a row of backbone.checkpoints

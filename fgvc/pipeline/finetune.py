@@ -86,7 +86,7 @@ class Finetune:
         self.model = self._build_model()
         self.model.returns_features = contrastive[0] > 0
         selector, key_N = self.model.selector, self.dataset.manifest.key_N
-        set_images = selector and (lambda row_B: selector.set_images(key_N[row_B]))
+        set_images = None if selector is None else lambda row_B: selector.set_images(key_N[row_B])
         self.trainer = Trainer(
             torch.compile(self.model) if self.conf.runtime.compile else self.model,  # type: ignore[arg-type]
             self.conf.task,

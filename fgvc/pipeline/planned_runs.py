@@ -10,10 +10,10 @@ from typing import Any
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.override_grammar import key_of
 from fgvc.config.overrides import AXES
 from fgvc.config.schema import Config
 from fgvc.config.schema_keys import place_keys
-from fgvc.config.sweep_expansion import key_of
 from fgvc.pipeline.job import Job
 from fgvc.untrusted import shell
 

@@ -147,7 +147,7 @@ def load_checkpoint(job: Job) -> StoredCheckpoint:
 
 
 def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
-    """Read and verify a checkpoint file. key: the config key that names it, for messages.
+    """Read and verify a checkpoint file. key: `KEY=` of the key that names it, for messages.
 
     Raises:
         UserError: it is damaged, or an older version of fgvc wrote it.

@@ -76,7 +76,7 @@ class ContentStore:
             json_cache.clear_folder(folder, self._on_note)
 
         def load(path: Path) -> bool | None:
-            return hashing.sha256_file(path) == path.name or None
+            return True if hashing.sha256_file(path) == path.name else None
 
         if json_cache.read_whole(target, load, self._on_note, "replaced by the original"):
             return True

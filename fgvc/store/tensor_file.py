@@ -15,10 +15,10 @@ from fgvc import untrusted
 from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import parse_json
+from fgvc.untrusted.file_format import safetensors_header
 
 KEY = "fgvc"  # in the metadata of the file
 CONTENT = "content_sha256"  # in the facts
-MAX_HEADER = 100_000_000  # bytes of a header, as the safetensors format limits it
 DTYPES = {  # of the safetensors format -> as torch prints them
     "BOOL": "torch.bool",
     "U8": "torch.uint8",
@@ -56,8 +56,8 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file has the metadata key of a checkpoint, but its facts are damaged.
     """
-    header = _header(path)
-    metadata = header[1].get("__metadata__") if header else None
+    header = safetensors_header(path)
+    metadata = header[0].get("__metadata__") if header else None
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if text is None:
         return None
@@ -89,24 +89,10 @@ def verify(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Offset of the tensors and the header; None if the file is not in safetensors format."""
-    with untrusted.open_regular(path) as file:
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MAX_HEADER, path.stat().st_size):
-            return None
-        try:
-            header = parse_json(b"{" + file.read(length - 1))
-        except ValueError:
-            return None
-    return (8 + length, header) if isinstance(header, dict) else None
-
-
 def _entries(path: Path) -> Iterator[Entry]:
-    header = _header(path)
+    header = safetensors_header(path)
     assert header is not None, path
-    data_start, tensors = header[0], dict(header[1])
+    tensors, data_start = header
     tensors.pop("__metadata__", None)
     size = path.stat().st_size
     with untrusted.open_regular(path) as file:

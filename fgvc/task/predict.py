@@ -21,6 +21,7 @@ from fgvc.config.override_grammar import key_of
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
 from fgvc.exit_codes import DONE, FAILED
+from fgvc.html.formats import plain
 from fgvc.model.part_attention import Selection
 from fgvc.pipeline import prediction_output, restore
 from fgvc.pipeline.determinism import set_up_process
@@ -117,16 +118,18 @@ def _predict(
         for result in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = result.batch, result.logits_BK.cpu().numpy()
             for bad in batch.bad:
-                console.say(prediction_output.printable(bad.message))
+                console.say(plain(bad.message))
                 predictions[bad.row] = PredictionRow(manifest.path[bad.row], error=bad.message)
-            rows, readable = batch.row_B.tolist(), []
+            rows = batch.row_B.tolist()
+            readable: list[PredictionRow] = []
             if rows:
                 top_BK = metrics.topk(logits_BC, min(job.conf.task.top_k, logits_BC.shape[1]))
                 logprob_BC = metrics.log_probabilities(logits_BC)
                 probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
-                for columns in zip(rows, top_BK.tolist(), probability_BK.tolist(), strict=True):
-                    best = list(zip(*columns[1:], strict=True))
-                    readable.append(PredictionRow(manifest.path[columns[0]], best))
+                top = zip(top_BK.tolist(), probability_BK.tolist(), strict=True)
+                for row, (index_K, probability_K) in zip(rows, top, strict=True):
+                    best = list(zip(index_K, probability_K, strict=True))
+                    readable.append(PredictionRow(manifest.path[row], best))
             predictions |= zip(rows, readable, strict=True)
             if result.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
