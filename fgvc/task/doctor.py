@@ -46,18 +46,16 @@ def run(job: Job) -> int:
         for finding in examination.findings
     ]
     rows += [("", check, text) for check, text in _facts(examination) if text]
-    console.table(_title(examination), ("", "check", "what was found"), rows, numbers=False)
-    console.say(f"examination: {file}")
-    return FAILED if examination.wrong else DONE
-
-
-def _title(examination: doctor.Examination) -> str:
     severities = [finding.severity for finding in examination.findings]
     errors, notes = severities.count(doctor.ERROR), severities.count(doctor.NOTE)
     title = f"{examination.name}: {VERDICTS[examination.verdict]}"
     if errors:
         title += f": {_count(errors, 'error')}" + (f", {_count(notes, 'note')}" if notes else "")
-    return title + (f"; {examination.caveat}" if examination.caveat else "")
+    if examination.caveat:
+        title += f"; {examination.caveat}"
+    console.table(title, ("", "check", "what was found"), rows, numbers=False)
+    console.say(f"examination: {file}")
+    return FAILED if examination.wrong else DONE
 
 
 def _facts(examination: doctor.Examination) -> list[tuple[str, str]]:

@@ -139,7 +139,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", sharded.files_of),
     "facts of weights": ("ckpt.bin", checkpoint_metadata.read_facts),
-    "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
+    "facts of a checkpoint": ("ckpt.bin", tensor_file.verify),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
