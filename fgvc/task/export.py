@@ -108,10 +108,10 @@ def run(job: Job) -> None:
 def _images(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
     """The images to verify the files on: image=, or the first test images of the dataset."""
     if job.conf.image is not None:
-        images = list_images(job.conf.image)
-        if images.note:
-            console.say(images.note)
-        manifest = dataclasses.replace(images.manifest, max_pixels=conf.dataset.max_pixels)
+        manifest, note = list_images(job.conf.image)
+        if note:
+            console.say(note)
+        manifest = dataclasses.replace(manifest, max_pixels=conf.dataset.max_pixels)
         return manifest, np.arange(len(manifest))
     root = conf.dataset.root or conf.dataset.table
     if root is None or not Path(root).expanduser().exists():

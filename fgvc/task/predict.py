@@ -49,7 +49,7 @@ def run(job: Job) -> int:
         OSError: predictions or an overlay cannot be written.
     """
     format_name, target = _output(job)
-    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as images:
+    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as (images, note):
         stored = restore.load_checkpoint(job)
         conf, source = restore.load_config_and_weights(stored, job)
         overlay = job.conf.task.overlay
@@ -62,11 +62,11 @@ def run(job: Job) -> int:
             console.say(
                 "note: made for images cropped to their boxes (dataset.box_crop); crop these too"
             )
-        manifest = replace(images.manifest, max_pixels=conf.dataset.max_pixels)
+        manifest = replace(images, max_pixels=conf.dataset.max_pixels)
         predictions = _predict(stored, conf, source, job, manifest)
         bad = sum(prediction.error is not None for prediction in predictions)
-        if images.note:
-            console.say(images.note)
+        if note:
+            console.say(note)
         console.say(f"{len(predictions) - bad} classified, {bad} could not be read")
     from_stdin = image_argument.reads_stdin(job.conf.image)
     header = {

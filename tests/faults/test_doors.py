@@ -528,5 +528,5 @@ def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
     small.write_bytes(b"a picture")
     with small.open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        with given.find_images("-") as images:
-            assert (images.manifest.root / images.manifest.path[0]).read_bytes() == b"a picture"
+        with given.find_images("-") as (images, _):
+            assert (images.root / images.path[0]).read_bytes() == b"a picture"
