@@ -38,8 +38,7 @@ def extraction(folder: Path, backbone: str, images: int, target: float, device: 
 
     def extract() -> None:
         conf.runtime.cache_root = str(folder / f"{backbone}-{next(attempt)}")
-        extractor = FeatureExtractor(conf, dataset, source, torch_device)
-        extractor.use_backbone(model)
+        extractor = FeatureExtractor(conf, dataset, source, torch_device, _backbone=model)
         extractor.extract("train", row_N)
 
     @torch.inference_mode()

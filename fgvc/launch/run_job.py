@@ -24,7 +24,7 @@ from fgvc.launch.stale_files import remove_stale_files
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.record.run_dir import state_of
-from fgvc.store.disk_advice import disk_error_line, missing_home_line
+from fgvc.store.disk_errors import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
 

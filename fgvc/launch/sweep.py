@@ -31,8 +31,7 @@ from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.sweep_table import GOOD, Row, SweepTable
 from fgvc.report.terminal_table import print_table
-from fgvc.store.disk_advice import ROOTS, disk_error_line
-from fgvc.store.disk_errors import add_path
+from fgvc.store.disk_errors import ROOTS, add_path, disk_error_line
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible

@@ -18,7 +18,7 @@ from fgvc.metrics.classification import topk as topk
 from fgvc.metrics.classification import worst_pairs as worst_pairs
 from fgvc.metrics.confidence_intervals import class_intervals as class_intervals
 from fgvc.metrics.confidence_intervals import wilson as wilson
-from fgvc.metrics.hierarchy import build_tree as build_tree
+from fgvc.metrics.hierarchy import Tree as Tree
 from fgvc.metrics.hierarchy import hierarchical_metrics as hierarchical_metrics
 from fgvc.metrics.paired_tests import NULL_HYPOTHESIS as NULL_HYPOTHESIS
 from fgvc.metrics.paired_tests import Top1Comparison as Top1Comparison

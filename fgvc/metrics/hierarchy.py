@@ -7,9 +7,6 @@ N images, C classes, K predictions per image, L levels, V nodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 
 from fgvc.metrics.classification import UNREADABLE
@@ -18,21 +15,27 @@ from fgvc.types import Hierarchy
 ROOT = ""  # added above the top nodes of a hierarchy without a common root
 
 
-@dataclass(frozen=True)
 class Tree:
-    """The paths from the root down to the classes.
+    """The paths from the root down to the classes, in the label map's order.
 
     node_CL: indices of inner nodes, the root first; shorter paths are padded with a negative number
     that is unique to the class. height_V: of each inner node.
     """
 
-    node_CL: np.ndarray
-    height_V: np.ndarray
-
-    @cached_property
-    def height(self) -> int:
-        """Height of the root: the largest possible distance."""
-        return int(self.height_V.max())
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        paths = [list(reversed(chain)) for chain in hierarchy.chain]
+        if not (all(paths) and len({path[0] for path in paths}) == 1):
+            paths = [[ROOT, *path] for path in paths]
+        height: dict[str, int] = {}
+        for path in paths:
+            for depth, node in enumerate(path):
+                height[node] = max(height.get(node, 0), len(path) - depth)
+        self.height_V = np.array(list(height.values()))
+        index = {node: place for place, node in enumerate(height)}
+        padding_C1 = -1 - np.arange(len(paths))[:, None]
+        self.node_CL = np.repeat(padding_C1, max(map(len, paths)), axis=1)
+        for node_L, path in zip(self.node_CL, paths, strict=True):
+            node_L[: len(path)] = [index[node] for node in path]
 
     def distance(self, label_N: np.ndarray, pred_NK: np.ndarray) -> np.ndarray:
         """int64 distance_NK between the class of each image and its predictions.
@@ -46,24 +49,8 @@ class Tree:
         # the padding of a class is not an inner node: index 0 instead
         distance_NK = self.height_V[np.where(same_NK, 0, lowest_NK)]
         distance_NK[same_NK] = 0
-        distance_NK[pred_NK == UNREADABLE] = self.height
+        distance_NK[pred_NK == UNREADABLE] = self.height_V.max()
         return distance_NK
-
-
-def build_tree(hierarchy: Hierarchy) -> Tree:
-    """The tree of a dataset's classes, in the label map's order."""
-    paths = [list(reversed(chain)) for chain in hierarchy.chain]
-    if not (all(paths) and len({path[0] for path in paths}) == 1):
-        paths = [[ROOT, *path] for path in paths]
-    height: dict[str, int] = {}
-    for path in paths:
-        for depth, node in enumerate(path):
-            height[node] = max(height.get(node, 0), len(path) - depth)
-    index = {node: place for place, node in enumerate(height)}
-    node_CL = np.repeat(-1 - np.arange(len(paths))[:, None], max(map(len, paths)), axis=1)
-    for node_L, path in zip(node_CL, paths, strict=True):
-        node_L[: len(path)] = [index[node] for node in path]
-    return Tree(node_CL, np.array(list(height.values())))
 
 
 def hierarchical_metrics(
@@ -80,9 +67,9 @@ def hierarchical_metrics(
     Returns:
         mistake_distance (mean over the wrong images; None without mistakes), top1_distance and
         top5_distance (mean over all images of the first and of all K predictions), and
-        largest_distance, the height of the tree.
+        largest_distance, the height of the root.
     """
-    tree = build_tree(hierarchy)
+    tree = Tree(hierarchy)
     distance_NK = tree.distance(label_N, top_NK)
     first_N = distance_NK[:, 0]
     wrong_N = first_N > 0
@@ -90,5 +77,5 @@ def hierarchical_metrics(
         "mistake_distance": float(first_N[wrong_N].mean()) if wrong_N.any() else None,
         "top1_distance": float(first_N.mean()),
         "top5_distance": float(distance_NK.mean()),
-        "largest_distance": tree.height,
+        "largest_distance": int(tree.height_V.max()),
     }

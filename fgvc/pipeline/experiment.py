@@ -29,18 +29,9 @@ from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.restore import read_checkpoint
-from fgvc.record import console, stack_check
+from fgvc.record import console, run_dir, stack_check
 from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import Fit, earlier_runs, short_digests
-from fgvc.record.run_dir import (
-    RESUME,
-    SHORT,
-    RunFolder,
-    complete_runs,
-    open_run,
-    read_json,
-    write_status,
-)
 from fgvc.record.tensorboard import Board
 from fgvc.types import (
     AttentionMaps,
@@ -70,7 +61,7 @@ class Experiment:
     conf: Config
     plain: dict[str, Any]
     config_hash: str
-    run: RunFolder
+    run: run_dir.RunFolder
     dataset: Dataset
     extractor: FeatureExtractor
     board: Board
@@ -105,15 +96,17 @@ class Experiment:
         """
         run, current = self.run, self.identity
         root = Path(self.conf.runtime.output_root).expanduser()
-        for folder in complete_runs(root, run.run_id, self.config_hash):
-            recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
-            current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
+        for folder in run_dir.complete_runs(root, run.run_id, self.config_hash):
+            recorded = {**run_dir.read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
+            current["checkpoint"] = checkpoint_id[: run_dir.SHORT] if checkpoint_id else folder.name
             # zero-shot reads no split of train
             unused = {"split_digest"} if self.conf.task.name == "zero_shot" else set()
             different = differing(recorded, current, tuple(n for n in current if n not in unused))
-            if not different or not (run.path / RESUME).exists():  # states may be of the other data
+            has_states = (run.path / run_dir.RESUME).exists()
+            if not (different and has_states):  # the states may be of the other data
                 run.discard()
-            for name in different:
+            if different:
+                name = different[0]
                 raise UserError(
                     f"{folder} is complete, with another {name} ({recorded[name]}, now "
                     f"{current[name]}): give a new runtime.run_id"
@@ -206,17 +199,20 @@ def open_experiment(
     ranks = (runtime.nproc, runtime.device, runtime.stop_grace)
     joined = join_group(*ranks, lazy=True) if group is None else nullcontext(group)
     # the run outside, to record the error of the group
-    with open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
+    with run_dir.open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
 
         def mark_preempted(reason: str) -> None:
             if run.sealed is None:
-                write_status(run.path, "preempted", run.started, Preempted(reason))
+                run_dir.write_status(run.path, "preempted", run.started, Preempted(reason))
 
         if group.watchdog is not None:
             group.watchdog.is_training = task == "train"
             group.watchdog.on_end = mark_preempted
         source = source or weights.find(conf.backbone)  # first, because it fails fastest
         image_N = _backbone_images(source)
+        if source.made_by is not None:
+            runs = describe_earlier_runs(source)
+            console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
         notes = (*hf_config.assumed_eps_note(conf.backbone, source), *run.code.notes)
         dataset = _load_dataset(task, conf, notes)
         kind: Callable[..., FeatureExtractor] = FeatureExtractor
@@ -242,9 +238,6 @@ def _backbone_images(source: WeightsSource) -> np.ndarray:
     Raises:
         UserError: the checkpoint is damaged, or does not record its images.
     """
-    if source.made_by is not None:
-        runs = describe_earlier_runs(source)
-        console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
     if source.made_by is None or source.path is None:
         return np.empty(0, np.int64)
     stored = read_checkpoint(source.path, "backbone.weights=")

@@ -21,9 +21,9 @@ from fgvc.config.schema.library import LIBRARIES
 from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
-from fgvc.model import part_attention as parts
 from fgvc.model.backbone import hf_config
 from fgvc.model.backbone.base import Backbone
+from fgvc.model.part_attention import TokenSelector
 from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import append_columns, concat_features, split_columns
@@ -45,22 +45,10 @@ from fgvc.types import (
 WEIGHTS_NOTES = "weights_notes"
 COST = ("parameters", "macs", "images_per_s", "peak_memory_mib")
 SHARD = 256  # images per shard of the cache: at most these are lost when the process is killed
-
-
 VERSION = 4  # in the key: raise it when the same inputs would give other features
 PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
 # fields of a row of backbone.checkpoints
-DECLARED = [
-    "patch",
-    "registers",
-    "prefix",
-    "width",
-    "embedding",
-    "heads",
-    "blocks",
-    "activation",
-    "architecture",
-]
+DECLARED = "patch registers prefix width embedding heads blocks activation architecture"
 
 
 @dataclass
@@ -91,7 +79,7 @@ class FeatureExtractor:
     counters: Counters = field(default_factory=Counters)
     attention_maps: AttentionMaps | None = None
     _backbone: Backbone | None = None
-    _selector: parts.TokenSelector | None = None
+    _selector: TokenSelector | None = None
     peak_memory_mib: float = 0.0
 
     def __post_init__(self) -> None:
@@ -141,7 +129,7 @@ class FeatureExtractor:
         draws = {"part_seed": conf.seed, "drawn_by": "path"} if options["name"] == "random" else {}
         return {
             # every field that a row declares: the model is checked against it only when it is built
-            **{name: getattr(row, name) for name in DECLARED},
+            **{name: getattr(row, name) for name in DECLARED.split()},
             # the epsilon belongs to no tensor, so the weights' digest does not cover it
             **({} if norm_eps is None else {"norm_eps": norm_eps}),
             "extractor": VERSION,
@@ -203,11 +191,6 @@ class FeatureExtractor:
             backbone, self._selector = build_model(self.conf, self.source)
             self._backbone = backbone.to(self.device)
         return self._backbone
-
-    def use_backbone(self, backbone: Backbone) -> None:
-        """Extract with a backbone that is built already (on this device, from this source)."""
-        self._backbone = backbone
-        self._selector = parts.attach_selector(backbone, self.conf.part_attention, self.conf.seed)
 
     def check_readable(self, bad: tuple[BadImage, ...]) -> None:
         """Raise UserError for the first unreadable image unless dataset.on_bad_image=skip."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.data.manifest import SKIP_HINT
 from fgvc.data.sampler import Draws
-from fgvc.learn.train import BestEpoch, LoaderBatch, StepReport, Trainer
+from fgvc.learn.train import BestEpoch, LoaderBatch, Trainer
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import ProcessGroup
@@ -30,6 +30,9 @@ from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import InferenceResults, classify, concat_results
 from fgvc.pipeline.training_data import TrainingData
 from fgvc.types import BadImage, Batch, Dataset, Preempted, UserError, WeightsSource
+
+if TYPE_CHECKING:  # it writes files, which only rank 0 does
+    from fgvc.pipeline.training_log import TrainingLog
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,6 @@ class FinetuneResults:
     test: InferenceResults | None
     last_val: dict[str, Any] | None
     unreadable: tuple[BadImage, ...]
-
-
-class FinetuneLog(Protocol):
-    """What rank 0 records of a training."""
-
-    def log_images(self, batch: Batch) -> None: ...
-    def log_step(self, report: StepReport) -> None: ...
-    def log_validation(self, numbers: dict[str, Any], finetune: Finetune) -> None: ...
-    def save_state(self, finetune: Finetune) -> None: ...
 
 
 class Finetune:
@@ -131,7 +125,7 @@ class Finetune:
         """Whole epochs behind the weights."""
         return self.trainer.done // self.steps
 
-    def run(self, log: FinetuneLog | None, should_stop: Callable[[], bool]) -> None:
+    def run(self, log: TrainingLog | None, should_stop: Callable[[], bool]) -> None:
         """Train to the end.
 
         should_stop: called after each step; true: save the state and stop.
@@ -147,7 +141,7 @@ class Finetune:
                 return
             self._train_epoch(log, should_stop)
 
-    def _train_epoch(self, log: FinetuneLog | None, should_stop: Callable[[], bool]) -> None:
+    def _train_epoch(self, log: TrainingLog | None, should_stop: Callable[[], bool]) -> None:
         """Train from the current step to the end of the epoch."""
         epoch, start = divmod(self.trainer.done, self.steps)
         parts = self.data.parts(epoch, start)
@@ -166,7 +160,7 @@ class Finetune:
                 raise Preempted("stopped after a step")
 
     def _micro_batches(
-        self, batches: Iterator[Batch], part: Draws, log: FinetuneLog | None
+        self, batches: Iterator[Batch], part: Draws, log: TrainingLog | None
     ) -> Iterator[LoaderBatch]:
         """The normalised units of one step; one empty unit where this rank has no image."""
         side = self.conf.resolution.side
@@ -189,7 +183,7 @@ class Finetune:
                 self.data.evaluation.normalize(pixels_BCHW), label_B, batch.place_B, batch.row_B
             )
 
-    def _validate(self, log: FinetuneLog | None) -> None:
+    def _validate(self, log: TrainingLog | None) -> None:
         """Validate the epoch that has just ended; keep its weights if they are the best so far."""
         self.validated_epochs = self.epoch
         if not self.data.validates:
@@ -247,7 +241,7 @@ class Finetune:
             self.trainer.best = BestEpoch(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
 
-    def _save_state(self, log: FinetuneLog | None) -> None:
+    def _save_state(self, log: TrainingLog | None) -> None:
         """Save a state with the unreadable images of all ranks; a collective operation."""
         unreadable = self._gather_unreadable()
         if log is not None:

@@ -81,9 +81,9 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
     """
     conf, prior_CD, numbers = experiment.conf.head, None, {}
     if heads()[conf.name].reads_text:
-        text = class_text_features(experiment)
-        prior_CD = (text.weight_CD.double() * text.scale).numpy()
-        train, val, numbers = _unit(train), _unit(val), {"text_scale": text.scale}
+        weight_CD, scale = class_text_features(experiment)
+        prior_CD = (weight_CD.double() * scale).numpy()
+        train, val, numbers = _unit(train), _unit(val), {"text_scale": scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     classes, limits = experiment.num_classes, (task.gap_until, task.max_iterations)
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()

@@ -11,7 +11,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +27,9 @@ from fgvc.types import Manifest, UserError
 Skipped = dict[str, list[str]]  # kind -> names of skipped files
 
 
-@dataclass(frozen=True)
-class InputImages:
-    """note: on skipped files; empty if none were skipped."""
-
-    manifest: Manifest
-    note: str = ""
-
-
 @contextmanager
-def find_images(image: object) -> Iterator[InputImages]:
-    """The images; an image from standard input is kept in a temporary file during the block.
+def find_images(image: object) -> Iterator[tuple[Manifest, str]]:
+    """As `list_images`; an image from standard input is in a temporary file during the block.
 
     Raises:
         UserError: there is no image or one of too many bytes, or a folder cannot be listed.
@@ -61,13 +52,16 @@ def find_images(image: object) -> Iterator[InputImages]:
                 copy.write(chunk)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one image in: … < bird.jpg")
-        yield InputImages(_manifest(folder, [image_argument.STDIN]))
+        yield _manifest(folder, [image_argument.STDIN]), ""
 
 
-def list_images(image: object) -> InputImages:
+def list_images(image: object) -> tuple[Manifest, str]:
     """The images of files, folders and patterns, without duplicates, sorted by path.
 
     A folder is searched with its subfolders, linked ones too; hidden files are skipped.
+
+    Returns:
+        The images, and a note on skipped files; an empty note if none were skipped.
 
     Raises:
         UserError: there is no image, a folder cannot be listed, or the argument is standard input.
@@ -92,7 +86,7 @@ def list_images(image: object) -> InputImages:
         files_of = [[Path(os.path.abspath(file)) for file in files] for files in files_of]  # noqa: PTH100 - links stay
     files = dict.fromkeys(file for files in files_of for file in files)
     note = f"note: skipped: {_describe(skipped)}" if skipped else ""
-    return InputImages(_manifest(root, [file.relative_to(root).as_posix() for file in files]), note)
+    return _manifest(root, [file.relative_to(root).as_posix() for file in files]), note
 
 
 def _manifest(root: Path, path: list[str]) -> Manifest:

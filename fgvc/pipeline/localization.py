@@ -45,15 +45,15 @@ def localization_metrics(
     cut_N4 = None if manifest.cut_N4 is None else manifest.cut_N4[row_N]
     views = view(evaluation_transform(conf), size_N2, cut_N4)
     central_K = part_attention.central_patches((side, side))[:tokens].numpy()
-    own = {conf.part_attention.name: index_NK}
     # the patches that part_attention=random and part_attention=centre select in these images
     controls = {
         "random": part_attention.random_patches(seed, manifest.key_N[row_N], (side, side), tokens),
         "centre": np.tile(central_K, (images, 1)),
     }
+    controls.pop(conf.part_attention.name, None)  # the selection is itself a control
     patch = chosen_checkpoint(conf.backbone).patch
     numbers: dict[str, Any] = {}
-    for name, selected_NK in (own | controls | own).items():  # own first, even if it is a control
+    for name, selected_NK in {conf.part_attention.name: index_NK, **controls}.items():
         patch_NK4 = views.patches(selected_NK, patch, stride_of(conf))
         means = localization(patch_NK4, selected_NK, box_N4, part_NP2)
         numbers[name] = {key: mean._asdict() for key, mean in means.items()}

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fgvc.html.formats import percent
+from fgvc.html.formats import percent, plain
 from fgvc.record import console
 from fgvc.store import atomic
 from fgvc.untrusted.escape import csv_text, visible
@@ -27,11 +27,6 @@ class PredictionRow:
     path: str
     best: Sequence[tuple[int, float]] = ()
     error: str | None = None
-
-
-def printable(text: str) -> str:
-    """Text with bytes of a file name that are not UTF-8 written as escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def as_table(
@@ -56,16 +51,16 @@ def as_json(
     """The checkpoint, and under `images` every image with its predictions or its error."""
     images = [
         {
-            "path": printable(prediction.path),
+            "path": plain(prediction.path),
             "predictions": [
                 {"index": index, **_named(classes[index]), "probability": probability}
                 for index, probability in prediction.best
             ],
-            "error": prediction.error and printable(prediction.error),
+            "error": prediction.error and plain(prediction.error),
         }
         for prediction in predictions
     ]
-    header = {key: printable(about[key]) for key in ("checkpoint", "config_hash", "root")}
+    header = {key: plain(about[key]) for key in ("checkpoint", "config_hash", "root")}
     return atomic.json_bytes({**header, "images": images}).decode()
 
 
@@ -77,9 +72,9 @@ def as_csv(predictions: Sequence[PredictionRow], classes: Classes, about: Mappin
     """
     rows: list[dict[str, object]] = []
     for prediction in predictions:
-        path = printable(prediction.path)
+        path = plain(prediction.path)
         if prediction.error is not None:
-            rows.append({"path": path, "error": printable(prediction.error)})
+            rows.append({"path": path, "error": plain(prediction.error)})
         for rank, (index, probability) in enumerate(prediction.best, start=1):
             row = {"path": path, "rank": rank, "index": index, "probability": probability}
             rows.append({**row, **_named(classes[index])})

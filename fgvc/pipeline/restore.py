@@ -33,6 +33,7 @@ from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.job import Job
 from fgvc.record import checkpoint, console, fitted_images
 from fgvc.record.fitted_images import Fit
+from fgvc.report.flatten import flatten
 from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
@@ -84,9 +85,11 @@ class StoredCheckpoint:
             UserError: its tensors do not fit the head and the features of the config.
         """
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
-        state = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items()}
-        if self.whole:
-            state = {name: state[name] for name in state if HEAD + name in self.tensors}
+        state = {
+            name.removeprefix(HEAD): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(HEAD) or not self.whole
+        }
         try:
             return load_head(conf.head, state, len(self.classes), width)
         except UserError as error:
@@ -147,7 +150,7 @@ def load_checkpoint(job: Job) -> StoredCheckpoint:
 
 
 def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
-    """Read and verify a checkpoint file. key: the config key that names it, for messages.
+    """Read and verify a checkpoint file. key: `KEY=` of the key that names it, for messages.
 
     Raises:
         UserError: it is damaged, or an older version of fgvc wrote it.
@@ -174,7 +177,7 @@ def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config,
     path = declared_values(job.overrides).get(WEIGHTS)
     if path is not None and not stored.whole:  # a file may replace weights from the hub
         cfg.backbone.weights = escaped(path)
-    conf = check_weights_found(stored, cfg)
+    conf = checked_config(stored, cfg)
     source = find_weights(stored, conf, job)
     stored.check(source, evaluation_transform(conf))
     return conf, source
@@ -242,14 +245,9 @@ def _paths_of_run(file: Path) -> dict[str, str]:
         plain = untrusted.parse_yaml(untrusted.read_text(config_file, untrusted.MIB))
     except (ValueError, OSError) as error:
         raise UserError(f"{config_file}: damaged ({' '.join(str(error).split())[:80]})") from error
-    paths = {}
-    for key in PATH_KEYS:
-        node_name, _, name = key.partition(".")
-        node = plain.get(node_name) if isinstance(plain, dict) else None
-        value = node.get(name) if isinstance(node, dict) else None
-        if isinstance(value, str) and "\0" not in value:
-            paths[key] = value
-    return paths
+    flat = flatten(plain) if isinstance(plain, dict) else {}
+    paths = {key: flat[key] for key in PATH_KEYS if isinstance(flat.get(key), str)}
+    return {key: path for key, path in paths.items() if "\0" not in path}
 
 
 def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
@@ -267,7 +265,7 @@ def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
         )
 
 
-def check_weights_found(stored: StoredCheckpoint, cfg: DictConfig) -> Config:
+def checked_config(stored: StoredCheckpoint, cfg: DictConfig) -> Config:
     """The typed config, with the layer norm epsilon that the hub's config.json had: a copy of the
     weights file without its config.json does not state it.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fgvc.types import UserError
 
 Check = Callable[[Any], bool]
+_MISSING = object()
 
 
 def check_content(state: Mapping[str, Any], path: object) -> None:
@@ -28,9 +29,9 @@ def check_content(state: Mapping[str, Any], path: object) -> None:
     for key, shape in ENTRIES.items():
         value: Any = state
         for name in key.split("."):
-            value = value.get(name, ENTRIES) if isinstance(value, Mapping) else ENTRIES
-        if value is ENTRIES or not _fits(value, shape):
-            fault = "is missing" if value is ENTRIES else f"is an invalid {type(value).__name__}"
+            value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+        if value is _MISSING or not _fits(value, shape):
+            fault = "is missing" if value is _MISSING else f"is an invalid {type(value).__name__}"
             raise UserError(
                 f"{path}: not a resume state of this version: {key} {fault}. Train under a new "
                 "runtime.run_id without runtime.resume"

@@ -5,7 +5,6 @@ C classes, T templates, P prompts, D width of the space that images and text sha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -23,20 +22,13 @@ from fgvc.record import console
 from fgvc.store.array_cache import cached_arrays
 
 
-@dataclass(frozen=True)
-class ClassTextFeatures:
-    """The text tower's features of the class names.
-
-    weight_CD: float32, rows of unit length: the normalised mean of the unit features of a class's
-    prompts (Radford et al., 2021, section 3.1.4). scale: the tower's factor of cosines.
-    """
-
-    weight_CD: Tensor
-    scale: float
-
-
-def class_text_features(experiment: Experiment) -> ClassTextFeatures:
+def class_text_features(experiment: Experiment) -> tuple[Tensor, float]:
     """The text features of the experiment's classes, from the cache or computed into it.
+
+    Returns:
+        weight_CD: float32, rows of unit length: the normalised mean of the unit features of a
+            class's prompts (Radford et al., 2021, section 3.1.4).
+        scale: the text tower's factor of cosines.
 
     Raises:
         UserError: the tokenizer's files are not beside the weights.
@@ -48,7 +40,7 @@ def class_text_features(experiment: Experiment) -> ClassTextFeatures:
         lambda: _compute(experiment, prompts_CT),
         console.say,
     )
-    return ClassTextFeatures(torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0]))
+    return torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0])
 
 
 def _key(experiment: Experiment, prompts_CT: list[list[str]]) -> dict[str, object]:

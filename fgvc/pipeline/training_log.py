@@ -43,7 +43,8 @@ class TrainingLog:
         """Write the first images of this process as the network sees them."""
         if self.sampled or not len(batch.row_B):
             return
-        self.sampled, dataset = True, self.experiment.dataset
+        self.sampled = True
+        dataset = self.experiment.dataset
         labels = dataset.manifest.label_N[batch.row_B].tolist()
         captions = [dataset.labelmap.names[label] for label in labels]
         self.experiment.board.images("train/pictures", batch.pixels_BCHW, captions)

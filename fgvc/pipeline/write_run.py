@@ -30,11 +30,11 @@ from fgvc.types import Dataset, Predictions, WeightsSource
 
 
 def write_run(
-    experiment: Experiment, results: Results, writers: Sequence[WriterSpec] | None = None
+    experiment: Experiment, results: Results, writers: Sequence[WriterSpec] = WRITERS
 ) -> Path:
     """Write every file of the run folder, seal it, and print a summary; returns the folder.
 
-    writers: None: WRITERS. The checkpoint, whose digest names the folder, must be among them.
+    writers: the checkpoint, whose digest names the folder, must be among them.
     """
     run, conf, source = experiment.run, experiment.conf, experiment.extractor.source
     numbers = _numbers(experiment, results)
@@ -57,7 +57,7 @@ def write_run(
         features=results.features,
         unreadable=notes.unreadable_rows(experiment.dataset, results.unreadable),
     )
-    write_record(record, WRITERS if writers is None else writers)
+    write_record(record, writers)
     folder = run.seal(conf.runtime.retention_days)
     print_summary(conf, experiment.dataset, experiment.stack_check, numbers, folder)
     return folder

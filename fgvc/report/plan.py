@@ -34,7 +34,7 @@ def render_plan(facts: Plain) -> tuple[str, dict[str, str]]:
     """The plan as Markdown, the same for the same experiment except for the stamp.
 
     Args:
-        facts: task and title; runs: from `planned_runs`; conf: the whole config; row: the chosen
+        facts: task and title; runs: from task=plan; conf: the whole config; row: the chosen
             checkpoint of the backbone; groups: options of each config group; smoke: definition of
             the tiny subset; stamp: of this environment; needs_stack: whether the backbone requires
             a passed task=check; stack: its record; examination: of the dataset, by task=doctor.

@@ -6,6 +6,7 @@ digest of its content; a file that does not match is computed again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def cached_arrays(
     root: Path,
     key: Mapping[str, object],
     compute: Callable[[], Arrays],
-    on_note: json_cache.OnNote = json_cache.warn,
+    on_note: json_cache.OnNote = warnings.warn,
 ) -> Arrays:
     """The arrays of `key`, read from the cache; otherwise computed and written.
 

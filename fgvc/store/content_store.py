@@ -42,8 +42,16 @@ class ContentStore:
         return self._put(hashing.sha256_bytes(data), io.BytesIO(data), len(data), "the bytes")
 
     def _put(self, sha256: str, source: IO[bytes], size: int, name: str) -> str:
+        """Copy the source unless a whole copy exists; a damaged copy is replaced, with a note."""
         target = self._place(sha256)
-        if not self._is_whole(target):
+        for folder in (self.root, target.parent):
+            json_cache.clear_folder(folder, self._on_note)
+
+        def load(path: Path) -> bool | None:
+            return True if hashing.sha256_file(path) == sha256 else None
+
+        if not json_cache.read_whole(target, load, self._on_note, "replaced by the original"):
+            json_cache.remove_folder(target)
             with atomic.open_atomic(target, size) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()
@@ -69,19 +77,6 @@ class ContentStore:
             )
             self._verified.add(sha256)
         return target
-
-    def _is_whole(self, target: Path) -> bool:
-        """Whether the file exists and matches its name; otherwise note the damage."""
-        for folder in (self.root, target.parent):
-            json_cache.clear_folder(folder, self._on_note)
-
-        def load(path: Path) -> bool | None:
-            return hashing.sha256_file(path) == path.name or None
-
-        if json_cache.read_whole(target, load, self._on_note, "replaced by the original"):
-            return True
-        json_cache.remove_folder(target)
-        return False
 
     def _place(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256

@@ -15,6 +15,7 @@ N requested rows, n rows of a shard, D feature width.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -33,7 +34,7 @@ KEY, DONE = "key.json", "done.json"
 class FeatureCache:
     """Features by key, under one folder."""
 
-    def __init__(self, root: str | Path, on_note: json_cache.OnNote = json_cache.warn) -> None:
+    def __init__(self, root: str | Path, on_note: json_cache.OnNote = warnings.warn) -> None:
         """on_note is called with one line per damaged shard, which is computed again."""
         self.root = Path(root)
         self._on_note = on_note
@@ -105,6 +106,9 @@ class FeatureCache:
 
         The shards are kept if key.json is damaged: the folder is named by the digest of the key,
         and each shard is compared with its digest and its rows.
+
+        Raises:
+            UserError: key.json is valid and of other features.
         """
         rows = hashing.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
         expected = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}

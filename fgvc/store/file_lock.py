@@ -71,14 +71,13 @@ def holder(path: str | Path) -> str | None:
     Raises:
         OSError: the file exists and cannot be opened.
     """
-    path = Path(path)
-    if not path.exists():
-        return None
     try:
         with FileLock(untrusted.require_regular(path), blocking=False, preserve_lock_file=True):
             return None
+    except FileNotFoundError:
+        return None
     except Timeout:
-        return _holder_line(path)
+        return _holder_line(Path(path))
 
 
 def _holder_line(path: Path) -> str:

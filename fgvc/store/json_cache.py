@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISDIR
@@ -23,11 +22,6 @@ from fgvc.untrusted import MIB
 MAX_BYTES = 2048 * MIB  # of a JSON cache file: the states of 10 million images
 OnNote = Callable[[str], None]
 T = TypeVar("T")
-
-
-def warn(line: str) -> None:
-    """Issue a note as a warning."""
-    warnings.warn(line, stacklevel=2)
 
 
 def write(path: Path, value: Any) -> None:

@@ -36,17 +36,13 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
             run folder, which must not change.
     """
     path = Path(output).expanduser()
-    if _is_folder(output, path):
-        target = path / name
-    elif path.suffix.lower() in suffixes:
-        target = path
-    elif path.suffix.lower() in FILE_SUFFIXES:
+    suffix = "" if _is_folder(output, path) else path.suffix.lower()
+    target = path if suffix in suffixes else path / name
+    if suffix in FILE_SUFFIXES and suffix not in suffixes:
         raise UserError(
             f"task.output={output}: what is written there is {suffixes[0]}; name "
             f"{path.with_suffix(suffixes[0])}, or a folder"
         )
-    else:
-        target = path / name
     _check_free(output, target)
     return target
 

@@ -15,10 +15,10 @@ from fgvc import untrusted
 from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import parse_json
+from fgvc.untrusted.file_format import safetensors_header
 
 KEY = "fgvc"  # in the metadata of the file
 CONTENT = "content_sha256"  # in the facts
-MAX_HEADER = 100_000_000  # bytes of a header, as the safetensors format limits it
 DTYPES = {  # of the safetensors format -> as torch prints them
     "BOOL": "torch.bool",
     "U8": "torch.uint8",
@@ -50,64 +50,29 @@ def content_sha256(facts: Mapping[str, Any], tensors: Iterable[Entry]) -> str:
     return hashing.sha256_bytes(b"\n".join(parts))
 
 
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """The facts of a checkpoint of fgvc, not verified; None for any other file.
-
-    Raises:
-        UserError: the file has the metadata key of a checkpoint, but its facts are damaged.
-    """
-    header = _header(path)
-    metadata = header[1].get("__metadata__") if header else None
-    text = metadata.get(KEY) if isinstance(metadata, dict) else None
-    if text is None:
-        return None
-    try:
-        facts = parse_json(text)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: a damaged checkpoint of fgvc ({error}): restore it") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path}: a damaged checkpoint of fgvc (no facts): restore it")
-    return facts
-
-
-def verify(path: Path) -> dict[str, Any]:
-    """Verify the content digest of a checkpoint of fgvc and return its facts.
+def verify(path: Path) -> None:
+    """Verify the content digest of a checkpoint of fgvc.
 
     Raises:
         UserError: the file is not a checkpoint of fgvc, or its bytes changed.
     """
-    facts = read_facts(path)
-    if facts is None:
+    tensors, data_start = safetensors_header(path) or ({}, 0)
+    metadata = tensors.pop("__metadata__", None)
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if text is None:
         raise UserError(f"{path}: not a checkpoint of fgvc")
-    recorded = facts.pop(CONTENT, None)
     try:
-        computed = content_sha256(facts, _entries(path))
+        facts = parse_json(text)
+        recorded = facts.pop(CONTENT, None)
+        computed = content_sha256(facts, _entries(path, tensors, data_start))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(f"{path}: a damaged checkpoint of fgvc (its header): restore it") from error
+        reason = error if isinstance(error, ValueError) else "its header"
+        raise UserError(f"{path}: a damaged checkpoint of fgvc ({reason}): restore it") from error
     if recorded != computed:
         raise UserError(f"{path}: sha256 mismatch, the bytes changed since it was written")
-    return facts
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Offset of the tensors and the header; None if the file is not in safetensors format."""
-    with untrusted.open_regular(path) as file:
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MAX_HEADER, path.stat().st_size):
-            return None
-        try:
-            header = parse_json(b"{" + file.read(length - 1))
-        except ValueError:
-            return None
-    return (8 + length, header) if isinstance(header, dict) else None
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    header = _header(path)
-    assert header is not None, path
-    data_start, tensors = header[0], dict(header[1])
-    tensors.pop("__metadata__", None)
+def _entries(path: Path, tensors: Mapping[str, Any], data_start: int) -> Iterator[Entry]:
     size = path.stat().st_size
     with untrusted.open_regular(path) as file:
         for name in sorted(tensors):

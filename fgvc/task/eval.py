@@ -30,7 +30,7 @@ def run(job: Job) -> Skipped | None:
     """
     stored = restore.load_checkpoint(job)
     cfg = restore.merge_config(stored, job)
-    conf = restore.check_weights_found(stored, cfg)
+    conf = restore.checked_config(stored, cfg)
     processes = int(os.environ.get("WORLD_SIZE", conf.runtime.nproc))  # torchrun sets it
     if stored.whole and processes != 1:
         raise ConfigError(

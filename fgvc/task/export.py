@@ -66,7 +66,14 @@ def run(job: Job) -> None:
     stored = restore.load_checkpoint(job)
     conf, source = restore.load_config_and_weights(stored, job)
     conf = dataclasses.replace(conf, precision="fp32")  # both files compute in it
-    target = _target(job, stored)
+    default = Path(job.conf.runtime.output_root).expanduser() / "export" / stored.id[:SHORT]
+    output = job.conf.task.output
+    target = default if output is None else output_folder(output, FILES)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(
+            f"task.output={output or target}: {target} exists already; name a new folder with "
+            "task.output="
+        )
     if conf.part_attention.name == "random":
         raise UserError(
             f"{stored.file} has part_attention=random, whose patches are drawn by the path of an "
@@ -98,26 +105,13 @@ def run(job: Job) -> None:
     console.say(f"export: {target}")
 
 
-def _target(job: Job, stored: StoredCheckpoint) -> Path:
-    """The new folder."""
-    default = Path(job.conf.runtime.output_root).expanduser() / "export" / stored.id[:SHORT]
-    output = job.conf.task.output
-    target = default if output is None else output_folder(output, FILES)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(
-            f"task.output={output or target}: {target} exists already; name a new folder with "
-            "task.output="
-        )
-    return target
-
-
 def _images(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
     """The images to verify the files on: image=, or the first test images of the dataset."""
     if job.conf.image is not None:
-        images = list_images(job.conf.image)
-        if images.note:
-            console.say(images.note)
-        manifest = dataclasses.replace(images.manifest, max_pixels=conf.dataset.max_pixels)
+        manifest, note = list_images(job.conf.image)
+        if note:
+            console.say(note)
+        manifest = dataclasses.replace(manifest, max_pixels=conf.dataset.max_pixels)
         return manifest, np.arange(len(manifest))
     root = conf.dataset.root or conf.dataset.table
     if root is None or not Path(root).expanduser().exists():

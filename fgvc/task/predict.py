@@ -21,6 +21,7 @@ from fgvc.config.override_grammar import key_of
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
 from fgvc.exit_codes import DONE, FAILED
+from fgvc.html.formats import plain
 from fgvc.model.part_attention import Selection
 from fgvc.pipeline import prediction_output, restore
 from fgvc.pipeline.determinism import set_up_process
@@ -48,7 +49,7 @@ def run(job: Job) -> int:
         OSError: predictions or an overlay cannot be written.
     """
     format_name, target = _output(job)
-    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as images:
+    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as (images, note):
         stored = restore.load_checkpoint(job)
         conf, source = restore.load_config_and_weights(stored, job)
         overlay = job.conf.task.overlay
@@ -61,11 +62,11 @@ def run(job: Job) -> int:
             console.say(
                 "note: made for images cropped to their boxes (dataset.box_crop); crop these too"
             )
-        manifest = replace(images.manifest, max_pixels=conf.dataset.max_pixels)
+        manifest = replace(images, max_pixels=conf.dataset.max_pixels)
         predictions = _predict(stored, conf, source, job, manifest)
         bad = sum(prediction.error is not None for prediction in predictions)
-        if images.note:
-            console.say(images.note)
+        if note:
+            console.say(note)
         console.say(f"{len(predictions) - bad} classified, {bad} could not be read")
     from_stdin = image_argument.reads_stdin(job.conf.image)
     header = {
@@ -117,16 +118,18 @@ def _predict(
         for result in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = result.batch, result.logits_BK.cpu().numpy()
             for bad in batch.bad:
-                console.say(prediction_output.printable(bad.message))
+                console.say(plain(bad.message))
                 predictions[bad.row] = PredictionRow(manifest.path[bad.row], error=bad.message)
-            rows, readable = batch.row_B.tolist(), []
+            rows = batch.row_B.tolist()
+            readable: list[PredictionRow] = []
             if rows:
                 top_BK = metrics.topk(logits_BC, min(job.conf.task.top_k, logits_BC.shape[1]))
                 logprob_BC = metrics.log_probabilities(logits_BC)
                 probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
-                for columns in zip(rows, top_BK.tolist(), probability_BK.tolist(), strict=True):
-                    best = list(zip(*columns[1:], strict=True))
-                    readable.append(PredictionRow(manifest.path[columns[0]], best))
+                top = zip(top_BK.tolist(), probability_BK.tolist(), strict=True)
+                for row, (index_K, probability_K) in zip(rows, top, strict=True):
+                    best = list(zip(index_K, probability_K, strict=True))
+                    readable.append(PredictionRow(manifest.path[row], best))
             predictions |= zip(rows, readable, strict=True)
             if result.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()

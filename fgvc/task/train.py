@@ -66,8 +66,8 @@ def _train(experiment: Experiment, group: ProcessGroup) -> Results:
     states = States(experiment.run.path / RESUME, conf.runtime.keep_states)
     start, text_CD = find_resume_point(experiment, states), None
     if reads_text(conf):
-        text = class_text_features(experiment)
-        text_CD = text.weight_CD * text.scale
+        weight_CD, scale = class_text_features(experiment)
+        text_CD = weight_CD * scale
     setup = FinetuneSetup(conf, dataset, extractor.source, text_CD, start and start.state)
     group.request(setup)
     with group.waiting(typical=False):

@@ -30,12 +30,12 @@ def run(job: Job) -> Skipped | None:
 
 
 def _zero_shot(experiment: Experiment) -> Results:
-    text = class_text_features(experiment)
-    head = head_layers.TextHead(text.weight_CD, text.scale)
+    weight_CD, scale = class_text_features(experiment)
+    head = head_layers.TextHead(weight_CD, scale)
     test = experiment.extractor.extract("test", experiment.dataset.split.test_N)
     numbers: dict[str, object] = {
         "selection": None,
-        "prompts": {"templates": list(experiment.conf.dataset.prompts), "scale": text.scale},
+        "prompts": {"templates": list(experiment.conf.dataset.prompts), "scale": scale},
         "fitted_on": 0,
     }
     return Results(

@@ -5,17 +5,14 @@ shell: words of printed commands. escape: text in tables, Markdown, messages and
 library only, so that every room may import it.
 """
 
-from fgvc.untrusted.files import (  # noqa: F401 - for the other rooms
+from fgvc.untrusted.files import (
     ARRAYS,
     IMAGE,
     LIST,
     MIB,
-    TEXT,
     NotRegularError,
     TooLargeError,
-    calls_resolver,
     check_pickles,
-    check_yaml,
     folders_below,
     open_regular,
     parse_json,
@@ -28,3 +25,24 @@ from fgvc.untrusted.files import (  # noqa: F401 - for the other rooms
     require_regular,
     unique_keys,
 )
+
+__all__ = [
+    "ARRAYS",
+    "IMAGE",
+    "LIST",
+    "MIB",
+    "NotRegularError",
+    "TooLargeError",
+    "check_pickles",
+    "folders_below",
+    "open_regular",
+    "parse_json",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_yaml",
+    "refuse_constant",
+    "require_regular",
+    "unique_keys",
+]

@@ -25,7 +25,6 @@ from typing import IO, Any
 
 from fgvc.untrusted.escape import one_line
 
-RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
 MOST_STEPS = 4_000_000  # opcodes in the pickles of a file; a tensor takes 30
 MOST_PICKLE = 64 << 20  # bytes of a pickle in an archive
@@ -134,30 +133,21 @@ def _check_mode(mode: int, path: str | Path) -> None:
         raise NotRegularError(errno.EINVAL, f"{kind}, not a regular file", str(path))
 
 
-def read_yaml(path: str | Path, most: int = 4 * MIB) -> str:
-    """The text of a YAML file, checked by `check_yaml`.
+def read_yaml(path: str | Path) -> str:
+    """The text of a YAML file that any parser can load.
 
     Raises:
         OSError: as `read_bytes`.
-        ValueError: not UTF-8, or as `check_yaml`; one line without the path.
-    """
-    try:
-        return check_yaml(read_text(path, most))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start})") from None
-
-
-def check_yaml(text: str) -> str:
-    """Check that a text is YAML that any parser can load; returns the text.
-
-    Raises:
-        ValueError: not YAML, a tag, nested too deep, a number of too many digits, or more than
-            MOST_NODES values with every alias expanded; one line.
+        ValueError: not UTF-8, not YAML, a tag, nested too deep, a number of too many digits, or
+            more than MOST_NODES values with every alias expanded; one line without the path.
     """
     import yaml
 
     try:
+        text = read_text(path, 4 * MIB)
         _check_events(yaml.parse(text, yaml.SafeLoader))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     return text
@@ -167,7 +157,7 @@ def parse_yaml(text: str) -> Any:
     """The plain data of a YAML document without anchors, as fgvc writes YAML.
 
     Raises:
-        ValueError: as `check_yaml`, or an anchor; one line.
+        ValueError: as `read_yaml`, or an anchor; one line without a path.
     """
     import yaml
 
@@ -193,11 +183,6 @@ def folders_below(root: str | Path, depth: int) -> list[Path]:
                 subfolders += [Path(entry) for entry in entries if Path(entry).is_dir()]
         level = sorted(subfolders)
     return level
-
-
-def calls_resolver(text: str) -> bool:
-    """Whether a config value calls a resolver, such as `${oc.env:HOME}`."""
-    return RESOLVER.search(text) is not None
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -23,7 +23,9 @@ _PLAIN = re.compile(r"(?=[^.\d]|\.\.?/)[A-Za-z0-9_./][A-Za-z0-9_./-]*|\.\.?|\d{8
 _WORDS = frozenset({"true", "false", "null", "inf", "nan"})
 _PIECE = re.compile(r"""("\$\(printf '[^']*'\)")|('[^']*')|("'")|([^\s'"]+)|(\s+)""")
 _OCTAL = re.compile(rb"%%|\\([0-7]{3})")
-_INERT = "\\'\"!$`"  # in octal too: an interactive bash expands ! between double quotes
+# what printf writes in octal; an interactive bash expands ! between double quotes, and a word that
+# begins with - would be an option
+_NOT_INERT = re.compile(rf"""[%\\'"!$`]|\A-|{UNSEEN.pattern}""")
 _BEFORE, _AFTER = "\"$(printf '", "')\""
 
 
@@ -147,24 +149,17 @@ def _printed(text: str) -> str:
     """A word with invisible characters, which `printf` writes, in every shell."""
     body = text.rstrip("\n")  # the shell strips these from the output of a command
     tail = text[len(body) :]
-    written = "".join(map(_in_printf, body))
-    if written.startswith("-"):  # not an option
-        written = _octal(b"-") + written[1:]
-    return f"\"$(printf '{written}')\"" + (f"'{tail}'" if tail else "")
+    written = _NOT_INERT.sub(lambda match: _in_printf(match[0]), body)
+    return f"{_BEFORE}{written}{_AFTER}" + (f"'{tail}'" if tail else "")
 
 
 def _in_printf(char: str) -> str:
     if char == "%":
         return "%%"
-    if char not in _INERT and not UNSEEN.match(char):
-        return char
     try:
-        return _octal(char.encode("utf-8", "surrogateescape"))  # a byte of a name that is not UTF-8
+        data = char.encode("utf-8", "surrogateescape")  # a byte of a name that is not UTF-8
     except UnicodeEncodeError:  # half of a surrogate pair
         return "\ufffd"
-
-
-def _octal(data: bytes) -> str:
     return "".join(f"\\{byte:03o}" for byte in data)
 
 

@@ -34,8 +34,7 @@ from fgvc.record.tensorboard import Board, events
 from fgvc.store import atomic, json_cache, temporary_files
 from fgvc.store.array_cache import cached_arrays
 from fgvc.store.content_store import ContentStore
-from fgvc.store.disk_advice import disk_error_line
-from fgvc.store.disk_errors import NamedFile, NamedWriter, open_named
+from fgvc.store.disk_errors import NamedFile, NamedWriter, disk_error_line, open_named
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.store.file_lock import lock
 from fgvc.types import Features, UserError

@@ -141,7 +141,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", weights.files_of),
     "facts of weights": ("ckpt.bin", checkpoint_metadata.read_facts),
-    "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
+    "facts of a checkpoint": ("ckpt.bin", tensor_file.verify),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
@@ -530,5 +530,5 @@ def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
     small.write_bytes(b"a picture")
     with small.open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        with given.find_images("-") as images:
-            assert (images.manifest.root / images.manifest.path[0]).read_bytes() == b"a picture"
+        with given.find_images("-") as (images, _):
+            assert (images.root / images.path[0]).read_bytes() == b"a picture"

@@ -23,7 +23,6 @@ import pytest
 from fgvc import metrics
 from fgvc.learn.logistic import path
 from fgvc.metrics import topk
-from fgvc.pipeline import rederive
 from fgvc.record import checkpoint, prediction_tables, privacy, retention
 from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
@@ -35,6 +34,7 @@ from fgvc.report.audit.record import Recompute, Record
 from fgvc.report.prune import OutputRoot
 from fgvc.report.run_rows import scan_runs
 from fgvc.run import main
+from fgvc.task.audit import compose_command, current_code, render_page
 from fgvc.types import Manifest, Predictions
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import one_line
@@ -185,7 +185,7 @@ def forge_viewers(folder: Path) -> None:
     matrix = metrics.tally(test.pred_N, test.label_N, len(names))
     plot = confusion_plot(matrix, names, "vit mini", "synthetic", partial=False)
     (folder / "confusion.svg").write_text(plot)
-    (folder / "report.html").write_text(rederive.render_page(folder, record.shown_config))
+    (folder / "report.html").write_text(render_page(folder, record.shown_config))
 
 
 def rewrite(name: str, change: Callable) -> Callable[[Path], None]:
@@ -262,7 +262,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 @pytest.mark.fault(55)
 def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
     """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
-    here = rederive.current_code()
+    here = current_code()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
     for check, lies in LIES.items():
         for number, lie in enumerate(lies):
@@ -285,7 +285,7 @@ def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
 @pytest.mark.fault(55)
 def test_the_plot_of_an_older_record_counts_but_is_not_checked(probe):
     """Its code drew confusion.png; a record without any plot misses one."""
-    here = rederive.current_code()
+    here = current_code()
     later = replace(here, code=replace(here.code, commit="0" * 40))
     (probe / "confusion.svg").rename(probe / "confusion.png")
     record = Record(forger.seal(probe), later)
@@ -301,7 +301,7 @@ def test_the_plot_of_an_older_record_counts_but_is_not_checked(probe):
 @pytest.mark.fault(55)
 def test_the_plot_is_compared_in_every_environment(probe):
     rewrite(STAMP, put("env_hash", value="0" * 64))(probe)
-    record = Record(forger.seal(probe), rederive.current_code())
+    record = Record(forger.seal(probe), current_code())
     assert run_check(BY_ID["plot-follows"], record).state == "pass"
     assert run_check(BY_ID["versions"], record).state == "not checked"
 
@@ -309,7 +309,7 @@ def test_the_plot_is_compared_in_every_environment(probe):
 @pytest.mark.fault(55)
 def test_another_code_checks_neither_page_nor_command(probe):
     text("report.html", "top-1 on", "top-1 over")(probe)
-    folder, here = forger.seal(probe), rederive.current_code()
+    folder, here = forger.seal(probe), current_code()
     others = (
         None,
         replace(here, code=replace(here.code, commit="0" * 40)),
@@ -399,7 +399,7 @@ def test_no_text_of_a_record_is_interpreted_by_a_terminal_or_by_markdown(probe, 
 @pytest.mark.fault(55)
 def test_a_sweep_too_large_to_compose_is_not_composed():
     with pytest.raises(ValueError, match="more than 1000"):
-        rederive.compose_command(["-m", "seed=range(0,1000000000)"], "a")
+        compose_command(["-m", "seed=range(0,1000000000)"], "a")
 
 
 def test_the_rule_of_the_path_is_that_of_the_fit():
@@ -495,7 +495,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
         shutil.copytree(other / name, probe / name)
     else:
         shutil.copy(other / name, probe / name)
-    assert failures(forger.seal(probe), rederive.current_code())
+    assert failures(forger.seal(probe), current_code())
 
 
 # --- odd content ---
@@ -513,7 +513,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
 )
 def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
     (probe / "config.yaml").write_text(config)
-    failed = failures(forger.seal(probe), rederive.current_code())
+    failed = failures(forger.seal(probe), current_code())
     assert failed["config"].startswith("config.yaml: ")
     assert "\n" not in failed["config"]
 

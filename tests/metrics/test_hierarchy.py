@@ -68,7 +68,7 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
     classes = 30
     hierarchy, graph = random_hierarchy(rng, classes)
     label_N, pred_NK = rng.integers(classes, size=60), rng.integers(classes, size=(60, 3))
-    found_NK = metrics.build_tree(hierarchy).distance(label_N, pred_NK)
+    found_NK = metrics.Tree(hierarchy).distance(label_N, pred_NK)
     for label, preds, distances in zip(label_N.tolist(), pred_NK.tolist(), found_NK, strict=True):
         for pred, distance in zip(preds, distances, strict=True):
             meet = networkx.lowest_common_ancestor(graph, label, pred)
@@ -79,12 +79,12 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
 
 def test_tops_without_a_common_root_get_one():
     kingdoms = Hierarchy((("Aves",), ("Aves",), ("Insecta",)), {})
-    distance_NK = metrics.build_tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
+    distance_NK = metrics.Tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
     assert distance_NK.tolist() == [[0, 1, 2]]
 
 
 def test_classes_below_nothing_are_all_equally_far():
-    flat = metrics.build_tree(Hierarchy(((), (), ()), {}))
+    flat = metrics.Tree(Hierarchy(((), (), ()), {}))
     assert flat.distance(np.array([0]), np.array([[0, 1, 2]])).tolist() == [[0, 1, 1]]
 
 

@@ -32,7 +32,7 @@ def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(image: object) -> tuple[str, tuple[str, ...]]:
-    manifest = list_images(image).manifest
+    manifest, _ = list_images(image)
     assert all((manifest.root / path).exists() for path in manifest.path)
     return str(manifest.root), manifest.path
 
@@ -83,7 +83,7 @@ def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
-    note = list_images("pics").note
+    _, note = list_images("pics")
     assert "skipped: 2 text (more.txt, …)" in note
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
         assert words in note
@@ -174,6 +174,6 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
 
 
 def test_every_path_is_read_from_the_root(pics):
-    manifest = list_images(["pics/deep/**", "pics/a.jpg"]).manifest
+    manifest, _ = list_images(["pics/deep/**", "pics/a.jpg"])
     for path in manifest.path:
         assert decode((manifest.root / path).read_bytes(), path).shape == (3, 36, 48)

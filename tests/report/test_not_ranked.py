@@ -12,12 +12,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import typed
-from fgvc.pipeline.rederive import render_page
 from fgvc.pipeline.write_run import print_summary
 from fgvc.record import checkpoint
 from fgvc.report import model_card
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
+from fgvc.task.audit import render_page
 from fgvc.types import Dataset, LabelMap, Manifest, Split
 from fgvc.untrusted.escape import markdown
 

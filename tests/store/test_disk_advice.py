@@ -12,7 +12,7 @@ from fgvc.config.compose import composed
 from fgvc.record.run_dir import open_run
 from fgvc.run import main
 from fgvc.store import atomic
-from fgvc.store.disk_advice import disk_error_line, missing_home_line
+from fgvc.store.disk_errors import disk_error_line, missing_home_line
 from tests.narrow import not_none
 
 
