@@ -33,6 +33,7 @@ BIRDS = (
     "dataset.generator.side=128",
 )
 BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0")
+MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,18 @@ def real_cache(shared_tmp_path) -> Path:
     return shared_tmp_path / "real-cache"
 
 
+def places_in(root: Path, shared: dict[str, Path]) -> list[str]:
+    """The folders of runs and sweeps below `root`, with the shared data and cache."""
+    return [
+        *(f"runtime.{name}_root={place}" for name, place in shared.items()),
+        f"runtime.output_root={root / 'outputs'}",
+        f"runtime.multirun_root={root / 'multirun'}",
+    ]
+
+
 @pytest.fixture
 def places(shared_places, tmp_path) -> list[str]:
-    return [
-        f"runtime.data_root={shared_places['data']}",
-        f"runtime.cache_root={shared_places['cache']}",
-        f"runtime.output_root={tmp_path / 'outputs'}",
-        f"runtime.multirun_root={tmp_path / 'multirun'}",
-        f"runtime.weights_root={tmp_path / 'weights'}",
-    ]
+    return [*places_in(tmp_path, shared_places), f"runtime.weights_root={tmp_path / 'weights'}"]
 
 
 @pytest.fixture

@@ -8,16 +8,12 @@ import pytest
 
 from fgvc.launch import dry_run
 from fgvc.run import main
+from tests.jobs import BIRDS, MINI
 
 GRID = (
     "sweep=grid",
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
-    "dataset.generator.classes=6",
-    "dataset.generator.train_per_class=10",
-    "dataset.generator.test_per_class=5",
-    "dataset.generator.side=128",
+    *MINI,
+    *BIRDS,
     "dataset.subset=tiny",  # of 6 classes: 12 train, 6 val, 12 test
     "resolution=r224",
     "part_attention=off,centre",

@@ -14,6 +14,7 @@ import pytest
 
 from fgvc.launch.launcher_job import STOP
 from fgvc.run import main
+from tests.jobs import BIRDS, MINI, places_in
 
 SERIAL = "serial"
 LOST = {"joblib": 2, "submitit_local": 1}  # joblib kills all its workers when it loses one
@@ -43,22 +44,16 @@ def sweep_folder(shared_places, tmp_path_factory) -> Iterator[Callable[[str], Pa
 
 
 def command(root: Path, shared: dict[str, Path], launcher: str) -> list[str]:
-    generator = ("classes=6", "train_per_class=10", "test_per_class=5", "side=128")
     return [
         "-m",
         f"hydra/launcher={launcher}",
-        "backbone=vit",
-        "backbone.size=mini",
-        "backbone.pretrained=false",
+        *MINI,
         "runtime.stack_check=false",
-        *(f"dataset.generator.{item}" for item in generator),
+        *BIRDS,
         "dataset.subset=tiny",
         "runtime.num_workers=0",
         "runtime.threads=1",
-        f"runtime.data_root={shared['data']}",
-        f"runtime.cache_root={shared['cache']}",
-        f"runtime.output_root={root / 'outputs'}",
-        f"runtime.multirun_root={root / 'multirun'}",
+        *places_in(root, shared),
         "runtime.run_id=x",
         "head=knn",
         K,

@@ -17,17 +17,13 @@ from fgvc.launch.search import objective
 from fgvc.report.baselines import build_table
 from fgvc.run import main
 from fgvc.types import Preempted
+from tests.jobs import BIRDS, MINI, places_in
 
 COMMAND = (
     "sweep=tune",
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
+    *MINI,
     "dataset.subset=tiny",
-    "dataset.generator.classes=6",
-    "dataset.generator.train_per_class=10",
-    "dataset.generator.test_per_class=5",
-    "dataset.generator.side=128",
+    *BIRDS,
     "task.batch_size=4",
     "task.epochs=1",
     "task.warmup_steps=2",
@@ -58,10 +54,7 @@ class SearchRun:
     def __init__(self, home: Path, shared: dict[str, Path]) -> None:
         self.multirun, self.outputs = home / "multirun" / "search", home / "outputs"
         self.places = (
-            f"runtime.data_root={shared['data']}",
-            f"runtime.cache_root={shared['cache']}",
-            f"runtime.output_root={self.outputs}",
-            f"runtime.multirun_root={home / 'multirun'}",
+            *places_in(home, shared),
             "runtime.run_id=search",
         )
 

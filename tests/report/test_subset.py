@@ -11,11 +11,10 @@ from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.run_rows import read_run
 from fgvc.report.terminal_table import print_table
 from fgvc.run import main
+from tests.jobs import MINI
 
 RUN = (
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
+    *MINI,
     "head=knn",
     "head.k=3",
     "dataset=synthetic",

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.pipeline import features
 from fgvc.run import main
+from tests.jobs import BIRDS, MINI
 
 pytestmark = pytest.mark.timeout(900)
 RANKS = ("task.drop_path=0.3", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
@@ -345,14 +346,9 @@ def torchrun(places, tmp_path):
 
 
 SMALL = (
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
+    *MINI,
     "dataset.subset=tiny",
-    "dataset.generator.classes=6",
-    "dataset.generator.train_per_class=10",
-    "dataset.generator.test_per_class=5",
-    "dataset.generator.side=128",
+    *BIRDS,
     "runtime.num_workers=0",
 )
 

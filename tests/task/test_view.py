@@ -22,12 +22,11 @@ from fgvc.data.view_transform import view as seen_by
 from fgvc.pipeline.run_images import heat_map
 from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
+from tests.jobs import MINI
 from tests.narrow import not_none
 
 SMALL = (
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
+    *MINI,
     "runtime.num_workers=0",
     "runtime.device=cpu",
     "dataset.generator.classes=4",
