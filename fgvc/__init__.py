@@ -28,19 +28,14 @@ __all__ = [
     "load_config",
 ]
 
-_MODULES = {
-    "build_backbone": "fgvc.pipeline.notebook",
-    "evaluation_transform": "fgvc.data.preprocess",
-    "extract_features": "fgvc.pipeline.notebook",
-    "load_config": "fgvc.pipeline.notebook",
-}
-
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("fgvc.config.version").version()
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    if name == "evaluation_transform":
+        return import_module("fgvc.data.preprocess").evaluation_transform
+    if name in __all__:
+        return getattr(import_module("fgvc.pipeline.notebook"), name)
     raise AttributeError(f"module 'fgvc' has no attribute {name!r}")
 
 

@@ -36,7 +36,6 @@ from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.option_files import search_path_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs
-from fgvc.config.schema import TASKS
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_expansion import Exclusion, expand_sweep, summarize
 from fgvc.config.version import version
@@ -133,8 +132,9 @@ def _parse(arguments: Sequence[str]) -> Command | None:
         jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep)
     _refuse_torchrun(jobs, multirun)
     run_id = jobs[0].conf.runtime.run_id
-    if run_id is None:
-        run_id = new_run_id()
+    if run_id is None:  # a sortable UTC time and a short random part
+        now = datetime.datetime.now(datetime.UTC)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     elif not RUN_ID.fullmatch(run_id):
         raise ConfigError(
             f"runtime.run_id={run_id}: letters, digits, dot, dash and underscore, at most 100"
@@ -212,12 +212,6 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def new_run_id() -> str:
-    """A sortable UTC time and a short random part."""
-    now = datetime.datetime.now(datetime.UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
 def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:
     """Refuse torchrun for a sweep or a task of one process: its other ranks would wait for ever."""
     world_size = os.environ.get("WORLD_SIZE", "1")
@@ -225,7 +219,8 @@ def _refuse_torchrun(jobs: Sequence[JobConfig], multirun: bool) -> None:
         return
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={world_size} and no torchrun")
-    if not TASKS[task := jobs[0].conf.task.name].ranks:
+    if is_operation(jobs[0].conf):
+        task = jobs[0].conf.task.name
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 

@@ -38,22 +38,17 @@ def check_arguments(arguments: Sequence[str]) -> None:
             bound = LONGEST if len(argument) > LONGEST else LONGEST_KEY
             raise ConfigError(f"{prefix}: {max(len(key), len(value))} letters, at most {bound}")
         if sign and key.lstrip("+") in path_keys() | {"experiment"}:
-            _check_path(key, value)
+            longest = max(len(os.fsencode(name)) for name in re.split(r"[/,]", value))
+            length = 0 if value.startswith("[") else len(os.fsencode(value))  # of one path
+            place = f"{key}={shorten(value)}"
+            if longest > LONGEST_NAME:
+                raise ConfigError(
+                    f"{place}: a name of {longest} bytes, at most {LONGEST_NAME} of a file"
+                )
+            if length > LONGEST_PATH:
+                raise ConfigError(f"{place}: a path of {length} bytes, at most {LONGEST_PATH}")
 
 
 def shorten_words(line: str) -> str:
     """A message with every word of more than LONGEST_WORD characters shortened."""
     return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda long: shorten(long[0]), line)
-
-
-def _check_path(key: str, value: str) -> None:
-    longest = max(len(os.fsencode(name)) for name in re.split(r"[/,]", value))
-    if longest > LONGEST_NAME:
-        raise ConfigError(
-            f"{key}={shorten(value)}: a name of {longest} bytes, at most {LONGEST_NAME} of a file"
-        )
-    if not value.startswith("[") and len(os.fsencode(value)) > LONGEST_PATH:
-        raise ConfigError(
-            f"{key}={shorten(value)}: a path of {len(os.fsencode(value))} bytes, at most "
-            f"{LONGEST_PATH}"
-        )

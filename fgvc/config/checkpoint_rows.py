@@ -123,7 +123,8 @@ def _row_defaults(
     Raises:
         ConfigError: the row lacks fields that have no default.
     """
-    defaults = {**DEFAULTS, "size": name, "prefix": LIBRARIES[library].prefix}
+    prefix = LIBRARIES[library].prefix if library in LIBRARIES else 0  # refused by check_bounds
+    defaults = {**DEFAULTS, "size": name, "prefix": prefix}
     if missing := [field for field in REQUIRED if field not in row]:
         close = nearest(name, [other for other in others if other != name])
         raise ConfigError(

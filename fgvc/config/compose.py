@@ -32,11 +32,12 @@ from fgvc.config.list_values import as_list
 from fgvc.config.option_files import CONFIG_NAME, conf_dir
 from fgvc.config.override_grammar import parse_override
 from fgvc.config.schema import architecture
-from fgvc.config.schema_keys import chosen_variants, keys_of_config, legal_keys
+from fgvc.config.schema_keys import chosen_variants, keys_of_config, leaves
 from fgvc.config.weight_digests import check_sidecars, fill_tokenizer, fill_weights
 from fgvc.untrusted.escape import shorten
 
 LARGEST = 2**63 - 1  # of an integer: int64
+_structured = functools.cache(OmegaConf.structured)  # empty configs; merging copies them
 
 
 @functools.cache
@@ -100,7 +101,7 @@ def parse_config(cfg: DictConfig) -> schema.Config:
     Raises:
         ConfigError: an unknown key, a value of another type, a hashed key that refers to a path.
     """
-    legal = set(legal_keys(cfg))
+    legal = {item.key for item in keys_of_config(cfg)}
     for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False)):
         if key not in legal and not key.startswith(schema.TABLES):
             raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
@@ -156,30 +157,15 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return hashed(typed(cfg))
 
 
-@functools.cache
-def _structured(cls: type) -> DictConfig:
-    """The empty config of a dataclass; merging copies it."""
-    return OmegaConf.structured(cls)
-
-
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of plain data with their dotted keys; list items have the key of the list."""
-    if isinstance(node, dict) and node:
-        for name, child in node.items():
-            yield from leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list) and node:
-        for child in node:
-            yield from leaves(child, key)
-    else:
-        yield key, node
-
-
 def check_bounds(node: Any, prefix: str = "") -> None:
     """Check the values of a dataclass and of its nodes against their choices and bounds.
 
     Raises:
         ConfigError: names the key, the value and the legal values.
     """
+    for key, value in leaves(dataclasses.asdict(node)):
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(f"{prefix}{key}={shorten(str(value))}: must be at most {LARGEST}")
     for key, value, item in _values(node, prefix):
         choices = item.metadata.get("choices")
         if choices and value not in choices:
@@ -187,24 +173,12 @@ def check_bounds(node: Any, prefix: str = "") -> None:
             raise ConfigError(f"{key}={value}: not one of {legal}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
-        if any(isinstance(number, int) and abs(number) > LARGEST for number in _numbers(value)):
-            raise ConfigError(f"{key}={shorten(str(value))}: must be at most {LARGEST}")
         low, high = item.metadata.get("bounds", (None, None))
         if value is None or low is None:
             continue
         if not (low <= value and (high is None or value <= high)):
             upper = "" if high is None else f" and at most {high}"
             raise ConfigError(f"{key}={value}: must be at least {low}{upper}")
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    """The value, and the values inside a list or a table of rows."""
-    yield value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = vars(value)
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
 
 
 def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:

@@ -111,52 +111,44 @@ def check_resolution(conf: Config) -> None:
 
 def check_inputs(conf: Config) -> None:
     """Refuse a missing input of the task, and an input that the task would ignore."""
-    if conf.task.name != "train":
-        _check_single_process(conf)
-    task = TASKS[conf.task.name]
+    task, trains = TASKS[conf.task.name], conf.task.name == "train"
+    if conf.runtime.nproc != 1 and not task.experiment:
+        raise ConfigError(
+            f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1 process"
+        )
+    if conf.runtime.resume is not None and not trains:
+        raise ConfigError(
+            f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
+            "from a path; give the same runtime.run_id to reuse its features"
+        )
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
         if value is None and name in task.inputs:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
         if value is not None and name not in task.inputs + task.optional_inputs:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
+        if value is not None and name != "image" and not Path(value).expanduser().exists():
+            raise ConfigError(f"{name}={value}: no such file or folder")
     _check_table(conf)
     if task.check is not None:
         task.check(conf)
-    if conf.runtime.stop_before_test and conf.task.name != "train":
+    if conf.runtime.stop_before_test and not trains:
         raise ConfigError(
             f"runtime.stop_before_test=true: task={conf.task.name} has no validation to stop at, "
             "only task=train has"
         )
-    if conf.image is not None:
-        image_argument.check(conf.image)
+    if conf.image is not None and not image_argument.reads_stdin(conf.image):
+        image_argument.find_sources(conf.image)
     for name in ("root", "table"):
         value = getattr(conf.dataset, name)
         if value is not None and "://" in value:
             raise ConfigError(
                 f"dataset.{name}={value}: an address is not read; download it, and give its path"
             )
-    for name in ("checkpoint", "run", "against"):
-        value = getattr(conf, name)
-        if value is not None and not Path(value).expanduser().exists():
-            raise ConfigError(f"{name}={value}: no such file or folder")
     if conf.dataset.download and conf.task.name != "doctor":
         raise ConfigError(
             f"dataset.download=true: task={conf.task.name} downloads nothing; "
             "fetch the dataset first with task=doctor dataset.download=true"
-        )
-
-
-def _check_single_process(conf: Config) -> None:
-    """Refuse several processes where nothing is extracted, and a path to a resume state."""
-    if conf.runtime.nproc != 1 and not TASKS[conf.task.name].ranks:
-        raise ConfigError(
-            f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1 process"
-        )
-    if conf.runtime.resume is not None:
-        raise ConfigError(
-            f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
-            "from a path; give the same runtime.run_id to reuse its features"
         )
 
 
@@ -201,14 +193,10 @@ def _check_table(conf: Config) -> None:
         raise ConfigError(
             "dataset=table needs dataset.table=FILE, a CSV, TSV or Parquet of path, label, split"
         )
-    if dataset.reader != "table" and dataset.table is not None:
-        raise ConfigError(
-            f"dataset.table={dataset.table}: only dataset=table reads one, not "
-            f"dataset={dataset.name}"
-        )
-    for name in ("path_column", "label_column", "split_column"):
-        if dataset.reader != "table" and getattr(dataset, name) is not None:
+    for name in ("table", "path_column", "label_column", "split_column"):
+        value = getattr(dataset, name)
+        what = "reads one" if name == "table" else "has columns"
+        if dataset.reader != "table" and value is not None:
             raise ConfigError(
-                f"dataset.{name}={getattr(dataset, name)}: only dataset=table has columns, not "
-                f"dataset={dataset.name}"
+                f"dataset.{name}={value}: only dataset=table {what}, not dataset={dataset.name}"
             )

@@ -31,20 +31,14 @@ def check_duplicates(first: JobConfig, duplicate: JobConfig) -> None:
         ConfigError: they differ in other keys, or in none: both would write into one folder.
     """
     inert = inert_keys(first.conf) | inert_keys(duplicate.conf)
-    differences = dict(_differences(first.conf, duplicate.conf, "", None))
-    if differences and all(
-        reason is None and _inert_reason(key, inert) for key, reason in differences.items()
-    ):
+    reasons = dict(_differences(first.conf, duplicate.conf, inert))
+    if reasons and all(reason in inert.values() for reason in reasons.values()):
         return
-    reasons = {
-        key: reason or _inert_reason(key, inert) or SAME_MEANING
-        for key, reason in differences.items()
-    }
     differing = set(first.overrides) ^ set(duplicate.overrides)
     if not differing:
         raise ConfigError(f"{' '.join(duplicate.overrides)}: given twice. Leave one of them out")
     keys = sorted({key_of(item) for item in differing})
-    if not differences and all(fixes_within(duplicate.conf, key) for key in keys):
+    if not reasons and all(fixes_within(duplicate.conf, key) for key in keys):
         return  # rules give both configs the same values
     for key in keys:
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
@@ -65,25 +59,23 @@ def _way_out(reasons: dict[str, str]) -> str:
     return "Leave one of them out"
 
 
-def _inert_reason(key: str, inert: dict[str, str]) -> str | None:
-    """Why a key, or a node that contains it, changes no number."""
-    return next(
-        (reason for node, reason in inert.items() if f"{key}.".startswith(f"{node}.")), None
-    )
-
-
 def _differences(
-    left: Any, right: Any, prefix: str, node_reason: str | None
-) -> Iterator[tuple[str, str | None]]:
-    """Each key that differs, with the reason why it is not hashed; None: it is hashed."""
+    left: Any, right: Any, inert: dict[str, str], prefix: str = "", node_reason: str | None = None
+) -> Iterator[tuple[str, str]]:
+    """Each key that differs, with the reason why the hash is the same.
+
+    Args:
+        inert: keys and nodes that change no number -> the reason.
+        node_reason: of the node that contains the keys.
+    """
     for item in dataclasses.fields(left):
         key, values = f"{prefix}{item.name}", (getattr(left, item.name), getattr(right, item.name))
         if values[0] == values[1]:
             continue
-        reason = node_reason or (RUNTIME_REASON if key == "runtime" else None)
         unhashed = [text for mark, text in UNHASHED_REASONS.items() if mark in item.metadata]
-        reason = reason or next(iter(unhashed), None)
+        unhashed += [RUNTIME_REASON] if key == "runtime" else []
+        reason = node_reason or next(iter(unhashed), inert.get(key))
         if dataclasses.is_dataclass(values[0]) and type(values[0]) is type(values[1]):
-            yield from _differences(*values, f"{key}.", reason)
+            yield from _differences(*values, inert, f"{key}.", reason)
         else:
-            yield key, reason
+            yield key, reason or SAME_MEANING

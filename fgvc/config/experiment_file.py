@@ -47,11 +47,11 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
         if path is None:
             expanded.append(argument)
             continue
-        overrides = _read_overrides(Path(path).expanduser())
-        overrides = [o for o in overrides if key_of(o) not in typed - {"experiment"}]
-        rows += [item for item in overrides if item.startswith(TABLE)]
-        expanded += [item for item in overrides if not item.startswith(TABLE)]
-    return [normalized(argument) for argument in (*rows, *expanded)]
+        read = map(normalized, _read_overrides(Path(path).expanduser()))
+        overrides = [item for item in read if key_of(item) not in typed - {"experiment"}]
+        rows += [item for item in overrides if key_of(item).startswith(TABLE)]
+        expanded += [item for item in overrides if not key_of(item).startswith(TABLE)]
+    return [*rows, *expanded]
 
 
 def _file(argument: str) -> str | None:

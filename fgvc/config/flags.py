@@ -50,8 +50,12 @@ def move_flags_first(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def _parser() -> ArgumentParser:
-    """Hydra's flags; --help and --version are answered before."""
+def parse_flags(arguments: Sequence[str]) -> Namespace:
+    """Hydra's flags in a command; --help and --version are answered before.
+
+    Raises:
+        ConfigError: a flag that fgvc does not have; for one such as `--lr 0.1`, with its override.
+    """
     parser = _Parser(prog="fgvc", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     for names in SWITCHES:
@@ -60,16 +64,7 @@ def _parser() -> ArgumentParser:
         parser.add_argument(*names.split())
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--info", "-i", const="all", nargs="?", choices=INFO)
-    return parser
-
-
-def parse_flags(arguments: Sequence[str]) -> Namespace:
-    """Hydra's flags in a command.
-
-    Raises:
-        ConfigError: a flag that fgvc does not have; for one such as `--lr 0.1`, with its override.
-    """
-    flags, unknown = _parser().parse_known_args(list(arguments))
+    flags, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_flag_error(unknown[0], list(arguments)))
     for name in (names.split()[0] for names in FLAGS_OF_HYDRA):

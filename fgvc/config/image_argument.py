@@ -70,12 +70,6 @@ def find_sources(image: object) -> list[ImageSource]:
     return [_find_source(text) for text in _names(image)]
 
 
-def check(image: object) -> None:
-    """Check the names, as `find_sources`; standard input is not read."""
-    if not reads_stdin(image):
-        find_sources(image)
-
-
 def refuse_address(text: str) -> None:
     """Refuse a URL.
 

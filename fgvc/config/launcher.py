@@ -28,18 +28,18 @@ def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
     Raises:
         ConfigError: one line, with the nearest legal name or the way out.
     """
-    launcher_overrides = [o for o in overrides if o.key_or_group == GROUP or _is_launcher_key(o)]
-    for override in launcher_overrides:
+    choices = [o for o in overrides if o.key_or_group == GROUP]
+    settings = [o for o in overrides if f"{o.key_or_group}.".startswith(f"{NODE}.")]
+    for override in (*choices, *settings):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: one launcher for all jobs of a sweep")
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a launcher can be chosen, not deleted")
-    chosen = [str(o.value()) for o in launcher_overrides if o.key_or_group == GROUP]
-    name = chosen[-1] if chosen else DEFAULT
+    name = str(choices[-1].value()) if choices else DEFAULT
     if name not in LAUNCHERS:
         close = nearest(name, LAUNCHERS)
         raise ConfigError(f"{GROUP}={name}: no such option{close} ({', '.join(sorted(LAUNCHERS))})")
-    _check_keys(name, [o for o in launcher_overrides if _is_launcher_key(o)])
+    _check_keys(name, settings)
     if name != DEFAULT and not multirun:
         raise ConfigError(f"{GROUP}={name}: launchers start the jobs of a sweep; add -m")
     if name == SLURM and shutil.which("sbatch") is None:
@@ -47,10 +47,6 @@ def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
             f"{GROUP}={name}: no sbatch on this machine; run it on the login node of the cluster, "
             f"or try {GROUP}=submitit_local"
         )
-
-
-def _is_launcher_key(override: Override) -> bool:
-    return override.key_or_group == NODE or override.key_or_group.startswith(f"{NODE}.")
 
 
 def _check_keys(name: str, overrides: Sequence[Override]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -11,8 +10,7 @@ from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.override_grammar import count_values, parse_override, value_of
-from fgvc.config.schema.launcher import LAUNCHERS
-from fgvc.config.schema_keys import all_keys, path_keys, walk_schema
+from fgvc.config.schema_keys import list_keys, path_keys
 from fgvc.untrusted.shell import quoted, setting, word
 
 MOST_JOBS = 100_000  # of a sweep
@@ -27,7 +25,7 @@ def as_list(override: str) -> str:
     """
     key, sign, value = override.partition("=")
     value = value.strip()
-    if not sign or not is_list(key.lstrip("+")) or not value or value.startswith(("[", "${")):
+    if not sign or key.lstrip("+") not in list_keys() or not value or value.startswith(("[", "${")):
         return override
     try:
         parsed = parse_override(override)
@@ -43,17 +41,12 @@ def as_list(override: str) -> str:
     return f"{key}=[{quoted(value) if isinstance(choices, dict) else value}]"
 
 
-def is_list(key: str) -> bool:
-    """Whether a dotted key holds a list, in any option."""
-    return key in _list_keys()
-
-
 def or_a_list(override: Override) -> str:
     """What several values without -m can mean: jobs, or a list without its brackets."""
     key, values = override.key_or_group, value_of(str(override.input_line))
     if key in path_keys() - {"image"} and not override.is_range_sweep():
         return f"(one job each); as one path: {setting(key, values)}"
-    if not is_list(key) and key != "image":  # image may be one name, too
+    if key not in list_keys() | {"image"}:  # image may be one name, too
         return "(one job each)"
     items = values.replace("[", "").replace("]", "")
     return f"(one job each); as a list: {word(f'{key}=[{items}]')}"
@@ -72,11 +65,3 @@ def check_sweep(overrides: Sequence[Override]) -> None:
             raise ConfigError(f"{line}: {other} is given too; write both as one: {word(both)}")
     if (jobs := math.prod(map(count_values, overrides))) > MOST_JOBS:
         raise ConfigError(f"-m: {jobs} jobs, at most {MOST_JOBS}; give fewer values")
-
-
-@functools.cache
-def _list_keys() -> frozenset[str]:
-    keys = [*all_keys()]
-    for cls in LAUNCHERS.values():
-        keys += walk_schema(cls, "hydra.launcher.")
-    return frozenset(item.key for item in keys if item.holds_list)

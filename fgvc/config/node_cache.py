@@ -16,10 +16,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import check_config, composed, leaves, parse_config
+from fgvc.config.compose import check_config, composed, parse_config
 from fgvc.config.option_files import option_file
 from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.schema import Config
+from fgvc.config.schema_keys import leaves
 
 AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
 REST = "rest"

@@ -81,14 +81,10 @@ def search_path_override(arguments: Sequence[str]) -> list[str]:
     return [*rest, f"{KEY}=[{','.join(map(literal, paths))}]"]
 
 
-def is_search_path(override: str) -> bool:
-    """Whether an override sets the search path."""
-    return override.startswith(f"{KEY}=")
-
-
 def own_folders(overrides: Iterable[str]) -> list[Path]:
     """The user's folders in the search path of a command."""
-    names = [name for item in overrides if is_search_path(item) for name in _listed(item)]
+    paths = (item for item in overrides if item.startswith(f"{KEY}="))
+    names = [name for item in paths for name in _listed(item)]
     return [Path(name.removeprefix(FILE)) for name in names]
 
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import re
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    Override,
-    QuotedString,
-    RangeSweep,
-    ValueType,
-)
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError
@@ -40,7 +35,7 @@ def parse_override(override: str) -> Override:
 
     Raises:
         HydraException: not an override.
-        ConfigError: nested too deep, or an endless range.
+        ConfigError: nested too deep, or a range that is endless or too long for any sweep.
     """
     try:
         parsed = OverridesParser.create().parse_override(override)
@@ -51,33 +46,21 @@ def parse_override(override: str) -> Override:
     except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
         reason = str(error).partition(" for integer string")[0]  # cut off advice for programmers
         raise ConfigError(f"{override[:80]}: {reason}") from None
-    value = parsed.value()
-    if isinstance(value, RangeSweep):
-        _check_range(override, value)
+    value: Any = parsed.value()
+    if parsed.is_range_sweep():
+        ends = (value.start, value.stop)
+        if None in ends or not all(map(math.isfinite, (*ends, value.step))) or not value.step:
+            raise ConfigError(f"{override}: a range has a start, a stop and a step that is not 0")
+        if abs(value.stop - value.start) / abs(value.step) > MOST_VALUES:
+            raise ConfigError(f"{override}: more than {MOST_VALUES} values; choose a larger step")
     return parsed
-
-
-def _check_range(override: str, values: RangeSweep) -> None:
-    """Refuse an endless range, and a range with more values than any sweep can run."""
-    start, stop, step = values.start, values.stop, values.step
-    if (
-        start is None
-        or stop is None
-        or not all(map(math.isfinite, (start, stop, step)))
-        or not step
-    ):
-        raise ConfigError(f"{override}: a range has a start, a stop and a step that is not 0")
-    if abs(stop - start) / abs(step) > MOST_VALUES:
-        raise ConfigError(f"{override}: more than {MOST_VALUES} values; choose a larger step")
 
 
 def count_values(override: Override) -> int:
     """The number of jobs that an override asks for under -m."""
     value = override.value()
     if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        return max(1, math.ceil(abs(value.stop - value.start) / abs(value.step)))
+        return max(1, sum(1 for _ in value.range()))
     return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
@@ -112,9 +95,9 @@ def _is_read(override: str, value: str) -> bool:
         parsed = parse_override(override)
     except HydraException:
         return False
-    if parsed.is_sweep_override():
-        return parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP
     text = parsed.value()
+    if parsed.is_sweep_override():
+        return isinstance(text, ChoiceSweep) and text.simple_form
     if isinstance(parsed._value, QuotedString) or not isinstance(text, str):
         return True
     return text == value and value.count("${") <= len(_RESOLVER.findall(value))

@@ -27,19 +27,19 @@ from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
-from fgvc.config.option_files import AXES, OVERLAYS, is_search_path, options
+from fgvc.config.option_files import AXES, OVERLAYS, options
 from fgvc.config.option_files import KEY as SEARCH_PATH
 from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.parse_errors import parse_argument, parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
-from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
+from fgvc.config.schema_keys import declared_keys, keys_of_config, place_keys
 from fgvc.config.sweep_expansion import (
     Combination,
     Exclusion,
     cross,
     drop_unknown_keys,
     duplicate_reason,
-    group_by_features,
+    feature_config,
     keep_stated_sizes,
 )
 from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
@@ -129,8 +129,9 @@ def expand_jobs(
     jobs, duplicates = _drop_duplicates(jobs)
     experiments = [job for job in jobs if job.is_experiment]
     _refuse_shared_files(experiments)
-    if len(experiments) == len(jobs):
-        jobs = [jobs[index] for index in group_by_features([job.plain for job in jobs])]
+    if len(experiments) == len(jobs):  # jobs that share features run one after another
+        ranks: dict[str, int] = {}
+        jobs.sort(key=lambda job: ranks.setdefault(feature_config(job.plain), len(ranks)))
     return jobs, [*exclusions, *duplicates]
 
 
@@ -211,12 +212,6 @@ def _refuse_shared_files(jobs: Sequence[JobConfig]) -> None:
                 )
 
 
-def shared_arguments(arguments: Sequence[str], jobs: Sequence[JobConfig]) -> list[str]:
-    """The arguments whose key is in the overrides of every job."""
-    keys = [{key_of(item) for item in job.overrides} for job in jobs]
-    return [item for item in arguments if all(key_of(item) in job_keys for job_keys in keys)]
-
-
 def _check_option(override: Override, arguments: Sequence[str]) -> None:
     group = override.key_or_group
     if group not in AXES:
@@ -270,11 +265,8 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> JobConfig:
 def parse_command(overrides: Sequence[Override]) -> Command:
     """The legal keys of a command, its task, and the values that it sets."""
     legal, task = _legal_keys([item.input_line or "" for item in overrides])
-    return Command(legal, task, {item.key_or_group: _typed_value(item) for item in overrides})
-
-
-def _typed_value(override: Override) -> str:
-    return value_of(str(override.input_line)) or "VALUE"
+    values = {item.key_or_group: value_of(str(item.input_line)) or "VALUE" for item in overrides}
+    return Command(legal, task, values)
 
 
 def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
@@ -282,7 +274,7 @@ def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
     varying = {
         item
         for item in overrides
-        if is_search_path(item) or (key_of(item) in AXES and key_of(item) not in SAME_KEYS)
+        if key_of(item) in (SEARCH_PATH, *AXES) and key_of(item) not in SAME_KEYS
     }
     return _cached_legal_keys(tuple(sorted(varying)))
 
@@ -291,7 +283,7 @@ def _legal_keys(overrides: Sequence[str]) -> tuple[frozenset[str], str]:
 def _cached_legal_keys(options: tuple[str, ...]) -> tuple[frozenset[str], str]:
     try:
         cfg = composed(options)
-        return frozenset(legal_keys(cfg)), str(cfg.task.name)
+        return frozenset(item.key for item in keys_of_config(cfg)), str(cfg.task.name)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
 
@@ -310,7 +302,7 @@ def _check_key(override: Override, command: Command) -> None:
     if key in AXES or key.startswith(HYDRA):
         return
     if key in NAMES or (key not in command.legal and not key.startswith(TABLES)):
-        raise ConfigError(unknown_key(key, _typed_value(override), command))
+        raise ConfigError(unknown_key(key, command.values[key], command))
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key cannot be deleted, only set")
     if not override.is_sweep_override() and override.value() == "":

@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.image_argument import refuse_address
-from fgvc.config.list_values import is_list
 from fgvc.config.option_files import AXES, options
 from fgvc.config.override_grammar import literal_or_interpolation, parse_override, written
-from fgvc.config.schema_keys import all_keys
+from fgvc.config.schema_keys import all_keys, list_keys
 from fgvc.config.synonyms import for_word
 from fgvc.untrusted.shell import literal
 from fgvc.untrusted.shell import word as shell_word
@@ -56,7 +55,7 @@ def parse_error(argument: str) -> ConfigError:
         several = f"; several: -m {key}={','.join(names)}" if len(names) > 1 else ""
         example = names[0] if len(names) == 1 else "OPTION"
         return ConfigError(f"{argument}: expected one name, as in {key}={example}{several}")
-    if is_list(key):
+    if key in list_keys():
         line = f"{argument}: quote each item of the list"
         items = value.removeprefix("[").removesuffix("]").split(",")
         quoted = f"[{','.join(literal(item.strip()) for item in items)}]"

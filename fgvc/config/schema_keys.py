@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,27 +13,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config import schema
 from fgvc.config.errors import ConfigError
+from fgvc.config.schema.launcher import LAUNCHERS
+
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 @dataclasses.dataclass(frozen=True)
 class SchemaKey:
     """A field of the schema.
 
-    key: dotted. hint: its type. node: the dataclass of a node; None for a leaf and for a table of
-    rows that have keys of their own (backbone.checkpoints).
+    key: dotted. node: the dataclass of a node; None for a leaf and for a table of rows that have
+    keys of their own (backbone.checkpoints). holds_list: whether the type is a list, or a union
+    with a list.
     """
 
     key: str
     metadata: Mapping[str, Any]
-    hint: Any
     node: type | None
-
-    @property
-    def holds_list(self) -> bool:
-        """Whether the type is a list, or a union with a list; a dict of lists is not."""
-        types = (self.hint, *typing.get_args(self.hint))
-        is_dict = typing.get_origin(self.hint) is dict
-        return not is_dict and any(typing.get_origin(part) is list for part in types)
+    holds_list: bool
 
 
 def walk_schema(
@@ -44,9 +42,15 @@ def walk_schema(
         variants: the dataclass of each node that follows from the chosen option.
     """
     for item in dataclasses.fields(cls):
-        key, hint = f"{prefix}{item.name}", _hints(cls)[item.name]
-        node = (variants or {}).get(key) or _node_class(hint)
-        yield SchemaKey(key, item.metadata, hint, node)
+        key, hint = f"{prefix}{item.name}", _type_hints(cls)[item.name]
+        is_table = typing.get_origin(hint) is dict
+        types = () if is_table else (hint, *typing.get_args(hint))  # of a union: its members
+        nodes = [
+            part for part in types if isinstance(part, type) and dataclasses.is_dataclass(part)
+        ]
+        node = (variants or {}).get(key) or next(iter(nodes), None)
+        holds_list = any(typing.get_origin(part) is list for part in types)
+        yield SchemaKey(key, item.metadata, node, holds_list)
         if node is not None:
             yield from walk_schema(node, f"{key}.")
 
@@ -80,11 +84,6 @@ def keys_of_config(cfg: DictConfig) -> list[SchemaKey]:
     return list(walk_schema(schema.Config, variants=chosen_variants(cfg)))
 
 
-def legal_keys(cfg: DictConfig) -> list[str]:
-    """The dotted keys that the chosen options have."""
-    return [item.key for item in keys_of_config(cfg)]
-
-
 def owners(key: str) -> list[str]:
     """The options of a node that have a key: task.epochs is of task=train, head.k of head=knn."""
     node = key.partition(".")[0]
@@ -93,6 +92,18 @@ def owners(key: str) -> list[str]:
         for name, cls in schema.variants().get(node, {}).items()
         if any(item.key == key for item in walk_schema(cls, f"{node}."))
     ]
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of plain data with their dotted keys; list items have the key of the list."""
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list) and node:
+        for child in node:
+            yield from leaves(child, key)
+    else:
+        yield key, node
 
 
 @functools.cache
@@ -116,15 +127,8 @@ def path_keys() -> frozenset[str]:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _node_class(hint: Any) -> type | None:
-    """The dataclass of a type, seen through Optional."""
-    if typing.get_origin(hint) is dict:
-        return None
-    for part in (hint, *typing.get_args(hint)):
-        if dataclasses.is_dataclass(part) and isinstance(part, type):
-            return part
-    return None
+def list_keys() -> frozenset[str]:
+    """Keys that hold a list, in every option and launcher."""
+    launchers = (walk_schema(cls, "hydra.launcher.") for cls in LAUNCHERS.values())
+    keys = itertools.chain(all_keys(), *launchers)
+    return frozenset(item.key for item in keys if item.holds_list)

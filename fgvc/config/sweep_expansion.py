@@ -25,14 +25,6 @@ from fgvc.config.override_grammar import key_of, value_of
 Combination = tuple[str, ...]
 PARAMS = "hydra.sweeper.params"
 SIZE = "backbone.size"
-FEATURE_KEYS = (
-    "backbone",
-    "resolution",
-    "part_attention",
-    "precision",
-    "matmul_precision",
-    "preprocess",
-)
 SPLITS = ("split_seed", "val_fraction")  # the choice of validation images changes no feature
 
 
@@ -58,25 +50,18 @@ def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
         return list(arguments), False
     if len(names) > 1 or "," in names[0]:
         raise ConfigError(f"sweep={','.join(names)}: one named sweep at a time")
-    params = _params(names[0], arguments)
+    path, legal = option_file("sweep", names[0], arguments), options("sweep", arguments)
+    if path is None:
+        close = nearest(names[0], legal)
+        raise ConfigError(f"sweep={names[0]}: no such option{close} ({', '.join(legal)})")
+    file = OmegaConf.load(path)
+    params: dict[str, Any] = OmegaConf.select(file, PARAMS)
+    if OmegaConf.select(file, "hydra.mode") != "MULTIRUN" or not params:
+        raise ConfigError(f"sweep={names[0]}: {path}: needs hydra.mode: MULTIRUN and {PARAMS}")
     typed = {key_of(argument): argument for argument in arguments if key_of(argument) in params}
     swept = [typed.get(key, f"{key}={value}") for key, value in params.items()]
     others = [argument for argument in arguments if key_of(argument) not in params]
     return [*others, *swept, f"{PARAMS}=null"], True
-
-
-def _params(name: str, arguments: Sequence[str]) -> dict[str, str]:
-    path = option_file("sweep", name, arguments)
-    if path is None:
-        legal = options("sweep", arguments)
-        raise ConfigError(
-            f"sweep={name}: no such option{nearest(name, legal)} ({', '.join(legal)})"
-        )
-    file = OmegaConf.load(path)
-    params = OmegaConf.select(file, PARAMS)
-    if OmegaConf.select(file, "hydra.mode") != "MULTIRUN" or not params:
-        raise ConfigError(f"sweep={name}: {path}: needs hydra.mode: MULTIRUN and {PARAMS}")
-    return {str(key): str(value) for key, value in params.items()}
 
 
 def cross(overrides: Sequence[Override]) -> list[Combination]:
@@ -114,20 +99,16 @@ def keep_stated_sizes(
     first: dict[Combination, Combination] = {}
     exclusions: dict[str, Exclusion] = {}
     for combination in combinations:
-        if first.setdefault(_keep_stated_size(combination), combination) is not combination:
+        kept = combination
+        for name in (value_of(item) for item in combination if key_of(item) == "backbone"):
+            file = option_file("backbone", name, combination)
+            if file is not None and _is_shorthand(file):  # vit_tiny
+                kept = tuple(item for item in combination if key_of(item) != SIZE)
+        if first.setdefault(kept, combination) is not combination:
             backbone = next(item for item in combination if key_of(item) == "backbone")
             reason = f"{backbone} names its size: {SIZE} is not swept there"
             exclusions.setdefault(backbone, Exclusion(combination, reason))
     return list(first), [*exclusions.values()]
-
-
-def _keep_stated_size(combination: Combination) -> Combination:
-    """The combination without a swept size if the backbone option names its size (vit_tiny)."""
-    names = [value_of(item) for item in combination if key_of(item) == "backbone"]
-    files = [option_file("backbone", name, combination) for name in names]
-    if not any(file is not None and _is_shorthand(file) for file in files):
-        return combination
-    return tuple(item for item in combination if key_of(item) != SIZE)
 
 
 @functools.cache
@@ -169,22 +150,12 @@ def duplicate_reason(duplicate: Combination, first: Combination) -> str:
     return f"{overrides}: the same config as {only_in(first, duplicate) or 'without it'}"
 
 
-def group_by_features(plains: Sequence[dict[str, Any]]) -> list[int]:
-    """A stable order of configs in which those that share features are adjacent.
-
-    Args:
-        plains: the hashed part of each config.
-    """
-    first: dict[str, int] = {}
-    ranks = [first.setdefault(feature_config(plain), len(first)) for plain in plains]
-    return sorted(range(len(plains)), key=ranks.__getitem__)
-
-
 def feature_config(plain: dict[str, Any]) -> str:
     """A key that is equal for jobs that read the same features."""
     images = {key: value for key, value in plain["dataset"].items() if key not in SPLITS}
     uses_seed = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
-    keys = (*FEATURE_KEYS, "seed") if uses_seed else FEATURE_KEYS
+    keys = ["backbone", "resolution", "part_attention", "precision", "matmul_precision"]
+    keys += ["preprocess", "seed"] if uses_seed else ["preprocess"]
     return json.dumps([images, *(plain[key] for key in keys)], sort_keys=True)
 
 

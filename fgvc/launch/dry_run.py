@@ -29,7 +29,7 @@ from fgvc.report.cost_estimate import Assumptions, JobCost, Rate, format_estimat
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
-DEPTH = {"large": 24, "so400m": 27, "giant": 40}  # blocks; 12 for others without a stated depth
+DEPTH = 12  # blocks of a model without a stated depth
 RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
 HIDDEN = ("hydra", "sweep", "runtime.")
 
@@ -54,30 +54,23 @@ def describe(
         yield f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started"
         for key, space in search.space.items():
             yield f"  {key}: {space}"
-    elif not all(job.is_experiment for job in jobs):
+        return
+    if not all(job.is_experiment for job in jobs):
         yield f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started"
         for job in jobs:
             kind = "operation" if is_operation(job.conf) else "of a checkpoint"
             yield f"  {kind:<16}  {' '.join(choices(job.overrides))}"
-    else:
-        yield from _estimate(run_id, jobs, exclusions)
-
-
-def _estimate(
-    run_id: str, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]
-) -> Iterator[str]:
-    varying = varying_keys([job.overrides for job in jobs])
-    shown = [_shown(job.overrides) for job in jobs]
-    common = " ".join(item for item in shown[0] if key_of(item) not in varying)
+        return
+    keys = varying_keys([job.overrides for job in jobs])
+    varying = {key for key in keys if not key.startswith(HIDDEN)}
+    shared = [item for item in jobs[0].overrides if key_of(item) not in keys]
+    common = " ".join(item for item in shared if not key_of(item).startswith(HIDDEN))
     planned: set[str] = set()
     notes: dict[str, None] = {}
-    costs = [
-        _job_cost(job, run_id, _name(overrides, varying), planned, notes)
-        for job, overrides in zip(jobs, shown, strict=True)
-    ]
-    excluded = [(_name(_shown(item.overrides), varying), item.reason) for item in exclusions]
+    costs = [_job_cost(job, run_id, _name(job.overrides, varying), planned, notes) for job in jobs]
+    excluded = [(_name(item.overrides, varying), item.reason) for item in exclusions]
     assumptions = _assumptions(jobs, jobs[0].conf, notes)
-    return format_estimate(run_id, common, costs, excluded, assumptions)
+    yield from format_estimate(run_id, common, costs, excluded, assumptions)
 
 
 def _name(overrides: Sequence[str], varying: set[str]) -> str:
@@ -85,10 +78,6 @@ def _name(overrides: Sequence[str], varying: set[str]) -> str:
     own = [item for item in overrides if key_of(item) in varying]
     axes = [value_of(item) for item in own if key_of(item) in (*AXES, SIZE)]
     return " ".join([*axes, *(item for item in own if key_of(item) not in (*AXES, SIZE))])
-
-
-def _shown(overrides: Sequence[str]) -> list[str]:
-    return [item for item in overrides if not key_of(item).startswith(HIDDEN)]
 
 
 def _job_cost(
@@ -134,7 +123,7 @@ def _job_cost(
         model=row.model,
         shape=_shape(row.architecture),
         side=conf.resolution.side,
-        macs=vit_macs(row.width, _depth(row), grid**2 + row.prefix),
+        macs=vit_macs(row.width, row.block_count or DEPTH, grid**2 + row.prefix),
         forward=forward,
         trained=trained,
         cached=cached,
@@ -144,17 +133,11 @@ def _job_cost(
     )
 
 
-def _depth(row: Checkpoint) -> int:
-    vision = row.architecture.get("vision_config", row.architecture)
-    depth = vision.get("depth", vision.get("num_hidden_layers"))
-    return int(depth) if depth is not None else DEPTH.get(row.size, 12)
-
-
 def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int) -> int:
     """Approximate size of a run folder: checkpoint, logits of the test images, record."""
     weights = 4 * images.classes * width
     if conf.task.name == "train":
-        weights = 4 * 12 * _depth(row) * row.width**2
+        weights = 4 * 12 * (row.block_count or DEPTH) * row.width**2
     elif heads()[conf.head.name].bank is not None:
         weights = 4 * (images.train + images.val) * width
     return RECORD + weights + 8 * images.test * images.classes

@@ -26,7 +26,8 @@ from fgvc.config import checkpoint_rows
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
 from fgvc.config.errors import ConfigError
 from fgvc.config.option_files import own_folders, search_path_override
-from fgvc.config.overrides import JobConfig, of_run, shared_arguments
+from fgvc.config.override_grammar import key_of
+from fgvc.config.overrides import JobConfig, of_run
 from fgvc.exit_codes import DONE, FAILED, WRONG_COMMAND
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import shorten, visible
@@ -66,7 +67,9 @@ def launch(
         OSError: the disk refuses a write; Hydra alone would print a traceback.
     """
     task = Jobs(run_job, [of_run(job.overrides, run_id) for job in jobs])
-    shared = [o for o in shared_arguments(overrides, jobs) if not o.startswith(SWEEPER)]
+    keys = [{key_of(item) for item in job.overrides} for job in jobs]
+    shared = [o for o in overrides if all(key_of(o) in own for own in keys)]
+    shared = [o for o in shared if not o.startswith(SWEEPER)]
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:
@@ -77,8 +80,10 @@ def launch(
         traceback.print_exc()
         sys.exit(FAILED)
     finally:
-        del os.environ[FULL_ERROR]
-        os.environ |= {} if before is None else {FULL_ERROR: before}
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 def print_config(job: JobConfig, package: str | None, resolve: bool) -> int:
@@ -90,7 +95,8 @@ def print_config(job: JobConfig, package: str | None, resolve: bool) -> int:
         package: dotted key of the node; None or `_global_` for the whole config.
         resolve: replace interpolations by their values.
     """
-    node: Any = (cfg := job.compose())
+    cfg = job.compose()
+    node: Any = cfg
     cfg.backbone.checkpoints = escaped(checkpoint_rows.chosen_rows(job.conf.backbone))
     if package is not None and package != "_global_":
         node = None

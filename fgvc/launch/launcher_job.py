@@ -59,10 +59,8 @@ class LauncherJob:
             value = self.run_job(cfg)
         for number in received:  # submitit's handlers requeue the job, now that it has saved
             handler = requeue.get(signal.Signals(number))
-            if (
-                callable(handler)
-                and getattr(handler, "__name__", "") == "checkpoint_and_try_requeue"
-            ):
+            name = getattr(handler, "__name__", "")
+            if callable(handler) and name == "checkpoint_and_try_requeue":
                 handler(number, None)
         if signal.SIGTERM in received and "SLURM_JOB_ID" in os.environ:
             sys.exit(PREEMPTED)  # SLURM itself requeues it

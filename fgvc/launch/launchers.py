@@ -8,8 +8,9 @@ with the first failed job, and leaves no job running after Ctrl-C.
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,6 @@ from submitit.core.utils import FailedJobError
 
 from fgvc.config.overrides import choices
 from fgvc.exit_codes import FAILED, PREEMPTED
-from fgvc.launch import slurm_queue
 from fgvc.launch.job_process import KILLED, stop_signals
 from fgvc.launch.launcher_job import STOP
 from fgvc.parallel import signals
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 POLL = 0.2  # seconds between checks of local jobs
 SLURM_POLL = 2.0  # seconds between checks of SLURM jobs
+SLURM_GRACE = 20.0  # seconds between the end of a job and its result on a shared disk
+SLURM_ENDS = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
+SLURM_ENDS |= {"OUT_OF_MEMORY", "TIMEOUT"}
 SAVE_TIMEOUT = 120.0  # seconds for cancelled SLURM jobs to save
 RULE = "-" * 22  # around the traceback in submitit's message
 Overrides = Sequence[str]
@@ -156,18 +159,46 @@ def _stop_file(folder: Path) -> Iterator[None]:
 
 def _wait_for_slurm(jobs: dict[str, submitit.Job]) -> None:
     """Wait until each job has left a result or ended without one; after a signal, cancel them."""
-    queue, cancelled = slurm_queue.Queue(), None
+    queue, cancelled = SlurmQueue(), None
     while jobs:
         if stop_signals() and cancelled is None:
-            slurm_queue.cancel(jobs)
+            subprocess.run(["scancel", *jobs], check=False, timeout=60)  # running jobs save and end
             cancelled = time.monotonic()
         if cancelled is not None and time.monotonic() - cancelled > SAVE_TIMEOUT:
             return
         time.sleep(SLURM_POLL)
-        finished = queue.finished(jobs, slurm_queue.GRACE if cancelled is None else 0.0)
+        finished = queue.finished(jobs, SLURM_GRACE if cancelled is None else 0.0)
         finished |= {job_id for job_id, job in jobs.items() if job.paths.result_pickle.exists()}
         for job_id in finished:
             del jobs[job_id]
+
+
+class SlurmQueue:
+    """The jobs of a sweep as squeue lists them, because small clusters keep no accounting.
+
+    squeue shows a requeued job as PENDING. It lists an ended job for some minutes, then no longer.
+    """
+
+    def __init__(self) -> None:
+        self.finished_since: dict[str, float] = {}
+
+    def finished(self, ids: Iterable[str], grace: float) -> set[str]:
+        """The ids of the jobs that ended at least `grace` seconds ago."""
+        command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:  # the controller does not answer
+            return set()
+        pairs = (line.partition("|") for line in done.stdout.splitlines())
+        states = {job_id: state for job_id, _, state in pairs}
+        clock = time.monotonic()
+        finished = set()
+        for job_id in ids:
+            if job_id not in states or states[job_id] in SLURM_ENDS:
+                if clock - self.finished_since.setdefault(job_id, clock) >= grace:
+                    finished.add(job_id)
+            else:
+                self.finished_since.pop(job_id, None)
+        return finished
 
 
 def _calls(job_overrides: Sequence[Overrides], start: int) -> list[tuple[Any, ...]]:

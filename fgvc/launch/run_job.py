@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,10 +21,10 @@ from fgvc.config.overrides import JobConfig, of_run
 from fgvc.config.schema import TASKS, Config
 from fgvc.config.weight_files import sidecars
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
-from fgvc.launch.stale_files import remove_stale_files
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job, Skipped
-from fgvc.record.run_dir import state_of
+from fgvc.record.run_dir import IN_PROGRESS, state_of
+from fgvc.store import temporary_files
 from fgvc.store.disk_errors import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
@@ -65,7 +66,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
         with signals.raise_on_signal(Preempted):
             conf = typed(cfg)
             _check_weights(conf)
-            remove_stale_files(conf)
+            _remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
@@ -112,6 +113,28 @@ def _check_weights(conf: Config) -> None:
             from fgvc.data.preprocess import check_geometry
 
             check_geometry(conf, path)
+
+
+def _remove_stale_files(conf: Config) -> None:
+    """Remove temporary files of killed processes from the folders that this command writes.
+
+    Complete runs are listed, not searched: only their status and retention change later.
+    """
+    runtime, dataset = conf.runtime, conf.dataset
+    folders: list[tuple[str, int]] = [  # with the number of levels to search below each
+        (runtime.cache_root, 2),  # cache/features/KEY/
+        (runtime.output_root, 3),  # outputs/RUN/CONFIG/CHECKPOINT/
+        (runtime.multirun_root, 2),  # multirun/RUN/jobs/
+    ]
+    if dataset.reader == "synthetic" and dataset.root is not None:
+        folders.append((str(Path(dataset.root).parent), 0))
+    if (output := getattr(conf.task, "output", None)) is not None:
+        folders += [(output, 0), (str(Path(output).parent), 0)]
+    if (overlay := getattr(conf.task, "overlay", None)) is not None:
+        folders.append((overlay, 1_000))
+    for folder, depth in folders:
+        with suppress(RuntimeError):  # no home folder; the writer reports this
+            temporary_files.remove_stale(Path(folder).expanduser(), depth, whole=(IN_PROGRESS,))
 
 
 def _report(error: BaseException, text: str, code: int = FAILED) -> JobResult:

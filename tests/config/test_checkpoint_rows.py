@@ -163,11 +163,12 @@ def test_configs_share_no_row():
         ("backbone.checkpoints.mine={model: x}", "mine: a new row, which lacks patch, width, nat"),
         ("backbone.checkpoints.bsae.width=768", "did you mean base"),
         ("backbone.checkpoints.mine=5", "a row is a mapping"),
+        (f"backbone.checkpoints.mine={ROW}; backbone.library=tim", "backbone.library=tim: not one"),
         (f"backbone.checkpoints.mine={ROW.replace('768', 'wide')}", "width"),
     ],
 )
 def test_a_faulty_row_is_one_line(typed, words, capsys):
-    assert main(["backbone=vit", typed, "runtime.dry_run=true"]) == 2
+    assert main(["backbone=vit", *typed.split("; "), "runtime.dry_run=true"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fgvc: ")
     assert words in line

@@ -311,6 +311,14 @@ def test_nearest_legal_name(argument, hint):
     [
         ("seed=-1", "at least 0"),
         ("seed=x", "Integer"),
+        (
+            "dataset.max_pixels=99999999999999999999",
+            "dataset.max_pixels=99999999999999999999: must be at most",
+        ),
+        (
+            "backbone.checkpoints.base.heads=99999999999999999999",
+            "base.heads=99999999999999999999: must be at most",
+        ),
         ("precision=fp8", "fp32, bf16"),
         ("dataset.val_fraction=0.95", "at most 0.9"),
         ("backbone.size=huge", "small, base, large, giant"),

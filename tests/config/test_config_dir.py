@@ -8,7 +8,7 @@ import pytest
 
 from fgvc.config.compose import config_hash
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.option_files import is_search_path, options, search_path_override
+from fgvc.config.option_files import options, own_folders, search_path_override
 from fgvc.config.overrides import expand_jobs, normalized
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.config.sweep_expansion import expand_sweep
@@ -119,7 +119,7 @@ def test_folders_add_up(folder, tmp_path):
 def test_an_own_sweep_expands(folder):
     swept = jobs("sweep=pond_seeds", "--config-dir", "my conf", "seed=1")
     assert [(job.conf.head.k, job.conf.seed) for job in swept] == [(1, 1), (5, 1)]
-    assert all(any(map(is_search_path, job.overrides)) for job in swept)  # Hydra reads it again
+    assert all(own_folders(job.overrides) for job in swept)  # Hydra reads it again
 
 
 def test_the_config_is_printed(folder, capsys):

@@ -57,6 +57,26 @@ def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("launcher", ["serial", "joblib"])
+def test_operations_run_one_after_another_until_a_signal(launcher, tmp_path, monkeypatch):
+    from fgvc.launch import run_job
+
+    monkeypatch.chdir(tmp_path)
+    results = iter([run_job.JobResult(1, "failed"), run_job.JobResult(75, "preempted")])
+    started = []
+
+    def run(cfg, overrides, command):
+        assert cfg.runtime.run_id == "x"
+        started.append(overrides)
+        return next(results)
+
+    monkeypatch.setattr(run_job, "run_job", run)
+    tasks = ["-m", "task=report,doctor,prune", f"hydra/launcher={launcher}", "runtime.run_id=x"]
+    assert main(tasks) == 75
+    assert started == [[f"task={name}", 'runtime.run_id="x"'] for name in ("report", "doctor")]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_process_exits_with_the_code_of_main(tmp_path):
     process = fgvc("task=eval", cwd=tmp_path)
     assert process.returncode == 2

@@ -8,9 +8,10 @@ import pytest
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import jobs_of, parse_command
+from fgvc.config.schema import TASKS
 from fgvc.config.synonyms import for_key, for_option
 from fgvc.config.synonyms.keys import meanings
-from fgvc.config.synonyms.options import option_words
+from fgvc.config.synonyms.options import option_words, yaml_table
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,14 +131,6 @@ def command_of(*options: str):
 
 
 SAMPLES = ("1", "0.1", "cub", "dinov2", "linear", "224", "cuda")
-INPUTS = {
-    "eval": ("checkpoint",),
-    "predict": ("checkpoint", "image"),
-    "export": ("checkpoint",),
-    "view": ("run",),
-    "audit": ("run",),
-    "compare": ("run", "against"),
-}
 TEXT = ("task=zero_shot", "head=text_linear")
 
 
@@ -157,7 +150,8 @@ def composes(folder):
         if "dataset=table" in suggestion and "dataset.table" not in keys:
             overrides.append(f"dataset.table={folder / 'a.csv'}")
         overrides += ["backbone=clip"] if {*TEXT} & {*suggestion} and "backbone" not in keys else []
-        for key in INPUTS.get(keys.get("task", ""), ()):
+        task = TASKS.get(keys.get("task", "probe"))
+        for key in task.inputs if task else ():
             overrides += [f"{key}={folder}"] if key not in keys else []
         command = (*overrides, *suggestion)
         if command not in cache:
@@ -168,6 +162,18 @@ def composes(folder):
         return cache[command]
 
     return check
+
+
+def test_no_word_has_two_meanings():
+    words = [word for row in yaml_table("words.yaml") for word in row["words"].split()]
+    options = [
+        (group, word)
+        for group, rows in yaml_table("options.yaml").items()
+        if group != "backbone"
+        for row in rows
+        for word in row["words"].split()
+    ]
+    assert (len(words), len(options)) == (len(set(words)), len(set(options)))
 
 
 def test_every_suggestion_of_the_table_of_keys_composes(composes, folder):
@@ -243,6 +249,7 @@ OTHERS = (
     "mobilevit_s",
     "vit_base_patch32_224",
     "eva02_base_patch14_448",
+    "dinov3_tiny",
 )
 
 

@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +272,10 @@ def test_the_names_of_both_libraries_are_names():
     ],
 )
 def test_arguments_of_every_library_are_checked(library, arguments, words):
+    rows = parse_config(composed(["backbone=vit"])).backbone.checkpoints
+    row = replace(rows["tiny"], architecture=arguments)
     with pytest.raises(ConfigError) as caught:
-        architecture.check_architecture(library, arguments, "a.b")
+        architecture.check_row(library, row, "a.b")
     assert words in str(caught.value)
     assert str(caught.value).startswith(("a.b.", "backbone.library"))
 

@@ -159,6 +159,16 @@ def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, ki
 
 
 @pytest.mark.fault(10)
+def test_no_names_are_read_from_a_zip_after_other_bytes(tmp_path):
+    """torch reads it as no zip, so nothing has counted the steps of its pickle."""
+    path = tmp_path / "w.pth"
+    torch.save({"x": torch.ones(1)}, path)
+    assert tensor_names(path) == {"x"}
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+    assert tensor_names(path) == frozenset()
+
+
+@pytest.mark.fault(10)
 def test_a_name_in_a_torchscript_is_shown_in_one_line(tmp_path):
     path = tmp_path / "w.pt"
     with zipfile.ZipFile(path, "w") as archive:

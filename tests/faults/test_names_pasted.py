@@ -102,12 +102,12 @@ def test_several_pictures_in_one_text_are_offered_as_a_list(tmp_path, desk, monk
     for name in names:
         Path(name).touch()
     with pytest.raises(ConfigError) as error:
-        image_argument.check(",".join(names))
+        image_argument.find_sources(",".join(names))
     (word,) = hinted(str(error.value), "several are a list: ", desk)
     assert parse_overrides([word]) == {"image": names}
     os.mkfifo("pipe;touch X")
     with pytest.raises(ConfigError, match="a pipe, not a file") as error:
-        image_argument.check("pipe;touch X")
+        image_argument.find_sources("pipe;touch X")
     assert str(error.value).endswith("image=- < 'pipe;touch X'")
     with pytest.raises(ConfigError) as error:
         image_argument.refuse_address("https://x/'$(touch X)'")

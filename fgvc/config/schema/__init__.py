@@ -21,7 +21,6 @@ from fgvc.config.schema.task import TASKS, TrainTask
 __all__ = [
     "TABLES",
     "TASKS",
-    "VARIANTS",
     "Archive",
     "Backbone",
     "Card",
@@ -121,12 +120,10 @@ class Config:
 # Prefixes of tables of rows with keys of their own.
 TABLES = ("backbone.checkpoints.", "dataset.archives.")
 
-VARIANTS = ("task", "head", "part_attention")  # nodes whose dataclass follows from the option
-
 
 @functools.cache
 def variants() -> Mapping[str, Mapping[str, type]]:
-    """The dataclasses of the nodes of VARIANTS by the name of their option."""
+    """The nodes whose dataclass follows from the option: {node: {name of the option: class}}."""
     selections = ("transfg", "rollout", "cls_topk", "random", "centre")
     return {
         "task": {name: spec.options for name, spec in TASKS.items()},

@@ -45,10 +45,12 @@ def check_row(library: str, row: Checkpoint, key: str) -> None:
     """Check the names, numbers and architecture of a row.
 
     Args:
+        library: timm, open_clip or transformers.
         key: dotted key of the row, for messages.
 
     Raises:
-        ConfigError: one line that begins with the key.
+        ConfigError: an illegal name, an unlisted argument, a value of another type or out of
+            bounds; one line that begins with the key.
     """
     patterns = (("model", NAME), ("tag", NAME), ("repo", REPO), ("revision", REVISION))
     for field, pattern in patterns:
@@ -62,24 +64,9 @@ def check_row(library: str, row: Checkpoint, key: str) -> None:
     for field, number in ROW.items():
         if not number.accepts(getattr(row, field)):
             raise ConfigError(f"{key}.{field}={_short(getattr(row, field))}: must be {number}")
-    check_architecture(library, row.architecture, f"{key}.architecture")
-
-
-def check_architecture(library: str, arguments: Any, key: str) -> None:
-    """Check the arguments from which a library builds a model.
-
-    Args:
-        library: timm, open_clip or transformers.
-        arguments: by name; nested for open_clip and transformers, as in their model configs.
-        key: dotted key of the arguments, for messages.
-
-    Raises:
-        ConfigError: an unlisted argument, a value of another type or out of bounds; one line that
-            begins with the key.
-    """
     if library not in LIBRARIES:
         raise ConfigError(f"backbone.library={_short(library)}: not one of {', '.join(LIBRARIES)}")
-    _check(arguments, LIBRARIES[library].architecture, key)
+    _check(row.architecture, LIBRARIES[library].architecture, f"{key}.architecture")
 
 
 def check_size(parameters: int, key: str) -> None:

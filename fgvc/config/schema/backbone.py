@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema.fields import card, later, one_of, place
-from fgvc.config.schema.library import LIBRARIES
+from fgvc.config.schema.library import FEATURES, LIBRARIES, POSITION_RESIZES
 
 
 @dataclass
@@ -72,12 +72,10 @@ class Backbone:
     patch: int | None = MISSING  # null: the first row of that size
     registers: bool = MISSING
     revision: str | None = MISSING  # null: the row's own
-    features: str = one_of("cls", "patch_mean", "cls_patch_mean", "map", "projected")
-    position_resize: str = one_of("timm", "open_clip", "transformers", "zoom")
+    features: str = one_of(*FEATURES)
+    position_resize: str = one_of(*POSITION_RESIZES)
     normalization: str = one_of("imagenet", "half", "clip")
-    native: str = one_of(
-        "vit", "dinov2", "clip", "siglip2"
-    )  # the family of its native preprocessing
+    native: str = one_of("vit", "dinov2", "clip", "siglip2")  # family of its native preprocessing
     pretrained: bool = MISSING
     weights: str | None = place()
     weights_sha256: str | None = MISSING

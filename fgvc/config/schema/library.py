@@ -222,3 +222,7 @@ LIBRARIES = {
         reads_tokenizer=True,
     ),
 }
+FEATURES = dict.fromkeys(name for spec in LIBRARIES.values() for name in spec.features)
+POSITION_RESIZES = dict.fromkeys(
+    name for spec in LIBRARIES.values() for name in spec.position_resizes
+)

@@ -118,10 +118,8 @@ class PruneTask:
 
     name: str = MISSING
     delete: bool = MISSING  # false: only list them
-    pin: str | None = field(
-        default=MISSING
-    )  # reason to keep run= permanently; nothing is pruned then
-    unpin: str | None = field(default=MISSING)  # reason to remove the pin
+    pin: str | None = MISSING  # reason to keep run= permanently; nothing is pruned then
+    unpin: str | None = MISSING  # reason to remove the pin
 
 
 @dataclass
@@ -131,7 +129,7 @@ class PlanTask:
     name: str = MISSING
     plans: str = one_of("probe", "zero_shot", "train")
     overrides: list[str] = MISSING  # of the experiment, such as task.epochs=10
-    title: str | None = field(default=MISSING)  # the question; null: from the axes
+    title: str | None = MISSING  # the question; null: from the axes
     output: str | None = place()  # FILE.md or a folder; null: specs/NNN-name of the checkout
 
 
@@ -150,11 +148,11 @@ class TaskSpec:
 
     Attributes:
         options: dataclass of the `task` node.
-        experiment: whether it has a config hash and a run folder, and its weights and device are
-            checked; otherwise it is an operation on existing files.
+        experiment: whether it has a config hash and a run folder, its weights and device are
+            checked, and it can run as runtime.nproc processes; otherwise it is an operation on
+            existing files.
         inputs: of checkpoint, run, against and image, those that it requires beside its dataset or
             instead of it. optional_inputs: those that it can read.
-        ranks: whether it can run as runtime.nproc processes.
         check: (config): refuses, with ConfigError, what would fail only after data is loaded.
     """
 
@@ -162,7 +160,6 @@ class TaskSpec:
     experiment: bool = False
     inputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
-    ranks: bool = False
     check: Callable[[Any], None] | None = None
 
 
@@ -219,10 +216,10 @@ def _check_prune(conf: Any) -> None:
 
 
 TASKS = {
-    "probe": TaskSpec(ProbeTask, experiment=True, ranks=True, check=_check_probe),
-    "zero_shot": TaskSpec(NoOptions, experiment=True, ranks=True),
-    "train": TaskSpec(TrainTask, experiment=True, ranks=True, check=_check_train),
-    "eval": TaskSpec(NoOptions, experiment=True, ranks=True, inputs=("checkpoint",)),
+    "probe": TaskSpec(ProbeTask, experiment=True, check=_check_probe),
+    "zero_shot": TaskSpec(NoOptions, experiment=True),
+    "train": TaskSpec(TrainTask, experiment=True, check=_check_train),
+    "eval": TaskSpec(NoOptions, experiment=True, inputs=("checkpoint",)),
     "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
     "doctor": TaskSpec(OutputTask),
     "check": TaskSpec(CheckTask),

@@ -19,7 +19,7 @@ AMBIGUOUS = (  # words with another meaning below another node
     *("file", "format", "input", "labels", "load", "log", "model", "name", "path", "predict"),
     *("root", "size", "source", "table", "test", "train", "type", "val"),
 )
-NAMES = ("backbone.name", *(f"{node}.name" for node in schema.VARIANTS))  # which option it is
+NAMES = ("backbone.name", "head.name", "part_attention.name", "task.name")  # which option it is
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.dataset import Dataset
 from fgvc.config.schema.library import LIBRARIES
+from fgvc.config.schema_keys import leaves
 from fgvc.untrusted import parse_json
 from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.file_format import safetensors_header
@@ -95,13 +96,13 @@ def check(facts: Mapping[str, Any]) -> None:
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
         raise ValueError("head: not the head of its own config")
-    for count, (key, value) in enumerate(_leaves(facts["config"], "config")):
+    for count, (key, value) in enumerate(leaves(facts["config"], "config")):
         if count == MOST_SETTINGS:  # each takes a millisecond to compose
             raise ValueError(f"config: more than {MOST_SETTINGS} settings")
-        if isinstance(value, str) and ("${" in value or value == "???"):
-            raise ValueError(
-                f"{key}={one_line(value, 60)}: an interpolation, which no checkpoint needs"
-            )
+        is_free = key.rpartition(".")[2] in FREE_TEXTS
+        if not is_free and isinstance(value, str) and ("${" in value or value == "???"):
+            setting = f"{one_line(key, 120)}={one_line(value, 60)}"
+            raise ValueError(f"{setting}: an interpolation, which no checkpoint needs")
 
 
 def _check_values(
@@ -131,19 +132,6 @@ def _check_runs(weights: Mapping[str, Any]) -> None:
         _check_values(made_by, MADE_BY, "backbone.weights.made_by.")
         weights, before = made_by["weights"], "backbone.weights.made_by.weights."
     raise ValueError(f"backbone.weights.made_by: more than {MOST_RUNS} runs")
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of the leaves, without `FREE_TEXTS`."""
-    if isinstance(value, dict):
-        for name, child in value.items():
-            if name not in FREE_TEXTS:
-                yield from _leaves(child, f"{key}.{one_line(name, 60)}")
-    elif isinstance(value, list):
-        for child in value:
-            yield from _leaves(child, key)
-    else:
-        yield key, value
 
 
 def _is_line(value: Any) -> bool:

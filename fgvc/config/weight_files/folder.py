@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files.hub_name import REPO
 from fgvc.config.weight_files.run_folder import CHECKPOINT, checkpoint_in
-from fgvc.config.weight_files.shards import (
-    ENDINGS,
-    OTHER_LIBRARIES,
-    SHARD,
-    SHARDED,
-    find_file,
-)
+from fgvc.config.weight_files.shards import ENDINGS, OTHER_LIBRARIES, SHARD, SHARDED, find_file
 from fgvc.untrusted.file_format import safetensors_header
 from fgvc.untrusted.shell import command, file_word
 
@@ -80,7 +73,14 @@ def local_weights(value: str, library: str) -> Path:
 
 def _reason(folder: Path, library: str) -> str:
     """Why no weights are found in a folder, and what to give instead."""
-    subfolders = list(_subfolders(folder))
+
+    def by_step(path: Path) -> str:  # checkpoint-500 before checkpoint-1000
+        return re.sub(r"\d+", lambda number: number[0].zfill(20), str(path))
+
+    subfolders: list[Path] = []
+    for depth in range(1, DEPTH + 1):
+        paths = [path for path in folder.glob("*/" * depth) if path.is_dir()]
+        subfolders += sorted(paths, key=by_step)
     for subfolder in (folder, *subfolders):
         if (adapter := _adapter_in(subfolder)) is not None:
             name = (subfolder / adapter).relative_to(folder)
@@ -122,15 +122,3 @@ def _advice(folder: Path, names: str) -> str | None:
 
 def _adapter_in(folder: Path) -> str | None:
     return next((name for name in (*ADAPTERS, ADAPTER) if (folder / name).is_file()), None)
-
-
-def _subfolders(folder: Path) -> Iterator[Path]:
-    """The subfolders, sorted by the training steps in their names."""
-    for depth in range(1, DEPTH + 1):
-        paths = [path for path in folder.glob("*/" * depth) if path.is_dir()]
-        yield from sorted(paths, key=_sort_key)
-
-
-def _sort_key(path: Path) -> str:
-    """The path with padded numbers: checkpoint-500 before checkpoint-1000."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(20), str(path))

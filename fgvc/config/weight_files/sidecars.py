@@ -200,8 +200,8 @@ def _recorded_eps(weights: Path) -> float | None:
     """The epsilon in the metadata of a checkpoint of fgvc."""
     if (facts := read_facts(weights)) is None:
         return None
-    backbone = {"norm_eps": facts["config"]["backbone"].get("norm_eps"), **facts["backbone"]}
-    return None if (eps := backbone["norm_eps"]) is None else float(eps)
+    eps = facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
+    return None if eps is None else float(eps)
 
 
 def _vision_config(weights: Path) -> Mapping[str, Any]:
