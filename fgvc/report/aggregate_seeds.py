@@ -114,7 +114,9 @@ def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
     runs = list(runs)
     repeated, contradicted = _match_evaluations(runs)
     families: dict[tuple[object, ...], list[Run]] = defaultdict(list)
-    for run in (run for run in runs if run.folder not in repeated):
+    for run in runs:
+        if run.folder in repeated:
+            continue
         own_folder = run.folder if run.forced or run.folder in contradicted else None
         fit = None if run.debug is None else (run.fitted_on, run.overlap)
         families[run.question, run.answer, run.comparability_key, fit, own_folder].append(run)

@@ -89,4 +89,6 @@ def about(
 def from_error(error: UserError, check: str, mend: str) -> Finding:
     """Turn an error into a finding: its message, and the fix after the last `; `, if any."""
     says, semicolon, way_out = str(error).rpartition("; ")
-    return Finding(ERROR, check, says if semicolon else way_out, way_out if semicolon else mend)
+    if not semicolon:
+        return Finding(ERROR, check, str(error), mend)
+    return Finding(ERROR, check, says, way_out)

@@ -105,8 +105,10 @@ def _solve(
     cap = None if c <= gap_until else max_iterations
     point, bound, iterations = minimise(problem, c, start, gap, cap)
     units, problem.products = problem.products / 2, 0
-    numbers = (point.objective, bound, iterations, units, bound <= gap)
-    return Solution(c, *problem.to_weights(point), *numbers), point
+    weight_CD, bias_C = problem.to_weights(point)
+    converged = bound <= gap
+    solution = Solution(c, weight_CD, bias_C, point.objective, bound, iterations, units, converged)
+    return solution, point
 
 
 def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:

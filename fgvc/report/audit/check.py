@@ -76,7 +76,9 @@ def run_check(check: Check, record: Record) -> Result:
 def outcome(results: Sequence[Result]) -> str:
     """The worst outcome among the results: failed, not checked or passed."""
     states = {result.state for result in results}
-    return "failed" if FAIL in states else UNCHECKED if UNCHECKED in states else "passed"
+    if FAIL in states:
+        return "failed"
+    return UNCHECKED if UNCHECKED in states else "passed"
 
 
 def join_names(names: list[str], most: int = 5) -> str:

@@ -87,10 +87,10 @@ def _read_splits(root: DatasetRoot) -> DatasetContent:
 
 def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose images are not used, if there are any."""
-    texts = [
-        f"{one_line(folder.name)} ({count} image{'' if count == 1 else 's'})"
-        for folder, count in ((folder, folder.count()) for folder in folders)
-    ]
+    texts = []
+    for folder in folders:
+        count = folder.count()
+        texts.append(f"{one_line(folder.name)} ({count} image{'' if count == 1 else 's'})")
     return [f"{where}, not used: {list_first(texts)}"] if texts else []
 
 

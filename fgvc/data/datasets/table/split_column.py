@@ -93,9 +93,10 @@ def read_splits(table: Table, key: str | None, taken: Sequence[int]) -> TableSpl
 def _unclear_columns(table: Table, rest: Sequence[int]) -> list[str]:
     """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
     names = {column: table.names[column] for column in rest}
+    plain_names = {column: plain_name(name) for column, name in names.items()}
     columns = [  # the columns of SPLIT_COLUMN_NAMES have their own note
         column
-        for column, plain in ((column, plain_name(name)) for column, name in names.items())
+        for column, plain in plain_names.items()
         if plain not in SPLIT_COLUMN_NAMES and (is_flag(plain) or UNCLEAR_NAMES.fullmatch(plain))
     ]
     return [
