@@ -56,9 +56,12 @@ def load_head(
     """
     spec = heads()[options.name]
     sizes = {"C": classes, "D": features}
-    if spec.bank is not None:  # which a damaged checkpoint may lack, or which may be a scalar
+    if spec.bank is not None:
         bank = tensors.get(spec.bank)
-        sizes["N"] = len(bank) if bank is not None and bank.ndim else 0
+        if bank is None or not bank.ndim:
+            shape = "missing" if bank is None else "()"
+            raise UserError(f"head={options.name}: {spec.bank} is {shape}, not a row per image")
+        sizes["N"] = len(bank)
     with torch.device("meta"):
         head = build(options, sizes, torch.Generator())
     if (difference := first_difference(tensors, head.state_dict())) is not None:

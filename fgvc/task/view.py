@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 from fgvc import untrusted
 from fgvc.config.overrides import declared_values
@@ -65,10 +66,17 @@ def _show(job: Job) -> None:
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
     finally:
-        # FiftyOne's shutdown of its servers can hang; they exit with their parent, and no data is
-        # left to write
-        signals.exit_within(GRACE)
-        session.close()
+        _close(session)
+
+
+def _close(session: Any) -> None:
+    """Close the App; this process exits within GRACE seconds, even if FiftyOne hangs.
+
+    FiftyOne's shutdown of its servers can hang. The servers exit with their parent, and no data is
+    left to write.
+    """
+    signals.exit_within(GRACE)
+    session.close()
 
 
 def _export(folder: Path) -> Path:

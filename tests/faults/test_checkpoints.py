@@ -394,6 +394,7 @@ TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
     "flat bank": ("head.bank_ND", lambda bank: bank.flatten(), "bank_ND is ("),
     "NaN": ("head.bank_ND", lambda bank: bank * float("nan"), "NaN"),
     "scalar bank": ("head.bank_ND", lambda bank: bank.sum(), "bank_ND is ()"),
+    "short bank": ("head.bank_ND", lambda bank: bank[:0], "0 images of the bank"),
     "integers": ("head.bank_ND", lambda bank: bank.to(torch.int8), "int8"),
     "small floats": ("head.bank_ND", lambda bank: bank.to(torch.float8_e5m2), "float8"),
     "labels": ("head.label_N", lambda label: label + 5, "classes"),

@@ -177,7 +177,7 @@ def test_tensors_of_another_head_are_refused(kind):
     state = HEADS[kind]().state_dict()
     name = next(iter(state))
     for other in ({}, {**state, "more": state[name]}, {**state, name: state[name][..., None]}):
-        with pytest.raises(UserError, match=rf"^head(={kind}: |\.k=5 exceeds the 0 images)"):
+        with pytest.raises(UserError, match=f"^head={kind}: "):
             load_head(CONFS[kind], other, CLASSES, WIDTH)
 
 
