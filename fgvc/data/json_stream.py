@@ -41,7 +41,8 @@ def members(file: Path) -> Iterator[tuple[str, Any]]:
                     yield key, text.value()
                     continue
                 for _ in text.items("[", "]"):
-                    yield key, text.value()
+                    for element in text.next_values():
+                        yield key, element
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except RecursionError:
@@ -55,6 +56,7 @@ class _Text:
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream, self.text, self.position = stream, "", 0
+        self.has_new_text = True  # whether text was read since `next_values` last decoded several
 
     def items(self, opening: str, closing: str) -> Iterator[None]:
         """Stop before each member of the object, or element of the array, that begins here."""
@@ -81,6 +83,20 @@ class _Text:
             self.position = end
             return value
 
+    def next_values(self) -> list[Any]:
+        """Decode all objects in memory at once, which is faster, or only the next value."""
+        if self.has_new_text:
+            self.has_new_text = False
+            end = self.text.rfind("}", self.position) + 1
+            try:
+                values = _DECODER.decode(f"[{self.text[self.position : end]}]")
+            except json.JSONDecodeError:
+                values = []  # the last brace does not close an element
+            if values:
+                self.position = end
+                return values
+        return [self.value()]
+
     def take(self, *expected: str) -> str:
         """Consume one of these characters; ValueError for any other."""
         char = self.peek()
@@ -102,5 +118,5 @@ class _Text:
         if len(self.text) - self.position > MAX_VALUE:
             return False
         chunk = self.stream.read(CHUNK)
-        self.text, self.position = self.text[self.position :] + chunk, 0
+        self.text, self.position, self.has_new_text = self.text[self.position :] + chunk, 0, True
         return bool(chunk)

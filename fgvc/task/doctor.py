@@ -64,13 +64,13 @@ def _facts(examination: doctor.Examination) -> list[tuple[str, str]]:
     """What was measured; an empty text where nothing was."""
     counts: Any = examination.facts.get("counts") or {}
     archives: Any = examination.facts["archives"]
-    found = []
+    count_texts = []
     for name, count in counts.items():
         official = f" of {count['official']:,}" if count["official"] else ""
-        found.append(f"{count['found']:,}{official} {name}")
+        count_texts.append(f"{count['found']:,}{official} {name}")
     return [
         ("layout", f"{examination.reader}, {examination.root}"),
-        ("counts", ", ".join(found)),
+        ("counts", ", ".join(count_texts)),
         ("images", _images(examination.facts["pictures"])),
         ("archives", ", ".join(f"{Path(file).name}: {what}" for file, what in archives.items())),
     ]

@@ -150,7 +150,7 @@ def _split_from_names(table: Table, free: Sequence[int]) -> tuple[TableSplit | N
     if len(exact) > 1:
         raise_ambiguous(table, "split", exact)
     named = exact or sorted(named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain[column]))
-    found: dict[int, np.ndarray] = {}
+    splits: dict[int, np.ndarray] = {}
     notes = []
     for column in named:
         cells = list(table.cells(column))
@@ -164,12 +164,12 @@ def _split_from_names(table: Table, free: Sequence[int]) -> tuple[TableSplit | N
                 f"{table.file.name}: column {name} holds no splits ({shown}) and is not read"
             )
             continue
-        found[column] = _parse_splits(table, name, cells)
-    if not found:
+        splits[column] = _parse_splits(table, name, cells)
+    if not splits:
         return None, notes
-    column, split_N = next(iter(found.items()))
-    if any((other_N != split_N).any() for other_N in found.values()):
-        raise_ambiguous(table, "split", list(found))
+    column, split_N = next(iter(splits.items()))
+    if any((other_N != split_N).any() for other_N in splits.values()):
+        raise_ambiguous(table, "split", list(splits))
     name = table.names[column]
     return TableSplit(split_N, f"column {name}", (column,), exact=name == "split"), notes
 
