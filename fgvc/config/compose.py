@@ -57,14 +57,30 @@ def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
 
     Raises:
         HydraException, OmegaConfBaseException: as Hydra.
+        ConfigError: a key inside a node that is null.
     """
     overrides = [checkpoint_rows.as_row_override(as_list(item)) for item in overrides]
     values = [item for item in map(parse_override, overrides) if not whole and _is_value(item)]
     lines = {item.input_line for item in values}
     cfg = copy.deepcopy(_merged(tuple(item for item in overrides if item not in lines), whole))
     for item in values:  # `++` adds a key; without it the key must exist
+        _refuse_null_parent(cfg, item)
         OmegaConf.update(cfg, item.key_or_group, item.value(), force_add=item.is_force_add())
     return cfg
+
+
+def _refuse_null_parent(cfg: DictConfig, override: Override) -> None:
+    """Refuse a key inside a node that is null, such as the generator of photographs."""
+    path, node = override.key_or_group.split("."), cfg
+    for count, name in enumerate(path[:-1], start=1):
+        if not isinstance(node, DictConfig) or name not in node:
+            return  # an unknown key, which OmegaConf reports
+        node = node[name]
+        if node is None:
+            raise ConfigError(
+                f"{override.input_line}: {'.'.join(path[:count])} is null; choose an option of "
+                f"{path[0]}= that sets it"
+            )
 
 
 @functools.lru_cache(maxsize=256)

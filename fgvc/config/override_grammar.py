@@ -35,7 +35,7 @@ def parse_override(override: str) -> Override:
 
     Raises:
         HydraException: not an override.
-        ConfigError: nested too deep, or a range that is endless or too long for any sweep.
+        ConfigError: nested too deep, or a range that is endless, empty or too long for any sweep.
     """
     try:
         parsed = OverridesParser.create().parse_override(override)
@@ -53,6 +53,10 @@ def parse_override(override: str) -> Override:
             raise ConfigError(f"{override}: a range has a start, a stop and a step that is not 0")
         if abs(value.stop - value.start) / abs(value.step) > MOST_VALUES:
             raise ConfigError(f"{override}: more than {MOST_VALUES} values; choose a larger step")
+        if next(iter(value.range()), None) is None:
+            raise ConfigError(
+                f"{override}: a range without values; give it a stop beyond its start"
+            )
     return parsed
 
 
@@ -60,7 +64,7 @@ def count_values(override: Override) -> int:
     """The number of jobs that an override asks for under -m."""
     value = override.value()
     if isinstance(value, RangeSweep):
-        return max(1, sum(1 for _ in value.range()))
+        return sum(1 for _ in value.range())
     return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 

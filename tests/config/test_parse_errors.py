@@ -31,6 +31,10 @@ MESSAGES = {  # as typed -> the whole line
     ("task=train", "task.epochs=ten"): "task.epochs: Value 'ten' of type 'str' could not be "
     "converted to Integer",
     ("-m", "seed=interval(0,1)"): "seed=interval(0,1): -m takes values, as in seed=A,B",
+    ("-m", "seed=range(0,10,-1)"): "seed=range(0,10,-1): a range without values; give it a stop "
+    "beyond its start",
+    ("dataset=folder", "dataset.generator.classes=2"): "dataset.generator.classes=2: "
+    "dataset.generator is null; choose an option of dataset= that sets it",
     ("-m", "seed=glob(*)"): "seed=glob(*): -m takes values, as in seed=A,B",
     ("-m", "head=knn", "head=linear"): "head=linear: head=knn is given too; write both as "
     "one: head=knn,linear",

@@ -107,6 +107,7 @@ def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
         ("task.learning_rate=tag(lgo,interval(1e-4,1e-2))", "tag lgo is unknown"),
         ("task.mixup=tag(log,choice(0.1,0.2))", "a log scale takes"),
         ("task.epochs=range(1,2,0)", "a step that is not 0"),
+        ("task.epochs=range(5,1)", r"task.epochs=range\(5,1\): a range without values"),
         ("task.epochs=range(1,9999999)", "more than 10000 values"),
         ("hydra.sweeper.n_jobs=0", "hydra.sweeper.n_jobs=0: must be at least 1"),
         ("hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials"),

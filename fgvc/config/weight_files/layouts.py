@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 class Layout:
     """A layout of transformers.
 
-    marker: the end of a name that only this layout has. backbone: the backbone= that reads it.
-    title: for messages. library: the one that fgvc builds the model with. model_types: those of its
-    config.json. eps: default epsilon of its layer norms; None where no other library loads it.
-    prefix: before every name of the model.
+    marker: the end of a name that only this layout has. backbone: the option of backbone= that
+    reads it. title: its name in messages. library: what fgvc builds the model with. model_types:
+    the model_type that its config.json may state. eps: default epsilon of its layer norms; None
+    where no other library loads it. prefix: before every name of the model.
     """
 
     marker: str
