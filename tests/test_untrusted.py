@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from fgvc import untrusted
 from fgvc.untrusted import file_format
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 @pytest.mark.fault(52)
@@ -40,6 +47,41 @@ def test_a_refused_file_is_closed(tmp_path):
         with pytest.raises(untrusted.NotRegularError):
             untrusted.open_regular(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_interrupt_at_any_moment_of_opening_stays_an_interrupt(tmp_path):
+    """A descriptor that is closed twice would turn it into "Bad file descriptor"."""
+    (tmp_path / "a.txt").write_bytes(b"text")
+
+    def interrupt_at(moment: int) -> bool:
+        """Raise at this call, instruction or return; returns whether there was one."""
+        count = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> TraceFunction:
+            nonlocal count
+            frame.f_trace_opcodes = True
+            count += 1
+            if count == moment:
+                raise KeyboardInterrupt
+            return trace
+
+        previous = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            untrusted.open_regular(tmp_path / "a.txt")
+            sys.settrace(previous)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(previous)
+        return False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # an interrupted caller closes nothing
+        moment = 1
+        while interrupt_at(moment):
+            moment += 1
+    assert moment > 50
 
 
 def test_a_link_to_a_file_is_read_up_to_the_bound(tmp_path):

@@ -72,13 +72,19 @@ def open_regular(path: str | Path) -> io.BufferedReader:
         OSError: missing or not readable.
     """
     path = Path(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _check_mode(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+
+    def open_descriptor(name: str, flags: int) -> int:
+        # here alone, and before the file object owns it, it is closed: closing it twice would turn
+        # an interrupt into "Bad file descriptor"
+        descriptor = os.open(name, flags | os.O_NONBLOCK)
+        try:
+            _check_mode(os.fstat(descriptor).st_mode, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    return open(path, "rb", opener=open_descriptor)
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
