@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,13 +24,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fgvc.data import file_state
-from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.preprocess import Preprocess, check_box, crop_to_box
 from fgvc.data.sampler import Draws
 from fgvc.parallel import signals
 from fgvc.store import hashing
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
+
+if TYPE_CHECKING:  # torchvision takes longer to import than all else of a probe but torch
+    from fgvc.data.augment import Augment
 
 MAX_WORKERS = 16
 

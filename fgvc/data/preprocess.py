@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transform
+from torch.nn.functional import interpolate
 
 from fgvc.config import schema
 from fgvc.config.weight_files import sidecars
@@ -93,16 +93,14 @@ class Preprocess:
     def resize_and_crop(self, image_CHW: Tensor) -> Tensor:
         """Resize and crop pixels of any dtype to C x R x R; see `__call__`."""
         resized_CHW = self.resize(image_CHW)
-        return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
+        height, width = resized_CHW.shape[-2:]
+        top, left = round((height - self.side) / 2), round((width - self.side) / 2)
+        return resized_CHW[:, top : top + self.side, left : left + self.side].contiguous()
 
     def resize(self, image_CHW: Tensor) -> Tensor:
         """Resize pixels to `resized_size`."""
-        return transform.resize(
-            image_CHW,
-            self.resized_size(*image_CHW.shape[-2:]),
-            interpolation=InterpolationMode(self.geometry.interpolation),
-            antialias=self.geometry.antialias,
-        )
+        size = self.resized_size(*image_CHW.shape[-2:])
+        return resize(image_CHW, size, self.geometry.interpolation, self.geometry.antialias)
 
     def resized_size(self, height: int, width: int) -> list[int]:
         """Height and width after the resize; UserError if the image is too thin."""
@@ -143,6 +141,28 @@ class Preprocess:
             "decode": decode.RULES,
             "draft": False,
         }
+
+
+def resize(image_CHW: Tensor, size: list[int], interpolation: str, antialias: bool) -> Tensor:
+    """Resize an image on the CPU, bit for bit as `torchvision.transforms.v2.functional.resize`.
+
+    Importing torchvision would load torch's compiler, which takes longer than the rest of a probe
+    with cached features.
+
+    Args:
+        image_CHW: uint8 or float. size: height and width. interpolation: bicubic or bilinear.
+    """
+    if list(image_CHW.shape[-2:]) == size:
+        return image_CHW
+    options = {"mode": interpolation, "align_corners": False, "antialias": antialias}
+    image_1CHW = image_CHW[None]
+    # without vector instructions, torch's bilinear uint8 kernel is slower than float32
+    vectorised = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or (
+        platform.machine() in ("aarch64", "arm64")
+    )
+    if image_CHW.is_floating_point() or interpolation == "bicubic" or vectorised:
+        return interpolate(image_1CHW, size, **options)[0]
+    return interpolate(image_1CHW.float(), size, **options)[0].round_().to(image_CHW.dtype)
 
 
 def crop_to_box(image_CHW: Tensor, box: Sequence[float]) -> Tensor:

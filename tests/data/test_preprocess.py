@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from fgvc.config.compose import composed, typed
 from fgvc.data.decode import decode
 from fgvc.data.normalize import NATIVE, NORMALIZATIONS, native
-from fgvc.data.preprocess import POLICIES, Preprocess, evaluation_transform
+from fgvc.data.preprocess import POLICIES, Preprocess, evaluation_transform, resize
 from fgvc.types import UserError
 
 PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -71,6 +71,25 @@ def test_crop_is_torchvisions_on_pil(jpeg, size, side):
         ]
     )(Image.open(io.BytesIO(data)))
     assert_close(preprocess_of(side=side)(decode(data, "a.jpg")), expected)
+
+
+@pytest.mark.parametrize("capability", ["AVX512", "DEFAULT"])
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [[256, 384], [700, 90], [333, 500], [9, 500]])
+def test_resize_is_torchvisions_bit_for_bit(
+    monkeypatch, size, dtype, interpolation, antialias, capability
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (333, 500, 3), np.uint8)
+    for image_CHW in (
+        torch.from_numpy(noise_HWC).permute(2, 0, 1).to(dtype),  # as Pillow lays pixels out
+        torch.from_numpy(noise_HWC).permute(2, 0, 1).to(dtype).contiguous(),
+    ):
+        mode = v2.InterpolationMode(interpolation)
+        expected_CHW = v2.functional.resize(image_CHW, size, mode, antialias=antialias)
+        assert torch.equal(resize(image_CHW, size, interpolation, antialias), expected_CHW)
 
 
 @pytest.mark.parametrize(
