@@ -20,6 +20,7 @@ from fgvc.record.fiftyone import json_documents, samples
 from fgvc.record.fiftyone.json_documents import Document
 from fgvc.record.fiftyone.run_fields import MAP, TRUTH, RunFields
 from fgvc.record.fiftyone.samples import RunResults
+from fgvc.record.principal_components import principal_components
 from fgvc.store import atomic
 
 FOLDER = "fiftyone"
@@ -138,11 +139,8 @@ def principal_plane(x_ND: np.ndarray) -> np.ndarray:
     PCA rather than t-SNE: t-SNE of 2,000 images takes a minute, and its bits depend on the number
     of threads. With fewer than two images or features, the missing components are 0.
     """
-    from sklearn.decomposition import PCA
-
     xy_N2 = np.zeros((len(x_ND), 2), np.float32)
-    count = min(2, *x_ND.shape)
     if len(x_ND) > 1:
-        pca = PCA(count, svd_solver="covariance_eigh")
-        xy_N2[:, :count] = pca.fit_transform(x_ND.astype(np.float64))
+        components_NK = principal_components(x_ND, 2)
+        xy_N2[:, : components_NK.shape[1]] = components_NK
     return xy_N2

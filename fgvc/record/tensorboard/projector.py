@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from fgvc import metrics
+from fgvc.record.principal_components import principal_components
 from fgvc.types import Features, LabelMap, Manifest, Predictions
 
 MAX_POINTS, COMPONENTS, DIGITS, MAX_LENGTH = 2000, 32, 3, 60
@@ -44,19 +45,8 @@ def pca_points(
         true_name, pred_name, path = map(_short, (names[label], names[pred], manifest.path[row]))
         outcome = "right" if pred == label else "wrong"
         facts.append((true_name, pred_name, outcome, f"{confidence:.3f}", path))
-    return principal(features.x_ND[chosen_P], COMPONENTS).round(DIGITS), facts
-
-
-def principal(x_ND: np.ndarray, components: int) -> np.ndarray:
-    """x_NK: the first principal components, scaled so that the first has standard deviation 1."""
-    from scipy.linalg import eigh
-
-    centred_ND = x_ND.astype(np.float64) - x_ND.mean(axis=0, dtype=np.float64)
-    width = x_ND.shape[1]
-    largest = (max(width - components, 0), width - 1)  # eigenvalues ascend
-    _, vector_DK = eigh(centred_ND.T @ centred_ND, subset_by_index=largest)
-    x_NK = centred_ND @ vector_DK[:, ::-1]
-    return x_NK / (x_NK[:, 0].std() or 1.0)
+    x_PK = principal_components(features.x_ND[chosen_P], COMPONENTS)
+    return (x_PK / (x_PK[:, 0].std() or 1.0)).round(DIGITS), facts
 
 
 def _short(text: str) -> str:
