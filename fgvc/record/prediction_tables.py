@@ -140,22 +140,50 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     top_NK = metrics.topk(finite_NC, min(TOP, logits_NC.shape[1]))
     score_NK = np.exp(np.take_along_axis(logprob_NC, top_NK, axis=1))
     label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
+    rows = predictions.row_N.tolist()
     columns = {
-        "path": pa.array([manifest.path[row] for row in predictions.row_N.tolist()]),
-        "sha256": pa.array([manifest.sha256[row] for row in predictions.row_N.tolist()]),
-        "split": pa.array([split] * len(label_N)),
-        "label": pa.array(label_N, pa.int32()),
-        "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),
-        "confidence": pa.array(score_NK[:, 0], pa.float64(), mask=~readable_N),
-        "label_logprob": pa.array(label_logprob_N, pa.float64(), mask=~readable_N),
-        "topk_labels": _list_array(top_NK, readable_N, pa.int32()),
-        "topk_scores": _list_array(score_NK, readable_N, pa.float64()),
+        "path": _strings([manifest.path[row] for row in rows]),
+        "sha256": _strings([manifest.sha256[row] for row in rows]),
+        "split": _strings([split] * len(label_N)),
+        "label": _numbers(pa.int32(), label_N),
+        "pred": _numbers(pa.int32(), np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE)),
+        "confidence": _numbers(pa.float64(), score_NK[:, 0], readable_N),
+        "label_logprob": _numbers(pa.float64(), label_logprob_N, readable_N),
+        "topk_labels": _lists(pa.int32(), top_NK, readable_N),
+        "topk_scores": _lists(pa.float64(), score_NK, readable_N),
     }
     if logits_NC.shape[1] <= LOGITS_UP_TO:
-        columns["logits"] = _list_array(logits_NC, readable_N, pa.float32())
+        columns["logits"] = _lists(pa.float32(), logits_NC, readable_N)
     return pa.table(columns)
 
 
-def _list_array(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:
-    rows = [row if ok else None for row, ok in zip(value_NK, readable_N.tolist(), strict=True)]
-    return pa.array(rows, pa.list_(kind))
+# Columns are made from buffers: pa.array imports pandas where it is installed, which takes longer
+# than writing the table.
+
+
+def _strings(texts: Sequence[str]) -> pa.Array:
+    encoded = [text.encode() for text in texts]
+    return pa.StringArray.from_buffers(
+        len(encoded), _offsets([len(text) for text in encoded]), pa.py_buffer(b"".join(encoded))
+    )
+
+
+def _numbers(kind: pa.DataType, value_N: np.ndarray, valid_N: np.ndarray | None = None) -> pa.Array:
+    values = np.ascontiguousarray(value_N, kind.to_pandas_dtype())
+    buffers = [None if valid_N is None else _bitmap(valid_N), pa.py_buffer(values)]
+    return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _lists(kind: pa.DataType, value_NK: np.ndarray, valid_N: np.ndarray) -> pa.Array:
+    """A list per row; null where `valid_N` is false."""
+    buffers = [_bitmap(valid_N), _offsets(valid_N * value_NK.shape[1])]
+    values = _numbers(kind, value_NK[valid_N].ravel())
+    return pa.Array.from_buffers(pa.list_(kind), len(valid_N), buffers, children=[values])
+
+
+def _offsets(length_N: Sequence[int] | np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.cumsum([0, *length_N]).astype(np.int32))
+
+
+def _bitmap(valid_N: np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(valid_N, bitorder="little"))

@@ -67,8 +67,9 @@ def derive(
     unreadable = (folder / UNREADABLE_FILE).is_file()
     overlays = sorted((folder / "overlays").rglob("*.png"))
     table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
-    test = table.filter([split == "test" for split in table["split"].to_pylist()])
-    pred_N, label_N = (test[name].to_numpy().astype(np.int64) for name in ("pred", "label"))
+    # Python values: Arrow's own filter and its conversion to NumPy import pandas
+    split_N, label_N, pred_N = (np.array(column.to_pylist()) for column in table.columns)
+    label_N, pred_N = (label_N[split_N == "test"], pred_N[split_N == "test"])
     facts = {
         "name": name,
         "names": names,
