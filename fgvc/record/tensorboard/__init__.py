@@ -142,13 +142,24 @@ class Board:
     def images(self, tag: str, pixels_BCHW: Tensor, captions: Sequence[str], step: int = 0) -> None:
         """Write a sheet of at most 16 images, as the network receives them before normalisation.
 
-        Images are not in the history: a resumed run draws them again.
+        Images are not in the history: a resumed run draws them again. The sheet is a JPEG of high
+        quality: a PNG of photographs takes a third of a second, and a megabyte of the record.
 
         Args:
             pixels_BCHW: uint8 RGB. captions: one per image, of one or several lines.
         """
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         sheet_HWC = draw_sheet(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
-        self._writer.add_image(tag, sheet_HWC, step, dataformats="HWC")
+        jpeg = io.BytesIO()
+        Image.fromarray(sheet_HWC).save(jpeg, "JPEG", quality=95, subsampling="4:4:4")
+        height, width, _ = sheet_HWC.shape
+        encoded = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=jpeg.getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
+        self._writer._get_file_writer().add_summary(summary, step)
 
     def curve(self, tag: str, curve: Curve) -> None:
         """Write precision and recall at thresholds evenly spaced from 0 to 1."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,9 @@ class Events:
     """One event file; errors of the disk name its path."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto import event_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        with _without_boto3():
+            from tensorboard.compat.proto import event_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: records are shared
@@ -64,7 +68,8 @@ class Events:
 
 def summary_writer(folder: Path) -> tuple[Any, Events]:
     """A torch SummaryWriter that writes through Events, and these Events."""
-    from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
+    with _without_boto3():
+        from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
     events = Events(folder)
 
@@ -80,6 +85,20 @@ def summary_writer(folder: Path) -> tuple[Any, Events]:
             return self.file_writer
 
     return Writer(str(folder)), events
+
+
+@contextmanager
+def _without_boto3() -> Iterator[None]:
+    """Let `import boto3` fail: TensorBoard imports it for buckets where it is installed, and that
+    takes longer than writing the events of a run."""
+    if "boto3" in sys.modules:
+        yield
+        return
+    sys.modules["boto3"] = None  # type: ignore[assignment]  # the import system allows None
+    try:
+        yield
+    finally:
+        del sys.modules["boto3"]
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
