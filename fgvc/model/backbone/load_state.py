@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +59,17 @@ def init_from_seed(create: Callable[[], Model], seed: int) -> Model:
 
 
 @torch.no_grad()
-def count_macs(model: nn.Module, pixels_BCHW: Tensor) -> int:
-    """Multiply-accumulates of one forward pass, counted from shapes: two FLOPs each."""
+def count_macs(
+    model: nn.Module, pixels_BCHW: Tensor, formulas: Mapping[Any, Callable[..., int]] | None = None
+) -> int:
+    """Multiply-accumulates of one forward pass, counted from shapes: two FLOPs each.
+
+    Args:
+        formulas: FLOPs of operators that torch does not know, from the shapes of their arguments.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=dict(formulas or {})) as counter:
         model(pixels_BCHW)
     return counter.get_total_flops() // 2
 

@@ -14,6 +14,7 @@ from fgvc.config import schema
 from fgvc.model.backbone.base import Backbone
 from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.model.part_attention import attention_hooks
+from fgvc.model.part_attention.rollout import FLOPS
 from fgvc.model.part_attention.token_selector import (
     Selection,
     TokenSelector,
@@ -68,7 +69,7 @@ def attach_selector(
     with FakeTensorMode(allow_non_fake_inputs=True):
         device = next(backbone.parameters()).device
         pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
-        backbone.macs = count_macs(backbone, pixels_BCHW)
+        backbone.macs = count_macs(backbone, pixels_BCHW, FLOPS)
     selector.last = None
     return selector
 

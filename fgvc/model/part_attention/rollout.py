@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 # elements of a chunk of a map: a CPU keeps it in its cache, a GPU needs few large kernels
 CHUNK = {"cpu": 2**19, "cuda": 2**26}
@@ -44,10 +43,13 @@ def _(row_BHM: Tensor, query_BHMD: Tensor, key_BHND: Tensor) -> Tensor:
     return row_BHM.new_empty(*row_BHM.shape[:2], key_BHND.shape[2])
 
 
-@register_flop_formula(torch.ops.fgvc.attention_row)
 def _flops(row_BHM: torch.Size, query_BHMD: torch.Size, key_BHND: torch.Size, **_: object) -> int:
     *groups, tokens, width = query_BHMD
     return 2 * groups[0] * groups[1] * tokens * key_BHND[2] * (width + 1)
+
+
+# for `count_macs`: torch's own registry of formulas is slow to import
+FLOPS = {torch.ops.fgvc.attention_row: _flops}
 
 
 def _chunked_row(row_GM: Tensor, query_GMD: Tensor, key_GND: Tensor) -> Tensor:
