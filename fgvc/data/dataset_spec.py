@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +50,9 @@ class DatasetSpec:
 
 
 @functools.cache
-def readers() -> dict[str, DatasetSpec]:
+def readers() -> Mapping[str, DatasetSpec]:
     """The readers by name."""
-    return dict(gather("fgvc.data.datasets", "DATASET"))
+    return gather("fgvc.data.datasets", "DATASET")
 
 
 def root_of(conf: schema.Dataset) -> Path:

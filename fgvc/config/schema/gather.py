@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -20,7 +20,23 @@ def module_names(package: str) -> tuple[str, ...]:
 
 def gather(package: str, attribute: str) -> Mapping[str, Any]:
     """The attribute of each module in a package, by the module's name."""
-    return {
-        name: getattr(importlib.import_module(f"{package}.{name}"), attribute)
-        for name in module_names(package)
-    }
+    return _Modules(package, attribute)
+
+
+class _Modules(Mapping[str, Any]):
+    """Imports a module when its value is read, so that a run imports only what it uses."""
+
+    def __init__(self, package: str, attribute: str) -> None:
+        self._package, self._attribute = package, attribute
+        self._names = module_names(package)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return getattr(importlib.import_module(f"{self._package}.{name}"), self._attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
