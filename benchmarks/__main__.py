@@ -58,7 +58,7 @@ def _groups(folder_root: Path) -> dict[str, Callable[[], list[Row]]]:
         "c_sweep": lambda: [heads.c_sweep(folder_root)],
         "knn": lambda: [heads.knn()],
         "parts": part_attention.rows,
-        "startup": startup.rows,
+        "startup": lambda: startup.rows(folder_root),
         "training": lambda: [training.step(folder_root, images, "cpu") for images in (8, 16)],
         "fiftyone": lambda: fiftyone.rows(folder_root),
         "index": lambda: index.rows(folder_root),

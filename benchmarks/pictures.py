@@ -15,15 +15,21 @@ CUB = REAL / "data" / "cub20" / "CUB_200_2011"
 WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 
 
-def config(folder: Path, *overrides: str) -> Config:
-    """A config with the best available images, which writes into `folder` only."""
+def overrides(folder: Path) -> list[str]:
+    """The best available images, and folders below `folder` for everything that is written."""
     pictures = (
         ["dataset=cub", f"dataset.root={CUB}", "dataset.partial=true"]
         if CUB.is_dir()
         else ["dataset=synthetic", "dataset.generator.side=500"]
     )
-    roots = [f"runtime.{name}_root={folder / name}" for name in ("data", "cache", "output")]
-    return typed(composed([*pictures, *roots, *overrides]))
+    return pictures + [
+        f"runtime.{name}_root={folder / name}" for name in ("data", "cache", "output")
+    ]
+
+
+def config(folder: Path, *more: str) -> Config:
+    """A config with the best available images, which writes into `folder` only."""
+    return typed(composed([*overrides(folder), *more]))
 
 
 def load(conf: Config) -> Dataset:

@@ -1,34 +1,35 @@
-"""Start-up time of --help and --cfg job, vs. `import hydra`."""
+"""Time of --help and --cfg job vs. `import hydra`, and of a second probe vs. `import torch`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+from benchmarks import pictures
 from benchmarks.side_by_side import Row, best_times
 
+RUN = ("-m", "fgvc.run")
 
-def rows() -> list[Row]:
+
+def rows(folder: Path) -> list[Row]:
     """Each command in a process of its own."""
-    hydra = [sys.executable, "-c", "import hydra"]
-    commands = {
-        name: [sys.executable, "-m", "fgvc.run", *name.split()] for name in ("--help", "--cfg job")
-    }
-    rows_found = []
-    for name, command in commands.items():
-        seconds, reference = best_times(lambda c=command: _run(c), lambda: _run(hydra))
-        rows_found.append(
-            Row(
-                name,
-                "import hydra",
-                seconds / reference,
-                8.0,
-                f"{seconds:.2f} against {reference:.2f} s",
-                upper_bound=True,
-            )
-        )
-    return rows_found
+    model = ["backbone=vit_tiny", "backbone.pretrained=false"]
+    probe = [*pictures.overrides(folder), *model, "runtime.stack_check=false"]
+    return [
+        _row("--help", ["--help"], "import hydra", 8.0),
+        _row("--cfg job", ["--cfg", "job"], "import hydra", 8.0),
+        _row("second probe, its features cached", probe, "import torch", 2.2, rounds=5),
+    ]
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _row(work: str, arguments: list[str], baseline: str, target: float, rounds: int = 3) -> Row:
+    seconds, reference = best_times(
+        lambda: _python(*RUN, *arguments), lambda: _python("-c", baseline), rounds=rounds
+    )
+    detail = f"{seconds:.2f} against {reference:.2f} s"
+    return Row(work, baseline, seconds / reference, target, detail, upper_bound=True)
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

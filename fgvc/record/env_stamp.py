@@ -102,7 +102,8 @@ def environment_hash() -> dict[str, str]:
     """
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     distributions = importlib.metadata.distributions(path=[*site.getsitepackages(), *user])
-    installed = {f"{d.name.lower()}=={d.version}" for d in distributions}
+    metadata = [distribution.metadata for distribution in distributions]  # each read parses a file
+    installed = {f"{item['Name'].lower()}=={item['Version']}" for item in metadata}
     lines = [sys.version, platform.platform(), *sorted(installed)]
     method = "packages"
     if (Path(sys.prefix) / "conda-meta").is_dir() and shutil.which("conda"):

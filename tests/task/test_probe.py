@@ -7,6 +7,8 @@ import hashlib
 import html
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
@@ -339,6 +341,29 @@ def test_the_confusion_plot_shows_the_matrix(finished):
         assert sum(bool(text) and name.startswith(text.rstrip("…")) for text in texts) >= 2
     counts = [count for row in rows for count in row[1:] if count != "0"]
     assert Counter(texts[-len(counts) :]) == Counter(counts)
+
+
+# Each takes more than a tenth of a second to import, and cached features need none of them
+UNUSED = {"boto3", "matplotlib", "pandas", "sklearn", "sympy", "timm", "torchvision", "triton"}
+IMPORTS = """
+import sys
+from fgvc.run import main
+code = main(sys.argv[1:])
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_second_probe_imports_little(run, tmp_path):
+    first = run(*SMALL, *own_cache(tmp_path))
+    command = [sys.executable, "-c", IMPORTS, *first.overrides]
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert "0 images forwarded now" in second.stdout
+    modules = second.stderr.split()
+    assert not UNUSED & {name.partition(".")[0] for name in modules}
+    assert not any(name.startswith("torch._dynamo") for name in modules)
+    assert 1000 < len(modules) < 2400
 
 
 def test_a_probe_never_imports_matplotlib(start_job):
