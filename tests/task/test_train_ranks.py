@@ -429,11 +429,15 @@ def no_process_remains(running_processes):
 def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
     places, tmp_path, wait_until, running_processes, target
 ):
-    """Rank 0 waits for the shard of rank 1, which ignores signals."""
+    """Rank 0 waits for the shard of rank 1, which ignores signals until torchrun kills it.
+
+    After 6 seconds instead of 30; rank 0 gives up after half a second.
+    """
     program, reached, log = (tmp_path / name for name in ("program.py", "reached", "log.txt"))
     program.write_text(WAITING.format(reached=str(reached)))
     environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
-                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path),
+                   "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "6"}  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     options = ("head=knn", "head.k=3", "runtime.run_id=r", "runtime.stop_grace=0.5")
     cache = f"runtime.cache_root={tmp_path / 'cache'}"
