@@ -294,6 +294,7 @@ class Waits:
 
 
 @pytest.mark.fault(3, 18)
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="jobs are forked from a server")
 @pytest.mark.timeout(120)
 def test_neither_a_sweep_server_nor_a_starting_job_loses_a_signal(gate, monkeypatch):

@@ -23,7 +23,7 @@ K = "head.k=3,4,1000"  # the last one exceeds the training images
 # keys of a row that differ between two runs of a sweep
 VARYING = ("seconds", "started", "traceback", "choices")
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,8 @@ def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, c
     assert not (tmp_path / "outputs").exists()
 
 
-def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_many_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
     """Memory of the sweep and of the server that forks its jobs, from the fifth job on.
 
     Of the sweep, memory blocks of Python: its resident size also counts what the tests of this
@@ -202,17 +203,19 @@ def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
             memory.append((sys.getallocatedblocks(), psutil.Process(server).memory_info().rss))
 
     monkeypatch.setattr(rows, "write_row", recording)
-    k = ",".join(map(str, [3, *range(1001, 1030)]))  # more neighbours than images: fails fast
+    k = ",".join(map(str, [3, *range(1001, 1015)]))  # more neighbours than images: fails fast
     assert main(command(tmp_path, shared_places, f"head.k={k}")) == 1
-    assert len(memory) == 30
+    assert len(memory) == 15
     blocks, servers = (last - first for first, last in zip(memory[4], memory[-1], strict=True))
-    assert servers < 2**20
-    assert blocks < 25 * 2500  # Hydra keeps the config of each job until the end: 2,000 blocks
+    print("MEASURED", blocks, servers, [m[1] - memory[4][1] for m in memory])
+    assert servers < 2**19
+    assert blocks < 10 * 2500  # Hydra keeps the config of each job until the end: 2,000 blocks
     sweep = FinishedSweep(1, "", tmp_path)
-    assert sweep.table["counts"] == {"done": 1, "failed": 29}
+    assert sweep.table["counts"] == {"done": 1, "failed": 14}
 
 
-def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, faulty):
+@pytest.mark.slow
+def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, run):
     """As on macOS, where a process that has torch loaded cannot be forked."""
     contexts = []
 
@@ -221,16 +224,19 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, f
         return contexts[-1]
 
     monkeypatch.setattr(job_process, "_context", spawned)
+    alone = run("head=knn", f"head.k={GOOD[2]}", "runtime.threads=1")
+    assert alone.code == 0, alone.err
     assert main(command(tmp_path, shared_places, f"head.k={GOOD[2]}")) == 0
     assert len(contexts) == 1
     (checkpoint,) = (tmp_path / "outputs").glob("x/*/*/ckpt.bin")
-    assert checkpoint.parent.name == faulty.folder(GOOD[2]).name
+    assert checkpoint.parent.name == alone.folder.name
 
 
 # --- signals ---
 
 
 @pytest.mark.fault(4, 19)
+@pytest.mark.slow
 def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait_until, tmp_path):
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
     job = start_finetune(*sweep)

@@ -22,7 +22,15 @@ def logits_of(ran):
     return np.array([table["logits"][row] for row in rows])
 
 
-@pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "vit",
+        "dinov2",
+        pytest.param("clip", marks=pytest.mark.slow),
+        pytest.param("siglip2", marks=pytest.mark.slow),
+    ],
+)
 def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them(run, family):
     chosen = [*MINI, f"backbone={family}", "head=knn", "head.k=3"]
     if family == "dinov2":  # its untrained class token hardly attends to any patch

@@ -117,6 +117,7 @@ def odd(root, tmp_path):
 
 
 @pytest.mark.fault(40)
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, wait_for_processes):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
@@ -265,6 +266,7 @@ def test_a_stop_signal_ends_all_ranks_and_they_resume_together(
 
 
 @pytest.mark.fault(45)
+@pytest.mark.slow
 def test_a_stop_signal_ends_the_job_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
