@@ -13,6 +13,7 @@ from tests.faults.steps import (
 
 
 @pytest.mark.fault(5)
+@pytest.mark.slow
 def test_a_resume_without_averages_equals_an_undisturbed_run(
     finetune, stop_finetune, run_files, read_outcome, tmp_path
 ):
@@ -83,6 +84,7 @@ def test_a_state_of_another_config_needs_force_which_is_recorded(
 
 
 @pytest.mark.fault(7)
+@pytest.mark.slow
 def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
     finetune, stop_finetune, run, run_files, tmp_path
 ):

@@ -178,6 +178,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.fault(3, 45)
+@pytest.mark.slow
 def test_a_signal_is_answered_while_rank_0_waits_for_the_others(work, monkeypatch):
     ranks: list[tuple[int, str]] = []
 

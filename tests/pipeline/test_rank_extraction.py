@@ -291,6 +291,7 @@ def test_two_jobs_extract_the_same_features_only_once(
 
 
 @pytest.mark.fault(33)
+@pytest.mark.slow
 def test_an_unreadable_image_of_another_rank_is_reported_once(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "SHARD", 8)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

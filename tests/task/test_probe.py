@@ -436,6 +436,7 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     assert "synthetic, license: CC0-1.0" in table
 
 
+@pytest.mark.slow
 def test_rows_of_different_keys_are_never_in_one_block(sweep):
     code, out = sweep("dataset.split_seed=0,1", "dataset.subset=tiny")
     assert code == 0

@@ -149,6 +149,7 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
 
 
 @pytest.mark.fault(45)
+@pytest.mark.slow
 def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(
     pair, finetune, wait_for_processes
 ):
