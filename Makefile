@@ -4,14 +4,17 @@ BIN    := .venv/bin
 RUN    := $(BIN)/python -m fgvc.run
 ARGS   ?=
 JOBS   ?= 2
+# most slow tests wait for other processes
+SLOW_JOBS ?= 3
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal
 GROUP  ?=
 ROW    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test faults check conf bench lock clean
+.PHONY: help smoke test test-slow faults check conf bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-9s %s\n", $$1, $$2}'
 
 smoke: .venv/installed  ## set up, then the main job end to end, offline, on synthetic birds (about 5 minutes)
 	$(RUN) task=check
@@ -19,11 +22,14 @@ smoke: .venv/installed  ## set up, then the main job end to end, offline, on syn
 	$(RUN) -m experiment=smoke_train precision=fp32,bf16 runtime.nproc=2 runtime.device=cpu
 	$(RUN) experiment=synthetic_probe
 
-test: .venv/installed  ## set up, then the whole suite (ARGS="-m smoke" for a part; about 22 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+test: .venv/installed  ## set up, then every test not marked slow or real (ARGS="-m smoke" for others; about 8 minutes)
+	$(PYTEST) -n $(JOBS) -m "not slow and not real" $(ARGS)
+
+test-slow: .venv/installed  ## the tests marked slow or real, the latter with FGVC_REAL_DATA (about 6 minutes)
+	$(PYTEST) -n $(SLOW_JOBS) -m "slow or real" $(ARGS)
 
 faults: .venv/installed  ## inject every fault and print the fault table (GROUP=disk or ROW=20,21 for a part)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.faults.plugin -m fault -n $(JOBS) --dist worksteal \
+	$(PYTEST) -n $(JOBS) -p tests.faults.plugin -m fault \
 		$(if $(GROUP),--fault-group=$(GROUP)) $(if $(ROW),--fault-row=$(ROW)) $(ARGS)
 
 check: .venv/installed  ## ruff and pyright

@@ -27,6 +27,11 @@ from scipy.io import savemat
 
 pytest_plugins = ["tests.jobs"]
 
+# a shell ignores SIGINT in a job that it starts in the background; the processes that tests start
+# would inherit that, and no test could interrupt them
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CLASSES, TRAIN, TEST = 3, 4, 2
 WIDTH, HEIGHT = 60, 45
 CARS = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012")

@@ -62,6 +62,7 @@ def run_command(checkout: Path, start: str, *overrides: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_head_a_dataset_a_backbone_and_a_writer_of_the_page_make_a_record(checkout):
     run_command(
         checkout,
@@ -82,6 +83,7 @@ def test_a_head_a_dataset_a_backbone_and_a_writer_of_the_page_make_a_record(chec
     assert len(mistakes) == round(6 * (1 - metrics["test"]["top1"]))
 
 
+@pytest.mark.slow
 def test_the_doctor_knows_the_definition_of_the_dataset(checkout):
     out = run_command(checkout, "task=doctor", "dataset.partial=true")
     assert "3 of 37 classes" in out

@@ -135,7 +135,6 @@ def test_dry_run_shows_the_jobs_and_writes_nothing(tmp_path, monkeypatch, capfd)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_conf_is_found_from_an_installed_wheel(tmp_path):
     """The unpacked wheel alone, outside the checkout, composes to the same hash."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]

@@ -176,6 +176,7 @@ def test_no_word_has_two_meanings():
     assert (len(words), len(options)) == (len(set(words)), len(set(options)))
 
 
+@pytest.mark.slow
 def test_every_suggestion_of_the_table_of_keys_composes(composes, folder):
     """For some value of the word: 0.1 is no number of epochs. A note alone counts too."""
     (table := folder / "a.csv").touch()

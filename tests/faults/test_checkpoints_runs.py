@@ -17,9 +17,12 @@ from tests.faults.steps import (
 
 @pytest.mark.fault(8, 9)
 @pytest.mark.parametrize(
-    "harm", [flip_byte, lambda path: path.write_bytes(path.read_bytes()[:1000])],
-    ids=["flipped", "truncated"],
-)  # fmt: skip
+    "harm",
+    [
+        pytest.param(flip_byte, id="flipped", marks=pytest.mark.slow),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:1000]), id="truncated"),
+    ],
+)
 def test_a_damaged_newest_state_is_passed_over(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, harm
 ):

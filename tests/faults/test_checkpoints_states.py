@@ -120,6 +120,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.fault(8, 9)
+@pytest.mark.slow
 def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune, monkeypatch):
     """In the second epoch, whose state holds averages too; the first one was judged."""
     monkeypatch.setenv("GIT_DIR", os.devnull)

@@ -142,7 +142,7 @@ def test_a_memo_index_takes_no_memory(tmp_path):
 
 
 @pytest.mark.fault(10)
-@pytest.mark.parametrize("kind", ["zip", "script", "legacy"])
+@pytest.mark.parametrize("kind", ["zip", "script", pytest.param("legacy", marks=pytest.mark.slow)])
 def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, kind):
     """Each byte makes an empty list, of 64 bytes; in a zip they are packed a thousandfold."""
     inside, path = b"\x80\x02" + b"]" * 5_000_000 + b".", tmp_path / "w.pth"

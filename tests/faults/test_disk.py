@@ -75,6 +75,7 @@ def renamed(monkeypatch) -> list[Path]:
 
 
 @pytest.mark.fault(51)
+@pytest.mark.slow
 def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
     run, small_probe, tmp_path, renamed
 ):
@@ -106,6 +107,7 @@ def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
 
 
 @pytest.mark.fault(51)
+@pytest.mark.slow
 def test_a_probe_that_is_killed_at_a_rename_is_swept_by_the_next(start_job, small_probe, tmp_path):
     """Killed before it renames the measured costs, then run to its end."""
     kill = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -10,6 +11,8 @@ from tests.faults.steps import (
     SMALL,
     assert_one_line,
 )
+
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.fault(14)
@@ -24,12 +27,11 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
 @pytest.mark.parametrize(
     ("most", "warm", "victim"),
     [
-        (40_000, False, ".safetensors"),
-        (7_000, True, "ckpt.bin"),
-        (12_000, True, "metrics.json"),
-        (30_000, True, "in-progress/tb/events"),
+        pytest.param(40_000, False, ".safetensors", id="features"),
+        slow(7_000, True, "ckpt.bin", id="checkpoint"),
+        slow(12_000, True, "metrics.json", id="numbers"),
+        slow(30_000, True, "in-progress/tb/events", id="TensorBoard"),
     ],
-    ids=["features", "checkpoint", "numbers", "TensorBoard"],
 )
 def test_disk_full(start_job, tmp_path, most, warm, victim):
     """A file that cannot grow: the line names it and the bytes, what is there stays, exit 1."""

@@ -116,6 +116,7 @@ def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
 
 
 @pytest.mark.fault(3)
+@pytest.mark.slow
 def test_sigterm_is_preempted_and_resumable(start_job, tmp_path):
     usual = ("runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
     job = start_job(*usual)

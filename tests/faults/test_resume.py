@@ -13,6 +13,7 @@ from tests.faults.steps import (
 
 
 @pytest.mark.fault(5)
+@pytest.mark.slow
 def test_a_resume_without_averages_equals_an_undisturbed_run(
     finetune, stop_finetune, run_files, read_outcome, tmp_path
 ):
@@ -46,9 +47,7 @@ def test_another_config_under_the_same_run_id_is_refused(finetune, stop_finetune
     assert finetune(*EVERYTHING).code == 0
 
 
-@pytest.mark.parametrize(
-    "place", ["", "/resume/STATE", pytest.param("/resume", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("place", ["", "/resume/STATE", "/resume"])
 def test_a_state_can_be_named(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, place
 ):
@@ -85,6 +84,7 @@ def test_a_state_of_another_config_needs_force_which_is_recorded(
 
 
 @pytest.mark.fault(7)
+@pytest.mark.slow
 def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
     finetune, stop_finetune, run, run_files, tmp_path
 ):
@@ -123,9 +123,7 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
 
 
 @pytest.mark.fault(7)
-@pytest.mark.parametrize(
-    "other", ["head=cosine", pytest.param("backbone=dinov2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("other", ["head=cosine", "backbone=dinov2"])
 def test_force_makes_no_weights_fit(finetune, stop_finetune, run_files, other):
     stop_finetune(2)
     (folder,) = run_files("in-progress")

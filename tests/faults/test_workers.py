@@ -132,6 +132,7 @@ def test_a_loader_worker_that_is_just_forked_survives_every_signal(table, gate):
 
 
 @pytest.mark.fault(3, 33)
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_loader_worker_that_is_just_spawned_survives_every_signal(table, gate):
     """As on macOS: a new Python, whose imports take seconds."""
@@ -193,6 +194,7 @@ def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
 
 
 @pytest.mark.fault(3, 40)
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_rank_that_is_just_started_survives_every_signal(gate, monkeypatch):
     monkeypatch.setattr(process_group, "GRACE", 0.0)
@@ -294,6 +296,7 @@ class Waits:
 
 
 @pytest.mark.fault(3, 18)
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="jobs are forked from a server")
 @pytest.mark.timeout(120)
 def test_neither_a_sweep_server_nor_a_starting_job_loses_a_signal(gate, monkeypatch):

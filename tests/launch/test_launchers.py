@@ -19,11 +19,11 @@ from tests.jobs import BIRDS, MINI, places_in
 SERIAL = "serial"
 LOST = {"joblib": 2, "submitit_local": 1}  # joblib kills all its workers when it loses one
 LAUNCHERS = {"joblib": "loky", "submitit_local": "submitit.core._submit"}  # a worker's command
-K = "head.k=3,4,5,6,1000"  # the last one exceeds the training images
+K = "head.k=3,4,1000"  # the last one exceeds the training images
 # keys of a row that differ between two runs of a sweep
 VARYING = ("seconds", "started", "traceback", "choices")
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def rows(root: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_each_launcher_gives_the_same_table(launcher, sweep_folder):
     serial, other = sweep_folder(SERIAL), sweep_folder(launcher)
-    assert table(serial)["counts"] == {"done": 4, "failed": 1}
+    assert table(serial)["counts"] == {"done": 2, "failed": 1}
     assert rows(other) == rows(serial)
     for row in rows(serial):
         if row["state"] != "done":

@@ -176,6 +176,7 @@ def test_another_search_under_its_run_id_is_refused(search, capsys):
     assert (search.multirun / "search.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stopped_search_resumes(search, start_finetune):
     cut = ("runtime.run_id=cut", "task.learning_rate=1e-3", "task.epochs=5")
     folder, states = search.multirun.parent / "cut", search.outputs / "cut"

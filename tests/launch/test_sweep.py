@@ -38,7 +38,7 @@ EXPECTED = {
     "14": ("failed", "its process was killed by SIGKILL, as when memory runs out"),
     "15": ("failed", "its process ended with exit code 0 and without a result"),
 }
-GOOD = ("3", "4", "5", "6")
+GOOD = ("3", "4", "5")
 # sitecustomize.py of the jobs: patches fgvc.pipeline.fit_head when it is imported
 INJECTION = """
 import importlib.abc, importlib.util, os, signal, sys
@@ -97,7 +97,7 @@ ALL_K = f"head.k={','.join((GOOD[0], *FAULTS, *GOOD[1:]))}"
 
 @pytest.fixture(scope="module")
 def faulty(shared_places, tmp_path_factory) -> FinishedSweep:
-    """Nine jobs; five of them fail, each in another way."""
+    """Eight jobs; five of them fail, each in another way."""
     root = tmp_path_factory.mktemp("faulty")
     (root / "sitecustomize.py").write_text(f"FAULTS = {FAULTS!r}\n{INJECTION}")
     done = subprocess.run(
@@ -126,7 +126,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.mark.fault(17, 18)
 def test_a_job_that_fails_in_any_way_has_a_row_and_a_status(faulty):
     assert faulty.code == 1
-    assert faulty.table["counts"] == {"done": 4, "failed": 4, "oom": 1}
+    assert faulty.table["counts"] == {"done": 3, "failed": 4, "oom": 1}
     for k, (state, line) in EXPECTED.items():
         row = faulty.row(k)
         assert (row["state"], row["line"]) == (state, line)
@@ -148,9 +148,9 @@ def test_the_other_jobs_give_the_same_bytes_as_alone(faulty, run):
 
 
 def test_the_table_names_every_job_once_within_80_columns(faulty):
-    head, _, table = faulty.out.partition("jobs of x: 4 done, 4 failed, 1 oom")
+    head, _, table = faulty.out.partition("jobs of x: 3 done, 4 failed, 1 oom")
     assert "comparable" in head
-    assert max(map(len, table.splitlines()[:14])) <= 80
+    assert max(map(len, table.splitlines()[:13])) <= 80
     lines = [line.split() for line in table.splitlines() if "│ head.k=" in line]
     assert [line[1].removeprefix("head.k=") for line in lines] == [GOOD[0], *FAULTS, *GOOD[1:]]
     for k, (state, line) in EXPECTED.items():
@@ -164,7 +164,7 @@ def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
     report = faulty.folder(GOOD[0]) / "report.html"
     assert f'href="{os.path.relpath(report, faulty.root / "multirun/x")}"' in page
     assert "RuntimeError: an injected fault" in page
-    assert page.count("<tr>") == 10
+    assert page.count("<tr>") == 9
     assert f": {len(GOOD)} done, " in page
 
 
@@ -185,7 +185,8 @@ def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, c
     assert not (tmp_path / "outputs").exists()
 
 
-def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_many_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
     """Memory of the sweep and of the server that forks its jobs, from the fifth job on.
 
     Of the sweep, memory blocks of Python: its resident size also counts what the tests of this
@@ -202,17 +203,19 @@ def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
             memory.append((sys.getallocatedblocks(), psutil.Process(server).memory_info().rss))
 
     monkeypatch.setattr(rows, "write_row", recording)
-    k = ",".join(map(str, [3, *range(1001, 1030)]))  # more neighbours than images: fails fast
+    k = ",".join(map(str, [3, *range(1001, 1015)]))  # more neighbours than images: fails fast
     assert main(command(tmp_path, shared_places, f"head.k={k}")) == 1
-    assert len(memory) == 30
+    assert len(memory) == 15
     blocks, servers = (last - first for first, last in zip(memory[4], memory[-1], strict=True))
-    assert servers < 2**20
-    assert blocks < 25 * 2500  # Hydra keeps the config of each job until the end: 2,000 blocks
+    print("MEASURED", blocks, servers, [m[1] - memory[4][1] for m in memory])
+    assert servers < 2**19
+    assert blocks < 10 * 2500  # Hydra keeps the config of each job until the end: 2,000 blocks
     sweep = FinishedSweep(1, "", tmp_path)
-    assert sweep.table["counts"] == {"done": 1, "failed": 29}
+    assert sweep.table["counts"] == {"done": 1, "failed": 14}
 
 
-def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, faulty):
+@pytest.mark.slow
+def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, run):
     """As on macOS, where a process that has torch loaded cannot be forked."""
     contexts = []
 
@@ -221,16 +224,19 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, f
         return contexts[-1]
 
     monkeypatch.setattr(job_process, "_context", spawned)
+    alone = run("head=knn", f"head.k={GOOD[2]}", "runtime.threads=1")
+    assert alone.code == 0, alone.err
     assert main(command(tmp_path, shared_places, f"head.k={GOOD[2]}")) == 0
     assert len(contexts) == 1
     (checkpoint,) = (tmp_path / "outputs").glob("x/*/*/ckpt.bin")
-    assert checkpoint.parent.name == faulty.folder(GOOD[2]).name
+    assert checkpoint.parent.name == alone.folder.name
 
 
 # --- signals ---
 
 
 @pytest.mark.fault(4, 19)
+@pytest.mark.slow
 def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait_until, tmp_path):
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
     job = start_finetune(*sweep)

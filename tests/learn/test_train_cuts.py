@@ -176,6 +176,7 @@ def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_
 
 
 @pytest.mark.fault(45)
+@pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
 @pytest.mark.parametrize("world", WORLDS[1:])
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES)

@@ -73,7 +73,6 @@ def test_tokens_are_those_of_timm(conf, saved, family, side, grid):
     assert tokens.patch_BND.shape[1] == grid * grid
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["published vit", "published dinov2", "published registers"])
 def test_tokens_of_published_shapes_are_those_of_timm(conf, saved, family):
     _check_against_timm(conf(family, weights=str(saved(family))), saved(family), 224)

@@ -154,7 +154,14 @@ print(json.dumps([cheap, dear]))
 """
 
 
-@pytest.mark.parametrize("family", ["vit", "clip", "siglip2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "vit",
+        pytest.param("clip", marks=pytest.mark.slow),
+        pytest.param("siglip2", marks=pytest.mark.slow),
+    ],
+)
 def test_only_the_chosen_familys_library_is_imported(request, family):
     file = request.config.rootpath / "conf" / "backbone" / f"{family}.yaml"
     out = subprocess.run(

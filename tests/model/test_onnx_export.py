@@ -46,7 +46,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("family", CASES)
+@pytest.mark.parametrize(
+    "family", ["vit", "dinov2", "clip", pytest.param("siglip2", marks=pytest.mark.slow)]
+)
 def test_the_graph_answers_as_the_classifier(family, tmp_path):
     side, head, part_attention, overrides = CASES[family]
     backbone_overrides = (f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false")

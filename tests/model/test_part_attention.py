@@ -201,7 +201,6 @@ def test_the_oracle_selects_the_same_among_784_patches_and_more(make_backbone, f
     assert _check_against_oracle(make_backbone(family, 448), "transfg", _pixels(448, 1)) > 0.8
 
 
-@pytest.mark.slow
 @every_family
 def test_the_oracle_selects_the_same_on_a_grid_of_37(make_backbone, family):
     patch = 14 if family in ("dinov2", "registers") else 16

@@ -156,6 +156,7 @@ def test_compiled_it_selects_the_same(make_backbone, family, name):
         torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "checkpointed"), [("vit", False), ("clip", True), ("siglip2", True)]
 )

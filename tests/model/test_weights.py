@@ -313,6 +313,7 @@ def test_offline_names_both_ways_out_within_five_seconds(find, library):
 
 
 @pytest.mark.fault(29)
+@pytest.mark.slow
 def test_a_hub_that_never_answers_is_given_up_on(find, hub):
     hub.silent.set()
     assert "the hub cannot be reached" in find(HF_ENDPOINT=hub.endpoint)

@@ -80,6 +80,7 @@ def test_ranks_start_with_the_first_request_serve_all_requests_and_end(work, mon
     assert dict(os.environ) == environment
 
 
+@pytest.mark.slow
 def test_ranks_connect_to_rank_0_also_in_a_process_of_torchrun(work, monkeypatch):
     """`torchrun --nproc-per-node 1` and `runtime.nproc=2`: the store is not that of torchrun."""
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
@@ -97,6 +98,7 @@ def test_ranks_that_no_request_needs_do_not_start(monkeypatch):
     assert SINGLE_PROCESS.request("job") == "job"
 
 
+@pytest.mark.slow
 def test_ranks_may_wait_longer_for_a_request_than_for_other_calls(work, monkeypatch):
     """Rank 0 may fit a head for hours between two requests."""
     groups: list[Any] = []
@@ -138,6 +140,7 @@ def test_a_lost_rank_is_named_with_its_exit_code_and_ends_the_others(work):
 
 
 @pytest.mark.fault(40)
+@pytest.mark.slow
 def test_rank_0_learns_of_a_lost_rank_while_it_computes(work, wait_until):
     def job() -> None:
         with join_group(2) as group:
@@ -175,6 +178,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.fault(3, 45)
+@pytest.mark.slow
 def test_a_signal_is_answered_while_rank_0_waits_for_the_others(work, monkeypatch):
     ranks: list[tuple[int, str]] = []
 
@@ -208,7 +212,9 @@ def test_a_signal_is_answered_while_rank_0_waits_for_the_others(work, monkeypatc
 
 
 @pytest.mark.fault(3, 40)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_no_rank_outlives_rank_0_nor_ends_before_it(work, tmp_path, wait_until, number):
     """A signal that reaches the whole group is answered by rank 0 only."""
 

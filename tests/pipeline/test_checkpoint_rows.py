@@ -42,6 +42,7 @@ def test_a_row_that_belies_its_model_is_refused_with_a_warm_cache(run, finished,
     assert len(refused.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_record_of_own_options_needs_no_folder_of_options(run, places, tmp_path):
     """A sweep of the user's own folder, which Hydra composes; then an evaluation without it."""
     own = tmp_path / "own"

@@ -22,7 +22,15 @@ def logits_of(ran):
     return np.array([table["logits"][row] for row in rows])
 
 
-@pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "vit",
+        "dinov2",
+        pytest.param("clip", marks=pytest.mark.slow),
+        pytest.param("siglip2", marks=pytest.mark.slow),
+    ],
+)
 def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them(run, family):
     chosen = [*MINI, f"backbone={family}", "head=knn", "head.k=3"]
     if family == "dinov2":  # its untrained class token hardly attends to any patch
@@ -37,7 +45,10 @@ def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them
     np.testing.assert_array_equal(logits_of(selected), logits_of(again))
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice",
+    [CHOICES[0], *(pytest.param(choice, marks=pytest.mark.slow) for choice in CHOICES[1:])],
+)
 def test_a_second_head_reads_the_kept_tokens_features_from_the_cache(run, choice):
     first = run("backbone=vit", *MINI, f"part_attention={choice}", "part_attention.tokens=4")
     second = run(
@@ -52,6 +63,7 @@ def test_a_second_head_reads_the_kept_tokens_features_from_the_cache(run, choice
     assert (cost[0] > 0, cost[1]) == (True, 0)
 
 
+@pytest.mark.slow
 def test_random_patches_depend_on_the_seed_and_nothing_else_does(run):
     def forwarded(choice, seed):
         ran = run("backbone=vit", *MINI, f"part_attention={choice}", f"seed={seed}", weights)
@@ -107,6 +119,7 @@ def test_a_finetune_learns_through_the_kept_tokens(run, tmp_path, choice):
     np.testing.assert_array_equal(logits_of(ran), logits_of(again))
 
 
+@pytest.mark.slow
 def test_random_patches_do_not_depend_on_the_micro_batch(run):
     """Units are read one ahead, and each goes through the model twice: the patches must be drawn
     for the images that are in the model."""

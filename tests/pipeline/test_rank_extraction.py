@@ -6,6 +6,7 @@ In the first tests, the ranks compute rows of numbers in place of images.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from fgvc.types import Features, UserError
 from tests.parallel.test_process_group import has_ended
 
 pytestmark = pytest.mark.timeout(300)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 WORK = '''
 import os, signal
 from dataclasses import dataclass
@@ -120,9 +122,9 @@ def test_ranks_deal_out_the_shards_serve_again_and_end(work):
     ("fault", "kind", "message"),
     [
         ("user", UserError, "a.jpg: not an image; repair it"),
-        ("disk", OSError, "/full"),
-        ("ours", RuntimeError, "KeyError: 'whatever'"),
-        ("killed", UserError, "rank 1 of 2 ended with -9"),
+        slow("disk", OSError, "/full"),
+        slow("ours", RuntimeError, "KeyError: 'whatever'"),
+        slow("killed", UserError, "rank 1 of 2 ended with -9"),
     ],
 )
 def test_a_fault_of_a_rank_reaches_rank_0_after_finished_shards(work, fault, kind, message):
@@ -148,6 +150,7 @@ def test_a_fault_of_a_rank_reaches_rank_0_after_finished_shards(work, fault, kin
     assert has_ended(int(results[1].x_ND[0, 1]))
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_lost_after_the_extraction_does_not_fail_the_run(work, wait_until):
     with join_group(2, lazy=True) as group:
         extractor = extractor_of(group)
@@ -172,6 +175,7 @@ def test_ranks_divide_what_the_config_does_not_set(monkeypatch):
     assert (runtime.threads, runtime.num_workers) == (5, 0)
 
 
+@pytest.mark.slow
 def test_rank_0_computes_with_its_share_of_the_threads_and_then_with_all(work, monkeypatch):
     threads: list[int] = []
     compute = work.compute
@@ -287,6 +291,7 @@ def test_two_jobs_extract_the_same_features_only_once(
 
 
 @pytest.mark.fault(33)
+@pytest.mark.slow
 def test_an_unreadable_image_of_another_rank_is_reported_once(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "SHARD", 8)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -347,20 +352,13 @@ process_group._start_rank = start
 @pytest.mark.parametrize(
     ("setup", "number", "shards"),
     [
-        (EXTRACTING, signal.SIGKILL, 4),
-        (EXTRACTING, signal.SIGTERM, 4),
-        (EXTRACTING, signal.SIGINT, 4),
-        (EXTRACTED, signal.SIGTERM, 6),  # all of train; the other rank waits for a request
-        (STARTING, signal.SIGKILL, 0),
-        (STARTING, signal.SIGTERM, 0),
-    ],
-    ids=[
-        "killed",
-        "stopped",
-        "interrupted",
-        "stopped-at-end",
-        "killed-at-start",
-        "stopped-at-start",
+        slow(EXTRACTING, signal.SIGKILL, 4, id="killed"),
+        pytest.param(EXTRACTING, signal.SIGTERM, 4, id="stopped"),
+        slow(EXTRACTING, signal.SIGINT, 4, id="interrupted"),
+        # all of train; the other rank waits for a request
+        slow(EXTRACTED, signal.SIGTERM, 6, id="stopped-at-end"),
+        pytest.param(STARTING, signal.SIGKILL, 0, id="killed-at-start"),
+        pytest.param(STARTING, signal.SIGTERM, 0, id="stopped-at-start"),
     ],
 )
 def test_a_stopped_extraction_ends_all_ranks_and_keeps_every_finished_shard(

@@ -146,6 +146,7 @@ def rewritten(folder, change):
 
 
 @pytest.mark.fault(43)
+@pytest.mark.slow
 def test_each_identity_is_checked_wherever_a_state_is_taken_from(
     train, stop_finetune, run_files, tmp_path
 ):

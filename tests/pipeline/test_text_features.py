@@ -106,6 +106,7 @@ def test_eval_repeats_the_numbers_of_every_head_and_both_pass_the_audit(
         assert failed == ["stack-validated"]
 
 
+@pytest.mark.slow
 def test_a_head_fitted_by_gradient_says_how_it_was_chosen(run):
     ran = run("head=mlp", "head.hidden=16", "head.fit.epochs=4", "head.fit.learning_rates=[1e-3]")
     assert ran.code == 0, ran.err

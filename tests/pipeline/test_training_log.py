@@ -10,6 +10,8 @@ import subprocess
 import sys
 import termios
 
+import pytest
+
 PROGRAM = """
 import logging, sys
 from fgvc.pipeline.training_log import stop_after_step
@@ -25,6 +27,7 @@ except Preempted:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_that_interrupts_a_print_stops_after_the_step(wait_until):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE

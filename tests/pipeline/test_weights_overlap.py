@@ -157,6 +157,7 @@ def test_evaluation_keeps_the_images_and_the_chain(run, probed):
     assert probed.json("metrics.json")["overlap"] == again.json("metrics.json")["overlap"]
 
 
+@pytest.mark.slow
 def test_export_serves_as_a_backbone(run, finetuned, finished, tmp_path):
     """An export of a finetune and of a probe; what each says of its backbone."""
     weights_of = {}

@@ -308,6 +308,7 @@ def test_a_full_disk_keeps_the_previous_state(states, notes, forked, ended, kind
 
 
 @pytest.mark.fault(1)
+@pytest.mark.slow
 def test_sigkill_at_any_moment_loses_at_most_the_state_being_written(
     tmp_path, notes, forked, ended
 ):

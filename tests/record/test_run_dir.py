@@ -183,6 +183,7 @@ def seal_until(opened, checkpoint, steps):
 
 
 @pytest.mark.fault(2)
+@pytest.mark.slow
 def test_sigkill_while_sealing_loses_neither_the_record_nor_the_state(opened, home):
     """A run killed before any file operation of sealing is either complete or can be resumed."""
     outcomes, code = [], -signal.SIGKILL

@@ -105,6 +105,7 @@ def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
 
 
 @pytest.mark.fault(34)
+@pytest.mark.slow
 def test_a_hanging_database_is_given_up_and_all_it_started_killed(
     stand_in, log, tmp_path, monkeypatch
 ):

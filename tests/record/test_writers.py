@@ -153,6 +153,7 @@ def test_no_two_writers_claim_a_file():
     assert len(files) == len(set(files))
 
 
+@pytest.mark.slow
 def test_a_task_starts_without_what_draws():
     code = "import sys, fgvc.task.probe, fgvc.task.train; print(*sys.modules)"
     command = [sys.executable, "-c", code]

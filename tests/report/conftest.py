@@ -19,6 +19,7 @@ from fgvc import metrics
 from fgvc.record import checkpoint
 from fgvc.run import main
 from fgvc.store import hashing
+from fgvc.store.file_lock import lock
 from tests.faults.forger import reseal
 
 BIRDS = (
@@ -36,9 +37,21 @@ Forge = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory) -> Path:
-    """outputs/ of one sweep: linear and knn, two seeds, fitted on train and on trainval."""
-    home = tmp_path_factory.mktemp("sweep")
+def real(shared_tmp_path) -> Path:
+    """outputs/ of one sweep: linear and knn, two seeds, fitted on train and on trainval.
+
+    The first worker that needs it runs the sweep; the others wait for it.
+    """
+    home = shared_tmp_path / "sweep-of-reports"
+    finished = home / "finished"
+    with lock(shared_tmp_path / "sweep-of-reports.lock", wait=True):
+        if not finished.exists():
+            run_sweep(home)
+            finished.touch()
+    return home / "output"
+
+
+def run_sweep(home: Path) -> None:
     places = [
         f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data", "weights")
     ]
@@ -61,7 +74,6 @@ def real(tmp_path_factory) -> Path:
             ]
         )
     assert code == 0
-    return home / "output"
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ def test_an_export_that_fails_verification_leaves_no_folder(run, probe_run, tmp_
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_export_of_an_export_has_the_same_bytes(run, probe_run, exported, tmp_path):
     images, again = pictures(probe_run, tmp_path / "pictures"), tmp_path / "again"
     done = export(run, exported / "ckpt.bin", again, f"image={images}")  # whole already
@@ -225,6 +226,7 @@ def test_where_an_export_goes_is_checked_before_any_work(run, probe_run, tmp_pat
     assert (ran.code, "is a run, which nothing is added to" in ran.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_takes_an_export_and_a_run_id_names_the_checkpoint(
     run, probe_run, tmp_path
 ):

@@ -444,6 +444,7 @@ def test_synthetic_birds_are_clearly_above_chance(run):
     assert ran.json("metrics.json")["test"]["top1_ci95"][0] > 1.5 / 12
 
 
+@pytest.mark.slow
 def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     mini = ("backbone=vit", "backbone.size=mini", "dataset.subset=tiny")
     code, out = sweep(*mini, "resolution=r224,r336", "precision=fp32,bf16")
@@ -460,6 +461,7 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     assert "synthetic, license: CC0-1.0" in table
 
 
+@pytest.mark.slow
 def test_rows_of_different_keys_are_never_in_one_block(sweep):
     code, out = sweep("dataset.split_seed=0,1", "dataset.subset=tiny")
     assert code == 0

@@ -130,6 +130,7 @@ def killed_training(start_job, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_that_continues_another_run_counts_its_reads(killed_training, again):
     overrides = ("runtime.run_id=second", f"runtime.resume={killed_training}")
     ran = again(*TASKS["train"], *overrides)

@@ -206,6 +206,7 @@ def test_patience_stops_early_and_keeps_the_best(finetune):
     assert metrics["last"]["val"].items() <= metrics["val"].items()
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
     """A rate that ruins what was learnt: best and last differ, and eval repeats the best."""
     ruin = ("task.learning_rate=1", "task.optimiser=sgd", "task.clip_norm=null", "task.epochs=4")
@@ -289,6 +290,7 @@ def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune)
     same_results(uncut, cut)
 
 
+@pytest.mark.slow
 def test_options_of_memory_and_speed_change_no_loss(finetune):
     """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
     usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")

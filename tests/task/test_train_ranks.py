@@ -117,6 +117,7 @@ def odd(root, tmp_path):
 
 
 @pytest.mark.fault(40)
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, wait_for_processes):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
@@ -148,6 +149,7 @@ def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, 
 
 
 @pytest.mark.fault(45)
+@pytest.mark.slow
 def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(
     pair, finetune, wait_for_processes
 ):
@@ -265,6 +267,7 @@ def test_a_stop_signal_ends_all_ranks_and_they_resume_together(
 
 
 @pytest.mark.fault(45)
+@pytest.mark.slow
 def test_a_stop_signal_ends_the_job_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
@@ -429,11 +432,15 @@ def no_process_remains(running_processes):
 def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
     places, tmp_path, wait_until, running_processes, target
 ):
-    """Rank 0 waits for the shard of rank 1, which ignores signals."""
+    """Rank 0 waits for the shard of rank 1, which ignores signals until torchrun kills it.
+
+    After 6 seconds instead of 30; rank 0 gives up after half a second.
+    """
     program, reached, log = (tmp_path / name for name in ("program.py", "reached", "log.txt"))
     program.write_text(WAITING.format(reached=str(reached)))
     environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
-                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path),
+                   "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "6"}  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     options = ("head=knn", "head.k=3", "runtime.run_id=r", "runtime.stop_grace=0.5")
     cache = f"runtime.cache_root={tmp_path / 'cache'}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -237,12 +238,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
 def start_view(runs, places, cwd, *overrides, **env):
-    """task=view in a process group of its own; yields the lines that it prints."""
+    """task=view in a process group of its own, which is killed at the end of the block."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
     chosen = {item.partition("=")[0]: item for item in (*places, *overrides)}
     command = ["task=view", run_of(runs["linear"]), f"task.port={free_port()}", *chosen.values()]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-um", "fgvc.run", *command],
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -250,7 +252,12 @@ def start_view(runs, places, cwd, *overrides, **env):
         text=True,
         env={**clean, "OMP_NUM_THREADS": "1", **env},
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):  # all of the group have ended
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
