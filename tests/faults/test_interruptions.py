@@ -87,7 +87,7 @@ def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
     )  # only the signal saves within an epoch
     job.until(lambda: state_names(run_files))
     job.send(number)
-    assert job.wait(20) == 75, job.output
+    assert job.wait() == 75, job.output
     assert read_status(run_files)["state"] == "preempted"
     assert "runtime.run_id=r" in job.line
     assert "stopping after this step" in job.output
@@ -108,7 +108,7 @@ def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
     for _ in range(2):
         job.send(signal.SIGTERM)
         time.sleep(0.001)
-    assert job.wait(20) in (-signal.SIGTERM, 75), job.output
+    assert job.wait() in (-signal.SIGTERM, 75), job.output
     last = start_finetune(*EVERYTHING)
     assert last.wait() == 0, last.output
     (metrics,) = run_files("*/metrics.json")
