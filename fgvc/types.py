@@ -292,6 +292,25 @@ class Preempted(BaseException):
     """Stopped by SIGTERM, SIGUSR1 or SIGUSR2; resumable (exit code 75)."""
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Whether a signal to stop ended the work, also if an error replaced its exception.
+
+    A library's cleanup can fail if Ctrl-C comes halfway through its work: OmegaConf's raises an
+    AttributeError then. The signal remains the reason.
+    """
+    pending: list[BaseException | None] = [error]
+    checked: set[int] = set()
+    while pending:
+        error_or_none = pending.pop()
+        if error_or_none is None or id(error_or_none) in checked:
+            continue
+        if isinstance(error_or_none, Preempted | KeyboardInterrupt):
+            return True
+        checked.add(id(error_or_none))
+        pending += [error_or_none.__cause__, error_or_none.__context__]
+    return False
+
+
 class UserError(ValueError):
     """An error the user can fix; its one line names the value, the bound and the way out. It is
     printed without a traceback; any other exception is a bug, with its traceback in run.log."""

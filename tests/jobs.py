@@ -32,6 +32,9 @@ BIRDS = (
     "dataset.generator.test_per_class=5",
     "dataset.generator.side=128",
 )
+# seconds after which a wait counts as a hang. A test asserts no bound by it: a loaded machine takes
+# many times longer than an idle one
+HANG = 240.0
 BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0")
 MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
 
@@ -317,9 +320,9 @@ class StartedJob:
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
-    def wait(self, seconds: float = 240.0) -> int:
+    def wait(self) -> int:
         """Wait for the exit code; a negative code is the signal that ended the job."""
-        self.process.join(seconds)
+        self.process.join(HANG)
         assert self.process.exitcode is not None, f"still running: {self.output}"
         return self.process.exitcode
 
@@ -396,6 +399,10 @@ class Node:
         until(lambda: condition() or self.process.poll() is not None)
         assert condition(), self.output
 
+    def wait(self) -> int:
+        """Wait for the exit code of torchrun."""
+        return self.process.wait(HANG)
+
 
 @pytest.fixture
 def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
@@ -431,11 +438,11 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
         node.process.wait()
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until a condition holds; fail after `seconds`."""
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fail if it does not hold within HANG seconds."""
+    end = time.monotonic() + HANG
     while not condition():
-        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
+        assert time.monotonic() < end, f"the condition did not hold within {HANG:.0f} s"
         time.sleep(0.005)
 
 

@@ -26,7 +26,7 @@ from fgvc.pipeline.job import Job, Skipped
 from fgvc.record.run_dir import IN_PROGRESS, state_of
 from fgvc.store import temporary_files
 from fgvc.store.disk_errors import disk_error_line, missing_home_line
-from fgvc.types import Preempted, UserError
+from fgvc.types import Preempted, UserError, is_interruption
 from fgvc.untrusted.escape import visible
 
 
@@ -69,29 +69,34 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
             _remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
             code = task.run(Job(cfg, conf, tuple(overrides), command))
-    except ConfigError as error:
+    except (Exception, Preempted, KeyboardInterrupt) as error:
+        return _failure(error, cfg)
+    if isinstance(code, Skipped):
+        return JobResult(DONE, "skipped")
+    return JobResult(code or DONE, "failed" if code else "done")
+
+
+def _failure(error: BaseException, cfg: DictConfig) -> JobResult:
+    """Report the error that ended a job. A signal to stop goes before what it made fail."""
+    if is_interruption(error):
+        run_id = cfg.runtime.run_id
+        line = f"stopped; the same command with runtime.run_id={run_id} resumes it"
+        return _report(error, line, PREEMPTED)
+    if isinstance(error, ConfigError):
         return _report(error, str(error), WRONG_COMMAND)
-    except UserError as error:
+    if isinstance(error, UserError):
         return _report(error, str(error))
-    except OSError as error:
+    if isinstance(error, OSError):
         keys = ["task.output", "task.overlay"]  # places outside runtime where a job writes
         if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
             keys.append("dataset.root")
         paths = {key: OmegaConf.select(cfg, key) for key in keys}
         return _report(error, disk_error_line(error, cfg.runtime, paths))
-    except (Preempted, KeyboardInterrupt) as error:
-        run_id = cfg.runtime.run_id
-        line = f"stopped; the same command with runtime.run_id={run_id} resumes it"
-        return _report(error, line, PREEMPTED)
-    except Exception as error:
-        no_home = isinstance(error, RuntimeError) and missing_home_line(error, cfg.runtime)
-        if no_home:
-            return _report(error, no_home)
-        traceback.print_exc()
-        return _report(error, f"{type(error).__name__}: {error}")
-    if isinstance(code, Skipped):
-        return JobResult(DONE, "skipped")
-    return JobResult(code or DONE, "failed" if code else "done")
+    no_home = isinstance(error, RuntimeError) and missing_home_line(error, cfg.runtime)
+    if no_home:
+        return _report(error, no_home)
+    traceback.print_exception(error)
+    return _report(error, f"{type(error).__name__}: {error}")
 
 
 def _check_weights(conf: Config) -> None:

@@ -197,5 +197,21 @@ def copied_to(descriptor: int) -> Iterator[None]:
         signal.set_wakeup_fd(before, warn_on_full_buffer=False)
 
 
+def pause() -> None:
+    """Wait until a signal arrives; its handler runs before this returns, or raises from here.
+
+    Unlike signal.pause(), it also ends on a signal that arrives between the last instruction of
+    Python and the system call, or in a thread of a library.
+    """
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with copied_to(writer):
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 # a forked loader process must not write its own signals into the pipe of its parent
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

@@ -143,8 +143,8 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     rows = predictions.row_N.tolist()
     columns = {
         "path": _strings([manifest.path[row] for row in rows]),
-        "sha256": _strings([manifest.sha256[row] for row in rows]),
-        "split": _strings([split] * len(label_N)),
+        "sha256": _strings([str(manifest.sha256[row]) for row in rows]),
+        "split": _strings(len(rows) * [split]),
         "label": _numbers(pa.int32(), label_N),
         "pred": _numbers(pa.int32(), np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE)),
         "confidence": _numbers(pa.float64(), score_NK[:, 0], readable_N),
@@ -161,7 +161,7 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
 # than writing the table.
 
 
-def _strings(texts: Sequence[str]) -> pa.Array:
+def _strings(texts: list[str]) -> pa.Array:
     encoded = [text.encode() for text in texts]
     return pa.StringArray.from_buffers(
         len(encoded), _offsets([len(text) for text in encoded]), pa.py_buffer(b"".join(encoded))

@@ -27,7 +27,7 @@ from fgvc.record import env_stamp, privacy, retention
 from fgvc.store import atomic, hashing, temporary_files
 from fgvc.store.disk_errors import NamedFile
 from fgvc.store.file_lock import lock
-from fgvc.types import Preempted, UserError
+from fgvc.types import UserError, is_interruption
 
 RESUME = "resume"  # folder of the resume states while the run is in progress
 ASIDE = ".resume"  # the resume states while the record is sealed
@@ -341,7 +341,7 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
 
 def state_of(error: BaseException) -> str:
     """The state of a run that ended with an exception: preempted, oom or failed."""
-    if isinstance(error, Preempted | KeyboardInterrupt):
+    if is_interruption(error):
         return "preempted"
     # out-of-memory errors of a device are defined in other packages, with this class attribute
     device_oom = getattr(type(error), "status", None) == "oom"

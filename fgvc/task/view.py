@@ -6,7 +6,6 @@ runtime.cache_root; a dataset replaces an earlier dataset of the same name in it
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from fgvc.record.fiftyone.run_fields import SHORT
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import DamageError
 from fgvc.store.temporary_files import scratch
-from fgvc.types import Preempted, UserError
+from fgvc.types import Preempted, UserError, is_interruption
 
 GRACE = 20.0  # seconds in which FiftyOne may exit by itself
 
@@ -37,7 +36,9 @@ def run(job: Job) -> None:
     """
     try:
         _show(job)
-    except (KeyboardInterrupt, Preempted):
+    except BaseException as error:
+        if not is_interruption(error):
+            raise
         console.say("view: closed")
         signals.exit_within(GRACE)
 
@@ -62,7 +63,7 @@ def _show(job: Job) -> None:
         console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")
         console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
         while True:
-            signal.pause()
+            signals.pause()
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
     finally:

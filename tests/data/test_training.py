@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -23,6 +23,7 @@ from fgvc.data.datasets import cub as reader
 from fgvc.data.decode import decode
 from fgvc.data.sampler import Draws, Order
 from fgvc.types import Batch, Manifest, UserError
+from tests.narrow import not_none
 
 EPOCH = 3
 
@@ -145,7 +146,6 @@ class Killed(Augment):
         raise AssertionError
 
 
-@pytest.mark.timeout(120)
 def test_a_killed_worker_is_an_error_in_bounded_time(table, augment, draws):
     killed = Killed(augment.preprocess, 0, ())
     with pytest.raises(UserError, match="a loader process died") as caught:
@@ -207,15 +207,12 @@ def test_a_signal_to_every_process_of_the_job_leaves_the_workers_reading(
     table, augment, draws, read, number
 ):
     expected = read(draws, [2] * 12)
+    earlier = multiprocessing.active_children()  # of other tests, which may just be ending
     stream = loader.training_batches(table, draws, augment, EPOCH, [2] * 12, 2)
     batches = [next(stream), next(stream)]  # one of each worker: both have started
-    workers = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "resource_tracker" not in " ".join(child.cmdline())
-    ]
-    assert len(workers) >= 2
+    workers = [child for child in multiprocessing.active_children() if child not in earlier]
+    assert len(workers) == 2
     for worker in workers:
-        worker.send_signal(number)
+        os.kill(not_none(worker.pid), number)
     batches += list(stream)
     assert torch.equal(pixels(batches), pixels(expected))

@@ -26,10 +26,10 @@ from typing import Any
 from fgvc.config.errors import ConfigError
 from fgvc.types import UserError
 from tests.faults.mutate import mutated
+from tests.jobs import HANG
 
 Read = Callable[[Path], object]
 MEMORY = 1 << 30  # bytes that a door may allocate
-PATIENCE = 30.0  # seconds after which an input counts as a hang
 ENOUGH = 3  # number of findings after which a door is skipped
 
 
@@ -107,7 +107,7 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
     number, data, finished, ready = -1, b"", False, []
     with os.fdopen(reading, "rb", buffering=0) as stream:
         while not finished:
-            ready, _, _ = select.select([stream], [], [], PATIENCE)
+            ready, _, _ = select.select([stream], [], [], HANG)
             line = stream.readline() if ready else b""
             if not line:  # no line: the child hangs; closed pipe: it died
                 break
@@ -128,7 +128,7 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not finished:
-        problem = f"no end within {PATIENCE:.0f} s" if alive else f"the process ended with {code}"
+        problem = f"no end within {HANG:.0f} s" if alive else f"the process ended with {code}"
         count.findings.append(Finding(number, problem, "", data))
     return number
 

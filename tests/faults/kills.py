@@ -24,10 +24,10 @@ from typing import Any
 
 from fgvc.report.audit import run_audit
 from fgvc.report.audit.check import FAIL
+from tests.jobs import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("cache", "data", "output", "multirun", "weights")
-PATIENCE = 120.0  # seconds after which a job counts as hanging
 ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
@@ -129,7 +129,7 @@ class Zygote:
             stdout=subprocess.PIPE,
             bufsize=0,
         )
-        assert self._line(PATIENCE) == "ready"
+        assert self._line(HANG) == "ready"
 
     def close(self) -> None:
         self.process.kill()
@@ -151,12 +151,12 @@ class Zygote:
         request = {"overrides": list(overrides), "log": str(log), "setup": setup, "strike": strike}
         start = time.monotonic()
         self._ask({**request, "environment": {}})
-        pid = int(self._line(PATIENCE))
-        code = self._line(PATIENCE if after is None else after, late_is_fine=after is not None)
+        pid = int(self._line(HANG))
+        code = self._line(HANG if after is None else after, late_is_fine=after is not None)
         if code is None:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if group else os.kill)(pid, signal.SIGKILL)
-            code = self._line(PATIENCE)
+            code = self._line(HANG)
         seconds = time.monotonic() - start
         if int(code) < 0 and group:
             with contextlib.suppress(ProcessLookupError):
@@ -185,7 +185,7 @@ class Zygote:
 
 def _wait_for_group(group: int) -> None:
     """Wait until no process of the group runs: a job ends once its sweep has died."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + HANG
     while _runs(group):
         assert time.monotonic() < end, f"a process of group {group} still runs"
         time.sleep(0.01)

@@ -54,6 +54,7 @@ from fgvc.untrusted import file_format
 from tests.dataset_conf import table_conf
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
+from tests.jobs import HANG
 
 REFUSALS = (UserError, ConfigError, DamageError, RetentionError, OSError)
 
@@ -68,13 +69,13 @@ class WaitsError(BaseException):
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """Ends a reader that waits for ever, or reads for ever, after two seconds."""
+    """Ends a reader that waits for ever, or reads for ever."""
 
     def ring(number: int, frame: object) -> None:
         raise WaitsError
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 2.0)
+    signal.setitimer(signal.ITIMER_REAL, HANG)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     signal.signal(signal.SIGALRM, before)

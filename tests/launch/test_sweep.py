@@ -20,7 +20,7 @@ from fgvc.launch import job_process
 from fgvc.report import sweep_table as rows
 from fgvc.run import main
 from fgvc.store.file_lock import lock
-from tests.jobs import BASE, BIRDS, places_in
+from tests.jobs import BASE, BIRDS, HANG, places_in
 
 ROOT = Path(__file__).resolve().parents[2]
 # the head's k, which identifies a job, and the fault injected where its head is fitted
@@ -118,9 +118,6 @@ def again(faulty, shared_places, tmp_path_factory) -> FinishedSweep:
     sweep = FinishedSweep(0, "", faulty.root)
     assert {k: sweep.folder(k) for k in GOOD} == before
     return sweep
-
-
-pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.fault(17, 18)
@@ -262,4 +259,4 @@ def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait
     job.until(lambda: "a second signal" in job.output)
     job.send(signal.SIGINT)
     assert job.wait() == 75, job.output
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert psutil.wait_procs(children, timeout=HANG)[1] == []

@@ -16,6 +16,7 @@ from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train import LoaderBatch, NonFinite, Trainer
+from tests.jobs import HANG
 
 CLASSES, SIDE, BATCH, STEPS = 5, 16, 8, 5
 BAD = [(), (1,), (0, 1, 2, 6), (4, 5, 6, 7), ()]  # places that cannot be read, step by step
@@ -106,7 +107,7 @@ def ranks(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        assert [expected.wait(timeout=200) for expected in processes] == [0, 0]
+        assert [expected.wait(HANG) for expected in processes] == [0, 0]
     finally:
         for expected in processes:
             expected.kill()

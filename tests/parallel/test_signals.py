@@ -19,6 +19,7 @@ import pytest
 import fgvc
 from fgvc.exit_codes import PREEMPTED
 from fgvc.parallel.signals import CLUSTER_SIGNALS, STOP_SIGNALS
+from tests.jobs import HANG
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PREAMBLE = """
@@ -70,7 +71,7 @@ class Program:
             assert numbers
 
     def wait(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(HANG)
 
 
 @pytest.fixture
@@ -124,6 +125,27 @@ def test_the_second_sigterm_ends_a_process_that_ignores_the_first(start):
     program.send(INT, USR1)
     program.send(TERM)
     assert program.wait() == -TERM
+
+
+PAUSES = """
+signal.signal(signal.SIGUSR1, lambda *_: say("handled"))
+read = os.read
+
+def read_after_signal(*arguments):
+    thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGUSR1))
+    {arrival}
+    return read(*arguments)
+
+os.read = read_after_signal
+signals.pause()
+say("over")
+"""
+
+
+@pytest.mark.parametrize("arrival", ["thread.run()", "thread.start(); thread.join()"])
+def test_a_pause_ends_on_a_signal_just_before_it_or_in_another_thread(start, arrival):
+    program = start(PAUSES.format(arrival=arrival))
+    assert (program.read(), program.read(), program.wait()) == ("handled", "over", 0)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

@@ -12,6 +12,8 @@ import termios
 
 import pytest
 
+from tests.jobs import HANG
+
 PROGRAM = """
 import logging, sys
 from fgvc.pipeline.training_log import stop_after_step
@@ -43,7 +45,7 @@ def test_a_signal_that_interrupts_a_print_stops_after_the_step(wait_until):
 
     wait_until(is_full)
     os.kill(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 0, err
     assert b"SIGTERM: stopping after this step\n" in out
     assert err == b"SIGTERM: stopping after this step\n"

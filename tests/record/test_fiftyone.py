@@ -237,7 +237,6 @@ def real(results, folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_fiftyone_reads_every_field(real, results):
     test = results.splits["test"]
     assert real.default_classes == list(CLASSES)
@@ -261,7 +260,6 @@ def test_fiftyone_reads_every_field(real, results):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_fiftyone_evaluates_every_sample_alike(real, results):
     for split, key in (("test", "eval"), ("val", "eval_val")):
         predictions = results.splits[split]
@@ -292,7 +290,6 @@ def test_fiftyone_evaluates_every_sample_alike(real, results):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_saved_views_show_the_described_samples(real, results):
     test = results.splits["test"]
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
@@ -322,7 +319,6 @@ def test_saved_views_show_the_described_samples(real, results):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_hardness_and_map_agree_with_fiftyone_brain(real, results):
     import fiftyone.brain as brain
 
@@ -339,7 +335,6 @@ def test_hardness_and_map_agree_with_fiftyone_brain(real, results):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_runs_are_evaluated_beside_each_other(real, results, folder, tmp_path):
     dataset.write(tmp_path / "b", make_results(results.manifest.root, 7, "b" * 64), ABOUT)
     two_runs.write(tmp_path / "pair", folder, tmp_path / "b")

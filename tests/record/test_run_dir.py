@@ -56,11 +56,19 @@ def interrupt(opened, error: BaseException):
         raise error
 
 
+def masked(interrupt):
+    """The error of a library's cleanup that an interrupt has cut short."""
+    error = KeyError("a half made container")
+    error.__context__ = interrupt
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "state"),
     [
         (Preempted("SIGTERM"), "preempted"),
         (KeyboardInterrupt(), "preempted"),
+        (masked(KeyboardInterrupt()), "preempted"),
         (DeviceMemoryError("lower runtime.micro_batch"), "oom"),
         (MemoryError(), "oom"),
         (RuntimeError("loss is NaN"), "failed"),

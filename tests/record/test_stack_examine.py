@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from fgvc.record.stack_check.examine import examine
 from fgvc.record.stack_check.tensorboard_steps import tensorboard
 from fgvc.record.tensorboard import Board
 from fgvc.types import UserError
+from tests.jobs import until
 
 ROOT = Path(__file__).resolve().parents[2]
 AFTER_DATABASE = list(SIDES["fiftyone_steps"])[1:]
@@ -36,7 +38,8 @@ ABSENT = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
 STRAY = """
 import os, pathlib, subprocess, sys, time
 server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
-pathlib.Path({pids!r}).write_text(f"{{os.getpid()}} {{server.pid}}")
+pathlib.Path({pids!r} + ".new").write_text(f"{{os.getpid()}} {{server.pid}}")
+os.rename({pids!r} + ".new", {pids!r})
 """
 
 
@@ -109,8 +112,17 @@ def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
 def test_a_hanging_database_is_given_up_and_all_it_started_killed(
     stand_in, log, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "GRACE", 0.5)
+    """Its time is over once it has started a server and hangs."""
     pids = tmp_path / "pids"
+
+    class Alarm(threading.Timer):
+        def run(self) -> None:
+            until(lambda: self.finished.is_set() or pids.exists())
+            if not self.finished.is_set():
+                self.function()
+
+    monkeypatch.setattr(module, "Timer", Alarm)
+    monkeypatch.setattr(module, "GRACE", 0.0)
     stand_in("torch", ABSENT.format("torch"))
     stand_in("fiftyone", STRAY.format(pids=str(pids)) + "time.sleep(600)")
     outcomes = run_check(log, limit=4.0)

@@ -43,6 +43,7 @@ from fgvc.record.tensorboard import (
     projector,
 )
 from fgvc.types import Features, LabelMap, Manifest, Predictions
+from tests.jobs import HANG
 from tests.narrow import not_none
 
 STEPS, EPOCHS = 5, 4
@@ -470,7 +471,7 @@ def test_a_validation_bar_within_a_training_leaves_nothing_behind():
             step(PULSE)
             with console.progress("val", 10, "images", passing=True) as advance:
                 advance(10)
-                assert drawn.wait(60)  # Rich draws in its own thread
+                assert drawn.wait(HANG)  # Rich draws in its own thread
             console.say("epoch 1: val top-1 93.2")
             step(PULSE)
 

@@ -10,14 +10,8 @@ import pytest
 from fgvc.store import file_lock as locks
 from fgvc.store.file_lock import LockHeld, lock
 from fgvc.types import UserError
+from tests.jobs import HANG, until
 from tests.narrow import not_none
-
-
-def _until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -28,14 +22,14 @@ def holder(tmp_path, forked):
         with lock(tmp_path / "lock"):
             if os.fork() == 0:
                 (tmp_path / "worker").write_text(str(os.getpid()))
-                time.sleep(60)
+                time.sleep(HANG)
                 os._exit(0)
-            _until((tmp_path / "worker").exists)
+            until((tmp_path / "worker").exists)
             (tmp_path / "held").touch()
-            time.sleep(60)
+            time.sleep(HANG)
 
     pid = forked(hold)
-    _until((tmp_path / "held").exists)
+    until((tmp_path / "held").exists)
     yield pid
     os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from fgvc.record import env_stamp, stack_check
 from fgvc.record.stack_check import SHUTDOWN, SIDES
+from tests.jobs import HANG, until
 
 STEPS = [step for side in SIDES.values() for step in side] + [SHUTDOWN]
 README = "<!-- stack -->\n<!-- /stack -->\n"
@@ -57,16 +57,12 @@ def a_users_database(tmp_path) -> Iterator[psutil.Process]:
         env={**os.environ, "HOME": str(tmp_path)},
     )
     parent = psutil.Process(process.pid)
-    until = time.monotonic() + 90
-    while not (children := parent.children()) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert children
-    yield children[0]
-    process.communicate(timeout=60)
+    until(parent.children)
+    yield parent.children()[0]
+    process.communicate(timeout=HANG)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_real_stack_passes_and_is_recorded(
     run, cache, checkout, a_users_database, tmp_path, monkeypatch
 ):

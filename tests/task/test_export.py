@@ -185,7 +185,6 @@ def test_random_patches_cannot_be_exported(run, tmp_path):
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not REAL.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20")
 def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     """ViT-Ti with its published weights, on photographs, with a linear head."""

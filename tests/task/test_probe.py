@@ -418,7 +418,6 @@ def test_bf16_changes_the_hash_and_hardly_the_features(run, tmp_path):
 
 
 @pytest.mark.smoke
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiny_subset_end_to_end(run, precision):
     ran = run("experiment=smoke", f"precision={precision}", birds=False)
@@ -437,7 +436,6 @@ def test_tiny_subset_end_to_end(run, precision):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_synthetic_birds_are_clearly_above_chance(run):
     """What `make smoke` ends with: random weights, 12 look-alike classes, chance 1/12."""
     ran = run("experiment=synthetic_probe", birds=False)

@@ -33,7 +33,6 @@ WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(not CUB.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20"),
 ]
 CHOICES = (

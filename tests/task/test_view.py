@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,10 +19,13 @@ import pytest
 from fgvc.config.compose import composed, typed
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import view as seen_by
+from fgvc.parallel import signals
 from fgvc.pipeline.run_images import heat_map
 from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
-from tests.jobs import MINI
+from fgvc.task import view
+from fgvc.types import Preempted
+from tests.jobs import HANG, MINI, until
 from tests.narrow import not_none
 
 SMALL = (
@@ -180,14 +182,11 @@ def app(runs, places, tmp_path_factory):
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + 500
-        while "Ctrl-C ends it" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.5)
+        until(lambda: "Ctrl-C ends it" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
         yield port, log
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(HANG) == 0, log.read_text()
         assert "view: closed" in log.read_text()
     finally:
         process.kill()
@@ -195,7 +194,6 @@ def app(runs, places, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_person_sees_the_mistakes(app, runs, tmp_path):
     """Headless Chromium opens the saved view and counts what stands there."""
     from playwright.sync_api import expect, sync_playwright
@@ -204,7 +202,7 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
     names = [runs[head].name[:8] for head in ("linear", "knn")]
     assert f"http://127.0.0.1:{port}" in log.read_text()
     page_url = f"http://127.0.0.1:{port}/datasets/fgvc-{'-'.join(names)}"
-    with urllib.request.urlopen(page_url, timeout=60) as answer:
+    with urllib.request.urlopen(page_url, timeout=HANG) as answer:
         assert b"FiftyOne" in answer.read()
     samples = list(two_runs.samples(runs["linear"] / "fiftyone"))
     wrong = sum(sample.get("eval") is False for sample in samples)
@@ -216,12 +214,12 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
         )
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         with page.expect_response(
-            lambda response: "/media?" in response.url and response.ok, timeout=180_000
+            lambda response: "/media?" in response.url and response.ok, timeout=1000 * HANG
         ):
             page.goto(f"{page_url}?view=misclassified-{names[0]}", wait_until="domcontentloaded")
         count = page.get_by_text(f"{wrong} samples", exact=True).first
-        expect(count).to_be_visible(timeout=180_000)
-        expect(page.get_by_text(f"predictions_{names[1]}").first).to_be_visible(timeout=60_000)
+        expect(count).to_be_visible(timeout=1000 * HANG)
+        expect(page.get_by_text(f"predictions_{names[1]}").first).to_be_visible(timeout=1000 * HANG)
         page.wait_for_timeout(5000)  # what was served is drawn on canvases, which tell nothing
         page.screenshot(path=tmp_path / "misclassified.png")
         browser.close()
@@ -265,9 +263,41 @@ def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
         assert "the only complete run there" in not_none(process.stdout).readline()
         os.killpg(process.pid, signal.SIGINT)
         rest = not_none(process.stdout).read()
-        assert process.wait(60) == 0, rest
+        assert process.wait(HANG) == 0, rest
     assert "view: closed" in rest
     assert "goes on" not in rest
+
+
+@pytest.fixture(params=[KeyboardInterrupt, Preempted])
+def masked_interrupt(request):
+    """OmegaConf's own cleanup raises if Ctrl-C comes while a container is half made."""
+
+    def raise_it(*_):
+        try:
+            raise request.param
+        finally:
+            {}["a half made container"]
+
+    return raise_it
+
+
+def test_an_interrupt_that_becomes_an_error_in_a_library_closes_the_view(
+    runs, monkeypatch, capfd, masked_interrupt
+):
+    monkeypatch.setattr(view, "declared_values", masked_interrupt)
+    monkeypatch.setattr(signals, "exit_within", lambda seconds: print(f"within {seconds:.0f} s"))
+    assert main(["task=view", run_of(runs["linear"])]) == 0
+    assert capfd.readouterr().out.splitlines()[-2:] == ["view: closed", "within 20 s"]
+
+
+def test_any_job_whose_interrupt_becomes_an_error_is_resumable(
+    runs, monkeypatch, capfd, masked_interrupt
+):
+    monkeypatch.setattr(view, "run", masked_interrupt)
+    capfd.readouterr()
+    assert main(["task=view", run_of(runs["linear"]), "runtime.run_id=r"]) == 75
+    line = "fgvc: stopped; the same command with runtime.run_id=r resumes it"
+    assert capfd.readouterr().err.splitlines() == [line]
 
 
 @pytest.mark.slow
@@ -276,7 +306,7 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
     uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     with start_view(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
         printed = not_none(process.stdout).read()
-        assert process.wait(60) == 1, printed
+        assert process.wait(HANG) == 1, printed
     line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FIFTYONE_DATABASE_URI=mongodb://…@127.0.0.1:")
     assert "unset FIFTYONE_DATABASE_URI" in line
@@ -293,7 +323,7 @@ def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
     (database / "storage.bson").write_text("junk")
     with start_view(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
         printed = not_none(process.stdout).read()
-        assert process.wait(60) == 1, printed
+        assert process.wait(HANG) == 1, printed
     line = printed.strip().splitlines()[-1]
     assert line.startswith("fgvc: FiftyOne's mongod ended while it started (Unable to read")
     for way in (f"remove {database}", "runtime.cache_root=PATH", "FIFTYONE_DATABASE_URI"):
@@ -312,11 +342,30 @@ def test_a_home_that_cannot_be_written_names_the_cache(runs, viewed, monkeypatch
     assert "give another with runtime.cache_root=PATH (or FGVC_CACHE=PATH)" in line
 
 
+STUCK = """
+import threading
+from fgvc.task import view
+
+asked = threading.Event()
+
+class Timer(threading.Timer):
+    def run(self):
+        asked.wait()
+        if self.interval == view.GRACE:
+            self.function(*self.args)
+
+class Stuck:
+    def close(self):
+        print("asked")
+        asked.set()
+        threading.Event().wait()
+
+threading.Timer = Timer
+view._close(Stuck())
+"""
+
+
 def test_an_app_that_does_not_close_ends_with_its_process():
-    program = (
-        "import time; from fgvc.task import view; view.GRACE = 0.1\n"
-        "class Stuck:\n    def close(self): print('asked'); time.sleep(600)\n"
-        "view._close(Stuck())"
-    )
-    done = subprocess.run([sys.executable, "-uc", program], capture_output=True, timeout=120)
+    """The time given to the App is over once the App was asked to close."""
+    done = subprocess.run([sys.executable, "-uc", STUCK], capture_output=True, timeout=HANG)
     assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr

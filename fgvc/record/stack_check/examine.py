@@ -24,6 +24,7 @@ from fgvc.store.temporary_files import scratch
 
 LIMIT = 240.0  # seconds for a side; on an idle machine it takes 15 to 40
 GRACE = 20.0  # seconds in which an unused database and server exit by themselves
+KILLED = 20.0  # seconds in which killed processes end; they take longer on a busy machine
 
 
 def examine(log: Path, limit: float = LIMIT) -> Generator[Outcome, None, None]:
@@ -89,7 +90,7 @@ class Side:
         self._alarm.cancel()
         with self._process:  # closes its output, and waits for its end
             self._process.kill()
-            deadline = time.monotonic() + GRACE
+            deadline = time.monotonic() + KILLED
             # killing takes a moment, and a killed process may just have started another
             while (pids := self.running(0.0)) and time.monotonic() < deadline:
                 for pid in pids:

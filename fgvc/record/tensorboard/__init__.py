@@ -18,7 +18,7 @@ import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -149,16 +149,18 @@ class Board:
             pixels_BCHW: uint8 RGB. captions: one per image, of one or several lines.
         """
         from PIL import Image
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import summary_pb2
 
         sheet_HWC = draw_sheet(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
         jpeg = io.BytesIO()
         Image.fromarray(sheet_HWC).save(jpeg, "JPEG", quality=95, subsampling="4:4:4")
         height, width, _ = sheet_HWC.shape
-        encoded = Summary.Image(
+        messages: Any = summary_pb2  # its classes are generated on import
+        encoded = messages.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=jpeg.getvalue()
         )
-        summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
+        value = messages.Summary.Value(tag=tag, image=encoded)
+        summary = messages.Summary(value=[value])
         self._writer._get_file_writer().add_summary(summary, step)
 
     def curve(self, tag: str, curve: Curve) -> None:
