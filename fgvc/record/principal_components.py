@@ -20,8 +20,12 @@ def principal_components(x_ND: np.ndarray, count: int) -> np.ndarray:
     Returns:
         x_NK, centred.
     """
+    from scipy.linalg import eigh
+
     centred_ND = x_ND.astype(np.float64) - x_ND.mean(axis=0, dtype=np.float64)
-    _, loading_DD = np.linalg.eigh(centred_ND.T @ centred_ND)  # eigenvalues ascend
-    loading_DK = loading_DD[:, ::-1][:, :count]
+    width = x_ND.shape[1]
+    indices = (max(width - count, 0), width - 1)  # eigenvalues ascend
+    _, loading_DK = eigh(centred_ND.T @ centred_ND, subset_by_index=indices)
     largest_K = np.abs(loading_DK).argmax(axis=0)
-    return centred_ND @ (loading_DK * np.sign(loading_DK[largest_K, range(len(largest_K))]))
+    loading_DK *= np.sign(loading_DK[largest_K, range(len(largest_K))])
+    return centred_ND @ loading_DK[:, ::-1]
