@@ -95,7 +95,7 @@ class Preprocess:
         resized_CHW = self.resize(image_CHW)
         height, width = resized_CHW.shape[-2:]
         top, left = round((height - self.side) / 2), round((width - self.side) / 2)
-        return resized_CHW[:, top : top + self.side, left : left + self.side].contiguous()
+        return resized_CHW[..., top : top + self.side, left : left + self.side].contiguous()
 
     def resize(self, image_CHW: Tensor) -> Tensor:
         """Resize pixels to `resized_size`."""
@@ -150,19 +150,22 @@ def resize(image_CHW: Tensor, size: list[int], interpolation: str, antialias: bo
     with cached features.
 
     Args:
-        image_CHW: uint8 or float. size: height and width. interpolation: bicubic or bilinear.
+        image_CHW: uint8 or float; may be a batch. size: height and width. interpolation: bicubic
+            or bilinear.
     """
     if list(image_CHW.shape[-2:]) == size:
         return image_CHW
     options = {"mode": interpolation, "align_corners": False, "antialias": antialias}
-    image_1CHW = image_CHW[None]
+    image_BCHW = image_CHW if image_CHW.ndim == 4 else image_CHW[None]
     # without vector instructions, torch's bilinear uint8 kernel is slower than float32
     vectorised = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or (
         platform.machine() in ("aarch64", "arm64")
     )
     if image_CHW.is_floating_point() or interpolation == "bicubic" or vectorised:
-        return interpolate(image_1CHW, size, **options)[0]
-    return interpolate(image_1CHW.float(), size, **options)[0].round_().to(image_CHW.dtype)
+        resized_BCHW = interpolate(image_BCHW, size, **options)
+    else:
+        resized_BCHW = interpolate(image_BCHW.float(), size, **options).round_().to(torch.uint8)
+    return resized_BCHW.reshape(*image_CHW.shape[:-2], *size)
 
 
 def crop_to_box(image_CHW: Tensor, box: Sequence[float]) -> Tensor:

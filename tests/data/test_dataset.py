@@ -297,7 +297,7 @@ def test_the_order_in_which_files_list_images_changes_no_row(
     shuffled = replace(
         spec, read=lambda *arguments: take(index := spec.read(*arguments), order(len(index)))
     )
-    monkeypatch.setitem(readers(), name, shuffled)
+    monkeypatch.setattr(f"fgvc.data.datasets.{name}.DATASET", shuffled)
     other = dataset.load(chosen, tmp_path / "cache")
     assert (
         original.manifest.path

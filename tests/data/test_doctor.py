@@ -361,7 +361,7 @@ def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, run_doctor, monkeypatc
         size_N2[-1] = np.nan
         return replace(index, size_N2=size_N2)
 
-    monkeypatch.setitem(readers(), "cub", replace(spec, read=with_sizes))
+    monkeypatch.setattr("fgvc.data.datasets.cub.DATASET", replace(spec, read=with_sizes))
     assert run_doctor(cub).findings == ()
     for file in images(cub):
         Image.open(file).resize((96, 72)).save(file)

@@ -83,10 +83,9 @@ def test_resize_is_torchvisions_bit_for_bit(
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     noise_HWC = np.random.default_rng(0).integers(0, 256, (333, 500, 3), np.uint8)
-    for image_CHW in (
-        torch.from_numpy(noise_HWC).permute(2, 0, 1).to(dtype),  # as Pillow lays pixels out
-        torch.from_numpy(noise_HWC).permute(2, 0, 1).to(dtype).contiguous(),
-    ):
+    interleaved_CHW = torch.from_numpy(noise_HWC).permute(2, 0, 1).to(dtype)  # as Pillow's pixels
+    planar_CHW = interleaved_CHW.contiguous()
+    for image_CHW in (interleaved_CHW, planar_CHW, torch.stack([planar_CHW, planar_CHW + 1])):
         mode = v2.InterpolationMode(interpolation)
         expected_CHW = v2.functional.resize(image_CHW, size, mode, antialias=antialias)
         assert torch.equal(resize(image_CHW, size, interpolation, antialias), expected_CHW)

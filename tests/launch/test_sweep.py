@@ -120,6 +120,7 @@ def again(faulty, shared_places, tmp_path_factory) -> FinishedSweep:
     return sweep
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17, 18)
 def test_a_job_that_fails_in_any_way_has_a_row_and_a_status(faulty):
     assert faulty.code == 1
@@ -134,6 +135,7 @@ def test_a_job_that_fails_in_any_way_has_a_row_and_a_status(faulty):
     assert "fgvc/task/probe.py" in faulty.row("11")["traceback"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17, 18)
 def test_the_other_jobs_give_the_same_bytes_as_alone(faulty, run):
     alone = run("head=knn", f"head.k={GOOD[1]}", "runtime.threads=1")
@@ -144,6 +146,7 @@ def test_the_other_jobs_give_the_same_bytes_as_alone(faulty, run):
         assert (folder / name).read_bytes() == (alone.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_table_names_every_job_once_within_80_columns(faulty):
     head, _, table = faulty.out.partition("jobs of x: 3 done, 4 failed, 1 oom")
     assert "comparable" in head
@@ -155,6 +158,7 @@ def test_the_table_names_every_job_once_within_80_columns(faulty):
     assert "the same command with runtime.run_id=x" in table
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17)
 def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
     page = (faulty.root / "multirun/x/sweep.html").read_text()
@@ -165,6 +169,7 @@ def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
     assert f": {len(GOOD)} done, " in page
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16, 19)
 def test_the_same_command_again_skips_finished_jobs_and_runs_the_rest(again):
     states = {row["name"]: row["state"] for row in again.table["jobs"]}

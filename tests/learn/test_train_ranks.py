@@ -122,6 +122,7 @@ def single_process():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_ranks_draw_the_curve_of_one(ranks, single_process, scenario):
     """Bad images fall unevenly on them; in one step a rank has none left at all."""

@@ -60,6 +60,7 @@ def ask(group: process_group.ProcessGroup, request: str) -> list[tuple[int, str]
     return group.gather(None)[1:]
 
 
+@pytest.mark.slow
 def test_ranks_start_with_the_first_request_serve_all_requests_and_end(work, monkeypatch):
     environment = dict(os.environ)
     with join_group(3, lazy=True) as group:

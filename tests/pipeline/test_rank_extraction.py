@@ -265,6 +265,7 @@ def test_no_rank_starts_if_all_features_are_cached(run, images, tmp_path, monkey
     assert (stamp["world_size"], stamp["launch"]) == (2, "runtime.nproc=2")
 
 
+@pytest.mark.slow
 def test_two_jobs_extract_the_same_features_only_once(
     run, start_finetune, images, tmp_path, wait_until
 ):

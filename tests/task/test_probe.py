@@ -417,6 +417,7 @@ def test_bf16_changes_the_hash_and_hardly_the_features(run, tmp_path):
     assert not torch.equal(features["fp32"], features["bf16"])
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiny_subset_end_to_end(run, precision):
