@@ -7,6 +7,7 @@ Each copy has three classes that differ in brightness, with four train and two t
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -25,12 +26,25 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from fgvc.run import GC_THRESHOLD
+
 pytest_plugins = ["tests.jobs"]
 
 # a shell ignores SIGINT in a job that it starts in the background; the processes that tests start
 # would inherit that, and no test could interrupt them
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting all modules of all libraries again and again."""
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries print what is never collected
+
 
 CLASSES, TRAIN, TEST = 3, 4, 2
 WIDTH, HEIGHT = 60, 45

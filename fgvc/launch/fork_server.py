@@ -6,6 +6,7 @@ whole process group must not end the server: the sweep would lose the exit codes
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 import fgvc.config.help
@@ -19,8 +20,6 @@ LOADED = (  # by name: nothing here uses them
     "fgvc.task.probe",
     "fgvc.task.train",
     "jinja2",
-    "pandas",  # pyarrow imports it to make columns of Python objects
-    "sklearn.decomposition",
     "timm",
     "torch.utils.tensorboard",
 )
@@ -28,3 +27,4 @@ LOADED = (  # by name: nothing here uses them
 signals.block()  # not ignore(): a signal before a job has set its handlers stays pending
 for _name in LOADED:
     importlib.import_module(_name)
+gc.freeze()  # a job that collects garbage would copy the pages of every object of the server

@@ -110,6 +110,16 @@ def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("library", ["onnx", "triton"])
+def test_no_library_reports_leaks_when_the_process_ends(library):
+    """They do if their objects are frozen."""
+    code = (
+        f"import sys, {library}; sys.argv = ['fgvc', '--version']; import fgvc.run as r; r.script()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 def test_help_is_our_own_page_within_80_columns(capfd):
     assert main(["--help"]) == 0
     page = capfd.readouterr().out
