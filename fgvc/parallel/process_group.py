@@ -8,6 +8,7 @@ process of the user becomes rank 0 and starts the others (`runtime.nproc=N`).
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import socket
 import subprocess
@@ -241,7 +242,9 @@ def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
         try:
             yield _new_request_group(waiting)  # in no variable here, see join_group
         finally:
+            # a group that a reference cycle keeps would wait for the other ranks later, unwatched
             with waiting():
+                gc.collect()
                 dist.destroy_process_group()
 
 
