@@ -8,7 +8,6 @@ process of the user becomes rank 0 and starts the others (`runtime.nproc=N`).
 from __future__ import annotations
 
 import datetime
-import gc
 import os
 import socket
 import subprocess
@@ -27,7 +26,7 @@ import torch.distributed as dist
 from fgvc.parallel import signals
 from fgvc.parallel.device import check_gpu_count
 from fgvc.parallel.watchdog import Watchdog, describe_resume
-from fgvc.types import UserError
+from fgvc.types import Preempted, UserError
 
 TIMEOUT = datetime.timedelta(hours=1)  # of a collective call; others may be evaluating
 IDLE_TIMEOUT = datetime.timedelta(days=7)  # of a wait for a request; rank 0 may be fitting a head
@@ -104,8 +103,14 @@ class ProcessGroup:
         """Wait for all ranks; unlike in other collective calls, signals are handled meanwhile."""
         work = dist.all_reduce(torch.zeros(1), async_op=True)
         assert work is not None
-        while not work.is_completed():
-            time.sleep(POLL)
+        try:
+            while not work.is_completed():
+                time.sleep(POLL)
+        except (KeyboardInterrupt, Preempted):
+            if self.monitor is None:  # torchrun started the ranks, and the group ends with all
+                with self.waiting():
+                    work.wait()
+            raise
         work.wait()
 
     def check(self) -> None:
@@ -242,9 +247,7 @@ def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
         try:
             yield _new_request_group(waiting)  # in no variable here, see join_group
         finally:
-            # a group that a reference cycle keeps would wait for the other ranks later, unwatched
             with waiting():
-                gc.collect()
                 dist.destroy_process_group()
 
 
