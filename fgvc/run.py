@@ -201,7 +201,8 @@ def script() -> None:
     except OSError as error:
         code = code or _report_output_error(error)
         _discard_output()
-    # the last collection visits every object of torch, in 0.5 s; these two print what it leaves
+    # the last collection would visit every object of torch, which takes 0.5 s; onnx and triton
+    # report frozen objects as leaks
     if {"onnx", "triton"}.isdisjoint(sys.modules):
         gc.freeze()
     sys.exit(code)
