@@ -11,7 +11,7 @@ GROUP  ?=
 ROW    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test test-slow faults check conf bench lock clean
+.PHONY: help smoke test test-slow faults check conf docs bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ check: .venv/installed  ## ruff and pyright
 conf: .venv/installed  ## print the config a command means: make conf ARGS="backbone=vit_tiny"
 	@$(RUN) --cfg job $(ARGS)
 
+docs: .venv/installed  ## build the pages of docs/ into site/, strictly and offline
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: .venv/installed  ## speed as ratios measured side by side (about 10 minutes)
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -47,7 +50,7 @@ lock:  ## write requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements.txt
 
 clean:  ## remove the environment and caches (outputs/ and multirun/ stay)
-	rm -rf .venv .pytest_cache .ruff_cache build dist
+	rm -rf .venv .pytest_cache .ruff_cache build dist site
 	find fgvc hydra_plugins tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt pyproject.toml
