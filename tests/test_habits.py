@@ -125,7 +125,7 @@ def test_the_forms_ask_for_what_a_record_holds():
     number = text_of(".github/ISSUE_TEMPLATE/number.yml")
     assert "env_stamp.json" in bug
     for name in re.findall(r"\b\w+\.(?:json|txt)\b", bug + number):
-        assert f"`{name}`" in text_of("README.md"), name
+        assert f"`{name}`" in text_of("docs/record.md"), name
 
 
 # --- pages ---
@@ -194,6 +194,6 @@ def test_readme_names_the_files_for_contributors():
     readme = text_of("README.md")
     for name in (*PAGES, "CITATION.cff", "LOG.md"):
         assert f"]({name})" in readme
-    tree = not_none(re.search(r"^conf/ .*?^```", readme, re.DOTALL | re.MULTILINE))[0]
+    files = text_of("docs/code.md")
     for name in (*PAGES, "CITATION.cff", ".github/", ".ci/", ".pre-commit-config.yaml"):
-        assert name in tree
+        assert f"`{name}`" in files

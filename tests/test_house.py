@@ -83,27 +83,33 @@ def test_lock_holds_every_direct_dependency_pinned():
     assert re.search(r"^fiftyone-db==\S+ ; .*platform_machine != 'x86_64'", lock, re.MULTILINE)
 
 
-def test_readme_names_every_room_and_the_two_commands():
-    readme = (ROOT / "README.md").read_text()
+def test_the_page_of_the_code_names_every_room_and_readme_the_two_commands():
+    page = (ROOT / "docs/code.md").read_text()
     rooms = [
         path.name
         for path in (ROOT / "fgvc").iterdir()
         if path.is_dir() and path.name != "__pycache__"
     ]
-    missing = [room for room in rooms if f"{room}/" not in readme]
+    missing = [room for room in rooms if f"`fgvc/{room}/`" not in page]
     assert missing == []
+    readme = (ROOT / "README.md").read_text()
     assert "make smoke" in readme
     assert "make test" in readme
-    for path in re.findall(r"`((?:fgvc|conf|tests|benchmarks)/[\w./]+)`", readme):
-        assert (ROOT / path).exists(), f"README names {path}"
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = re.findall(r"`((?:fgvc|conf|tests|benchmarks|docs)/[\w./]+)`", file.read_text())
+        # docs/extending.md also names the files that it adds
+        added = re.findall(r'title="(?:end of )?(\S+)"', file.read_text())
+        for path in set(named) - set(added):
+            assert (ROOT / path).exists(), f"{file.name} names {path}"
 
 
-def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_notebook_of_the_documentation_runs(tmp_path, monkeypatch):
     """Its lines unchanged, then a PIL image instead of a path."""
     monkeypatch.chdir(tmp_path)
     image = Image.effect_noise((400, 300), 80).convert("RGB")
     image.save("bird.jpg")
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs/own-images.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(block, names)
     transform, backbone = names["transform"], names["backbone"]
