@@ -131,7 +131,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     end_N2 = box_N4[:, :2] + box_N4[:, 2:]
     if len(index) and end_N2.max() <= 1:
         raise UserError(
-            f"dataset.box_crop=true: all boxes of {index.root} lie within 0..1 (first: "
+            f"dataset.box_crop=true: all boxes of {index.root} are within 0..1 (first: "
             f"{_box(index, 0)}), like fractions of the image; multiply them by its width and "
             "height in pixels, or set dataset.box_crop=false"
         )
@@ -142,7 +142,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     notes = ["every image, in test too, is cropped to its bounding box"]
     if partly:
         notes.append(
-            f"{len(partly)} bounding boxes lie partly outside their images and are cut at the edge "
+            f"{len(partly)} bounding boxes are partly outside their images and are cut at the edge "
             f"(first: {_box(index, partly[0])})"
         )
     return tuple(notes)

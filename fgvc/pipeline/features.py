@@ -85,7 +85,7 @@ class FeatureExtractor:
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
         self.cache_root = Path(self.conf.runtime.cache_root).expanduser()
-        self.cache = FeatureCache(self.cache_root / "features", on_note=console.say)
+        self.cache = FeatureCache(self.cache_root / "features", notify=console.say)
 
     def extract(self, role: str, row_N: np.ndarray) -> Features:
         """Features of manifest rows (ascending), from the cache or computed into it.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # it writes files, which only rank 0 does
 class FinetuneSetup:
     """What rank 0 broadcasts to all ranks before the training.
 
-    text_CD: initial weights of head=text_linear. state: the resume state; None: start anew.
+    text_CD: initial weights of head=text_linear. state: the resume state; None: start from step 0.
     """
 
     conf: Config
@@ -214,7 +214,7 @@ class Finetune:
         done, epochs = state["trainer"]["step"], self.conf.task.epochs
         if self.group.is_main and done > epochs * self.steps:
             raise UserError(
-                f"task.epochs={epochs}: the resume state lies at step {done}, past the end of this "
+                f"task.epochs={epochs}: the resume state is at step {done}, past the end of this "
                 f"training (steps per epoch: {self.steps}; in all: {epochs * self.steps}). Set "
                 f"task.epochs={-(-done // self.steps)} or more, or resume an earlier state"
             )

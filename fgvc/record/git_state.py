@@ -223,7 +223,7 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
         and not (folder / path).is_symlink()
     }
     return [
-        _describe(folder, path, "git is told to overlook it")
+        _describe(folder, path, "git is configured to ignore changes to it")
         for path, name in blob_of.items()
         if run_git(folder, "hash-object", "--", path).decode().strip() != name
     ]

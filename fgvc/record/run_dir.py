@@ -306,7 +306,7 @@ def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
 
 def _refuse_resume_states(path: Path, run_id: str) -> None:
     """Raise UserError if `path` holds resume states; another task may share config and run_id."""
-    if not path.exists():  # states aside are left over from a complete run
+    if not path.exists():  # moved states are left over from a complete run
         return
     for states in (path / RESUME, path.parent / ASIDE):
         if states.is_dir() and any(states.iterdir()):

@@ -110,7 +110,7 @@ def text_kind(head: bytes) -> str | None:
 
 
 def placeholder(head: bytes) -> str | None:
-    """What often stands in place of a large file, by its first 64 bytes; None for anything else."""
+    """The usual placeholder of a large file, by its first 64 bytes; None for other content."""
     if not head:
         return "an empty file"
     hints = {

@@ -242,7 +242,7 @@ REFUSED = {  # a file, its highest value, the image that LOW=0 and HIGH=highest 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_way_out_gives_a_image_that_is_read(tmp_path, name):
+def test_the_way_out_gives_an_image_that_is_read(tmp_path, name):
     suffix, data, most, expected = REFUSED[name]
     source, target = tmp_path / f"in{suffix}", tmp_path / "out.png"
     source.write_bytes(data)

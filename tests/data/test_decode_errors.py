@@ -73,7 +73,7 @@ OTHER = {
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("name", OTHER)
-def test_what_lies_under_the_name_of_a_image_is_named(name):
+def test_what_lies_under_the_name_of_an_image_is_named(name):
     data, message = OTHER[name]
     with pytest.raises(ImageError, match=rf"^bird\.jpg: {message}") as caught:
         decode(data, "bird.jpg")
@@ -178,7 +178,7 @@ def test_every_image_is_opened_by_a_list_of_formats():
     assert calls_without_formats() == []
 
 
-def test_a_strip_is_refused_and_a_pixel_is_a_image(jpeg: Callable[..., bytes], tmp_path: Path):
+def test_a_strip_is_refused_and_a_pixel_is_an_image(jpeg: Callable[..., bytes], tmp_path: Path):
     for name, size in (("wide", (1000, 1)), ("tall", (1, 1000)), ("pixel", (1, 1))):
         (tmp_path / name).write_bytes(jpeg(1, size))
     names = ["pixel", "tall", "wide"]

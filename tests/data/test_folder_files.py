@@ -31,7 +31,7 @@ def birds(classes):
 @pytest.mark.parametrize(
     "name", ["a.jfif", "a.JPE", "a", "a.image", "a.jpg_large", "a.HEIC", "a.php", "a.dat", "a.MPO"]
 )
-def test_a_image_counts_whatever_its_suffix(birds, jpeg, name):
+def test_an_image_counts_whatever_its_suffix(birds, jpeg, name):
     (birds / "gull" / name).write_bytes(jpeg(7))
     index = read(birds)
     assert f"gull/{name}" in index.path

@@ -92,7 +92,7 @@ def test_sixteen_bits_and_colour_keys_go_through_the_same_rules():
     assert torch.equal(pixels_of(Image.open(io.BytesIO(keyed))), decode(keyed, "a"))
 
 
-def test_a_image_is_turned_once():
+def test_an_image_is_turned_once():
     """convert("RGB") keeps the EXIF block, exif_transpose takes it out; both are common."""
     exif = Image.Exif()
     exif[0x0112] = 6

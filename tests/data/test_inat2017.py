@@ -113,7 +113,7 @@ def test_val_inside_train_is_refused(copies):
 
     change(root / "train2017.json", merge)
     assert_refused(
-        root, r"train2017\.json: 6 images also stand in val2017\.json .*train and val merged"
+        root, r"train2017\.json: 6 images are also in val2017\.json .*train and val merged"
     )
 
 
@@ -135,7 +135,7 @@ def test_no_index_at_all(copies, tmp_path):
 def test_categories_that_differ_between_the_files(copies):
     root = copies.inat2017()
     change(root / "val2017.json", lambda w: w["categories"][2].update(name="Aglais urticae"))
-    assert_refused(root, r"category ids that mean something else in val2017\.json: 2")
+    assert_refused(root, r"category ids with another meaning in val2017\.json: 2")
 
 
 # --- contradictions ---

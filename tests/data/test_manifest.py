@@ -316,7 +316,7 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
     assert f"{index.path[0]} = {index.path[9]}" in contradicting
 
 
-def test_a_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
+def test_an_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
     index = reader.read(cub, False)
     shutil.copy(cub / index.path[0], cub / index.path[1])
     built_manifest, _ = build()

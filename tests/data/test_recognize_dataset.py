@@ -59,7 +59,7 @@ def refusal_message(conf, reader: str, root: Path) -> str:
     assert "\n" not in message
     examined: Examination = examine(conf(reader, root), 1, silent)
     assert examined.wrong
-    assert any(message.endswith(f"; {finding.mend}") for finding in examined.findings), message
+    assert any(message.endswith(f"; {finding.fix}") for finding in examined.findings), message
     return message
 
 
@@ -191,8 +191,8 @@ def test_own_folders_and_tables_have_no_index_files(conf, classes, tmp_path):
         examined = examine(chosen, 1, silent)
         assert examined.wrong
         for finding in examined.findings:
-            assert "index" not in finding.says + finding.mend, finding
-            assert "official" not in finding.says + finding.mend, finding
+            assert "index" not in finding.message + finding.fix, finding
+            assert "official" not in finding.message + finding.fix, finding
 
 
 def test_the_verdict_of_stanford_dogs_names_imagenet(conf, copies):
@@ -210,7 +210,7 @@ def test_a_pipe_among_the_images_does_not_hold_up_the_doctor(conf, cub):
     os.mkfifo(file)
     examined = examine(conf("cub", cub), 2, silent)
     assert [f.check for f in examined.findings] == ["pictures"]
-    assert "a pipe, socket or device instead of a file" in examined.findings[0].says
+    assert "a pipe, socket or device instead of a file" in examined.findings[0].message
 
 
 @pytest.mark.fault(39)

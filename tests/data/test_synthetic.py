@@ -151,7 +151,7 @@ def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
 
-def test_a_image_depends_on_its_own_stream_alone(small):
+def test_an_image_depends_on_its_own_stream_alone(small):
     name = table(small, "images.txt")[4][1]  # class 2, second training image
     again = render(species(3, SMALL.seed)[1].code, (SMALL.seed, 1, 0, 1), SMALL.side)
     saved = np.asarray(Image.open(small / "images" / name)).astype(int)

@@ -122,7 +122,7 @@ def test_a_rotated_photograph_counts_as_it_is_looked_at():
     np.testing.assert_allclose(centre, [165, 270], atol=0.6)
 
 
-def test_a_image_too_thin_for_the_transform_is_too_thin_here():
+def test_an_image_too_thin_for_the_transform_is_too_thin_here():
     with pytest.raises(UserError, match="too thin"):
         view_of(preprocess_of(), (100_000_000, 1))
 

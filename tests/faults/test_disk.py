@@ -391,7 +391,7 @@ def test_damaged_synthetic_birds_are_drawn_again_with_a_note(tmp_path, name, kin
         (root / "parts").write_text("a file")
     else:
         damaged(root / name, kind, random.Random(len(name)))
-    synthetic_folder.write(root, settings, on_note=notes.append)
+    synthetic_folder.write(root, settings, notify=notes.append)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert [note.startswith(f"{root}: damaged synthetic birds") for note in notes] == [True]
 

@@ -267,7 +267,7 @@ def test_the_model_card_is_inert_and_shows_every_text(ran):
         {**facts, "config": config, "preprocess": preprocess},
         ids={"checkpoint": checkpoint_id, "exported_from": checkpoint_id},
         weights={"license": NAMES[6], "contamination": NAMES[8]},
-        agreement={NAMES[8]: {"pictures": 1, "other_top1": 0, "difference": 0.1}},
+        agreement={NAMES[8]: {"images": 1, "other_top1": 0, "difference": 0.1}},
         digests={NAMES[8]: "0" * 64},
     )
     assert_inert(text)

@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.data.sampler import Epoch
+from fgvc.data.sampler import EpochOrder
 from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.build_head import new_head
@@ -78,7 +78,7 @@ def loader_batches(step, batch_size, rank, world, micro_batch):
     generator = torch.Generator().manual_seed(step)
     pixels_BCHW = torch.randn(batch_size, 3, SIDE, SIDE, generator=generator).double()
     label_B = torch.randint(CLASSES, (batch_size,), generator=generator)
-    sampler_epoch = Epoch(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
+    sampler_epoch = EpochOrder(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
     last = sampler_epoch.part(0, 2, 3).place_N.tolist()
     unreadable = [1, 2, *last] if step == 1 else []
     place_B = sampler_epoch.part(0, rank, world).place_N

@@ -73,7 +73,7 @@ def expected_depth(name):
 
 @pytest.mark.parametrize("features", ["usual", "other"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_depth_follows_the_way_of_a_picture(family, features):
+def test_depth_follows_the_way_of_an_image(family, features):
     other = {"clip": "projected", "siglip2": "patch_mean"}.get(family, "cls_patch_mean")
     model, _ = classifier(family, features=other if features == "other" else None)
     names = [name for name, _ in model.named_parameters()]

@@ -82,7 +82,7 @@ def test_the_graph_answers_as_the_classifier(family, tmp_path):
 
 
 class Row(torch.nn.Module):
-    """Attention between the rows of a picture: no choice after it hides how large a number is."""
+    """Attention between the rows of an image: no choice after it hides how large a number is."""
 
     def forward(self, pixels_BCHW):
         query_BhMD, key_BhND = pixels_BCHW[:, :, :3] * 4, pixels_BCHW

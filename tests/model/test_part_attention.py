@@ -282,7 +282,7 @@ def test_random_needs_the_images_of_each_forward_anew(make_backbone):
     ("side", "tokens", "expected"),
     [(64, 4, [5, 6, 9, 10]), (80, 5, [12, 7, 11, 13, 17]), (64, 6, [5, 6, 9, 10, 1, 2])],
 )
-def test_the_centre_is_the_middle_of_the_picture(make_backbone, side, tokens, expected):
+def test_the_centre_is_the_middle_of_the_image(make_backbone, side, tokens, expected):
     backbone = make_backbone("vit", side)
     selector = _attach(backbone, "centre", tokens)
     backbone(_pixels(side, 1))

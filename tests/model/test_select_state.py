@@ -69,7 +69,7 @@ def test_the_ema_is_read_as_by_timm(build_from, state, tmp_path, form):
     timm.models.load_checkpoint(expected_model, str(tmp_path / "w.pth"), use_ema=True)
     assert _has_values_of(backbone, expected_model.state_dict())
     (note,) = backbone.notes
-    assert "the EMA, as timm does; left aside: `" in note
+    assert "the EMA, as timm does; ignored: `" in note
     assert note.startswith("weights w.pth: read from `")
 
 

@@ -144,7 +144,7 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
     ],
     ids=str,
 )
-def test_what_is_no_picture_on_this_machine_is_named(pics, image, message):
+def test_what_is_no_image_on_this_machine_is_named(pics, image, message):
     assert re.search(message, refused(image))
 
 

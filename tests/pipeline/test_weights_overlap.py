@@ -93,9 +93,9 @@ def album(birds, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("album")
     for label in range(4):
         (root / f"class {label}").mkdir()
-    pictures = sorted(birds.rglob("*.jpg")) + sorted(birds.rglob("*.png"))
-    for number, picture in enumerate(pictures[:32]):
-        shutil.copy(picture, root / f"class {number % 4}" / f"{number}{picture.suffix}")
+    images = sorted(birds.rglob("*.jpg")) + sorted(birds.rglob("*.png"))
+    for number, image in enumerate(images[:32]):
+        shutil.copy(image, root / f"class {number % 4}" / f"{number}{image.suffix}")
     return root
 
 
@@ -212,7 +212,7 @@ def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):
         shutil.copytree(finetuned.folder, tmp_path / "runs" / name / finetuned.folder.name)
     refused = probe_of(run, tmp_path / "runs")
     assert refused.code == 2
-    assert "2 complete runs lie below it; name one: " in refused.err
+    assert "2 complete runs are below it; choose one: " in refused.err
 
 
 @pytest.mark.fault(9)

@@ -194,7 +194,7 @@ def test_images_are_arranged_in_a_grid_with_captions(tmp_path, count, shape, col
         assert (sheet_HWC[y + height : y + cell, x : x + width] < 128).any()  # the caption
 
 
-def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
+def test_a_grid_holds_sixteen_images_of_bounded_size(tmp_path):
     board = Board(tmp_path)
     board.images("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
     board.close()

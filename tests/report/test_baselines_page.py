@@ -16,7 +16,7 @@ from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.baselines_page import class_heatmap, render_baselines
 from fgvc.report.pairwise_tests import PairwiseTest
-from fgvc.report.ranking import Entry
+from fgvc.report.ranking import RankingEntry
 from fgvc.report.run_rows import scan_runs
 from tests.narrow import not_none
 
@@ -149,7 +149,7 @@ def test_every_control_becomes_a_column(outputs):
     group = table.groups[0]
     helps = PairwiseTest(0.021, 0.004, 0.05, "mcnemar", 0.01, False, 0.02)
     entries = tuple(
-        Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
+        RankingEntry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
     )
     text = render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')

@@ -47,11 +47,11 @@ def test_several_runs_are_refused_and_listed(real, key):
     with pytest.raises(UserError) as caught:
         find_run(sweep, key)
     line = str(caught.value)
-    assert line.startswith(f"{key}={sweep}: 8 complete runs lie below it; name one: ")
+    assert line.startswith(f"{key}={sweep}: 8 complete runs are below it; choose one: ")
     assert line.endswith(" and 4 more")
-    first = line.partition("name one: ")[2].partition(",")[0]
+    first = line.partition("choose one: ")[2].partition(",")[0]
     assert find_run(sweep / first, key) == sweep / first
-    with pytest.raises(UserError, match="complete runs lie below it"):
+    with pytest.raises(UserError, match="complete runs are below it"):
         checkpoint.locate(real)
 
 

@@ -1,4 +1,4 @@
-"""An error of the disk names the key or the variable that moves the folder elsewhere."""
+"""An error of the disk names the key or the variable that moves the folder."""
 
 from __future__ import annotations
 

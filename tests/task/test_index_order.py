@@ -53,11 +53,11 @@ def test_a_probe_with_random_patches(both, head):
     numbers, others = first.json("metrics.json"), second.json("metrics.json")
     for key in ("test", "val", "parts", "selection", "worst_pairs", "comparability_key"):
         assert numbers[key] == others[key]
-    pictures = [
+    images = [
         sorted(path.name for path in each_run.folder.glob("overlays/*"))
         for each_run in (first, second)
     ]
-    assert pictures[0] == pictures[1] != []
+    assert images[0] == images[1] != []
 
 
 @pytest.mark.parametrize(

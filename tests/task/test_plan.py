@@ -103,10 +103,10 @@ def test_a_modern_backbone_on_a_stack_that_was_not_checked_is_named(plan, tmp_pa
 def test_data_that_nobody_approved_licensed_or_counted_is_named(plan, run, copies):
     root = copies.table().parent
     for number in range(6):
-        copies.picture(f"own/train/a/{number}.jpg", 0)
-        copies.picture(f"own/test/a/{number}.jpg", 0)
-        copies.picture(f"own/train/b/{number}.jpg", 1)
-        copies.picture(f"own/test/b/{number}.jpg", 1)
+        copies.image(f"own/train/a/{number}.jpg", 0)
+        copies.image(f"own/test/a/{number}.jpg", 0)
+        copies.image(f"own/train/b/{number}.jpg", 1)
+        copies.image(f"own/test/b/{number}.jpg", 1)
     data = ("dataset=folder", "dataset.name=own", f'dataset.root="{root / "own"}"')
     ran, text = plan("backbone=vit_tiny", *data)
     assert ran.code == 1

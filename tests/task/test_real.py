@@ -157,8 +157,8 @@ def test_pixels_against_torchvision_on_pillow():
     )
     worst = []
     for path in labels_and_paths("test")[1][::40]:
-        with Image.open(CUB / "images" / path) as picture:
-            expected = reference(picture.convert("RGB")).int()
+        with Image.open(CUB / "images" / path) as image:
+            expected = reference(image.convert("RGB")).int()
         actual = transform(decode((CUB / "images" / path).read_bytes(), path)).int()
         worst.append((actual - expected).abs())
     assert torch.stack(worst).max() <= 2

@@ -95,20 +95,20 @@ def assert_agree(first, second):
 
 def odd(root, tmp_path):
     """A table of 34 images to train and validate on, and 11 to test on; three cannot be read."""
-    pictures = shutil.copytree(root / "images", tmp_path / "odd")
+    images = shutil.copytree(root / "images", tmp_path / "odd")
     names = [line.split()[1] for line in (root / "images.txt").open()][::2]
     lines = [
         f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
         for place, name in enumerate(names)
     ]
     for torn in names[:3]:
-        (pictures / torn).write_bytes(torn.encode())
+        (images / torn).write_bytes(torn.encode())
     file = tmp_path / "odd.csv"
     file.write_text("\n".join(["path,label,split", *lines]) + "\n")
     return (
         "dataset=table",
         f'dataset.table="{file}"',
-        f"dataset.root={pictures}",
+        f"dataset.root={images}",
         "dataset.on_bad_image=skip",
         "dataset.val_fraction=0.2",
         "dataset.subset=null",

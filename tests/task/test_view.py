@@ -114,7 +114,7 @@ def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
     assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
     assert "outputs/RUN/CONFIG/CHECKPOINT" in line
     code, line = viewed(run_of(root / "output"))
-    assert (code, "2 complete runs lie below it; name one: knn/" in line) == (1, True)
+    assert (code, "2 complete runs are below it; choose one: knn/" in line) == (1, True)
     copy = tmp_path / runs["linear"].name
     shutil.copytree(runs["linear"], copy)
     with (copy / "fiftyone" / "samples.json").open("a") as file:
@@ -144,7 +144,7 @@ def test_a_taken_port_and_one_checkpoint_twice_are_refused(runs, viewed):
 
 
 def test_attention_lies_where_the_network_looked():
-    """A wide picture: the outer columns were cropped away; the hottest patch is where it was."""
+    """A wide image: the outer columns were cropped away; the hottest patch is where it was."""
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false"]))
     size_2 = np.array([400, 200])
     image_view = seen_by(evaluation_transform(conf), size_2[None])

@@ -27,7 +27,7 @@ from fgvc.types import Progress
 
 CHUNK = 16  # images per task of a thread
 THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest n/8 of its size not below this
-MISSING = ("missing", "a broken link")  # texts of file_state.UnreadableError
+MISSING = ("missing", "a broken link")  # texts of file_state.UnreadableFileError
 SKIP_EFFECT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
 
 
@@ -138,7 +138,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
         "{count} have more than 8 bits per sample and are scaled to 0..255 from the range of "
         f"their format: {'; '.join(texts)}"
     )
-    mend = (
+    fix = (
         "if the values seen fill a small part of that range, convert all images to 8 bits with "
         "one range of your own"
     )
@@ -146,7 +146,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
     return [
         *about(missing, ERROR, "files", lost, f"{restore}; {SKIP_EFFECT}"),
         *about(damaged, ERROR, "pictures", "{count} cannot be read: {first}", again),
-        *about((path[row] for row in images.deep), NOTE, "depth", depth, mend),
+        *about((path[row] for row in images.deep), NOTE, "depth", depth, fix),
     ]
 
 
@@ -175,7 +175,7 @@ def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
 def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         data = file_state.read(f"{root}/{name}")
-    except file_state.UnreadableError as error:
+    except file_state.UnreadableFileError as error:
         reason = str(error)
         return ImageRecord(bad=reason if reason in MISSING else f"{name}: {reason}")
     sha256 = hashlib.sha256(data).digest()
@@ -186,7 +186,7 @@ def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
             decode(data, name, max_pixels)
         except ImageError as refused:  # the message of a run that reads this image
             return ImageRecord(sha256, bad=str(refused))
-        reason = f"damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"
+        reason = f"damaged image ({len(data)} bytes): {' '.join(str(error).split())}"
         return ImageRecord(sha256, bad=f"{name}: {reason}")
 
 

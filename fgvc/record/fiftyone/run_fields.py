@@ -107,7 +107,7 @@ class RunFields:
             "attention": (
                 json_documents.HEATMAP,
                 {"map": "Array", "map_path": "String", "range": "HeatmapRange of Float"},
-                "where part attention looked; nothing where the network did not look",
+                "scores of part attention; empty outside the network's view",
             ),
         }
         return [

@@ -67,7 +67,7 @@ def find(root: Folder) -> DatasetRoot:
         (split,) = splits
         raise UserError(
             f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
-            f"{_names(split.image_folders)}, but {_names(classes)} lie beside it; set "
+            f"{_names(split.image_folders)}, but {_names(classes)} are beside it; set "
             f"{setting('dataset.root', split.path)} to read only that folder, or rename "
             f"{split.name}/ if it is a class"
         )
@@ -108,7 +108,7 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
 
 
 def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
-    """The dataset root if several folders with images lie side by side."""
+    """The dataset root if several folders with images are siblings."""
     datasets = _find_datasets(folder.image_folders)
     if len(datasets) > 1:
         raise _ambiguous_error(folder, datasets)
@@ -242,7 +242,7 @@ def _parent_hint(root: Folder) -> str:
 
 
 def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
-    """Advice to use a table, naming it if it lies there."""
+    """Advice to use a table, naming it if it is there."""
     files = [file.path for place in (folder, *others) for file in place.content.skipped]
     tables = [path for path in files if path.lower().endswith(TABLE_SUFFIXES)]
     if tables:

@@ -147,7 +147,7 @@ def _read_inner_splits(
 
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
-    """A note on classes that perhaps lie one level further down."""
+    """A note on classes that may be one level further down."""
     deep = [folder for folder in classes if not folder.images]
     if len(deep) < len(classes):
         return [

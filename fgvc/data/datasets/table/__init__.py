@@ -16,7 +16,7 @@ from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
     PATH_NAMES,
-    Table,
+    DatasetTable,
     choose,
     find_column,
     raise_ambiguous,
@@ -99,7 +99,7 @@ def read(
     return replace(index, warnings=split.warnings)
 
 
-def _choose_columns(table: Table, conf: schema.Dataset) -> tuple[int, int]:
+def _choose_columns(table: DatasetTable, conf: schema.Dataset) -> tuple[int, int]:
     """Choose the columns of path and label."""
     file, names = table.file, table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
@@ -130,7 +130,7 @@ def _choose_columns(table: Table, conf: schema.Dataset) -> tuple[int, int]:
     return path, label
 
 
-def _choose_path(table: Table, label: int | None) -> int | None:
+def _choose_path(table: DatasetTable, label: int | None) -> int | None:
     """Choose the path column by a common name, or the image column of a Parquet file."""
     allowed = set(range(len(table.names))) - {label}
     if isinstance(table, ParquetTable):
@@ -144,7 +144,7 @@ def _choose_path(table: Table, label: int | None) -> int | None:
     return choose(table, "path", PATH_NAMES, allowed)
 
 
-def _choose_label(table: Table, path: int | None) -> int | None:
+def _choose_label(table: DatasetTable, path: int | None) -> int | None:
     """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
     allowed = set(range(len(table.names))) - {path}
     column = choose(table, "label", LABEL_NAMES, allowed)
@@ -192,7 +192,7 @@ def _embedded_images(
     return root, tuple(path), tuple(notes)
 
 
-def _column_notes(table: Table, path: int, label: int, split: TableSplit) -> tuple[str, ...]:
+def _column_notes(table: DatasetTable, path: int, label: int, split: TableSplit) -> tuple[str, ...]:
     """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
     file, names, notes = table.file, [table.names[path], table.names[label]], []
     others = [name for name in table.names if name not in names and rank_of(name, LABEL_NAMES)]
