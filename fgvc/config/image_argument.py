@@ -116,11 +116,7 @@ def _find_source(text: str) -> ImageSource:
 
 
 def _match_pattern(text: str) -> ImageSource:
-    """The matches of a pattern.
-
-    Raises:
-        ConfigError: no matches, not a pattern, or a URL.
-    """
+    """The matches of a pattern; ConfigError: no matches, not a pattern, or a URL."""
     refuse_address(text)
     pattern = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
     if not glob.has_magic(pattern):

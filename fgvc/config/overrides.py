@@ -63,7 +63,6 @@ class JobConfig:
     plain: dict[str, Any]
 
     def compose(self) -> DictConfig:
-        """The config as Hydra composes it."""
         return composed(self.overrides)
 
     @property
@@ -336,7 +335,6 @@ def normalized(argument: str) -> str:
 
 
 def _refuse_checkpoint_keys(task: str, overrides: Sequence[Override]) -> None:
-    """Refuse keys whose values a task takes from the checkpoint."""
     allowed = place_keys() | declared_keys()
     if task != "eval":  # the record of task=eval has the config hash of the checkpoint
         allowed |= {MAX_PIXELS}

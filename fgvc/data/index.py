@@ -80,7 +80,6 @@ def repeated(values: Sequence[str]) -> list[str]:
 
 
 def count_classes(index: Index, split: int) -> np.ndarray:
-    """Images of each class in a split."""
     return np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
 
 
@@ -157,7 +156,6 @@ def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advic
 
 
 def _box(index: Index, row: int) -> str:
-    """Path and box of an image, for a message."""
     assert index.box_N4 is not None
     box_4 = index.box_N4[row]
     if np.isnan(box_4).all():

@@ -177,8 +177,6 @@ class _Images(Dataset[Item]):
 
 
 class _AugmentedImages(_Images):
-    """Images with augmentation."""
-
     def __init__(
         self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
     ) -> None:

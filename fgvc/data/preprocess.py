@@ -98,7 +98,6 @@ class Preprocess:
         return resized_CHW[..., top : top + self.side, left : left + self.side].contiguous()
 
     def resize(self, image_CHW: Tensor) -> Tensor:
-        """Resize pixels to `resized_size`."""
         size = self.resized_size(*image_CHW.shape[-2:])
         return resize(image_CHW, size, self.geometry.interpolation, self.geometry.antialias)
 

@@ -71,7 +71,6 @@ def count_by_threshold(
 
 
 def of_class(counts: ThresholdCounts, label: int) -> PrecisionRecallCurve:
-    """The curve of one class."""
     return _curve(counts, np.array([label]))
 
 

@@ -253,11 +253,7 @@ def describe_earlier_runs(source: WeightsSource) -> str:
 
 
 def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
-    """Load the dataset and check its validation split; prints `notes`, then its own notes.
-
-    Raises:
-        UserError: the dataset cannot be used, or lacks validation images.
-    """
+    """Load the dataset and check its validation split; prints `notes`, then its own notes."""
     cache_root = Path(conf.runtime.cache_root).expanduser()
     with console.progress(conf.dataset.name, None, "files") as advance:
         dataset = datasets.load(conf.dataset, cache_root, advance, suggest_skip=task != "eval")
@@ -268,11 +264,7 @@ def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
 
 
 def _check_stack(conf: Config) -> str:
-    """Whether the recording stack was validated on this machine, as the stamp records it.
-
-    Raises:
-        UserError: it was not validated, and the backbone requires it.
-    """
+    """Whether the recording stack was validated here; UserError: it was not, but must be."""
     if conf.backbone.name not in stack_check.MODERN:
         return "not needed"
     if not conf.runtime.stack_check:

@@ -171,7 +171,6 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
-        """Features of a batch, with the columns of part attention."""
         backbone, selector = self.backbone(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
@@ -186,7 +185,6 @@ class FeatureExtractor:
         return None
 
     def backbone(self) -> Backbone:
-        """The backbone, on its device."""
         if self._backbone is None:
             backbone, self._selector = build_model(self.conf, self.source)
             self._backbone = backbone.to(self.device)

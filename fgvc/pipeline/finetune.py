@@ -142,7 +142,6 @@ class Finetune:
             self._train_epoch(log, should_stop)
 
     def _train_epoch(self, log: TrainingLog | None, should_stop: Callable[[], bool]) -> None:
-        """Train from the current step to the end of the epoch."""
         epoch, start = divmod(self.trainer.done, self.steps)
         parts = self.data.parts(epoch, start)
         batches, save_every = self.data.read(parts, epoch), self.conf.runtime.save_every
@@ -275,7 +274,6 @@ class Finetune:
         return FinetuneResults(val, test, last_val, self._gather_unreadable())
 
     def _metrics(self, results: InferenceResults | None) -> dict[str, Any] | None:
-        """The metrics on rank 0; None on other ranks."""
         if results is None:
             return None
         predictions = results.predictions

@@ -59,7 +59,6 @@ class StoredCheckpoint:
 
     @property
     def whole(self) -> bool:
-        """Whether it holds its backbone."""
         return bool(self.metadata.get("whole"))
 
     @property

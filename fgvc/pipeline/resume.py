@@ -213,6 +213,5 @@ def _check_config(changes: Differences, path: Path, force: bool) -> list[str]:
 
 
 def _both_values(changes: Differences) -> list[str]:
-    """The first differences with both values."""
     shown = list(changes.items())[:SHOWN_KEYS]
     return [f"{key}: {there} there, {here} here" for key, (there, here) in shown]

@@ -64,7 +64,6 @@ def write_run(
 
 
 def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
-    """The content of metrics.json."""
     run, dataset, test = experiment.run, experiment.dataset, results.predictions["test"]
     names, fitted = dataset.labelmap.names, results.fitted_images
     image_N = fitted_images.short_digests(dataset.manifest.sha256, test.row_N)

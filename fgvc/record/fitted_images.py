@@ -44,7 +44,6 @@ class FittedImages:
     backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def facts(self) -> dict[str, object]:
-        """The facts in the checkpoint."""
         counts = {"images": len(self.image_N), "validation": len(self.validation_N)}
         backbone = {"backbone": len(self.backbone_N)} if len(self.backbone_N) else {}
         return {**counts, "forced": self.forced, **backbone}

@@ -181,7 +181,6 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Committed blobs: name and content."""
     out = run_git(folder, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names))
     at = 0
     for name in names:

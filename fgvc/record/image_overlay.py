@@ -72,7 +72,6 @@ def title(predicted: str, probability: float, true: str | None = None) -> str:
 
 
 def png(overlay: Overlay) -> bytes:
-    """The overlay as PNG."""
     import matplotlib
 
     image_HWC = overlay.image_HWC

@@ -286,7 +286,6 @@ def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path
 
 
 def read_json(folder: Path, name: str) -> Any:
-    """A JSON file of a run folder."""
     return untrusted.read_json(folder / name, untrusted.LIST)
 
 

@@ -110,7 +110,6 @@ def _row(group: Group, place: int | None, entry: RankingEntry) -> dict[str, Any]
 
 
 def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str, float | None]:
-    """Columns of a comparison with a probe or a control."""
     fields = {
         f"top1_minus_{name}": "value",
         f"top1_minus_{name}_low": "low",
@@ -124,7 +123,6 @@ def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str,
 
 
 def _table_json(table: BaselinesTable) -> dict[str, Any]:
-    """The table as JSON, with the settings of the comparisons."""
     return {
         "alpha": pairwise_tests.ALPHA,
         "tests": {

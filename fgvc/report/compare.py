@@ -153,7 +153,6 @@ def _accuracies(
 
 
 def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[str, Any]:
-    """Name and accuracy of a run on the common images."""
     hits, n = int(right_N.sum()), len(right_N)
     return {
         "folder": run.folder,

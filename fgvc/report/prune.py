@@ -47,7 +47,6 @@ class Item:
     home: Path | None = None
 
     def size(self) -> int:
-        """Bytes of all its files."""
         whole = [path for file in self.files for path in (file, *file.rglob("*"))]
         return sum(path.lstat().st_size for path in whole if not path.is_dir())
 

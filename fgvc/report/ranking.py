@@ -77,7 +77,6 @@ class Group:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """The lines of `rows`."""
         return tuple(entry.line for _, entry in self.rows)
 
     @property
@@ -141,7 +140,6 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
 
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
-    """The lines that are ranked."""
     return [line for line in lines if line.why_unranked is None]
 
 

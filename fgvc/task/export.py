@@ -155,7 +155,6 @@ def _compare(
     row_N: np.ndarray,
     tolerance: float,
 ) -> dict[str, Agreement]:
-    """Compare the predictions of each file with those of the original checkpoint."""
     model, transform = written.classifier(conf, None, CPU), evaluation_transform(conf)
     graph = onnx_export.load_session(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
     files: dict[str, Classify] = {

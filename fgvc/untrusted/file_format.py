@@ -96,7 +96,6 @@ def _iso_kind(head: bytes) -> str:
 
 
 def text_kind(head: bytes) -> str | None:
-    """The kind of a text file by its first bytes; None for an unknown kind."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return HTML

@@ -90,7 +90,6 @@ class Backbone:
 
 
 def row_key(backbone: Backbone) -> str:
-    """The dotted key of the chosen row."""
     row = chosen_checkpoint(backbone)
     name = next(name for name, other in backbone.checkpoints.items() if other is row)
     return f"backbone.checkpoints.{name}"

@@ -114,7 +114,6 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def is_index(path: Path) -> bool:
-    """Whether the name of a file is that of an index of shards."""
     return path.name.endswith(INDEX)
 
 

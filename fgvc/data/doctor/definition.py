@@ -77,7 +77,6 @@ def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, in
 
 
 def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """A finding on images in the copy that its index does not list."""
     source = readers()[conf.reader].index
     if source is None:
         return []

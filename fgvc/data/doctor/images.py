@@ -75,7 +75,6 @@ class ImageTable:
         return np.flatnonzero(self.size_N2[:, 0])
 
     def set_row(self, row: int, record: ImageRecord) -> None:
-        """Store the record of an image."""
         self.sha256[row] = record.sha256
         self.size_N2[row] = record.width, record.height
         self.kind[row] = sys.intern(record.kind)

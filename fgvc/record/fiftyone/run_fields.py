@@ -100,7 +100,6 @@ class RunFields:
         return [json_documents.run(self.key(MAP), self._started, test_view, config)]
 
     def declarations(self) -> list[Document]:
-        """The declarations of the run's fields."""
         run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
         labels = {
             "predictions": (json_documents.CLASSIFICATION, PREDICTION, f"what {run_name} says"),

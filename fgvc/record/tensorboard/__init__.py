@@ -91,7 +91,7 @@ class Board:
     """A writer of one run's events; close it before the folder is sealed."""
 
     def __init__(self, folder: Path) -> None:
-        """Start tb/ again from an empty folder: the file of a killed process may be truncated; `replay` writes its points."""
+        """Start tb/ again: a killed process may leave a torn file; `replay` writes its points."""
         self._folder = folder / "tb"
         if self._folder.exists():
             shutil.rmtree(self._folder)
@@ -207,7 +207,6 @@ class Board:
             self._writer._get_file_writer().add_summary(summary)
 
     def text(self, tag: str, text: str) -> None:
-        """Write a text in Markdown."""
         self._writer.add_text(tag, text)
 
     def close(self) -> None:

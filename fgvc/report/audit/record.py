@@ -160,7 +160,6 @@ class Record:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Facts of the checkpoint."""
         return self._checkpoint[0]
 
     @property

@@ -178,7 +178,6 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
 
 
 def _ambiguous_error(folder: Folder, places: Sequence[Folder]) -> UserError:
-    """Error that names the folders in which the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
     rest = [inner.name for inner in folder.image_folders if inner not in places]
     other = f"; {list_first(rest)} would not be read then" if rest else ""
@@ -222,7 +221,6 @@ def _no_classes_error(root: Folder, last: Folder, above: Sequence[Folder]) -> Us
 
 
 def one_class_error(root: str, name: str) -> UserError:
-    """Error for splits with a single class."""
     return UserError(
         f"dataset.root={root}: holds one class ({name}), and a classifier needs two or more; add "
         "class folders, or name the classes of the images in a table (dataset=table)"

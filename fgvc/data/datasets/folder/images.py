@@ -166,7 +166,6 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
 
 
 def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
-    """Add all class folders of a split and return the names of the classes."""
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
         if not folder.holds_images:

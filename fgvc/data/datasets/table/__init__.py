@@ -100,7 +100,6 @@ def read(
 
 
 def _choose_columns(table: DatasetTable, conf: schema.Dataset) -> tuple[int, int]:
-    """Choose the columns of path and label."""
     file, names = table.file, table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
@@ -175,7 +174,6 @@ def _embedded_images(
     cache_root: Path | None,
     progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Root, paths and notes of the images inside a Parquet file."""
     file, notes = table.file, list[str]()
     if given_root is not None:
         notes.append(f"dataset.root={given_root}: not read, because {file.name} holds the images")

@@ -32,7 +32,6 @@ class DatasetTable(ABC):
         """File and line or row number of a row, for a message."""
 
     def holds_text(self, column: int) -> bool:
-        """Whether a column can be read as text."""
         return True
 
     def holds_numbers(self, column: int) -> bool:

@@ -74,7 +74,6 @@ def unpack(
 def _write_images(
     table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
-    """Write the images and return the state of each, row by row."""
     states: list[State] = []
     subfolders = [_safe_name(file.stem) for file in table.files]  # one per Parquet file
     if repeated(subfolders):

@@ -94,7 +94,6 @@ class ParquetTable(DatasetTable):
         )
 
     def kind(self, column: int) -> str:
-        """Type of a column, for a message."""
         return str(self._types(column)[0])
 
     def images(self, column: int, file: int) -> Iterator[ImageCell]:
