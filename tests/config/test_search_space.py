@@ -1,4 +1,4 @@
-"""sweep=tune and overlay files: what arguments mean, and what is refused before any work."""
+"""sweep=tune and overlay files: the meaning of arguments, and errors before any work."""
 
 from __future__ import annotations
 

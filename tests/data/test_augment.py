@@ -1,4 +1,4 @@
-"""fgvc.data.augment, held against torchvision called by hand under the same seed."""
+"""fgvc.data.augment, compared with torchvision called directly with the same seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train():
 
 @pytest.fixture
 def conf(train):
-    """`conf(preprocess, **task)`: nothing but a centre crop unless asked for."""
+    """`conf(preprocess, **task)`: only a centre crop by default."""
 
     def make(preprocess: str = "shared", **fields: object):
         task = dataclasses.replace(train.task, **{**PLAIN, **fields})

@@ -31,7 +31,7 @@ def png(values: np.ndarray) -> bytes:
 
 
 def grey(data: bytes) -> np.ndarray:
-    """grey_HW: what `decode` gives, all three channels being equal."""
+    """grey_HW: the result of `decode`; all three channels are equal."""
     rgb = decode(data, "a.tif").numpy()
     assert (rgb[0] == rgb[1]).all()
     assert (rgb[0] == rgb[2]).all()

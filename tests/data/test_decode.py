@@ -1,4 +1,4 @@
-"""fgvc.data.decode: one defined RGB result whichever library decodes; one line if broken."""
+"""fgvc.data.decode: one defined RGB result for any library; one line for damaged files."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_truncated(kind, keep, jpeg):
 
 
 def big(width: int, height: int) -> bytes:
-    """A one-bit PNG of that size: small to store, large to open."""
+    """A one-bit PNG of this size: small on disk, large in memory."""
     return encoded(Image.new("1", (width, height)), "PNG")
 
 

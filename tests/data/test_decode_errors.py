@@ -1,4 +1,4 @@
-"""A file that is no image is named for what it is, with a way out; nothing is started for it."""
+"""For a file that is no image, the error names its kind and a fix; no program is started."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_every_format_is_read_whatever_its_suffix(tmp_path):
 
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that a Ghostscript on PATH would leave behind."""
+    """A file that a Ghostscript on PATH would create."""
     (tmp_path / "bin").mkdir()
     program, marker = tmp_path / "bin/gs", tmp_path / "mark"
     program.write_text(f"#!/bin/sh\n: > '{marker}'\n")

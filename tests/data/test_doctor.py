@@ -195,7 +195,7 @@ def test_more_than_the_official_dataset(cub, run_doctor):
 
 
 def test_ids_outside_the_official_range(cub, run_doctor):
-    """Consistent in itself, and yet not the numbering that published label maps use."""
+    """Consistent, but not the numbering of published label maps."""
     for name in ("classes", "image_class_labels"):
         file = cub / f"{name}.txt"
         rows = [line.split(" ") for line in file.read_text(encoding="utf-8").splitlines()]
@@ -350,7 +350,7 @@ def test_a_resized_copy_is_reported_once(cub, run_doctor):
 
 
 def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, run_doctor, monkeypatch):
-    """A copy twice as large: every box fits."""
+    """A copy of twice the size: every box is inside its image."""
     from dataclasses import replace
 
     spec = readers()["cub"]
@@ -436,7 +436,7 @@ def test_images_of_more_than_eight_bits_are_noted_with_their_range(run_doctor, c
 
 
 def test_the_doctor_reads_what_a_run_reads(run_doctor, classes):
-    """Large metadata is no damage, and a wrong checksum, which a run refuses, is."""
+    """Large metadata is not damage; a wrong checksum is, and a run refuses it."""
     root = classes({"train/gull": 3, "test/gull": 2, "train/wren": 3, "test/wren": 2})
     out = io.BytesIO()
     text = PngInfo()

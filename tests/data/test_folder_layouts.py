@@ -25,14 +25,14 @@ def counts_under(*folders, classes=BIRDS):
 
 
 def samples(index, split=None):
-    """(path, class) of the images of a split; of all splits without one."""
+    """(path, class) of the images of a split; None: of all splits."""
     rows = range(len(index)) if split is None else np.flatnonzero(index.split_N == split).tolist()
     names = index.labelmap.names
     return {(index.root / index.path[row], names[index.label_N[row]]) for row in rows}
 
 
 def imagefolder_samples(place):
-    """The same of torchvision."""
+    """The samples of torchvision's ImageFolder."""
     read_by = ImageFolder(str(place))
     return {(type(place)(path), read_by.classes[label]) for path, label in read_by.samples}
 
@@ -127,7 +127,7 @@ def test_versions_of_the_same_images_are_ambiguous(classes):
 
 
 def test_a_nested_copy_is_passed_over(classes):
-    """Kaggle's flowers/flowers/daisy beside flowers/daisy."""
+    """As in Kaggle's flowers: flowers/flowers/daisy beside flowers/daisy."""
     root = classes({**BIRDS, **counts_under("moths")})
     assert root.name == "moths"
     index = read(root)
@@ -280,7 +280,7 @@ def test_a_test_without_labels_is_no_test(classes, test):
 
 
 def test_images_of_all_classes_in_one_folder_are_refused(classes):
-    """A dataset of boxes, as Roboflow writes it."""
+    """A detection dataset, as exported by Roboflow."""
     root = classes({f"{split}/images": 3 for split in ("train", "valid", "test")})
     (root / "train" / "labels").mkdir()
     (root / "train" / "labels" / "0.txt").touch()

@@ -1,4 +1,4 @@
-"""An image from a notebook, held against the pixels that its file gives."""
+"""An image from a notebook gives the same pixels as its file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_opened_file_gives_the_pixels_of_its_bytes(mode, kind, turn):
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_a_file_is_turned_as_pillow_turns_it(kind, turn):
-    """Once: Pillow turns a TIFF by itself while it loads it."""
+    """Only once: Pillow itself rotates a TIFF while loading it."""
     exif = Image.Exif()
     exif[0x0112] = turn
     data = data_of(random_image(), kind, exif=exif)
@@ -93,7 +93,7 @@ def test_sixteen_bits_and_colour_keys_go_through_the_same_rules():
 
 
 def test_an_image_is_turned_once():
-    """convert("RGB") keeps the EXIF block, exif_transpose takes it out; both are common."""
+    """convert("RGB") keeps the EXIF block, exif_transpose removes it; both are common."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = data_of(random_image(), "PNG", exif=exif)

@@ -1,4 +1,4 @@
-"""fgvc.data.manifest: digests are computed once, later starts look at sizes and times only."""
+"""fgvc.data.manifest: digests are computed once; later starts only check sizes and times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Hashed:
 
 @pytest.fixture
 def build(cub, tmp_path):
-    """`build()` -> (manifest, number of files hashed), always over the same cache."""
+    """`build()` -> (manifest, number of files hashed), always with the same cache."""
 
     def built(
         policy: manifest.Policy = STRICT,
@@ -117,7 +117,7 @@ def test_what_is_not_to_be_remembered_is_noted_again(cub, build):
 
 
 def alter(file, more: bytes = b""):
-    """Other bytes: one bit, or a longer file; an earlier time."""
+    """Change one bit, the length, or the time of a file."""
     data = bytearray(file.read_bytes())
     data[-30] ^= not more
     file.write_bytes(bytes(data) + more)
@@ -131,8 +131,8 @@ def alter(file, more: bytes = b""):
     [("train/robin/0.jpg", "train/wren/0.jpg"), ("train/robin", "train/wren"), ("train", "test")],
 )
 def test_swapped_files_of_equal_size_and_time_are_refused(classes, tmp_path, left, right):
-    """Some archives give every file one time, and uncompressed images of one size are equally
-    long. A folder that is renamed changes no time of the files in it."""
+    """Some archives give every file the same time, and uncompressed images of one size have the
+    same length. Renaming a folder does not change the times of its files."""
     counts = {f"{part}/{name}": 2 for part in ("train", "test") for name in ("robin", "wren")}
     root = classes(counts)
     for file in root.rglob("*.jpg"):
@@ -147,7 +147,7 @@ def test_swapped_files_of_equal_size_and_time_are_refused(classes, tmp_path, lef
 
 
 def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
-    """A new link, another mode and another inode change no byte, and thus no digest."""
+    """A new link, mode or inode changes no byte, and thus no digest."""
     before, _ = build()
     linked, moded, copied = (cub / before.path[row] for row in (0, 9, 18))
     os.link(linked, cub / "link")
@@ -193,7 +193,7 @@ def test_missing_files_are_counted_and_the_first_named(cub, build):
 
 
 def make_absent(file, kind: str) -> None:
-    """Put something else in the place of a file."""
+    """Replace a file by a link, a folder or a pipe."""
     file.unlink(missing_ok=True)
     {
         "missing": lambda: None,

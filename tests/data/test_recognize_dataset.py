@@ -1,4 +1,4 @@
-"""Errors for a refused folder name the dataset that lies there and the command that reads it."""
+"""Errors for a refused folder name the dataset in the folder and the command that reads it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPECIES = "00000_Animalia_Chordata_Aves_Larus_canus", "00001_Animalia_Chordata_A
 
 @pytest.fixture
 def tree(tmp_path, jpeg) -> Callable[..., Path]:
-    """`tree("a/b", "x.txt")`: a root with these: three images in each folder, empty files."""
+    """`tree("a/b", "x.txt")`: a root with these folders, three images in each, and empty files."""
 
     def make(*names: str) -> Path:
         root = tmp_path / "größe = 3"
@@ -52,7 +52,7 @@ def silent(title: str, total: int | None, unit: str) -> Iterator[Progress]:
 
 
 def refusal_message(conf, reader: str, root: Path) -> str:
-    """The error message of a run; its fix must also be a fix of the doctor."""
+    """The error message of a run; task=doctor must suggest the same fix."""
     with pytest.raises(UserError) as caught:
         dataset.read(conf(reader, root))
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""fgvc.data.split: stratified, seeded, pinned: a split means the same on every machine."""
+"""fgvc.data.split: stratified and seeded: a split is the same on every machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
 
 
 def index_of(counts: list[int], test: int = 2) -> Index:
-    """`counts` training images a class, each class with `test` test images."""
+    """`counts` training images per class, and `test` test images in each class."""
     rows = [
         (f"images/{label:03}/{number:03}.jpg", label, int(number >= count))
         for label, count in enumerate(counts)

@@ -1,4 +1,4 @@
-"""Common words for splits, and class names that only look like them."""
+"""Usual names of splits, and class names that resemble them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""dataset.subset=tiny of any index: which classes and images it keeps, again and again."""
+"""dataset.subset=tiny of any index: it keeps the same classes and images in every run."""
 
 from __future__ import annotations
 

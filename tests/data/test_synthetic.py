@@ -249,7 +249,7 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 
 
 def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
-    """An image without haze or grain in which the named parts have a colour of their own."""
+    """An image without haze or grain; each named part has a distinct colour."""
     real = draw_bird
 
     def painted(*args):
@@ -318,7 +318,7 @@ def crop(image: Image.Image, x: float, y: float, half: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    """12 classes x (20 + 12) images: name -> one row of features an image."""
+    """12 classes x (20 + 12) images: name -> one row of features per image."""
     rows: dict[str, list[np.ndarray]] = {}
     all_species, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
     for label, index in streams:

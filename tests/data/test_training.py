@@ -1,4 +1,4 @@
-"""fgvc.data.loader.training_batches: the same pixels however the work is cut up."""
+"""fgvc.data.loader.training_batches: the same pixels for any division of the work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(cub, tmp_path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def augment() -> Augment:
-    """Of the modern recipe at 32 pixels, with erasing in every other image."""
+    """The augmentation of the modern recipe at 32 pixels, with erasing in every second image."""
     conf = typed(composed(["task=train", "backbone=vit", "backbone.pretrained=false"]))
     conf.task.erasing = 0.5
     resolution = dataclasses.replace(conf.resolution, side=32)
@@ -44,7 +44,7 @@ def augment() -> Augment:
 
 @pytest.fixture
 def order(table) -> Order:
-    """Two global batches of 12 an epoch, some rows more than once."""
+    """Two global batches of 12 per epoch, with some rows more than once."""
     return Order(
         np.arange(2, 27), table.label_N[2:27] ** 2, table.key_N[2:27], 5, "class_balanced", 12
     )
@@ -139,7 +139,7 @@ def test_an_altered_file_ends_the_run_unless_digests_are_left_alone(table, augme
 
 @dataclasses.dataclass(frozen=True)
 class Killed(Augment):
-    """Dies as the kernel's out-of-memory killer would have it die."""
+    """Dies as if the kernel's out-of-memory killer had killed it."""
 
     def __call__(self, image_CHW: torch.Tensor, epoch: int, key: int, occurrence: int):
         os.kill(os.getpid(), signal.SIGKILL)

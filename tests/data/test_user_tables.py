@@ -42,7 +42,7 @@ def all_notes(index) -> str:
 
 @pytest.fixture
 def table_folder(tmp_path):
-    """A folder with images/0.jpg to 5.jpg and the same beside it."""
+    """A folder with 0.jpg to 5.jpg, both in images/ and at its top."""
     (tmp_path / "images").mkdir()
     for name in PICTURES:
         (tmp_path / name).touch()

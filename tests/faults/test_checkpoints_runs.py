@@ -87,7 +87,7 @@ def test_weights_of_another_architecture(run, weights):
 
 @pytest.mark.fault(9, 30)
 def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
-    """Loads silently as wrong weights everywhere else: only the digest catches it."""
+    """Without the digest, the wrong weights would load silently."""
     good = tmp_path / "good.pth"
     shutil.copy(weights, good)
     pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")

@@ -46,7 +46,7 @@ DEAD = 999_999_999  # no process has this id
 
 
 def left_by(target: Path, host: str | None = None, pid: int = DEAD) -> Path:
-    """What a process that was killed before it renamed its temporary to `target` leaves."""
+    """The files of a process that was killed before it renamed its temporary file to `target`."""
     target = Path(str(target).replace(f".{os.getpid()}.", f".{DEAD}."))  # a folder of ours
     target.parent.mkdir(parents=True, exist_ok=True)
     host = temporary_files.this_host() if host is None else host
@@ -79,7 +79,7 @@ def renamed(monkeypatch) -> list[Path]:
 def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
     run, small_probe, tmp_path, renamed
 ):
-    """Every rename of six commands; the next start of any command finds what a kill there left."""
+    """Every rename of six commands: the next start of any command removes the files of the kill."""
     own = [f"runtime.{name}_root={tmp_path / name}" for name in ("cache", "data")]
     ran = run(*small_probe, *own, birds=False)
     assert ran.code == 0, ran.err
@@ -154,7 +154,7 @@ def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended
 
 @pytest.mark.fault(51)
 def test_a_sweep_leaves_what_a_container_of_the_same_name_writes(tmp_path, monkeypatch):
-    """Its process has an id that means another process here, or none."""
+    """The id of its process belongs to another process here, or to none."""
     spaces = {"here": "pid:[4026531836]", "container": "pid:[4026532178]"}
 
     def enter(space: str) -> None:
@@ -186,7 +186,7 @@ def test_a_sweep_follows_no_link(tmp_path):
 
 @pytest.mark.fault(51)
 def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
-    """Thirty writes while another process sweeps the same folder without a pause."""
+    """Thirty writes while another process continuously sweeps the same folder."""
 
     def sweep() -> None:
         while not (tmp_path / "done").exists():
@@ -204,7 +204,7 @@ def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
 
 
 def test_a_sweep_reads_names_alone(tmp_path, monkeypatch):
-    """No file is looked at: a cache of 100,000 files is listed, which takes 0.1 s."""
+    """No file is opened: listing a cache of 100,000 files takes 0.1 s."""
     folder = tmp_path / "features" / "k"
     folder.mkdir(parents=True)
     for number in range(300):
@@ -335,7 +335,7 @@ def test_damaged_plain_data_is_a_miss_with_a_note(tmp_path, kind, seed):
 
 
 def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
-    """Every bit of a file: what still parses is another content, or the same value."""
+    """Every bit of a file: the damaged file does not match its digest, or has the same value."""
     file = tmp_path / "costs.json"
     json_cache.write(file, {"n": 1.5})
     data = file.read_bytes()
@@ -476,7 +476,7 @@ def features_of(row_n: np.ndarray) -> Features:
 def test_costs_that_are_lost_beside_whole_features_are_measured_as_far_as_they_can(
     run, small_probe, tmp_path
 ):
-    """The rate needs pictures that are forwarded; the run says and records the rest."""
+    """The rate needs a forward pass; the run reports and records the other costs."""
     place = f"runtime.cache_root={tmp_path / 'cache'}"
     assert run(*small_probe, place, "runtime.run_id=a").code == 0
     for path in (tmp_path / "cache" / "costs").iterdir():
@@ -624,7 +624,7 @@ def test_a_lock_file_names_itself(tmp_path, no_room):
 
 @pytest.fixture
 def full_events(monkeypatch) -> None:
-    """Event files of TensorBoard lie on a full disk."""
+    """Event files of TensorBoard are on a full disk."""
     monkeypatch.setattr(
         events, "open_named", lambda path: NamedWriter(NamedFile(FULL, "w", Path(path)))
     )

@@ -1,4 +1,4 @@
-"""Runs on folders that hold other things than files."""
+"""Runs on folders with pipes, sockets and devices."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def ran(tmp_path_factory) -> Iterator[Ran]:
 
 
 def pasted(text: str, folder: Path, **variables: str) -> list[list[str]]:
-    """The arguments of every command of this program in a text, as a shell hands them on."""
+    """The arguments of every command of this program in a text, as a shell passes them."""
     folder.mkdir(exist_ok=True)
     lines = re.findall(r"python -m fgvc\.run.*", text)
     assert lines

@@ -1,4 +1,4 @@
-"""What each message offers is pasted into a shell: nothing runs, and Hydra reads the value back."""
+"""Suggested commands are pasted into a shell: no other command runs, and Hydra reads the value."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refused(*arguments: str, multirun: bool = False) -> str:
 
 
 def hinted(message: str, before: str, desk: Path) -> list[str]:
-    """What a shell hands on of the text that follows `before` in a message."""
+    """The shell words of the text after `before` in a message."""
     assert before in message, message
     (words,) = received(
         f"dump {message[message.rindex(before) + len(before) if before else 0 :]}", desk

@@ -70,7 +70,7 @@ STRANGE = {
 
 
 def silent(n: int, note: str = "") -> None:
-    """A progress that nobody watches."""
+    """A progress without output."""
 
 
 def encoded(picture: Image.Image, kind: str, **save: object) -> bytes:
@@ -639,7 +639,7 @@ ENDINGS = {
 def test_whatever_becomes_of_the_parser_is_one_line(
     name: str, listing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that stands for SciPy's parser taken over by a file."""
+    """A program in the role of a SciPy parser that a file has taken over."""
     program, message = ENDINGS[name]
     (tmp_path / "parser.py").write_text(program)
     monkeypatch.setattr(matlab.matlab_parser, "__file__", str(tmp_path / "parser.py"))
@@ -672,7 +672,7 @@ def test_a_mat_file_is_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.fault(48)
 def test_damaged_mat_files_end_in_a_line_or_in_values(listing: Path, tmp_path: Path) -> None:
-    """A crash ends the process of its file; those after it are read by the next."""
+    """A crash ends the process of its file; a new process reads the next files."""
     sources = [listing.read_bytes(), listing.with_name("plain.mat").read_bytes()]
     rng, files = np.random.default_rng(0), []
     for number in range(120):

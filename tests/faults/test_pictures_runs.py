@@ -294,7 +294,7 @@ def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, m
 @pytest.mark.parametrize("part_attention", ["off", "transfg"])
 @pytest.mark.parametrize("family", ["vit", "dinov3", "clip", "siglip2"])
 def test_a_batch_without_a_readable_image(finetune, birds, tmp_path, family, part_attention):
-    """Its forward pass adds nothing; libraries cannot reshape a batch of no image."""
+    """Its forward pass is skipped, because libraries cannot reshape an empty batch."""
     root = shutil.copytree(birds, tmp_path / "copy")
     name = dict(line.split() for line in (root / "images.txt").open())
     trained = (

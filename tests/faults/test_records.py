@@ -1,7 +1,7 @@
 """Records that were forged, mixed or filled with odd content (rows 55 and 56 of the fault table).
 
-A person who owns a folder can recompute every digest. What the audit still finds is tested here,
-and that it says what it cannot find.
+The owner of a folder can recompute every digest. The tests check which forgeries the audit still
+finds, and that it states which ones it cannot find.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def states(folder: Path, recompute: Recompute | None = None) -> dict[str, str]:
 
 @pytest.mark.fault(55)
 def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
-    """The predictions are all right now, and everything that follows from them follows."""
+    """All predictions are correct, and every derived file is recomputed."""
     folder = all_right(probe)
     assert failures(folder) == {}
     root = folder.parents[2]
@@ -261,7 +261,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 
 @pytest.mark.fault(55)
 def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
-    """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
+    """Each copy has one forged value, which the named check finds."""
     here = current_code()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
     for check, lies in LIES.items():

@@ -1,4 +1,4 @@
-"""Two runs of one folder: the second waits for nobody, mixes nothing and overwrites nothing."""
+"""Two runs of one folder: the second does not wait, mix or overwrite files."""
 
 from __future__ import annotations
 

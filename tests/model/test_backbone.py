@@ -1,4 +1,4 @@
-"""The tokens are timm's own, at every size; what does not fit is said in one line."""
+"""Tokens equal timm's at every size; weights that do not fit are refused in one line."""
 
 import pytest
 import timm
@@ -20,7 +20,7 @@ def _pixels(side, batch=2):
 
 
 def _reference(row, path, side, pixels_BCHW):
-    """timm's own loading, resizing and forward."""
+    """Loading, resizing and forward pass by timm."""
     overlay = {"file": str(path), "hf_hub_id": None}
     model = timm.create_model(
         row.model,

@@ -1,4 +1,4 @@
-"""CLIP's tokens, features and text are open_clip's own; a wrong activation never gets through."""
+"""CLIP's tokens, features and text equal open_clip's; a wrong activation is always refused."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ def _build(conf, side=224):
 
 
 def _reference(conf, path, side) -> Any:
-    """open_clip's own model, loading and resizing."""
+    """Model, loading and resizing by open_clip."""
     config = conf.checkpoints["mini"].architecture
     sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
     model = open_clip.CLIP(**sized_config).eval()

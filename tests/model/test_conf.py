@@ -1,4 +1,4 @@
-"""conf/backbone: complete, as the libraries say, and open to a checkpoint of one's own."""
+"""conf/backbone: complete, consistent with the libraries, and extensible by own checkpoints."""
 
 import shutil
 from dataclasses import fields, replace
@@ -195,7 +195,7 @@ def test_every_row_of_siglip2_is_what_open_clip_and_timm_say():
 
 
 def _official_statistics(family, name, row):
-    """Mean and std as the library that publishes a row states them."""
+    """Mean and standard deviation from the library that publishes the row."""
     if family == "clip":
         config = open_clip.get_pretrained_cfg(row.model, row.tag)
         return config["mean"], config["std"]

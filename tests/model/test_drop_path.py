@@ -32,7 +32,7 @@ def pixels(images):
 
 
 def splitmix64(seed, count):
-    """The published algorithm, with Python's integers."""
+    """The published algorithm, in Python integers."""
     state, numbers = seed, []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) & MASK64

@@ -1,4 +1,4 @@
-"""What holds for every family alike: one interface, one library, one way to say no."""
+"""Properties of every family: the same interface, one library, the same errors."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The heads: against plain formulas, fresh by their seed, and back from a file."""
+"""The heads: equal to plain formulas, initialised by their seed, and restored from a file."""
 
 import math
 

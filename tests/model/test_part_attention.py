@@ -1,4 +1,4 @@
-"""What is selected, against an oracle: every map in full, by the library's own eager attention."""
+"""Selected tokens equal an oracle's, which has full maps of the library's eager attention."""
 
 import copy
 from typing import Any
@@ -53,7 +53,7 @@ def deep(option):
 
 @pytest.fixture(scope="session")
 def make_backbone(deep):
-    """made(family, side, stride) -> a backbone whose attention is anything but even."""
+    """made(family, side, stride) -> a backbone with uneven attention."""
 
     def make(family, side=224, stride=None, **fields):
         backbone = build(deep(family, **fields), side, RANDOM, 0, stride)
@@ -79,7 +79,7 @@ def _pixels(side, batch=2):
 
 
 class Oracle:
-    """The plain forward of an untouched copy: the maps of its blocks, and what enters the last.
+    """The plain forward pass of a copy: attention maps of all blocks, and input of the last block.
 
     maps_LBHTT; token_BTC; rope_ND, None without rotary positions; row_BHN: of the pooling head.
     """
@@ -124,7 +124,7 @@ class Oracle:
         self.maps.append(forward(module, *args, need_weights=True, average_attn_weights=False)[1])
 
     def score(self, name):
-        """The full product of the full maps, and of that the reader's row and the patches."""
+        """The product of the full maps, restricted to the reader's row and the patches."""
         prefix, (*maps, last_BHTT) = self.backbone.prefix, self.maps
         assert len(maps) == len(self.backbone.blocks) - 1
         if name == "cls_topk":
@@ -143,7 +143,7 @@ class Oracle:
         return (reader[..., None, :] @ product)[..., 0, :]
 
     def rest(self, index_BK):
-        """What follows the last block's new input, image by image."""
+        """The rest of the forward pass from the last block's new input, image by image."""
         prefix, result = self.backbone.prefix, []
         for token_TC, index_K in zip(self.token_BTC, index_BK, strict=True):
             kept_1TC = torch.cat([token_TC[:prefix], token_TC[prefix:][index_K]])[None]
@@ -158,7 +158,7 @@ class Oracle:
 
 
 def _clear_ranks(score, count):
-    """The oracle's first `count` places, and where no neighbour is within 1e-5 of them."""
+    """The oracle's first `count` ranks, and which are separated from their neighbours by 1e-5."""
     best, index = score.sort(-1, descending=True)
     apart = (best[..., :-1] - best[..., 1:]) > 1e-5 * best[..., :-1]
     above = torch.cat([torch.ones_like(apart[..., :1]), apart], -1)[..., :count]
@@ -166,7 +166,7 @@ def _clear_ranks(score, count):
 
 
 def _check_against_oracle(backbone, name, pixels_BCHW, tokens=None):
-    """Indices, scores and every token that follows; how many places were clear."""
+    """Compare indices, scores and all later tokens; returns the number of clear ranks."""
     oracle = Oracle(backbone, pixels_BCHW)
     selector = _attach(backbone, name, tokens)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Which part of a training checkpoint is read; what is refused, and what the message names."""
+"""The part of a training checkpoint that is read, the refused ones, and their messages."""
 
 import contextlib
 import shlex
@@ -31,7 +31,7 @@ def _add_prefix(prefix, state):
 
 @pytest.fixture
 def build_from(conf, tmp_path):
-    """built(content) -> the backbone that a file with this content gives."""
+    """build_from(content) -> the backbone of a file with this content."""
 
     def make(content, family="vit"):
         torch.save(content, tmp_path / "w.pth")
@@ -179,7 +179,7 @@ def test_of_teacher_and_student_the_teacher_is_read_with_a_note(build_from, stat
     [("base_encoder.", "momentum_encoder."), ("encoder_q.", "encoder_k."), ("online.", "target.")],
 )
 def test_of_two_encoders_the_trained_one_is_read(build_from, state, trained, other):
-    """As the authors of MoCo and BYOL evaluate."""
+    """The authors of MoCo and BYOL evaluate it too."""
     flat = _add_prefix(f"module.{other}", _shift(state, 1.0)) | _add_prefix(
         f"module.{trained}", state
     )

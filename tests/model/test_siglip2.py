@@ -1,4 +1,4 @@
-"""SigLIP 2's tokens, features and text are transformers' own; its tokenizer is held to account."""
+"""SigLIP 2's tokens, features and text equal transformers'; its tokenizer is verified."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_tokens_and_features_are_those_of_transformers(mini, siglip_folder, refe
 
 
 def test_a_published_side_that_its_patch_does_not_divide_is_cut_as_by_transformers(mini, tmp_path):
-    """72 px in patches of 16, as 384 in patches of 14: 4 x 4 of them, 8 px are left out."""
+    """72 px in patches of 16, like 384 in patches of 14: 4 x 4 patches, and 8 px are ignored."""
     conf = mini("siglip2")
     row = conf.checkpoints["mini"]
     row.native = 72

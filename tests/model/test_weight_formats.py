@@ -1,4 +1,4 @@
-"""Google's .npz, OpenAI's archive, shards and files of other libraries, against the libraries."""
+"""Google's .npz, OpenAI's archive, shards and files of other libraries, read as by these."""
 
 import hashlib
 import json
@@ -132,7 +132,7 @@ def test_an_npz_gives_the_tokens_of_timm(conf, state, tmp_path, form, side):
 
 
 def test_an_npz_is_known_by_its_content(conf, state, tmp_path):
-    """As in the content store, where files have no suffix."""
+    """The content store has files without suffix."""
     with (tmp_path / "abc").open("wb") as file:
         np.savez(file, **_flax_arrays(state))
     backbone = _build(conf("vit", weights=str(tmp_path / "abc")))
@@ -168,7 +168,7 @@ def test_the_zoom_of_positions_is_the_same_for_an_npz(conf, state, saved, tmp_pa
     ids=["missing", "deeper", "hybrid", "missing in a block"],
 )
 def test_an_npz_of_another_model_is_refused(conf, state, tmp_path, change, message):
-    """timm would read the first blocks of a deeper model without a word."""
+    """timm would silently read the first blocks of a deeper model."""
     arrays = _flax_arrays(state)
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)

@@ -1,4 +1,4 @@
-"""Where part attention looked: in the outcome of every task, in the record, on the board."""
+"""The attention of part selection: in the results of every task, the record and TensorBoard."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def outcomes(monkeypatch) -> list:
 
 @pytest.fixture
 def forwards(monkeypatch) -> list[int]:
-    """Images of each forward through a classifier in evaluation."""
+    """Number of images per forward pass of a classifier in evaluation."""
     batch_sizes, forward = [], Classifier.with_features
 
     def counted(self, pixels_BCHW):
@@ -111,7 +111,7 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
 
 
 def rank_results(row_N, columns=5, bad=()):
-    """What a rank returns that classified these rows and could not read `bad`."""
+    """The result of a rank that classified these rows; `bad` are unreadable."""
     every_N = np.array([*row_N, *(image.row for image in bad)], np.int64)
     predictions = Predictions(every_N, np.zeros(len(every_N), np.int64), np.ones((len(every_N), 3)))
     width = columns if len(row_N) else 0
@@ -284,7 +284,7 @@ def test_an_image_that_cannot_be_read_and_images_without_boxes(run, outcomes, tm
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("stride", ["null", "12", "5"])
 def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, stride):
-    """The planted square is found by the network's own grid, and drawn where it was planted."""
+    """The planted square is found on the grid of the network, and drawn in the right place."""
     chosen = ["backbone=vit_tiny", "part_attention=rollout", f"part_attention.stride={stride}"]
     conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
     width, height = size

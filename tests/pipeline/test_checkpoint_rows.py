@@ -1,4 +1,4 @@
-"""A row of backbone.checkpoints of the user's own, through a whole run and its evaluation."""
+"""A user's row of backbone.checkpoints, through a whole run and its evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""image= names files, folders, patterns, a list of them or standard input; the rest is named."""
+"""image= takes files, folders, patterns, lists of these or standard input, and nothing more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgvc.types import UserError
 
 @pytest.fixture
 def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures at two depths, in the current folder, with other files between them."""
+    """Images at two depths in the current folder, among other files."""
     monkeypatch.chdir(tmp_path)
     for place, name in enumerate(("a.jpg", "b.JPG", "c.png", "deep/d.jpg", "deep/down/e.jpg")):
         file = tmp_path / "pics" / name

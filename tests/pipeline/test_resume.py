@@ -81,7 +81,7 @@ def refused(ran, *words):
 
 
 def swap(root):
-    """train/ and test/ change places."""
+    """Swap train/ and test/."""
     (root / "train").rename(root / "kept")
     (root / "test").rename(root / "train")
     (root / "kept").rename(root / "test")
@@ -281,7 +281,7 @@ def test_a_complete_run_with_another_label_map_is_not_skipped(probe, table):
 
 @pytest.mark.fault(16)
 def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, images, tmp_path):
-    """Data in another place give another head under the same config_hash."""
+    """Other data give another head with the same config_hash."""
     other = tmp_path / "other"
     shutil.copytree(images, other)
     swap(other)
@@ -341,7 +341,7 @@ def test_a_state_named_by_a_relative_path_keeps_its_origin(
 def test_a_refused_run_leaves_the_states_of_a_stopped_training(
     train, stop_finetune, images, run_files, tmp_path
 ):
-    """A complete run of other data lies beside them, as when outputs of two machines are merged."""
+    """A complete run of other data is beside them, as after merging outputs of two machines."""
     trained = train()
     (tmp_path / "aside").mkdir()
     aside = shutil.move(trained.folder, tmp_path / "aside")

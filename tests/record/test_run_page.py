@@ -1,4 +1,4 @@
-"""report.html as a run leaves it: true to the folder, whole in itself, safe from any name."""
+"""report.html of a run: consistent with the folder, self-contained, safe with any name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = ("resolution.side=64", "resolution.name=r64", "task.c_count=3", "runtime.n
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A linear probe of three classes whose names, and the names of whose files, want escaping."""
+    """A linear probe of three classes whose class and file names need escaping."""
     home = tmp_path_factory.mktemp("page")
     root = home / "pictures"
     root.mkdir()

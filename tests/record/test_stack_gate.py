@@ -1,4 +1,4 @@
-"""The gate: a passed check of this environment opens it, anything else does not."""
+"""The gate: only a passed check of this environment opens it."""
 
 from __future__ import annotations
 

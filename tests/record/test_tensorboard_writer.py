@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished probe, read back from its run folder."""
+"""TensorBoard's content for a finished probe, read back from its run folder."""
 
 from __future__ import annotations
 

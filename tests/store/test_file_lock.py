@@ -1,4 +1,4 @@
-"""One holder at a time, named to the others; a dead one holds nothing."""
+"""One holder at a time, named in the errors of others; a dead process holds no lock."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""task=doctor as a user runs it: verdict, table, JSON, exit code; nothing else is touched."""
+"""task=doctor as a user runs it: verdict, table, JSON and exit code; no other file is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BIRDS = (
 
 @pytest.fixture
 def birds(tmp_path, run) -> Path:
-    """A copy of synthetic birds, which is in CUB's layout."""
+    """A copy of the synthetic birds, in CUB's layout."""
     root = tmp_path / "my [red]birds[/red]"
     assert run("task=doctor", *BIRDS, f'dataset.root="{root}"', bare=True).code == 0
     shutil.rmtree(tmp_path / "outputs")

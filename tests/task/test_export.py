@@ -1,4 +1,4 @@
-"""task=export: one checkpoint that needs no other file, and a graph that answers as it does."""
+"""task=export: one checkpoint that needs no other file, and a graph with the same predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""task=predict: a checkpoint names what images show, without their dataset, as evaluation did."""
+"""task=predict: a checkpoint classifies images without their dataset, as in evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = ("resolution.side=64", "resolution.name=r64")  # 16 patches: nothing her
 
 
 def predict(run, checkpoint, image, *more):
-    """task=predict with nothing but places, runtime and its own node."""
+    """task=predict with only paths, runtime and its own node."""
     return run("task=predict", f"checkpoint={checkpoint}", f'image="{image}"', *more, bare=True)
 
 
@@ -39,7 +39,7 @@ def as_json(ran):
 
 
 def images_of(ran, target: Path) -> Path:
-    """The run's test images, taken away from their dataset."""
+    """The run's test images, copied out of their dataset."""
     root = Path(OmegaConf.load(ran.folder / "config.yaml").dataset.root)
     for path in (ran.folder / "splits/test.txt").read_text().split():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def images_of(ran, target: Path) -> Path:
 
 
 def assert_as_evaluated(ran, answer):
-    """Every class's log-probability is that of predictions.parquet, image by image."""
+    """Compare every log-probability with predictions.parquet, image by image."""
     table = pq.read_table(ran.folder / "predictions.parquet").to_pylist()
     recorded = {row["path"]: row for row in table if row["split"] == "test"}
     assert {image["path"] for image in answer["images"]} == set(recorded)
@@ -76,7 +76,7 @@ HEADS = {
 
 @pytest.mark.parametrize("choice", HEADS)
 def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_path):
-    """The checkpoint alone, the images elsewhere, other batches."""
+    """The checkpoint alone, images in another folder, other batches."""
     fitted = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
     assert fitted.code == 0, fitted.err
     images = images_of(fitted, tmp_path / "my pictures")
@@ -107,7 +107,7 @@ def probe_run(run):
 
 @pytest.fixture
 def mixed(probe_run, tmp_path) -> Path:
-    """Good, bad, turned, hidden and alien files at several depths."""
+    """Valid, damaged, rotated, hidden and other files at several depths."""
     source = next(images_of(probe_run, tmp_path / "all").rglob("*.jpg"))
     root = tmp_path / "mixed = 1"
     for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/no suffix"):
@@ -163,7 +163,7 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, probe_run, 
 
 
 def test_patterns_lists_and_standard_input(run, probe_run, mixed, monkeypatch):
-    """The same numbers as for the folder, whatever names the image."""
+    """The same numbers as for the folder, for each form of image=."""
     ran = predict(run, probe_run.folder, mixed, "task.format=json")
     folder_predictions = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
     as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
