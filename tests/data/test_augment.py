@@ -129,7 +129,7 @@ def test_what_is_erased_is_about_zero_to_the_backbone(conf, image_CHW):
 
 
 @pytest.mark.parametrize("recipe", ["modern", "transfg"])
-def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, image_CHW):
+def test_recipes_give_contiguous_squares_that_follow_from_the_arguments(recipe, image_CHW):
     conf_of_recipe = typed(
         composed(["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"])
     )

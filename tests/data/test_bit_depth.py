@@ -286,7 +286,7 @@ def test_values_that_cannot_be_rescaled_are_reported_in_one_line(tmp_path, argum
     assert "\n" not in str(caught.value)
 
 
-def test_a_colour_key_of_sixteen_bits_lies_over_white():
+def test_a_colour_key_of_sixteen_bits_is_blended_with_white():
     values = np.array([[20, 65535, 30000]], np.uint16)
     out = io.BytesIO()
     Image.fromarray(values).save(out, "PNG", transparency=20)

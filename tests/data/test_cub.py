@@ -153,7 +153,7 @@ def test_a_partial_copy_may_have_gaps(cub):
     assert index.label_N.max() == 2
 
 
-def test_images_txt_alone_tells_which_files_to_add(cub):
+def test_images_txt_alone_names_the_files_to_add(cub):
     for name in cub_files.INDEX_FILES[1:]:
         (cub / name).unlink()
     missing = ", ".join(cub_files.INDEX_FILES[1:])

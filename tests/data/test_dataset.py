@@ -58,7 +58,7 @@ def test_folder(conf, classes, tmp_path):
     )
 
 
-def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
+def test_changed_files_of_the_user_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
     root = classes({"gull": 8, "wren": 8})
     table = tmp_path / "birds.csv"
     rows = [f"moths/{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
@@ -370,7 +370,7 @@ def test_a_name_stored_in_another_unicode_form_is_the_same_image():
     assert split.digest(composed.path) == split.digest(decomposed.path)
 
 
-def test_the_digest_of_images_cropped_to_boxes_is_another_one(conf, cub, tmp_path):
+def test_cropping_to_boxes_changes_the_digest(conf, cub, tmp_path):
     uncropped = dataset.load(conf("cub", cub), tmp_path / "cache")
     crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert uncropped.manifest.digest != crop.manifest.digest

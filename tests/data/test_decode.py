@@ -117,7 +117,7 @@ def test_unreadable_exif_means_upright(jpeg):
 
 
 @pytest.mark.fault(22)
-def test_transparency_lies_over_white():
+def test_transparency_is_blended_with_white():
     pixels = np.zeros((2, 3, 4), dtype=np.uint8)
     pixels[:, :, 0] = 200
     pixels[:, 0, 3], pixels[:, 1, 3], pixels[:, 2, 3] = 0, 255, 51  # 51: a fifth

@@ -91,7 +91,7 @@ def test_a_complete_copy_that_was_declared_partial_is_not_called_partial(cub, ru
     assert run_doctor(cub, partial=True).verdict == "sound"
 
 
-def test_a_folder_and_birds_of_ones_own(classes, run_doctor, conf, tmp_path):
+def test_a_folder_and_birds_of_the_user(classes, run_doctor, conf, tmp_path):
     none = schema.OfficialCounts(0, 0, 0)
     root = classes({"train/a=b c": 4, "train/ü": 4, "test/a=b c": 2, "test/ü": 2})
     (root / "train" / "ü" / "read me.txt").write_text("about")
@@ -158,7 +158,7 @@ def test_inaturalist_with_train_and_val_merged(tmp_path, jpeg, run_doctor):
     assert "train_val2017.zip" in finding.fix
 
 
-def test_a_refused_copy_is_looked_at_as_far_as_that_goes(cub, run_doctor):
+def test_a_refused_copy_is_examined_as_far_as_possible(cub, run_doctor):
     (cub / "train_test_split.txt").unlink()
     images(cub)[3].write_bytes(b"")
     examination = run_doctor(cub)

@@ -236,7 +236,7 @@ def test_a_host_that_misbehaves_twice(served, tmp_path, pauses, misdeed, size_kn
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_ranges_that_are_ignored_begin_anew(served, host, tmp_path):
+def test_ranges_that_are_ignored_restart(served, host, tmp_path):
     archive = served("a.tar", DATA, cut_after(0.5), without_ranges)
     assert received(archive, tmp_path).read_bytes() == DATA
     assert len(host.requests) == 2
@@ -429,7 +429,7 @@ def test_several_archives_become_one_folder(served, dataset_of, host, tmp_path):
     assert len(host.requests) == 2
 
 
-def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, dataset_of, host, tmp_path):
+def test_an_archive_beside_the_root_is_used_and_kept(served, dataset_of, host, tmp_path):
     archive = served("images.tar", tar(GOOD))
     file = tmp_path / "data" / "images.tar"
     file.parent.mkdir()

@@ -66,7 +66,7 @@ def test_a_file_is_turned_as_pillow_turns_it(kind, turn):
     assert torch.equal(decode(data, "a"), expected)
 
 
-def test_what_was_drawn_on_and_a_later_frame_are_taken_as_they_are():
+def test_drawn_images_and_later_frames_are_used_unchanged():
     data = data_of(random_image(), "PNG")
     image = Image.open(io.BytesIO(data))
     image.putpixel((0, 0), (1, 2, 3))

@@ -71,7 +71,7 @@ def test_order_of_annotations_and_categories_changes_no_label(copies):
     assert after.label_N.tolist() == before.label_N.tolist()
 
 
-def test_one_name_in_two_branches_is_told_apart(copies):
+def test_one_name_in_two_branches_is_distinguished(copies):
     root = copies.inat2017()
     for part in ("train", "val"):
         change(root / f"{part}2017.json", lambda w: w["categories"][1].update(name="Abies alba"))
@@ -196,7 +196,7 @@ def test_damaged_json_is_named(copies):
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
+def test_members_for_any_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
     document = {
         "info": {"a": [1, {"b": "]}"}]},

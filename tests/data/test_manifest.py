@@ -235,7 +235,7 @@ def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, cache
     assert original is None or restored.digest == original.digest
 
 
-def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
+def test_a_file_that_returns_with_other_bytes_was_altered(cub, build):
     build()
     file = first(cub)
     data = file.read_bytes()
@@ -247,7 +247,7 @@ def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
 
 
 @pytest.mark.parametrize(("split", "name"), [(TRAIN, "training"), (TEST, "test")])
-def test_a_split_without_any_file_is_refused_whatever_the_policy(cub, build, split, name):
+def test_a_split_without_any_file_is_refused_under_any_policy(cub, build, split, name):
     index = reader.read(cub, False)
     for row in np.flatnonzero(index.split_N == split):
         (cub / index.path[row]).unlink()
@@ -291,7 +291,7 @@ def test_a_damaged_cache_is_made_again_with_a_note(cub, build, tmp_path, damage)
     assert (hashed, again.sha256, len(notes)) == (0, before.sha256, 1)
 
 
-def test_a_copy_elsewhere_has_its_own_cache_and_the_same_digest(cub, build, tmp_path):
+def test_a_copy_in_another_place_has_its_own_cache_and_the_same_digest(cub, build, tmp_path):
     before, _ = build()
     other = tmp_path / "elsewhere"
     shutil.copytree(cub, other)

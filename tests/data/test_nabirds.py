@@ -59,7 +59,7 @@ def test_boxes_sizes_and_parts_may_be_absent(copies):
     assert index.box_N4 is index.size_N2 is index.parts is None
 
 
-def test_the_hierarchy_goes_by_ids_as_names_repeat(copies):
+def test_the_hierarchy_uses_ids_because_names_repeat(copies):
     above = not_none(nabirds.read(copies.nabirds()).hierarchy)
     assert above.chain == (("81", "0"), ("81", "0"), ("900", "22", "0"))
     assert above.names == {
@@ -139,6 +139,6 @@ def test_two_copies_below_one_root_are_not_chosen_between(copies):
     assert_refused(copies.nabirds("two"), "one, .*two each hold .*set dataset.root= to one")
 
 
-def test_the_cub_reader_says_what_it_is(copies):
+def test_the_cub_reader_names_the_dataset(copies):
     with pytest.raises(UserError, match="this is NABirds; read it with dataset=nabirds"):
         cub.read(copies.nabirds(), partial=False)

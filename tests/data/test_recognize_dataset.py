@@ -146,7 +146,7 @@ def test_another_dataset_is_named_by_the_command_that_reads_it(
 
 
 @pytest.mark.parametrize("published", OFFICIAL)
-def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, published):
+def test_a_folder_that_is_refused_names_the_dataset_in_it(copies, cub, published):
     root = cub if published == "cub" else getattr(copies, published)()
     assert recognize_dataset.advice(root, "folder") == (
         f"this looks like {readers()[published].title}: read it with "

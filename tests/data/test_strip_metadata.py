@@ -151,6 +151,6 @@ def test_a_wrong_checksum_is_named_with_its_chunk(data, name):
         decode(data, "b.jpg")
 
 
-def test_what_follows_the_end_is_no_matter():
+def test_data_after_the_end_are_ignored():
     for data in (PNG + b"junk" * 30, PNG[:-12], PNG[:-4] + b"abcd"):
         assert torch.equal(decode(data, "a.png"), decode(PNG, "a.png"))

@@ -81,7 +81,7 @@ def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, d
         assert torch.equal(one_CHW, augment(image_CHW, EPOCH, key, occurrence))
 
 
-def test_a_row_drawn_again_and_another_epoch_are_augmented_anew(draws, read):
+def test_a_row_drawn_again_and_another_epoch_are_augmented_again(draws, read):
     first = pixels(read(draws, [24]))
     again = pixels(read(draws, [24], epoch=EPOCH + 1))
     assert not any(
@@ -99,7 +99,7 @@ def test_workers_and_sizes_change_nothing(draws, read, workers, sizes, recwarn):
     assert torch.equal(pixels(read(draws, sizes, workers)), pixels(read(draws, [24])))
 
 
-def test_ranks_and_a_start_amid_the_epoch_change_nothing(order, draws, read):
+def test_ranks_and_a_start_within_the_epoch_change_nothing(order, draws, read):
     epoch_pixels = pixels(read(draws, [12, 12]))
     epoch = order.epoch(EPOCH)
     for rank, own in ((0, slice(0, 6)), (1, slice(6, 12))):

@@ -80,9 +80,7 @@ PLANTED = [0, 5, 13, 14, 100, 182, 195]
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("boxed", [False, True], ids=["whole", "box_crop"])
 @pytest.mark.parametrize("stride", [16, 12])
-def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
-    policy, size, boxed, stride
-):
+def test_a_patch_painted_in_its_box_is_the_patch_that_changes(policy, size, boxed, stride):
     """Pixels of the image are painted, so that finding them does not use the mapping."""
     width, height = size
     box = [width * 0.3, height * 0.21, width * 0.5, height * 0.6] if boxed else None

@@ -431,7 +431,7 @@ def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
 
 
 @pytest.mark.fault(49)
-def test_what_lies_beside_a_checkpoint_names_plain_places_only(forged):
+def test_files_beside_a_checkpoint_name_plain_paths_only(forged):
     file = forged(lambda facts: None)
     beside = file.with_name("config.yaml")
     for text in (

@@ -23,7 +23,7 @@ from tests.faults.steps import (
         pytest.param(lambda path: path.write_bytes(path.read_bytes()[:1000]), id="truncated"),
     ],
 )
-def test_a_damaged_newest_state_is_passed_over(
+def test_a_damaged_newest_state_is_skipped(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, harm
 ):
     stop_finetune(8)
@@ -40,7 +40,7 @@ def test_a_damaged_newest_state_is_passed_over(
 
 @pytest.mark.fault(8)
 @pytest.mark.slow
-def test_without_a_whole_state_it_starts_anew(
+def test_without_a_whole_state_training_starts_from_step_0(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome
 ):
     stop_finetune(4)

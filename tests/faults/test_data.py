@@ -116,7 +116,7 @@ def test_an_image_of_an_official_dataset_altered_since_the_manifest(run, birds, 
 
 
 @pytest.mark.fault(26)
-def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
+def test_what_a_reader_must_know_is_printed_beside_the_numbers(run, pictures):
     """An image in both train and test, byte for byte."""
     shutil.copy(pictures / "train/a=b, c/é 1=.jpg", pictures / "test/a=b, c/é 0=.jpg")
     ran = folder_run(run, pictures)

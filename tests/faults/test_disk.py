@@ -185,7 +185,7 @@ def test_a_sweep_follows_no_link(tmp_path):
 
 
 @pytest.mark.fault(51)
-def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
+def test_a_sweep_beside_a_writer_removes_none_of_its_files(tmp_path, forked, ended):
     """Thirty writes while another process continuously sweeps the same folder."""
 
     def sweep() -> None:
@@ -269,7 +269,7 @@ def cases(seed: int = 0) -> list[Any]:
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["key.json", "done.json", "00001.safetensors", "00001.sha256"])
 @pytest.mark.parametrize(("kind", "seed"), cases())
-def test_damaged_features_are_made_anew_with_a_note(tmp_path, name, kind, seed):
+def test_damaged_features_are_computed_again_with_a_note(tmp_path, name, kind, seed):
     chance, row_N, computed = random.Random(seed), np.arange(10), []
 
     def compute(row_n: np.ndarray) -> Features:
@@ -348,7 +348,7 @@ def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize(("kind", "seed"), cases(300))
-def test_damaged_digests_are_taken_again_with_a_note(tmp_path, kind, seed):
+def test_damaged_digests_are_computed_again_with_a_note(tmp_path, kind, seed):
     file, notes = tmp_path / "manifests" / "a.digests", []
     digests = digest_cache.Digests(
         np.arange(12, dtype=np.int64).reshape(3, 4), np.frombuffer(bytes(range(96)), "V32")
@@ -405,7 +405,7 @@ def parquet_table(file: Path) -> ParquetTable:
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["images", "files.json", "memory"])
 @pytest.mark.parametrize(("kind", "seed"), cases(500))
-def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, name, kind, seed):
+def test_damaged_images_of_a_table_are_unpacked_again_with_a_note(tmp_path, name, kind, seed):
     cells = [{"bytes": bytes([row]) * 50, "path": f"{row}.jpg"} for row in range(3)]
     table = pa.table({"image": cells, "label": [0, 1, 0]})
     pq.write_table(table, tmp_path / "birds.parquet")
@@ -441,7 +441,7 @@ def test_a_copied_cache_is_not_unpacked_again(tmp_path):
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("place", ["features", "text", "weights", "manifests", "key"])
-def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place):
+def test_a_file_in_place_of_a_folder_of_a_cache_is_removed_with_a_note(tmp_path, place):
     notes: list[str] = []
     source = tmp_path / "source"
     source.write_bytes(b"weights")
@@ -579,7 +579,7 @@ def test_the_first_error_survives_the_closing_of_the_stream():
 @pytest.mark.fault(13, 58)
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EIO", "ESTALE"])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_what_a_disk_says_at_the_end_of_a_write_names_the_file(tmp_path, monkeypatch, call, code):
+def test_an_error_at_the_end_of_a_write_names_the_file(tmp_path, monkeypatch, call, code):
     target, number = tmp_path / "ckpt.bin", getattr(errno, code)
     atomic.write_bytes(target, b"old")
 
@@ -597,7 +597,7 @@ def test_what_a_disk_says_at_the_end_of_a_write_names_the_file(tmp_path, monkeyp
 
 
 @pytest.mark.fault(13)
-def test_the_log_of_a_run_names_itself_and_prints_no_traceback(tmp_path, capfd):
+def test_the_log_of_a_run_names_its_file_and_prints_no_traceback(tmp_path, capfd):
     (tmp_path / "run.log").symlink_to(FULL)
     log = logging.getLogger("test of a full disk")
     log.propagate, handler = False, RunLog(tmp_path / "run.log")
@@ -609,7 +609,7 @@ def test_the_log_of_a_run_names_itself_and_prints_no_traceback(tmp_path, capfd):
 
 
 @pytest.mark.fault(13)
-def test_a_lock_file_names_itself(tmp_path, no_room):
+def test_an_error_of_the_lock_names_its_file(tmp_path, no_room):
     def check() -> None:
         def hold() -> None:
             with lock(tmp_path / ".lock"):
@@ -632,7 +632,7 @@ def full_events(monkeypatch) -> None:
 
 @pytest.mark.fault(13)
 @pytest.mark.usefixtures("full_events")
-def test_events_name_themselves_in_the_thread_that_makes_them(tmp_path, capfd):
+def test_errors_of_events_name_their_file_in_the_thread_that_makes_them(tmp_path, capfd):
     with pytest.raises(OSError, match="bytes needed") as caught, Board(tmp_path):
         pass
     assert caught.value.filename.startswith(f"{tmp_path}/tb/events.out.tfevents.")

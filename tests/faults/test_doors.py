@@ -175,7 +175,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("make_file", [pipe, endless, linked_pipe, stub])
 @pytest.mark.parametrize("door", READERS)
-def test_a_file_that_is_none_is_refused_by_its_kind(door, make_file, tmp_path, alarm):
+def test_a_path_that_is_no_file_is_refused_by_its_kind(door, make_file, tmp_path, alarm):
     name, read = READERS[door]
     make_file(tmp_path / name)
     line = refusal(lambda: read(tmp_path / name))
@@ -505,7 +505,7 @@ def test_a_folder_that_cannot_be_listed_is_named(read, tmp_path, as_nobody):
 
 @pytest.mark.fault(57)
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, as_nobody):
+def test_an_image_that_cannot_be_read_is_named(tmp_path, as_nobody):
     file = tmp_path / "birds" / "a.jpg"
     file.parent.mkdir()
     file.write_bytes(b"\xff\xd8")

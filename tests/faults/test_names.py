@@ -290,7 +290,7 @@ def inline_texts(text: str) -> list[str]:
 
 
 @pytest.mark.fault(53)
-def test_every_text_comes_back_from_a_cell_and_no_cell_is_a_formula():
+def test_every_text_is_restored_from_a_cell_and_no_cell_is_a_formula():
     texts = [*NAMES, *NASTY, "", "'", "''=x", "'=x", " =x", "\t=x", "\r=x", "\n-x", "a;=x;'=y;''@z",
              "a; =x", "\uff1dx", "-0.5", "a'b", "x\r=y"]  # fmt: skip
     cells = [escape.cell(text) for text in texts]

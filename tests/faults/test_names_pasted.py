@@ -95,7 +95,7 @@ def test_what_a_peer_typed_is_answered_with_one_inert_word(text, desk):
 
 @pytest.mark.fault(39)
 @pytest.mark.fault(53)
-def test_several_pictures_in_one_text_are_offered_as_a_list(tmp_path, desk, monkeypatch):
+def test_several_images_in_one_text_are_offered_as_a_list(tmp_path, desk, monkeypatch):
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path / "pictures")
     names = ["it's (1).jpg", "$(touch X) \\", "a${HOME}"]

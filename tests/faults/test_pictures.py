@@ -137,7 +137,7 @@ def test_only_formats_of_the_list_are_opened(
 
 
 @pytest.mark.fault(46)
-def test_a_picture_that_a_notebook_opened_starts_nothing(
+def test_an_image_that_a_notebook_opened_starts_nothing(
     tmp_path: Path, started_marker: Path
 ) -> None:
     file = tmp_path / "bird.jpg"
@@ -279,7 +279,7 @@ def test_decoding_takes_about_sixteen_bytes_per_pixel(name: str, picture) -> Non
 
 
 @pytest.mark.fault(23, 47)
-def test_the_limit_is_a_key_and_holds_wherever_a_picture_is_opened(tmp_path: Path) -> None:
+def test_the_limit_is_a_key_and_holds_in_every_function_that_opens_an_image(tmp_path: Path) -> None:
     file = tmp_path / "bird.png"
     file.write_bytes(encoded(Image.new("L", (30, 20)), "PNG"))
     line = (
@@ -564,7 +564,7 @@ def test_a_zip_counts_what_comes_out_and_bounds_its_directory(tmp_path: Path, mo
 
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
-def test_a_cell_that_stands_in_every_row_is_counted_each_time(
+def test_a_cell_that_occurs_in_every_row_is_counted_each_time(
     kind: pa.DataType, tmp_path: Path
 ) -> None:
     """A file of 500 bytes: one long cell, and 400 rows that point at it."""
@@ -636,7 +636,7 @@ ENDINGS = {
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("name", ENDINGS)
-def test_whatever_becomes_of_the_parser_is_one_line(
+def test_any_failure_of_the_parser_is_one_line(
     name: str, listing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program in the role of a SciPy parser that a file has taken over."""

@@ -73,7 +73,7 @@ def states(folder: Path, recompute: Recompute | None = None) -> dict[str, str]:
 
 
 @pytest.mark.fault(55)
-def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
+def test_a_consistent_forgery_passes_and_the_audit_states_it(probe, capfd):
     """All predictions are correct, and every derived file is recomputed."""
     folder = all_right(probe)
     assert failures(folder) == {}

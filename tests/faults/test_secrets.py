@@ -141,7 +141,7 @@ NAMES += ["fgvc/größe.py".encode(), b"fgvc/\xff.py", b"fgvc/deep/er/x.pyi", b"
 
 
 @pytest.mark.fault(54, 36)
-def test_the_patch_repeats_all_changes_whatever_git_is_set_to(checkout, tmp_path):
+def test_the_patch_repeats_all_changes_under_any_git_configuration(checkout, tmp_path):
     written(checkout, "fgvc/a.py", (checkout / "fgvc/a.py").read_bytes() + b"line 9")
     (checkout / "fgvc/old name.py").rename(checkout / "fgvc/new name.py")
     (checkout / "fgvc/gone.py").unlink()
@@ -237,7 +237,7 @@ def test_the_digest_moves_with_all_that_can_change_a_number_and_with_nothing_els
 
 
 @pytest.mark.fault(36)
-def test_another_repository_in_the_environment_is_not_taken_for_the_checkout(
+def test_another_repository_in_the_environment_is_not_mistaken_for_the_checkout(
     checkout, tmp_path, monkeypatch
 ):
     commit = git(checkout, "rev-parse", "HEAD").decode().strip()

@@ -251,7 +251,7 @@ def test_a_refit_that_diverges_is_refused():
         ([1e-3], [-1.0], "weight_decays"),
     ],
 )
-def test_rates_that_are_none_are_refused(rates, decays, key):
+def test_invalid_rates_are_refused(rates, decays, key):
     with pytest.raises(UserError, match=f"head.fit.{key}="):
         fit(settings=GradientFit(1, 32, rates, decays))
 

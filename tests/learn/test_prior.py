@@ -177,7 +177,7 @@ def test_a_prior_that_leaves_nothing_to_learn_stays():
         np.testing.assert_allclose(solution.weight_CD, 300.0 * np.eye(CLASSES), atol=1e-6)
 
 
-def test_a_prior_beyond_float64_ends_and_says_so(gaussian_classes):
+def test_a_prior_beyond_float64_ends_with_a_note(gaussian_classes):
     x_ND, label_N, prior_CD = gaussian_classes
     path = solve(x_ND, label_N, -1e5 * prior_CD, gap=1e-8)
     assert not all(solution.converged for solution in path)

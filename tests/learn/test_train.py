@@ -341,7 +341,7 @@ def test_half_precision_learns_the_same_batch(precision):
     }
 
 
-def test_an_fp16_overflow_halves_the_scale_and_goes_on():
+def test_an_fp16_overflow_halves_the_scale_and_training_continues():
     model = vit()
     trainer = make_trainer(model, "fp16", ema=0.9)
     trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
@@ -422,6 +422,6 @@ def test_memory_that_ran_out_is_one_line_with_a_way_out(error):
     assert raised.value.__cause__ is not None
 
 
-def test_other_errors_pass_as_they_are():
+def test_other_errors_are_raised_unchanged():
     with pytest.raises(RuntimeError, match="shapes"):
         make_trainer(OutOfMemoryModel(RuntimeError("shapes differ"))).step([make_batch(0)])

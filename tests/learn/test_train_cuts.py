@@ -171,7 +171,7 @@ def assert_same(results, expected):
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES[1:])
-def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_batch):
+def test_micro_batches_move_the_weights_equally(single_process, batch_size, micro_batch):
     assert_same(run_steps(batch_size, micro_batch, 0, 1), single_process(batch_size))
 
 
@@ -180,7 +180,7 @@ def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_
 @pytest.mark.timeout(2 * TIMEOUT)
 @pytest.mark.parametrize("world", WORLDS[1:])
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
-def test_ranks_and_micro_batches_move_the_weights_alike(
+def test_ranks_and_micro_batches_move_the_weights_equally(
     single_process, rank_results, micro_batch, world
 ):
     """Ranks with unequal numbers of images, or none, make the same collective calls: none hangs."""

@@ -25,7 +25,7 @@ def test_wilson_agrees_with_scipy(n, level):
         assert 0 <= low <= successes / n <= high <= 1
 
 
-def test_nothing_counted_says_nothing():
+def test_zero_counts_give_the_whole_interval():
     assert wilson(0, 0) == (0.0, 1.0)
 
 
@@ -87,7 +87,7 @@ def test_the_interval_of_macro_f1_is_for_a_large_test_set():
     assert high - low < 0.12
 
 
-def test_the_reported_macro_f1_lies_in_its_interval_however_biased():
+def test_the_reported_macro_f1_is_in_its_interval_at_any_bias():
     """All mistakes fall on one class: the corrected value is several deviations higher."""
     label_N = np.repeat(np.arange(1000), 2)
     pred_N = np.where(np.random.default_rng(0).random(2000) < 0.5, label_N, 0)
@@ -154,7 +154,7 @@ def matrices():
                 )
 
 
-def test_intervals_lie_in_0_to_1_and_hold_the_reported_value():
+def test_intervals_are_within_0_to_1_and_hold_the_reported_value():
     count = 0
     for pred_N, label_N, classes in matrices():
         intervals = class_intervals(metrics.tally(pred_N, label_N, classes))

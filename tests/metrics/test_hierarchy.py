@@ -77,7 +77,7 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
     assert len(set(found_NK.flatten().tolist())) > 3
 
 
-def test_tops_without_a_common_root_get_one():
+def test_roots_are_joined_under_a_common_root():
     kingdoms = Hierarchy((("Aves",), ("Aves",), ("Insecta",)), {})
     distance_NK = metrics.Tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
     assert distance_NK.tolist() == [[0, 1, 2]]

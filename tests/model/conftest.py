@@ -214,7 +214,7 @@ def clip_file(clip_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def siglip_folder(mini, tmp_path_factory):
-    """A folder as transformers saves SigLIP 2: weights, config.json and a tokenizer of the same type."""
+    """A folder of SigLIP 2 as saved by transformers: weights, config.json and a tokenizer."""
     from transformers import SiglipConfig, SiglipModel
 
     folder = tmp_path_factory.mktemp("siglip2")

@@ -134,7 +134,7 @@ def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, 
 @pytest.mark.parametrize(
     "field", [{"width": 100}, {"patch": 14}, {"prefix": 5}, {"heads": 4}, {"blocks": 3}]
 )
-def test_a_row_that_belies_its_model_is_refused(field):
+def test_a_row_that_contradicts_its_model_is_refused(field):
     ((name, value),) = field.items()
     with pytest.raises(UserError, match=f"not {name}={value}"):
         build("vit_tiny_patch16_224", **field)

@@ -197,7 +197,7 @@ def test_more_stages_than_there_are_are_refused():
     assert "\n" not in str(error.value)
 
 
-def test_the_head_computes_in_float32_whatever_the_backbone_does():
+def test_the_head_computes_in_float32_for_any_precision_of_the_backbone():
     model, _ = classifier("vit", head="cosine")
     with torch.autocast("cpu", torch.bfloat16):
         assert model.backbone.feature(pixels()).dtype in (torch.float32, torch.bfloat16)

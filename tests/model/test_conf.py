@@ -164,7 +164,7 @@ def test_every_row_of_clip_is_what_open_clip_says():
         ("datacomp_l14", "vit_large_patch14_clip_224.datacompxl"),
     ],
 )
-def test_timm_says_the_same_of_clip(name, official_text):
+def test_timm_agrees_on_clip(name, official_text):
     rows, conf = _rows("clip")
     row, official = rows[name], not_none(timm.get_pretrained_cfg(official_text))
     assert official.input_size == (3, row.native, row.native)

@@ -230,7 +230,7 @@ def test_bf16_selects_nearly_the_same(make_backbone):
 
 @every_family
 @pytest.mark.parametrize("name", ["random", "centre"])
-def test_controls_keep_what_they_say(make_backbone, family, name):
+def test_controls_keep_the_stated_patches(make_backbone, family, name):
     backbone = make_backbone(family)
     oracle = Oracle(backbone, _pixels(224))
     selector = _attach(backbone, name, 5, seed=3)
@@ -267,7 +267,7 @@ def test_random_patches_follow_from_seed_and_image_alone(make_backbone):
     assert counts.max() < 100
 
 
-def test_random_needs_the_images_of_each_forward_anew(make_backbone):
+def test_random_needs_the_images_of_each_forward_pass(make_backbone):
     backbone = make_backbone("vit", 64)
     selector = _attach(backbone, "random")
     with pytest.raises(AssertionError, match="images"):
@@ -316,14 +316,14 @@ def test_impossible_numbers_of_tokens_are_refused(make_backbone, name, tokens, m
 
 
 @pytest.mark.parametrize("name", ATTENDING)
-def test_without_a_pooling_head_nobody_reads(make_backbone, name):
+def test_without_a_pooling_head_there_is_no_reader(make_backbone, name):
     backbone = make_backbone("siglip2", features="patch_mean")
     with pytest.raises(UserError, match="backbone.features=patch_mean.*take features=map"):
         attach_selector(backbone, _conf(name), seed=0)
     assert attach_selector(make_backbone("siglip2", features="patch_mean"), _conf("centre"), seed=0)
 
 
-def test_one_block_cannot_both_look_and_keep(deep):
+def test_one_block_cannot_both_score_and_select(deep):
     conf = deep("vit")
     conf.checkpoints["mini"].architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}
     with pytest.raises(UserError, match="has 1 block, and at least 2"):

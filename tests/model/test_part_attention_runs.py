@@ -171,7 +171,7 @@ def test_compiled_it_learns_the_same(make_backbone, family, checkpointed):
     _assert_close(_gradients(other, compiled, _pixels()), _gradients(plain, plain, _pixels()))
 
 
-def test_attached_to_a_compiled_model_it_runs_all_the_same(make_backbone):
+def test_attached_to_a_compiled_model_it_runs_too(make_backbone):
     backbone = make_backbone("vit")
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager")
@@ -245,7 +245,9 @@ def test_parameters_keep_their_names_and_their_order(make_backbone, family):
 
 
 @every_family
-def test_a_last_block_by_lot_is_the_librarys_and_the_rest_stays(make_backbone, family):
+def test_a_random_last_block_is_initialised_as_by_the_library_and_the_others_stay(
+    make_backbone, family
+):
     backbone, fresh = make_backbone(family), make_backbone(family)
     before = copy.deepcopy(backbone.state_dict())
     attach_selector(backbone, _conf(), seed=0)

@@ -53,7 +53,7 @@ def test_positions_are_those_of_the_authors(conf, saved, family, side, stride):
 
 
 @pytest.mark.parametrize(("family", "side"), [("vit", 224), ("dinov2", 518)])
-def test_at_the_size_of_the_table_both_ways_are_one(conf, saved, family, side):
+def test_at_the_size_of_the_table_both_ways_agree(conf, saved, family, side):
     confs = [
         conf(family, weights=str(saved(family)), position_resize=method)
         for method in ("timm", "zoom")

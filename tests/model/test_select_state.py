@@ -152,7 +152,7 @@ WRAPPED = {  # form, path in the note
 
 
 @pytest.mark.parametrize("form", WRAPPED)
-def test_the_one_wrapper_or_prefix_that_fits_is_taken_off(build_from, state, form):
+def test_the_one_wrapper_or_prefix_that_fits_is_removed(build_from, state, form):
     make, named = WRAPPED[form]
     backbone = build_from(make(state))
     assert _has_values_of(backbone, state)

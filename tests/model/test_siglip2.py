@@ -169,7 +169,7 @@ def test_prompts_are_lower_cased_and_keep_their_punctuation(mini, siglip_folder)
     assert not torch.allclose(lower_E, joined_E)
 
 
-def test_what_a_record_says_of_it(mini, siglip_folder):
+def test_what_a_record_states_of_it(mini, siglip_folder):
     macs, parameters = {}, {}
     for features in ("patch_mean", "map"):
         backbone = _build(mini("siglip2", siglip_folder, features=features))
@@ -269,7 +269,7 @@ def test_weights_alone_are_enough(mini, copy):
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_an_activation_that_belies_the_architecture_is_refused(mini):
+def test_an_activation_that_contradicts_the_architecture_is_refused(mini):
     conf = mini("siglip2", pretrained=False)
     conf.checkpoints["mini"].activation = "gelu"
     with pytest.raises(UserError, match="activation=gelu, but its architecture has hidden_act="):

@@ -444,7 +444,7 @@ def test_config_and_reader_take_the_same_file_of_a_folder(mini, tmp_path, family
         ("training_args.bin", "as timm saves them; name the file itself"),
     ],
 )
-def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, message):
+def test_a_folder_names_its_content(mini, tmp_path, name, message):
     (tmp_path / name).write_bytes(b"x")
     backbone_conf = mini("vit", tmp_path)
     with pytest.raises(UserError, match=message):

@@ -51,7 +51,7 @@ def _is_state(read):
     ids=["bare", "model", "state_dict", "module"],
 )
 @pytest.mark.parametrize("legacy", [False, True])
-def test_wrappers_are_taken_off(tmp_path, wrapped, legacy):
+def test_wrappers_are_removed(tmp_path, wrapped, legacy):
     torch.save(wrapped, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     assert _is_state(weights.read(tmp_path / "w.pth"))
 

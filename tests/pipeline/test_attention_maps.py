@@ -85,7 +85,7 @@ def tags_of(ran):
 
 @pytest.mark.parametrize("scores", [True, False])
 @pytest.mark.parametrize("choice", ["off", "transfg", "rollout", "random"])
-def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
+def test_columns_are_split_as_they_were_joined(choice, scores):
     conf = typed(composed(["backbone=vit_tiny", f"part_attention={choice}"]))
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(5, 192)).astype(np.float32)
@@ -208,7 +208,7 @@ def test_zero_shot_records_attention_maps(run, outcomes):
 # --- the record ---
 
 
-def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outcomes):
+def test_the_record_states_the_places_of_the_patches_by_an_independent_count(run, outcomes):
     ran = run(*PROBE, "part_attention=transfg", "part_attention.stride=12", "preprocess=transfg")
     parts = parts_of(ran)
     ((job, outcome),) = outcomes
@@ -236,7 +236,7 @@ def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outc
     assert f"% of {parts['tokens']} patches inside the box: transfg " in ran.out
 
 
-def test_the_controls_and_the_images_are_the_same_whatever_was_selected(run):
+def test_the_controls_and_the_images_are_the_same_for_any_selection(run):
     fixed = ("part_attention.tokens=3", "seed=4")
     runs = [
         run(*PROBE, f"part_attention={choice}", *fixed)
@@ -283,7 +283,7 @@ def test_an_image_that_cannot_be_read_and_images_without_boxes(run, outcomes, tm
 @pytest.mark.parametrize("size", [(500, 200), (200, 500), (300, 290)])
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("stride", ["null", "12", "5"])
-def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, stride):
+def test_heat_and_frame_are_at_the_planted_bright_patch(size, policy, stride):
     """The planted square is found on the grid of the network, and drawn in the right place."""
     chosen = ["backbone=vit_tiny", "part_attention=rollout", f"part_attention.stride={stride}"]
     conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
@@ -334,7 +334,7 @@ def test_a_box_that_images_are_cut_to_moves_what_is_drawn():
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_header_alone_tells_the_size_that_is_decoded(turn, tmp_path):
+def test_a_header_alone_gives_the_size_that_is_decoded(turn, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = turn
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)

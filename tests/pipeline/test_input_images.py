@@ -78,7 +78,7 @@ def test_a_name_that_exists_is_no_pattern(pics, jpeg):
     assert paths(2026)[1] == ("2026",)  # Hydra reads a number
 
 
-def test_what_is_passed_over_is_counted_by_kind(pics):
+def test_what_is_skipped_is_counted_by_kind(pics):
     (pics / "a.nef").write_bytes(b"II*\0" + bytes(60))
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")

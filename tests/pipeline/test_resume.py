@@ -147,7 +147,7 @@ def rewritten(folder, change):
 
 @pytest.mark.fault(43)
 @pytest.mark.slow
-def test_each_identity_is_checked_wherever_a_state_is_taken_from(
+def test_each_identity_is_checked_from_any_source_of_a_state(
     train, stop_finetune, run_files, tmp_path
 ):
     stop_finetune(1)
@@ -302,7 +302,7 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, images,
 # --- another number of steps ---
 
 
-def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(
+def test_a_named_state_is_not_skipped_where_the_run_has_its_own(
     train, stop_finetune, run_files, tmp_path
 ):
     """The command that named it may be repeated; another place is refused, with both names."""

@@ -76,7 +76,7 @@ def sha256(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def test_overlap_counts_images_whatever_their_order_and_bits():
+def test_overlap_counts_images_for_any_order_and_bits():
     """Half of all digests have the highest bit set, the sign of an int64."""
     fitted_N = fitted_images.short_digests([sha256(number) for number in range(100)])
     assert fitted_N.dtype == np.int64

@@ -62,7 +62,7 @@ def reopen(states):
     return States(states.folder, states.keep)
 
 
-def test_a_state_comes_back_as_it_was(states, notes):
+def test_a_state_is_restored_exactly(states, notes):
     saved = training_state(30)
     states.save(30, saved)
     step, loaded = not_none(reopen(states).newest(notes.append))

@@ -112,14 +112,14 @@ def test_an_unlisted_key_is_refused(tmp_path):
     board.close()
 
 
-def test_the_final_evaluation_lies_on_its_own_curve(uninterrupted):
+def test_the_final_evaluation_is_on_its_own_curve(uninterrupted):
     at = [step for step, _ in uninterrupted["val/top1"]]
     assert at == [STEPS * epoch for epoch in range(1, EPOCHS + 1)]
     (final,) = uninterrupted["test/top1"]
     assert final == uninterrupted["val/top1"][1]
 
 
-def test_a_probe_s_evaluation_lies_at_step_0(tmp_path):
+def test_a_probe_s_evaluation_is_at_step_0(tmp_path):
     board = Board(tmp_path)
     board.evaluation("test", {**numbers(3), "ece": None})
     board.close()

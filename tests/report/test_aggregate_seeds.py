@@ -208,7 +208,7 @@ def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge
     assert place in not_none(outside["c"])
 
 
-def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, output_root):
+def test_without_the_run_the_newest_evaluation_represents_the_checkpoint(forge, output_root):
     right_N = np.arange(60) < 50
     for day, answers in ((1, right_N), (2, np.roll(right_N, 1)), (3, right_N)):
         stamp = {**EVAL, "started": f"2026-11-0{day}T00:00:00+00:00"}

@@ -43,7 +43,7 @@ def three(forge):
         forge(head, config={"head": {"name": head}}, right=right_N)
 
 
-def test_the_same_folders_give_the_same_page_wherever_they_lie(outputs, tmp_path):
+def test_the_same_folders_give_the_same_page_at_any_place(outputs, tmp_path):
     moved = shutil.copytree(outputs, tmp_path / "elsewhere")
     for root in (outputs, moved):
         write_baselines(root, root)
@@ -51,7 +51,7 @@ def test_the_same_folders_give_the_same_page_wherever_they_lie(outputs, tmp_path
     assert str(tmp_path) not in text_of(moved)
 
 
-def test_every_line_links_to_its_runs_from_wherever_the_page_lies(outputs, tmp_path):
+def test_every_line_links_to_its_runs_from_any_place_of_the_page(outputs, tmp_path):
     for target in (outputs, tmp_path / "a b" / "deep"):
         write_baselines(outputs, target)
         links = set(re.findall(r'href="([^"#]+report\.html)"', text_of(target)))

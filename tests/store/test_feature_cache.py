@@ -215,7 +215,7 @@ def _flip(path, at):
     ],
     ids=["header", "middle", "end", "cut", "empty", "digest", "no digest"],
 )
-def test_a_damaged_shard_is_computed_again_and_said_so(tmp_path, counted, damage, done):
+def test_a_damaged_shard_is_computed_again_with_a_note(tmp_path, counted, damage, done):
     _get(tmp_path, counted)
     if not done:
         (_folder(tmp_path) / "done.json").unlink()
@@ -241,7 +241,7 @@ def test_a_shard_put_in_the_place_of_another_is_noticed(tmp_path, counted):
     assert len(notes) == 1
 
 
-def test_damage_is_a_warning_where_nobody_listens(tmp_path, counted):
+def test_damage_is_a_warning_without_a_callback(tmp_path, counted):
     _get(tmp_path, counted)
     _flip(_folder(tmp_path) / "00000.safetensors", -1)
     with pytest.warns(UserWarning, match="computed again"):

@@ -279,7 +279,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     assert [check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"] == []
 
 
-def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
+def test_identical_files_in_train_and_test_exclude_the_run_from_the_ranking(run, roots, tmp_path):
     root = roots[0]
     is_train = dict(
         line.split() for line in (root / "train_test_split.txt").read_text().splitlines()

@@ -212,7 +212,7 @@ def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     assert str(REAL) not in card
 
 
-def test_where_an_export_goes_is_checked_before_any_work(run, probe_run, tmp_path):
+def test_the_target_of_an_export_is_checked_before_any_work(run, probe_run, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").touch()

@@ -145,7 +145,7 @@ def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
 
 @pytest.fixture
 def listed(birds, tmp_path):
-    """listed(turn) -> overrides for a table of the birds with test labels rotated by `turn` rows."""
+    """listed(turn) -> overrides for a table of birds with test labels rotated by `turn` rows."""
 
     def table(turn):
         columns = ("images.txt", "image_class_labels.txt", "train_test_split.txt")

@@ -143,7 +143,7 @@ def test_a_taken_port_and_one_checkpoint_twice_are_refused(runs, viewed):
     assert (code, "run= and against=" in line) == (1, True)
 
 
-def test_attention_lies_where_the_network_looked():
+def test_attention_is_within_the_view_of_the_network():
     """A wide image: the outer columns are cropped; the best patch is in its place."""
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false"]))
     size_2 = np.array([400, 200])
@@ -316,7 +316,7 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
 
 @pytest.mark.fault(34)
 @pytest.mark.slow
-def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
+def test_a_mongod_that_ends_at_once_gives_the_reason(runs, places, tmp_path):
     """Its folder is damaged; FiftyOne would wait for minutes without a message."""
     database = tmp_path / "cache" / "fiftyone"
     database.mkdir(parents=True)
