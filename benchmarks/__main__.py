@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bench_dataset,
     class_intervals,
     family_wise_error,
     features,
@@ -25,7 +26,6 @@ from benchmarks import (
     heads,
     index,
     part_attention,
-    pictures,
     report,
     startup,
     training,
@@ -76,7 +76,7 @@ def _extractions() -> list[tuple[str, int, float, str]]:
 
 
 def _print(rows: list[Row]) -> None:
-    table = Table(title=f"on {pictures.describe()}, {torch.get_num_threads()} threads")
+    table = Table(title=f"on {bench_dataset.describe()}, {torch.get_num_threads()} threads")
     for name in ("work", "against", "ratio", "target", "met", "detail"):
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import pictures
+from benchmarks import bench_dataset
 from benchmarks.side_by_side import Row, best_times
 from fgvc.data.decode import decode
 from fgvc.data.preprocess import Preprocess, evaluation_transform
@@ -26,10 +26,10 @@ BICUBIC = Image.Resampling.BICUBIC
 
 def extraction(folder: Path, backbone: str, images: int, target: float, device: str) -> Row:
     """JPEG files -> cached features, vs. the forward pass of the backbone on random tensors."""
-    conf = pictures.config(
+    conf = bench_dataset.config(
         folder, f"backbone={backbone}", "backbone.pretrained=false", f"runtime.device={device}"
     )
-    dataset, torch_device = pictures.load(conf), torch.device(device)
+    dataset, torch_device = bench_dataset.load(conf), torch.device(device)
     source = weights.find(conf.backbone)
     row_N = np.arange(images)
     model = build(conf.backbone, conf.resolution.side, source, 0).to(torch_device)
@@ -62,8 +62,8 @@ def loading(folder: Path, images: int = 200) -> list[Row]:
     """Decode, resize and normalise on one core, vs. decoding with libjpeg-turbo and vs. Pillow."""
     from torchcodec.decoders import decode_jpeg  # pyright: ignore[reportPrivateImportUsage]
 
-    conf = pictures.config(folder, "backbone=vit_tiny")
-    dataset, transform = pictures.load(conf), evaluation_transform(conf)
+    conf = bench_dataset.config(folder, "backbone=vit_tiny")
+    dataset, transform = bench_dataset.load(conf), evaluation_transform(conf)
     files = _bytes(dataset, images)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def loading(folder: Path, images: int = 200) -> list[Row]:
         )
     finally:
         torch.set_num_threads(threads)
-    rate = f"{images / measured:.0f} images/s on one core, {pictures.describe()}"
+    rate = f"{images / measured:.0f} images/s on one core, {bench_dataset.describe()}"
     return [
         Row(
             "loading: decode, resize, normalise",
@@ -96,8 +96,8 @@ def loading(folder: Path, images: int = 200) -> list[Row]:
 
 def second_run(folder: Path) -> Row:
     """Features of a second probe, vs. reading the bytes of the cache."""
-    conf = pictures.config(folder, "backbone=vit_tiny", "backbone.pretrained=false")
-    dataset, source = pictures.load(conf), weights.find(conf.backbone)
+    conf = bench_dataset.config(folder, "backbone=vit_tiny", "backbone.pretrained=false")
+    dataset, source = bench_dataset.load(conf), weights.find(conf.backbone)
     row_N = np.arange(min(256, len(dataset.manifest)))
     FeatureExtractor(conf, dataset, source, torch.device("cpu")).extract("train", row_N)
     second = FeatureExtractor(conf, dataset, source, torch.device("cpu"))

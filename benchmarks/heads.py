@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from benchmarks import pictures
+from benchmarks import bench_dataset
 from benchmarks.side_by_side import Row, best_times
 from fgvc.learn import logistic
 from fgvc.model.backbone import weights
@@ -80,12 +80,12 @@ def knn(rows: int = 5994, queries: int = 5794, width: int = 768) -> Row:
 def _features(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Training features of the tiny ViT, with published weights if they are available."""
     weights_override = (
-        f"backbone.weights={pictures.WEIGHTS}"
-        if pictures.WEIGHTS.is_file()
+        f"backbone.weights={bench_dataset.WEIGHTS}"
+        if bench_dataset.WEIGHTS.is_file()
         else "backbone.pretrained=false"
     )
-    conf = pictures.config(folder, "backbone=vit_tiny", weights_override)
-    dataset = pictures.load(conf)
+    conf = bench_dataset.config(folder, "backbone=vit_tiny", weights_override)
+    dataset = bench_dataset.load(conf)
     extractor = FeatureExtractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
     features = extractor.extract("train", np.flatnonzero(dataset.manifest.split_N == 0))
     label_N = dataset.manifest.label_N[features.row_N]

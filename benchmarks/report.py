@@ -91,9 +91,7 @@ def _write_predictions(work: Path, rng: np.random.Generator) -> None:
     right_N = rng.random(IMAGES) < rng.uniform(0.85, 0.95)
     logits_NC = rng.standard_normal((IMAGES, CLASSES)).astype(np.float32)
     columns = {
-        "path": [
-            f"{label:03d}.Some_species/picture_{n:05d}.jpg" for n, label in enumerate(label_N)
-        ],
+        "path": [f"{label:03d}.Some_species/image_{n:05d}.jpg" for n, label in enumerate(label_N)],
         "split": ["test"] * IMAGES,
         "label": pa.array(label_N, pa.int32()),
         "pred": pa.array(np.where(right_N, label_N, (label_N + 1) % CLASSES), pa.int32()),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import pictures
+from benchmarks import bench_dataset
 from benchmarks.side_by_side import Row, best_times
 
 RUN = ("-m", "fgvc.run")
@@ -15,7 +15,7 @@ RUN = ("-m", "fgvc.run")
 def rows(folder: Path) -> list[Row]:
     """Each command in a process of its own."""
     model = ["backbone=vit_tiny", "backbone.pretrained=false"]
-    probe = [*pictures.overrides(folder), *model, "runtime.stack_check=false"]
+    probe = [*bench_dataset.overrides(folder), *model, "runtime.stack_check=false"]
     return [
         _row("--help", ["--help"], "import hydra", 8.0),
         _row("--cfg job", ["--cfg", "job"], "import hydra", 8.0),

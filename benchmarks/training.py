@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks import pictures
+from benchmarks import bench_dataset
 from benchmarks.side_by_side import Row, best_times
 from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model.backbone import build, weights
@@ -27,7 +27,7 @@ def step(folder: Path, images: int, device: str) -> Row:
 
     The plain loop has none of these, only forward, loss, backward and AdamW.
     """
-    conf = pictures.config(
+    conf = bench_dataset.config(
         folder, "task=train", "backbone=vit_tiny", "backbone.pretrained=false",
         f"task.batch_size={images}", f"runtime.device={device}",
     )  # fmt: skip

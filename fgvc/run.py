@@ -170,7 +170,6 @@ def _run(command: Command) -> int:
 
 
 def script() -> None:
-    """The `fgvc` command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without some letter fails no run

@@ -70,9 +70,9 @@ def jpeg() -> Callable[..., bytes]:
         seed: int, size: tuple[int, int] = (48, 36), mode: str = "RGB", **save: object
     ) -> bytes:
         noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
+        image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
         out = io.BytesIO()
-        picture.save(out, **{"format": "JPEG", "quality": 90, **save})
+        image.save(out, **{"format": "JPEG", "quality": 90, **save})
         return out.getvalue()
 
     return make
@@ -118,7 +118,7 @@ class Copies:
         for label, train in rows():
             name = f"{len(mat_of[train]) + 1:05d}.jpg"
             folder = "cars_train" if train else "cars_test"
-            self.picture(f"{nested.format(folder)}{folder}/{name}", label)
+            self.image(f"{nested.format(folder)}{folder}/{name}", label)
             mat_of[train].append((*_corners(), np.uint8(label + 1), name))
         self.mat("devkit/cars_meta.mat", class_names=cell(CARS, row=True))
         fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
@@ -136,7 +136,7 @@ class Copies:
         table = []
         for number, (label, train) in enumerate(sorted(rows()), start=1):
             name = f"car_ims/{number:06d}.jpg"
-            self.picture(f"{nested.format('car_ims')}{name}", label)
+            self.image(f"{nested.format('car_ims')}{name}", label)
             table.append((name, *_corners(), np.uint8(label + 1), np.uint8(not train)))
         names = cell(CARS, row=True)
         self.mat("cars_annos.mat", annotations=struct(fields, table), class_names=names)
@@ -148,7 +148,7 @@ class Copies:
         labels: dict[bool, list[float]] = {True: [], False: []}
         for number, (label, train) in enumerate(rows()):
             name = f"{DOGS[label]}/{DOGS[label][:9]}_{number}"
-            self.picture(f"{nested.format('images')}Images/{name}.jpg", label)
+            self.image(f"{nested.format('images')}Images/{name}.jpg", label)
             if boxes:
                 self.text(f"{nested.format('annotation')}Annotation/{name}", ANNOTATION)
             files[train].append(f"{name}.jpg")
@@ -174,7 +174,7 @@ class Copies:
         for place, (label, train) in enumerate(rows()):
             image = str(uuid.UUID(int=place + (label << 96) + (1 << 120)))
             path = f"{number[label]:04d}/{image.replace('-', '')}.jpg"
-            self.picture(f"{below}/images/{path}", label)
+            self.image(f"{below}/images/{path}", label)
             for name, value in (
                 ("images", path),
                 ("image_class_labels", number[label]),
@@ -199,7 +199,7 @@ class Copies:
                 if is_train != train:
                     continue
                 name = f"train_val_images/{BRANCHES[label]}/{SPECIES[label]}/{place:032x}.jpg"
-                self.picture(f"{below}/{name}", label)
+                self.image(f"{below}/{name}", label)
                 size = {"width": WIDTH, "height": HEIGHT}
                 images.append({"id": 1000 - place, "file_name": name, **size, "license": 3})
                 marks.append({"id": place, "image_id": 1000 - place, "category_id": label})
@@ -221,7 +221,7 @@ class Copies:
         lines = []
         for place, (label, train) in enumerate(rows()):
             name = f"bilder/é {place}=.jpg"
-            self.picture(name, label)
+            self.image(name, label)
             lines.append((name, LABELS[label], "train" if train else "test")[: 2 + split])
         file = self.root / f"birds.{kind}"
         names = ("path", "label", "split")[: 2 + split]
@@ -233,7 +233,7 @@ class Copies:
             csv.writer(out, delimiter="\t" if kind == "tsv" else ",").writerows([names, *lines])
         return file
 
-    def picture(self, path: str, label: int) -> None:
+    def image(self, path: str, label: int) -> None:
         """Write an image whose brightness encodes its class."""
         rng = np.random.default_rng(list(path.encode()))  # no two images are equal
         noise = rng.integers(0, 60, (HEIGHT, WIDTH, 3)) + 80 * label

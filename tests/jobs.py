@@ -41,7 +41,7 @@ MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run: its exit code, its folder (None if it failed) and what it printed."""
+    """One finished run: exit code, folder (None if it failed) and output."""
 
     overrides: tuple[str, ...]
     code: int
@@ -379,7 +379,7 @@ def start_finetune(start_job) -> Callable[..., StartedJob]:
 
 @dataclass
 class Node:
-    """A torchrun process that stands for one machine."""
+    """A torchrun process in the role of one machine."""
 
     process: subprocess.Popen[bytes]
     log: Path

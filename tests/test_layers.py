@@ -150,7 +150,7 @@ def test_nothing_is_imported_from_internals_of_hydra(path):
 
 
 def test_what_the_config_gathers_is_cheap_to_import():
-    """config is below model, yet reads what describes a head, which stands beside the head."""
+    """config is below model but imports the descriptions of heads, which are beside the heads."""
     gathered = [path for path in modules() if path.parent == PACKAGE / "model" / "head"]
     assert {path.stem for path in gathered} >= {"linear", "knn"}
     for path in gathered:

@@ -1,4 +1,4 @@
-"""What `import fgvc` offers, and that importing it stays quick."""
+"""The public names of `import fgvc`, and that the import is fast."""
 
 from __future__ import annotations
 

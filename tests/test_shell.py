@@ -1,4 +1,4 @@
-"""Printed commands: a shell and Hydra read back the values, and nothing else runs."""
+"""Printed commands: a shell and Hydra read back the values, and no other command runs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def special_texts() -> list[str]:
 
 
 def received(line: str, folder: Path, program: str = "sh") -> list[list[str]]:
-    """The arguments of every `dump` in a script; no other program can be run."""
+    """The arguments of every `dump` in a script, which can run no other program."""
     script = folder / "script"
     script.write_bytes(f"dump() {{ printf '%s\\0' \"$@\" ''; }}\n{line}\n".encode())
     done = subprocess.run(

@@ -50,11 +50,11 @@ def test_a_refused_file_is_closed(tmp_path):
 
 
 def test_an_interrupt_at_any_moment_of_opening_stays_an_interrupt(tmp_path):
-    """A descriptor that is closed twice would turn it into "Bad file descriptor"."""
+    """Closing a descriptor twice would turn the interrupt into "Bad file descriptor"."""
     (tmp_path / "a.txt").write_bytes(b"text")
 
     def interrupt_at(moment: int) -> bool:
-        """Raise at this call, instruction or return; returns whether there was one."""
+        """Raise at this call, instruction or return; returns whether it was reached."""
         count = 0
 
         def trace(frame: FrameType, event: str, argument: object) -> TraceFunction:

@@ -72,7 +72,6 @@ def _families() -> list[str]:
 
 @functools.cache
 def published_repos() -> frozenset[str]:
-    """The hub repositories in the published rows."""
     rows = [row for family in _families() for row in published_rows(family).values()]
     return frozenset(row["repo"] for row in rows if row["repo"])
 
@@ -118,11 +117,7 @@ def chosen_rows(backbone: Backbone) -> dict[str, Any]:
 def _row_defaults(
     name: str, row: Mapping[str, Any], library: str, others: Sequence[str]
 ) -> Checkpoint:
-    """A new row with its default fields.
-
-    Raises:
-        ConfigError: the row lacks fields that have no default.
-    """
+    """A new row with its default fields; ConfigError: it lacks a field that has no default."""
     prefix = LIBRARIES[library].prefix if library in LIBRARIES else 0  # refused by check_bounds
     defaults = {**DEFAULTS, "size": name, "prefix": prefix}
     if missing := [field for field in REQUIRED if field not in row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.config import image_argument
-from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.errors import ConfigError, InvalidCombinationError
 from fgvc.config.schema import TASKS, Config, chosen_checkpoint, reads_text
 from fgvc.config.schema.dataset import lacks_validation
 from fgvc.config.schema.head import heads
@@ -56,16 +56,16 @@ def check_text(conf: Config) -> None:
     """
     backbone, legal = conf.backbone, LIBRARIES[conf.backbone.library].features
     if reads_text(conf) and "projected" not in legal:
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             f"head={conf.head.name} reads class names: backbone={backbone.name} has no text tower, "
             "backbone=clip and backbone=siglip2 have one"
         )
     if backbone.features not in legal:
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             f"backbone.features={backbone.features}: {backbone.name} has {', '.join(legal)}"
         )
     if reads_text(conf) and backbone.features != "projected":
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             f"backbone.features={backbone.features}: head={conf.head.name} compares with text, "
             "which takes backbone.features=projected"
         )
@@ -103,7 +103,7 @@ def check_resolution(conf: Config) -> None:
         return
     fitting = [option for option in SIDES if row.fits(option)]
     closest = sorted(sorted(fitting, key=lambda option: abs(option - side))[:3])
-    raise ImpossibleError(
+    raise InvalidCombinationError(
         f"resolution={side} px is not a multiple of {row.patch}, the patch of {row.model}; "
         f"nearest that fit: {', '.join(f'resolution=r{option}' for option in closest)}"
     )
@@ -164,7 +164,7 @@ def check_part_attention(conf: Config) -> None:
     patch, trains = chosen_checkpoint(conf.backbone).patch, conf.task.name == "train"
     frozen = not trains or conf.task.tune == "head"
     if chosen.last_block == "random" and frozen:
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             "part_attention.last_block=random: a frozen backbone never trains the block; "
             "it goes with task=train task.tune=full"
         )

@@ -10,7 +10,7 @@ class ConfigError(ValueError):
     """The command is wrong: exit code 2, nothing written."""
 
 
-class ImpossibleError(ConfigError):
+class InvalidCombinationError(ConfigError):
     """An invalid combination of legal choices: refused, but left out by a named sweep."""
 
 

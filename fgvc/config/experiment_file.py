@@ -1,4 +1,4 @@
-"""`experiment=PATH.yaml` (an overlay) -> the overrides that it stands for; and back.
+"""`experiment=PATH.yaml` (an overlay) -> the equivalent overrides, and back.
 
 The file has the form of an option in conf/experiment: `# @package _global_`, a list of defaults
 that override axes, and values. Typed overrides take precedence.

@@ -116,7 +116,6 @@ def _check_contents(backbone: Backbone, path: Path, saved: Backbone, reads_text:
 
 
 def _settings(backbone: Backbone) -> str:
-    """The overrides that choose the row of a backbone."""
     values: dict[str, object] = {"backbone": backbone.name}
     if backbone.checkpoint is not None:
         values["backbone.checkpoint"] = backbone.checkpoint

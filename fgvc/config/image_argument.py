@@ -116,11 +116,7 @@ def _find_source(text: str) -> ImageSource:
 
 
 def _match_pattern(text: str) -> ImageSource:
-    """The matches of a pattern.
-
-    Raises:
-        ConfigError: no matches, not a pattern, or a URL.
-    """
+    """The matches of a pattern; ConfigError: no matches, not a pattern, or a URL."""
     refuse_address(text)
     pattern = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
     if not glob.has_magic(pattern):
@@ -130,7 +126,7 @@ def _match_pattern(text: str) -> ImageSource:
     if not paths:
         raise ConfigError(
             f"image={text}: no such file or folder, and as a pattern it matches none"
-            + (_list_hint(text) or "; * stands for any part of a name, ** for any folders")
+            + (_list_hint(text) or "; * matches any part of a name, ** any folders")
         )
     root = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1])
     return ImageSource(text, Path(*root), paths, pattern=True)

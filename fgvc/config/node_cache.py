@@ -63,7 +63,7 @@ def _cache_keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
         node = key.partition(".")[0]
         own[node if node in AXES else REST].append(item)
         if "." not in key and node not in AXES:
-            overlays.append(item)  # and seeds, which need not be told apart from options
+            overlays.append(item)  # and seeds, which need not be distinguished from options
         elif node == "runtime":
             places.append(item)
     return {

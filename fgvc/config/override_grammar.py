@@ -61,7 +61,7 @@ def parse_override(override: str) -> Override:
 
 
 def count_values(override: Override) -> int:
-    """The number of jobs that an override asks for under -m."""
+    """The number of jobs that an override expands to under -m."""
     value = override.value()
     if isinstance(value, RangeSweep):
         return sum(1 for _ in value.range())

@@ -23,7 +23,7 @@ from fgvc.config.compose import composed, is_operation, one_line
 from fgvc.config.config_hash import config_hash, hashed
 from fgvc.config.constraints import check_inputs, position_resizes
 from fgvc.config.duplicate_jobs import check_duplicates
-from fgvc.config.errors import ConfigError, ImpossibleError, nearest
+from fgvc.config.errors import ConfigError, InvalidCombinationError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import NodeCache
@@ -42,7 +42,7 @@ from fgvc.config.sweep_expansion import (
     feature_config,
     keep_stated_sizes,
 )
-from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
+from fgvc.config.synonyms import NAMES, CommandContext, for_option, unknown_key
 
 HYDRA = (SEARCH_PATH, "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
@@ -63,7 +63,6 @@ class JobConfig:
     plain: dict[str, Any]
 
     def compose(self) -> DictConfig:
-        """The config as Hydra composes it."""
         return composed(self.overrides)
 
     @property
@@ -152,7 +151,7 @@ def _named_sweep_jobs(
             continue
         try:
             job = _make_job(overrides, nodes)
-        except ImpossibleError as error:
+        except InvalidCombinationError as error:
             impossible[overrides] = str(error)
             exclusions.append(Exclusion(combination, str(error)))
             continue
@@ -256,14 +255,14 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache, is_alone: bool = Fal
     for override in overrides:
         key = override.key_or_group
         if key == "backbone.position_resize" and override.value() not in supported:
-            raise ImpossibleError(
+            raise InvalidCombinationError(
                 f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} supports "
                 f"{', '.join(supported)}. Leave {key} out."
             )
     return JobConfig(arguments, conf, hashed(conf))
 
 
-def parse_command(overrides: Sequence[Override], is_alone: bool = False) -> Command:
+def parse_command(overrides: Sequence[Override], is_alone: bool = False) -> CommandContext:
     """The legal keys of a command, its task, and the values that it sets.
 
     Args:
@@ -271,7 +270,7 @@ def parse_command(overrides: Sequence[Override], is_alone: bool = False) -> Comm
     """
     legal, task = _legal_keys([item.input_line or "" for item in overrides], is_alone)
     values = {item.key_or_group: value_of(str(item.input_line)) or "VALUE" for item in overrides}
-    return Command(legal, task, values)
+    return CommandContext(legal, task, values)
 
 
 def _legal_keys(overrides: Sequence[str], is_alone: bool = False) -> tuple[frozenset[str], str]:
@@ -303,7 +302,7 @@ def _root_cause(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _check_key(override: Override, command: Command) -> None:
+def _check_key(override: Override, command: CommandContext) -> None:
     key = override.key_or_group
     if key in AXES or key.startswith(HYDRA):
         return
@@ -336,7 +335,6 @@ def normalized(argument: str) -> str:
 
 
 def _refuse_checkpoint_keys(task: str, overrides: Sequence[Override]) -> None:
-    """Refuse keys whose values a task takes from the checkpoint."""
     allowed = place_keys() | declared_keys()
     if task != "eval":  # the record of task=eval has the config hash of the checkpoint
         allowed |= {MAX_PIXELS}

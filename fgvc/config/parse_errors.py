@@ -38,7 +38,6 @@ def parse_argument(argument: str) -> Override:
 
 
 def parse_error(argument: str) -> ConfigError:
-    """The error for an argument that Hydra cannot parse."""
     key, sign, value = argument.partition("=")
     if not sign:
         return ConfigError(f"{argument}: expected key=value{_suggestion(argument)}")

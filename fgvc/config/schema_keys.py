@@ -57,7 +57,6 @@ def walk_schema(
 
 @functools.cache
 def all_keys() -> tuple[SchemaKey, ...]:
-    """The keys of every option."""
     roots: list[tuple[str, type]] = [("", schema.Config)]
     for node, classes in schema.variants().items():
         roots += [(f"{node}.", cls) for cls in classes.values()]

@@ -25,7 +25,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT; 1 if it is absent
 
 
-class RangeError(ValueError):
+class SampleRangeError(ValueError):
     """An image whose samples have no defined black and white."""
 
 
@@ -58,7 +58,7 @@ def prepare_tiff(image: Image.Image, max_pixels: int) -> None:
 
     Raises:
         TooManyPixelsError: a larger tile.
-        RangeError: signed bytes, which Pillow reads as unsigned, or planes that Pillow cannot read.
+        SampleRangeError: signed bytes, which Pillow reads as unsigned, or planes it cannot read.
         UnidentifiedImageError: a camera raw file; Pillow only reads its preview.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -72,7 +72,7 @@ def prepare_tiff(image: Image.Image, max_pixels: int) -> None:
     if is_high_bit_depth(image):
         return
     if set(tags.get(_FORMAT, (_UNSIGNED,))) == {_SIGNED}:
-        raise RangeError("its signed 8-bit samples have no defined black and white")
+        raise SampleRangeError("its signed 8-bit samples have no defined black and white")
     if tags.get(_PLANAR, 1) != 2 or max(tags.get(_BITS, (1,))) <= 8:
         return
     order = "L" if tags.prefix == b"II" else "B"
@@ -80,7 +80,7 @@ def prepare_tiff(image: Image.Image, max_pixels: int) -> None:
         if tile.codec_name == "libtiff":  # libtiff reads 16 bits correctly
             continue
         if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
-            raise RangeError("its 16-bit samples in separate planes are read of RGB only")
+            raise SampleRangeError("its 16-bit samples in separate planes are read of RGB only")
         image.tile[number] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
 
 
@@ -95,7 +95,7 @@ def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarra
         A function: samples of a part of the image, as Pillow holds them -> uint8. NaN is black.
 
     Raises:
-        RangeError: samples without a defined range, or nearly black ones.
+        SampleRangeError: samples without a defined range, or nearly black ones.
     """
     black_white, is_uint32 = sample_range(image, bits), _is_uint32(image)
     level_V = None
@@ -132,7 +132,7 @@ def check_rgb(image: Image.Image, bits: int) -> None:
 
 def _refuse_dark(maximum: float) -> None:
     if maximum <= DARK_16:
-        raise RangeError(
+        raise SampleRangeError(
             f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: "
             f"they seem to hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
         )
@@ -169,11 +169,11 @@ def _black_and_white(image: Image.Image, minimum: float, maximum: float) -> tupl
     if kind == _FLOAT or (tags is None and image.mode == "F"):
         if _within(minimum, maximum, 0, 1):
             return 0, 1
-        raise RangeError(
-            f"its float samples lie outside 0..1 and have no defined black and white ({seen})"
+        raise SampleRangeError(
+            f"its float samples are outside 0..1 and have no defined black and white ({seen})"
         )
     words = f"32-bit integer (mode {image.mode})" if tags is None else describe_samples(tags)
-    raise RangeError(f"its {words} samples have no defined black and white ({seen})")
+    raise SampleRangeError(f"its {words} samples have no defined black and white ({seen})")
 
 
 def _tags(image: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2 | None:

@@ -57,7 +57,7 @@ def load(
     if drawn and remember and not conf.accept_altered:
         images = _synthetic_manifest(conf, build, policy, file_notes.append, progress)
     else:
-        images = build(policy=policy, on_note=file_notes.append)
+        images = build(policy=policy, notify=file_notes.append)
     images = replace(images, cropped=conf.box_crop, max_pixels=conf.max_pixels)
     split = carve(index, fraction, conf.split_seed)
     from_splits = source_notes(index, conf)
@@ -87,7 +87,7 @@ def _synthetic_manifest(
     conf: schema.Dataset,
     build: Callable[..., Manifest],
     policy: manifest.Policy,
-    on_note: Callable[[str], None],
+    notify: Callable[[str], None],
     progress: Progress | None,
 ) -> Manifest:
     """The manifest of the synthetic birds; if a file is damaged, they are drawn again first."""
@@ -95,13 +95,13 @@ def _synthetic_manifest(
 
     root = root_of(conf)
     try:
-        images, drawn_sha256 = build(policy=policy, on_note=on_note), folder.image_digests(root)
+        images, drawn_sha256 = build(policy=policy, notify=notify), folder.image_digests(root)
         rows = zip(images.path, images.sha256, strict=True)
         if all(sha256 in (drawn_sha256[path], ABSENT) for path, sha256 in rows):
             return images
-    except manifest.FilesError:
+    except manifest.ImageFilesError:
         pass
-    folder.write(root, settings(conf), progress, on_note, redraw=True)
+    folder.write(root, settings(conf), progress, notify, redraw=True)
     return build(policy=replace(policy, rehash=True))
 
 
@@ -152,7 +152,7 @@ def expected_counts(conf: schema.Dataset) -> schema.OfficialCounts:
 def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
     """Notes if test is not the dataset's own test split, or if it has its own validation split."""
     notes = []
-    source = conf.table or index.root  # the images of a Parquet table lie in the cache
+    source = conf.table or index.root  # the images of a Parquet table are in the cache
     if index.test_source == "val":
         notes.append(
             f"test = val: {source} has no test split, thus its validation split is the test; "

@@ -51,7 +51,6 @@ class DatasetSpec:
 
 @functools.cache
 def readers() -> Mapping[str, DatasetSpec]:
-    """The readers by name."""
     return gather("fgvc.data.datasets", "DATASET")
 
 

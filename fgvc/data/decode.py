@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fgvc import untrusted
 from fgvc.data import bit_depth, image_formats, strip_metadata, tiles
-from fgvc.data.decode_errors import EffortError, NoPixelError, diagnose
+from fgvc.data.decode_errors import DecodingCostError, NoPixelError, diagnose
 from fgvc.data.size_limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
@@ -74,7 +74,7 @@ def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Im
 
     Raises:
         TooManyPixelsError: the image, a tile or what Pillow fills at a time exceeds max_pixels.
-        EffortError: decoding takes far more memory or time than the pixels suggest.
+        DecodingCostError: decoding takes far more memory or time than the pixels suggest.
         Exception: any error of Pillow; `diagnose` explains it.
     """
     if not image_formats.is_readable(data, path):
@@ -107,7 +107,7 @@ def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Im
 
 def _refuse_above(most: int, count: int, what: str) -> None:
     if count > most:
-        raise EffortError(f"{count} {what}, more than the {most} allowed; save it again")
+        raise DecodingCostError(f"{count} {what}, more than the {most} allowed; save it again")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
@@ -175,7 +175,7 @@ def to_rgb(image: Image.Image, bits: int) -> np.ndarray:
         pixels_HWC: uint8, converted tile by tile to save memory.
 
     Raises:
-        bit_depth.RangeError: samples without a defined black and white.
+        bit_depth.SampleRangeError: samples without a defined black and white.
     """
     image.load()
     if not bit_depth.is_high_bit_depth(image):

@@ -49,7 +49,7 @@ class NoPixelError(ValueError):
     """An image of width 0 or height 0."""
 
 
-class EffortError(ValueError):
+class DecodingCostError(ValueError):
     """An image that takes far longer to decode than its number of pixels suggests."""
 
 
@@ -67,7 +67,7 @@ def diagnose(data: bytes, path: str, error: Exception) -> str:
     spoken = with_article(kind)
     if isinstance(error, TooManyPixelsError):
         return f"{spoken} {error}"
-    if isinstance(error, EffortError):
+    if isinstance(error, DecodingCostError):
         return f"{spoken} of {error}"
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d+ pixels", str(error))
@@ -75,7 +75,7 @@ def diagnose(data: bytes, path: str, error: Exception) -> str:
             f"{spoken} of {size[0] if size else 'too many pixels'}, more than the "
             f"{MAX_PIXELS_LIMIT} that dataset.max_pixels can allow; scale it down"
         )
-    if isinstance(error, bit_depth.RangeError):
+    if isinstance(error, bit_depth.SampleRangeError):
         return f"{spoken}: {error}; {CONVERT}"
     return _damaged(data, kind, error)
 

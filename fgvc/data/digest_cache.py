@@ -54,7 +54,7 @@ class HexDigests(Sequence[str]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
 
-def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
+def load(file: Path, count: int, notify: Callable[[str], None]) -> Digests:
     """The cached digests of `count` files; none, with a note, if the cache is damaged."""
     empty = Digests(
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
@@ -67,7 +67,7 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
         data = b""
     sha256, rows = data[:ROW_BYTES], data[ROW_BYTES:]
     if len(rows) != 2 * ROW_BYTES * count or hashlib.sha256(rows).digest() != sha256:
-        on_note(f"{file}: a damaged cache of digests; all {count} files are hashed again")
+        notify(f"{file}: a damaged cache of digests; all {count} files are hashed again")
         return empty
     state_N4 = np.frombuffer(rows, "<i8", 4 * count).reshape(-1, 4).astype(np.int64)
     return Digests(state_N4, np.frombuffer(rows, "V32", count, ROW_BYTES * count))

@@ -31,7 +31,7 @@ FILE_ERRORS = frozenset(
 )
 
 
-class UnreadableError(Exception):
+class UnreadableFileError(Exception):
     """The path is not a readable regular file; the message is a short reason."""
 
 
@@ -59,15 +59,15 @@ def read(path: str, limit: int = -1) -> bytes:
     """The bytes of a regular file: all of them, or the first `limit`.
 
     Raises:
-        UnreadableError: the file is missing or cannot be read.
+        UnreadableFileError: the file is missing or cannot be read.
         OSError: an error of the process, not of the file.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - as in `state`
         if S_ISDIR(mode):
-            raise UnreadableError("a folder instead of a file")
+            raise UnreadableFileError("a folder instead of a file")
         if not S_ISREG(mode):  # opening a pipe would block
-            raise UnreadableError("a pipe, socket or device instead of a file")
+            raise UnreadableFileError("a pipe, socket or device instead of a file")
         with untrusted.open_regular(path) as file:
             return file.read(limit)
     except OSError as error:
@@ -78,13 +78,13 @@ def read(path: str, limit: int = -1) -> bytes:
             reason = "a broken link" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
         elif error.errno == errno.ELOOP:
             reason = "a link that leads back to itself"
-        raise UnreadableError(reason) from error
+        raise UnreadableFileError(reason) from error
 
 
 def read_error(path: str) -> str | None:
     """Why a file cannot be read, in a few words; None if it can be read."""
     try:
         read(path, 1)
-    except UnreadableError as error:
+    except UnreadableFileError as error:
         return str(error)
     return None

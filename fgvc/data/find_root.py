@@ -1,4 +1,4 @@
-"""dataset.root -> the folder in which the files of a dataset lie.
+"""dataset.root -> the folder with the files of a dataset.
 
 Archives and mirrors wrap the same files in folders of different names and depths. A dataset is
 therefore recognised by its files, never by the name of its folder.

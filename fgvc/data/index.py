@@ -80,7 +80,6 @@ def repeated(values: Sequence[str]) -> list[str]:
 
 
 def count_classes(index: Index, split: int) -> np.ndarray:
-    """Images of each class in a split."""
     return np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
 
 
@@ -131,7 +130,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     end_N2 = box_N4[:, :2] + box_N4[:, 2:]
     if len(index) and end_N2.max() <= 1:
         raise UserError(
-            f"dataset.box_crop=true: all boxes of {index.root} lie within 0..1 (first: "
+            f"dataset.box_crop=true: all boxes of {index.root} are within 0..1 (first: "
             f"{_box(index, 0)}), like fractions of the image; multiply them by its width and "
             "height in pixels, or set dataset.box_crop=false"
         )
@@ -142,7 +141,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     notes = ["every image, in test too, is cropped to its bounding box"]
     if partly:
         notes.append(
-            f"{len(partly)} bounding boxes lie partly outside their images and are cut at the edge "
+            f"{len(partly)} bounding boxes are partly outside their images and are cut at the edge "
             f"(first: {_box(index, partly[0])})"
         )
     return tuple(notes)
@@ -157,7 +156,6 @@ def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advic
 
 
 def _box(index: Index, row: int) -> str:
-    """Path and box of an image, for a message."""
     assert index.box_N4 is not None
     box_4 = index.box_N4[row]
     if np.isnan(box_4).all():

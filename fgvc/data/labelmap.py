@@ -106,6 +106,6 @@ def check_class_folders(
             messages.append(f"{image_path} labelled {class_folder[label]}")
     if messages:
         raise UserError(
-            f"{where}: {len(messages)} images lie in another class's folder than their label says: "
+            f"{where}: {len(messages)} images are in the folder of another class than their label: "
             f"{list_first(messages, limit=3)}"
         )

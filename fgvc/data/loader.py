@@ -31,7 +31,7 @@ from fgvc.parallel import signals
 from fgvc.store import hashing
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
-if TYPE_CHECKING:  # torchvision takes longer to import than all else of a probe but torch
+if TYPE_CHECKING:  # after torch, torchvision is the slowest import of a probe
     from fgvc.data.augment import Augment
 
 MAX_WORKERS = 16
@@ -155,7 +155,7 @@ class _Images(Dataset[Item]):
             return row, BadImage(row, f"{path}: {reason}")
         try:
             data = file_state.read(file)
-        except file_state.UnreadableError as error:
+        except file_state.UnreadableFileError as error:
             when = "" if sha256 is None else " since the run began"
             return row, BadImage(row, f"{path}: {error}{when}", lost=sha256 is not None)
         if sha256 is not None and hashing.sha256_bytes(data) != sha256:
@@ -177,8 +177,6 @@ class _Images(Dataset[Item]):
 
 
 class _AugmentedImages(_Images):
-    """Images with augmentation."""
-
     def __init__(
         self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
     ) -> None:

@@ -32,7 +32,7 @@ from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 Result = TypeVar("Result")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-SLOW_STAT = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
+SLOW_STAT = 1e-4  # seconds per stat; a slower disk is read by several threads
 THREADS = 8  # they wait for a disk or a network
 SKIP_HINT = (
     "dataset.on_bad_image=skip leaves such images out of training and counts them as wrong in "
@@ -46,7 +46,7 @@ def skip_hint(suggest_skip: bool) -> str:
     return f", or {SKIP_HINT}" if suggest_skip else f" ({NO_SKIP_HINT})"
 
 
-class FilesError(UserError):
+class ImageFilesError(UserError):
     """Files cannot be read, or changed since they were hashed; the message names the first."""
 
 
@@ -71,7 +71,7 @@ def build(
     cache_root: Path,
     progress: Progress | None = None,
     policy: Policy = Policy(),
-    on_note: Callable[[str], None] = lambda note: None,
+    notify: Callable[[str], None] = lambda note: None,
     remember: bool = True,
 ) -> Manifest:
     """Manifest of an index; digests of unchanged files come from the cache.
@@ -81,11 +81,11 @@ def build(
     Args:
         cache_root: the digests are stored in cache_root/manifests/.
         progress: advanced by the number of files hashed.
-        on_note: called with notes on files that changed or cannot be read, and on a damaged cache.
+        notify: called with notes on files that changed or cannot be read, and on a damaged cache.
         remember: whether to store new digests in the cache.
 
     Raises:
-        FilesError: files cannot be read, or changed, and the policy refuses them.
+        ImageFilesError: files cannot be read, or changed, and the policy refuses them.
         UserError: no image of train, or none of test, can be read.
     """
     file = cache_file(index, cache_root)
@@ -97,8 +97,8 @@ def build(
     absent = np.flatnonzero(state_N4[:, file_state.SIZE] < 0)
     _check_absent(index, absent, policy)  # before the others are hashed
     if remember:
-        json_cache.clear_folder(file.parent, on_note)
-    cached = digest_cache.load(file, len(index), on_note)
+        json_cache.clear_folder(file.parent, notify)
+    cached = digest_cache.load(file, len(index), notify)
     rows = np.setdiff1d(file_state.changed_rows(cached.state_N4, state_N4), absent)
     current, unreadable = _rehash(index, cached, state_N4, rows, policy, progress)
     if len(rows) > len(unreadable) and remember:
@@ -106,12 +106,12 @@ def build(
     absent = np.union1d(absent, unreadable)
     _check_absent(index, absent, policy)
     if len(altered := _altered_rows(cached, current)):
-        on_note(
+        notify(
             f"{len(altered)} of {len(index)} files changed since they were last hashed (first: "
             f"{index.path[altered[0]]}): hashed again; the manifest digest is new"
         )
     if len(absent):
-        on_note(
+        notify(
             f"{len(absent)} of {len(index)} images cannot be read (first: "
             f"{index.path[absent[0]]}: {_reason(index, absent[0])}); {SKIP_HINT}"
         )
@@ -131,7 +131,7 @@ def _rehash(
     policy: Policy,
     progress: Progress | None,
 ) -> tuple[Digests, np.ndarray]:
-    """Hash `rows` again: the new digests, and the unreadable rows; FilesError: files changed."""
+    """Hash `rows` again: new digests, and unreadable rows; ImageFilesError: files changed."""
     current = Digests(cached.state_N4.copy(), cached.sha256_N.copy())
     current.state_N4[rows] = state_N4[rows]
     if not policy.rehash:  # a file of another size need not be hashed
@@ -207,7 +207,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
         return
     message = f"{index.root / index.path[rows[0]]}: {_reason(index, rows[0])}"
     if not policy.skip:
-        raise FilesError(
+        raise ImageFilesError(
             f"{message} ({len(rows)} of {len(index)} images cannot be read); {policy.restore}"
             f"{skip_hint(policy.suggest_skip)}"
         )
@@ -263,7 +263,7 @@ def _in_threads(
 
 def _refuse_altered(index: Index, rows: np.ndarray, policy: Policy) -> None:
     if len(rows):
-        raise FilesError(
+        raise ImageFilesError(
             f"{index.root / index.path[rows[0]]}: altered since its digest was taken "
             f"({len(rows)} of {len(index)} files); {policy.accept}"
         )

@@ -58,7 +58,6 @@ class MatFile:
         return name in self.values
 
     def texts(self, name: str) -> list[str]:
-        """A column of text."""
         return [text.rstrip() for text in self._column(name).texts]
 
     def integers(self, name: str) -> np.ndarray:

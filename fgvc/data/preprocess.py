@@ -98,7 +98,6 @@ class Preprocess:
         return resized_CHW[..., top : top + self.side, left : left + self.side].contiguous()
 
     def resize(self, image_CHW: Tensor) -> Tensor:
-        """Resize pixels to `resized_size`."""
         size = self.resized_size(*image_CHW.shape[-2:])
         return resize(image_CHW, size, self.geometry.interpolation, self.geometry.antialias)
 
@@ -181,13 +180,13 @@ def crop_to_box(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
 
 
 def check_box(image_CHW: Tensor, box: Sequence[float]) -> None:
-    """Raise UserError if a box lies completely outside its image."""
+    """Raise UserError if a box is completely outside its image."""
     x, y, width, height = box
     right, bottom = image_CHW.shape[-1], image_CHW.shape[-2]
     if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
         raise UserError(
             f"dataset.box_crop=true: the box {', '.join(f'{value:g}' for value in box)} (x, y, "
-            f"width, height) lies outside the image of {right} x {bottom} pixels; correct it, or "
+            f"width, height) is outside the image of {right} x {bottom} pixels; correct it, or "
             "set dataset.box_crop=false"
         )
 

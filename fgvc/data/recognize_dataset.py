@@ -27,7 +27,7 @@ _OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\
 _SPECIES_FOLDER = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
 
-class Entry(NamedTuple):
+class PathEntry(NamedTuple):
     """A file or folder below the root."""
 
     path: Path
@@ -117,7 +117,7 @@ def class_folders(root: Path) -> Path | None:
     parents = {folder.parent for folder in candidates}
     if len(parents) == 1 and all(split_of(folder.name) is not None for folder in candidates):
         parent = parents.pop()
-        # another split may lie beside a single one, with fewer classes
+        # another split may be beside a single one, with fewer classes
         beside = {split_of(entry.path.name) for entry in _entries(parent) if entry.is_folder}
         return parent if len(candidates) > 1 or len(beside - {None}) > 1 else candidates[0]
     if len(candidates) == 1:
@@ -138,7 +138,7 @@ def _holds_classes(folder: Path) -> bool:
     return sum(images) > 1
 
 
-def _identify(entries: list[Entry]) -> str | None:
+def _identify(entries: list[PathEntry]) -> str | None:
     """The dataset that these files belong to; None if unknown."""
     files = [entry.path.name for entry in entries if not entry.is_folder]
     for dataset, spec in readers().items():
@@ -149,12 +149,12 @@ def _identify(entries: list[Entry]) -> str | None:
         return None
     try:
         head = file_state.read(str(index[0]), 64)
-    except file_state.UnreadableError:
+    except file_state.UnreadableFileError:
         head = b""
     return "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", head) else "cub"
 
 
-def _year_of(entry: Entry) -> str | None:
+def _year_of(entry: PathEntry) -> str | None:
     """The year of the iNaturalist release that an entry belongs to, if it is not 2017."""
     if match := _OTHER_RELEASE.fullmatch(entry.path.name):
         return match[1]
@@ -162,7 +162,7 @@ def _year_of(entry: Entry) -> str | None:
     return "2021" if is_2021 else None
 
 
-def _walk(root: Path) -> Iterator[Entry]:
+def _walk(root: Path) -> Iterator[PathEntry]:
     """Yield the entries at most MAX_DEPTH levels below the root, MAX_ENTRIES at most."""
     level, remaining = [root], MAX_ENTRIES
     for _ in range(MAX_DEPTH):
@@ -178,11 +178,11 @@ def _walk(root: Path) -> Iterator[Entry]:
         level = subfolders
 
 
-def _entries(folder: Path) -> list[Entry]:
+def _entries(folder: Path) -> list[PathEntry]:
     """Entries of a folder by name, without hidden entries; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             first = [(entry.name, entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)]
     except OSError:
         return []
-    return [Entry(folder / name, is_dir) for name, is_dir in sorted(first) if name[0] != "."]
+    return [PathEntry(folder / name, is_dir) for name, is_dir in sorted(first) if name[0] != "."]

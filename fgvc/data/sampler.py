@@ -39,7 +39,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochOrder:
     """One epoch in its global order, divided into global batches."""
 
     row_N: np.ndarray
@@ -85,7 +85,7 @@ class Order:
         """
         return max(1, len(self.row_N) // self.batch_size)
 
-    def epoch(self, epoch: int) -> Epoch:
+    def epoch(self, epoch: int) -> EpochOrder:
         """The order of an epoch; epochs are numbered from 0."""
         if self.sampling == "uniform":
             times_N = np.ones(len(self.row_N), np.int64)
@@ -96,7 +96,7 @@ class Order:
         key_M = self.key_N[position_M]
         shuffled_M = order_by_stream(key_M, self.seed, epoch, b"epoch", occurrence_M)
         row_M = self.row_N[position_M]
-        return Epoch(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
+        return EpochOrder(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
 
     def undrawn(self, steps: int) -> np.ndarray:
         """Rows, ascending, that do not occur in the first `steps` global batches of the run."""

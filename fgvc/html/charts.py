@@ -33,13 +33,11 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The pixel of a value."""
         low, high, value = (_scale(number, self.log) for number in (self.low, self.high, value))
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Pixel and label of each tick."""
         log_ticks = _log_ticks(self.low, self.high) if self.log else []
         values = log_ticks if len(log_ticks) > 1 else _linear_ticks(*sorted((self.low, self.high)))
         return [(self.at(value), f"{value:g}") for value in values]

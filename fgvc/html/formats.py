@@ -51,7 +51,7 @@ def points(fraction: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with as many digits as matter."""
+    """A p-value with its significant digits."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.1 else f"{p:.2f}"
 
 

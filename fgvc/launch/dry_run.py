@@ -49,7 +49,6 @@ class ImageCounts:
 def describe(
     run_id: str, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion], search: Search | None
 ) -> Iterator[str]:
-    """The lines of the dry run."""
     if search is not None:
         yield f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started"
         for key, space in search.space.items():

@@ -161,7 +161,6 @@ def complete(words: Sequence[str]) -> None:
 
 
 def _start_hydra(arguments: Sequence[str], task: TaskFunction = lambda cfg: None) -> None:
-    """Start Hydra with these arguments; without a task, it only prints."""
     GlobalHydra.instance().clear()
     register_schema()
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)

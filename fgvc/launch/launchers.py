@@ -202,7 +202,6 @@ class SlurmQueue:
 
 
 def _calls(job_overrides: Sequence[Overrides], start: int) -> list[tuple[Any, ...]]:
-    """Per job, the arguments of the launcher's `__call__`."""
     state = Singleton.get_state()
     return [(overrides, index, state) for index, overrides in enumerate(job_overrides, start)]
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep -> a row on disk per job, whatever its end, and one table.
+"""The jobs of a sweep -> a row on disk per job, whether it succeeds or fails, and one table.
 
 A launcher calls `Sweep.run_job`, here or in a worker on another machine; it starts a process for
 the job and leaves the result on disk. The same sweep again skips complete jobs, resumes stopped

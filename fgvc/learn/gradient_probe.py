@@ -35,7 +35,7 @@ Rows = tuple[Tensor, Tensor]  # float32 x_ND, int64 label_N
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """Mean log-losses of an epoch (train_loss: during training, with dropout) and accuracy."""
 
     train_loss: float
@@ -55,7 +55,7 @@ class Trial:
     learning_rate: float
     weight_decay: float
     epochs: int
-    curve: tuple[Epoch, ...]
+    curve: tuple[EpochMetrics, ...]
 
     @property
     def loss(self) -> float:
@@ -186,10 +186,10 @@ def _run_trial(
 ) -> tuple[Trial, nn.Module]:
     """Run a pair to the end of its schedule; the head returns to its best epoch."""
     head = build()
-    curve: list[Epoch] = []
+    curve: list[EpochMetrics] = []
     epochs, lowest_loss, best_state = 0, math.inf, {}
     for loss in _train_epochs(head, rows, pair, settings, seed):
-        epoch = Epoch(loss, *_evaluate(head, val))
+        epoch = EpochMetrics(loss, *_evaluate(head, val))
         if not math.isfinite(epoch.train_loss + epoch.val_loss):
             epochs = 0
             break

@@ -25,7 +25,7 @@ NULL_HYPOTHESIS = (
     "the test does not generalize to other seeds"
 )
 MAX_CHOICES = 300  # 5 seeds of 10 are 252 choices; an exact test takes about a millisecond
-TINY = float(np.finfo(np.float64).tiny)  # stands in for a p-value of 0 in a logarithm
+TINY = float(np.finfo(np.float64).tiny)  # replaces a p-value of 0 in a logarithm
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def localization(
 
 
 def in_box(patch_NK4: np.ndarray, box_N4: np.ndarray) -> Mean:
-    """Share of the selected patches whose centre lies in the box or on its border."""
+    """Share of the selected patches whose centre is in the box or on its border."""
     offset_NK2 = _centres(patch_NK4) - box_N4[:, None, :2]
     inside_NK = ((offset_NK2 >= 0) & (offset_NK2 <= box_N4[:, None, 2:])).all(axis=-1)
     return _mean(inside_NK.mean(axis=1), np.asarray(np.isfinite(box_N4).all(axis=1)))
@@ -70,7 +70,7 @@ def part_distance(
 
 
 def coverage(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> Mean:
-    """Share of the visible parts that lie within half a patch diagonal of a selected centre.
+    """Share of the visible parts within half a patch diagonal of a selected centre.
 
     This circle passes through the corners of the patch.
     """

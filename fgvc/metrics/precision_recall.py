@@ -29,7 +29,7 @@ class ThresholdCounts:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PrecisionRecallCurve:
     """Precision (1 without positive predictions) and recall per threshold, with their counts.
 
     hit_T, false_T: true and false positives. passed_T, missed_T: true and false negatives.
@@ -70,17 +70,16 @@ def count_by_threshold(
     return ThresholdCounts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
 
 
-def of_class(counts: ThresholdCounts, label: int) -> Curve:
-    """The curve of one class."""
+def of_class(counts: ThresholdCounts, label: int) -> PrecisionRecallCurve:
     return _curve(counts, np.array([label]))
 
 
-def micro(counts: ThresholdCounts) -> Curve:
+def micro(counts: ThresholdCounts) -> PrecisionRecallCurve:
     """The micro average: each pair of an image and a class is an item."""
     return _curve(counts, np.arange(len(counts.support_C)))
 
 
-def macro(counts: ThresholdCounts) -> Curve:
+def macro(counts: ThresholdCounts) -> PrecisionRecallCurve:
     """The macro average at each threshold, with the counts of `micro`.
 
     Recall is the mean over classes with images; precision is the mean over those of these classes
@@ -97,11 +96,11 @@ def macro(counts: ThresholdCounts) -> Curve:
     )
 
 
-def _curve(counts: ThresholdCounts, label_K: np.ndarray) -> Curve:
+def _curve(counts: ThresholdCounts, label_K: np.ndarray) -> PrecisionRecallCurve:
     hit_T, false_T = counts.hit_CT[label_K].sum(axis=0), counts.false_CT[label_K].sum(axis=0)
     support = int(counts.support_C[label_K].sum())
     total_T = hit_T + false_T
-    return Curve(
+    return PrecisionRecallCurve(
         hit_T,
         false_T,
         counts.images * len(label_K) - support - false_T,

@@ -86,7 +86,6 @@ class Classifier(nn.Module):
 
     @property
     def depth(self) -> int:
-        """The depth of the head."""
         return len(self.backbone.blocks) + 1
 
     @functools.cached_property

@@ -31,7 +31,7 @@ from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.restore import read_checkpoint
 from fgvc.record import console, run_dir, stack_check
 from fgvc.record.env_stamp import GitState
-from fgvc.record.fitted_images import Fit, earlier_runs, short_digests
+from fgvc.record.fitted_images import FittedImages, earlier_runs, short_digests
 from fgvc.record.tensorboard import Board
 from fgvc.types import (
     AttentionMaps,
@@ -115,9 +115,9 @@ class Experiment:
             return Skipped(folder)
         return None
 
-    def describe_fit(
+    def digest_fitted_images(
         self, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
-    ) -> Fit:
+    ) -> FittedImages:
         """The digests of the images that fitted and chose a head.
 
         Args:
@@ -126,7 +126,7 @@ class Experiment:
             forced: whether the training was resumed by force.
         """
         manifest = self.dataset.manifest
-        return Fit(
+        return FittedImages(
             manifest.digest,
             self.dataset.split_digest,
             short_digests(manifest.sha256, row_N),
@@ -143,7 +143,7 @@ class Results:
     predictions: by split.
     head: state dict of the head, or the checkpoint file that holds it, which is then copied.
     numbers: further entries of metrics.json.
-    fit: the images that fitted or chose the head, to count their overlap with test.
+    fitted_images: the images that fitted or chose the head, to count their overlap with test.
     has_backbone: whether `head` is the state dict of backbone and head together.
     cost: as from `FeatureExtractor.cost`; None: the cost of the extractor.
     steps: optimiser steps behind the weights.
@@ -155,7 +155,7 @@ class Results:
     predictions: Mapping[str, Predictions]
     head: Mapping[str, torch.Tensor] | Path
     numbers: Mapping[str, object]
-    fit: Fit
+    fitted_images: FittedImages
     has_backbone: bool = False
     cost: Mapping[str, object] | None = None
     steps: int = 0
@@ -242,8 +242,8 @@ def _backbone_images(source: WeightsSource) -> np.ndarray:
         return np.empty(0, np.int64)
     stored = read_checkpoint(source.path, "backbone.weights=")
     trained = backbone_was_trained(stored.metadata)
-    own = (stored.fit.image_N, stored.fit.validation_N) if trained else ()
-    return np.unique(np.concatenate([stored.fit.backbone_N, *own]))
+    own = (stored.fitted_images.image_N, stored.fitted_images.validation_N) if trained else ()
+    return np.unique(np.concatenate([stored.fitted_images.backbone_N, *own]))
 
 
 def describe_earlier_runs(source: WeightsSource) -> str:
@@ -253,11 +253,7 @@ def describe_earlier_runs(source: WeightsSource) -> str:
 
 
 def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
-    """Load the dataset and check its validation split; prints `notes`, then its own notes.
-
-    Raises:
-        UserError: the dataset cannot be used, or lacks validation images.
-    """
+    """Load the dataset and check its validation split; prints `notes`, then its own notes."""
     cache_root = Path(conf.runtime.cache_root).expanduser()
     with console.progress(conf.dataset.name, None, "files") as advance:
         dataset = datasets.load(conf.dataset, cache_root, advance, suggest_skip=task != "eval")
@@ -268,11 +264,7 @@ def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
 
 
 def _check_stack(conf: Config) -> str:
-    """Whether the recording stack was validated on this machine, as the stamp records it.
-
-    Raises:
-        UserError: it was not validated, and the backbone requires it.
-    """
+    """Whether the recording stack was validated here; UserError: it was not, but must be."""
     if conf.backbone.name not in stack_check.MODERN:
         return "not needed"
     if not conf.runtime.stack_check:

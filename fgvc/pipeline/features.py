@@ -85,7 +85,7 @@ class FeatureExtractor:
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
         self.cache_root = Path(self.conf.runtime.cache_root).expanduser()
-        self.cache = FeatureCache(self.cache_root / "features", on_note=console.say)
+        self.cache = FeatureCache(self.cache_root / "features", notify=console.say)
 
     def extract(self, role: str, row_N: np.ndarray) -> Features:
         """Features of manifest rows (ascending), from the cache or computed into it.
@@ -171,7 +171,6 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
-        """Features of a batch, with the columns of part attention."""
         backbone, selector = self.backbone(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
@@ -186,7 +185,6 @@ class FeatureExtractor:
         return None
 
     def backbone(self) -> Backbone:
-        """The backbone, on its device."""
         if self._backbone is None:
             backbone, self._selector = build_model(self.conf, self.source)
             self._backbone = backbone.to(self.device)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # it writes files, which only rank 0 does
 class FinetuneSetup:
     """What rank 0 broadcasts to all ranks before the training.
 
-    text_CD: initial weights of head=text_linear. state: the resume state; None: start anew.
+    text_CD: initial weights of head=text_linear. state: the resume state; None: start from step 0.
     """
 
     conf: Config
@@ -142,7 +142,6 @@ class Finetune:
             self._train_epoch(log, should_stop)
 
     def _train_epoch(self, log: TrainingLog | None, should_stop: Callable[[], bool]) -> None:
-        """Train from the current step to the end of the epoch."""
         epoch, start = divmod(self.trainer.done, self.steps)
         parts = self.data.parts(epoch, start)
         batches, save_every = self.data.read(parts, epoch), self.conf.runtime.save_every
@@ -214,7 +213,7 @@ class Finetune:
         done, epochs = state["trainer"]["step"], self.conf.task.epochs
         if self.group.is_main and done > epochs * self.steps:
             raise UserError(
-                f"task.epochs={epochs}: the resume state lies at step {done}, past the end of this "
+                f"task.epochs={epochs}: the resume state is at step {done}, past the end of this "
                 f"training (steps per epoch: {self.steps}; in all: {epochs * self.steps}). Set "
                 f"task.epochs={-(-done // self.steps)} or more, or resume an earlier state"
             )
@@ -275,7 +274,6 @@ class Finetune:
         return FinetuneResults(val, test, last_val, self._gather_unreadable())
 
     def _metrics(self, results: InferenceResults | None) -> dict[str, Any] | None:
-        """The metrics on rank 0; None on other ranks."""
         if results is None:
             return None
         predictions = results.predictions

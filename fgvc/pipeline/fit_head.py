@@ -127,7 +127,7 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
 
 
 def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
-    """A note if the chosen C lies at an end of its range, with the key that widens the range."""
+    """A note if the chosen C is at an end of its range, with the key that widens the range."""
     if choice.end is None:
         return ()
     task = experiment.conf.task

@@ -39,7 +39,7 @@ def find_images(image: object) -> Iterator[tuple[Manifest, str]]:
         return
     if sys.stdin.isatty():
         raise UserError("image=-: standard input is a terminal; pipe an image in: … < bird.jpg")
-    with scratch("picture") as folder:
+    with scratch("image") as folder:
         file, left = folder / image_argument.STDIN, untrusted.IMAGE
         with open_named(file) as copy:
             while chunk := sys.stdin.buffer.read(untrusted.MIB):

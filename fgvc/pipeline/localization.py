@@ -1,4 +1,4 @@
-"""Attention maps -> whether they lie on the object's parts: numbers, and an overlay of an image.
+"""Attention maps -> whether they are on the object's parts: numbers, and an overlay of an image.
 
 The selected patches of the test images are compared with boxes and part locations, in pixels of the
 original images. Two controls select the same number of patches without attention: random patches
@@ -61,7 +61,7 @@ def localization_metrics(
 
 
 def print_localization(record: Mapping[str, Any]) -> None:
-    """Print where the patches lie, beside the controls, one line per metric."""
+    """Print the localization of the patches and of the controls, one line per metric."""
     if (parts := record.get("parts")) is None:
         return
     names = [name for name in parts if name != "tokens"]
@@ -76,7 +76,7 @@ def print_localization(record: Mapping[str, Any]) -> None:
 
 
 def draw_overlay(
-    picture_CHW: torch.Tensor,
+    image_CHW: torch.Tensor,
     conf: Config,
     title: str,
     index_K: np.ndarray,
@@ -89,7 +89,7 @@ def draw_overlay(
         conf: determines the network's view of the image.
         box_4: the box to which the image is cropped first (dataset.box_crop).
     """
-    height, width = picture_CHW.shape[1:]
+    height, width = image_CHW.shape[1:]
     image_view = view(
         evaluation_transform(conf),
         np.array([[width, height]]),
@@ -102,7 +102,7 @@ def draw_overlay(
     corners_122 = np.array([[[start, start], [start + stride * rows] * 2]])
     left, top, right, bottom = image_view.to_original(corners_122)[0].ravel().tolist()
     return image_overlay.Overlay(
-        picture_HWC=picture_CHW.permute(1, 2, 0).numpy(),
+        image_HWC=image_CHW.permute(1, 2, 0).numpy(),
         title=title,
         patch_K4=image_view.patches(index_K[None], patch, overlap_stride)[0],
         seen=tuple(image_view.seen[0].tolist()),

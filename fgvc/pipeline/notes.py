@@ -53,7 +53,6 @@ def notes_of(experiment: Experiment, results: Results, of_fit: bool = False) -> 
 
 
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:
-    """Number of unreadable images of each split."""
     return {split: len(bad) for split, bad in _by_split(dataset, unreadable).items()}
 
 

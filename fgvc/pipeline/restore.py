@@ -32,7 +32,7 @@ from fgvc.model.classifier import Classifier
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.job import Job
 from fgvc.record import checkpoint, console, fitted_images
-from fgvc.record.fitted_images import Fit
+from fgvc.record.fitted_images import FittedImages
 from fgvc.report.flatten import flatten
 from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError, WeightsSource
@@ -48,18 +48,17 @@ PATH_KEYS = ("dataset.root", "dataset.table", WEIGHTS)
 class StoredCheckpoint:
     """A verified checkpoint: its file, id, metadata and tensors.
 
-    tensors: of the head, or of backbone and head. fit: the images that fitted or chose the head.
+    tensors: of the head, or of backbone and head. fitted_images: that fitted or chose the head.
     """
 
     file: Path
     id: str
     metadata: dict[str, Any]
     tensors: dict[str, torch.Tensor]
-    fit: Fit
+    fitted_images: FittedImages
 
     @property
     def whole(self) -> bool:
-        """Whether it holds its backbone."""
         return bool(self.metadata.get("whole"))
 
     @property
@@ -100,7 +99,7 @@ class StoredCheckpoint:
     ) -> Classifier:
         """Backbone and head together, in evaluation mode.
 
-        source: of the backbone; not needed for one that lies in the checkpoint.
+        source: of the backbone; not needed if the checkpoint holds it.
 
         Raises:
             UserError: the model cannot be built, or the checkpoint's tensors do not fit it.
@@ -157,14 +156,14 @@ def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
     """
     tensors, metadata, checkpoint_id = checkpoint.read(file)
     try:
-        fit = fitted_images.from_checkpoint(metadata, tensors)
+        fitted = fitted_images.from_checkpoint(metadata, tensors)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{key}{file}: does not record which images fitted and chose its head ({error}). "
             "Repeat the run that made it"
         ) from error
     tensors = {name: value for name, value in tensors.items() if name not in fitted_images.TENSORS}
-    return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fit)
+    return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fitted)
 
 
 def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:
@@ -260,7 +259,7 @@ def check_config_hash(stored: StoredCheckpoint, plain: dict[str, Any]) -> None:
     if composed != recorded:
         raise UserError(
             f"{stored.file} was made with config {recorded[:16]}, composed here it is "
-            f"{composed[:16]}: its weights are elsewhere ({WEIGHTS}=PATH) or this version of "
+            f"{composed[:16]}: its weights have moved ({WEIGHTS}=PATH) or this version of "
             "fgvc reads configs differently"
         )
 

@@ -60,7 +60,7 @@ class ResumePoint:
 
 
 def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
-    """Refuse to start anew under a run_id whose training was stopped with another config.
+    """Refuse to start from step 0 under a run_id whose training was stopped with another config.
 
     This happens only with a run_id that the user set. The jobs of a sweep share their run_id.
 
@@ -78,14 +78,14 @@ def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
 
 
 def find_resume_point(experiment: Experiment, states: States) -> ResumePoint | None:
-    """The state to resume, checked and not yet copied; None: the training starts anew.
+    """The state to resume, checked and not yet copied; None: the training starts from step 0.
 
     Raises:
         UserError: runtime.resume names no state; the state belongs to another config, other data
             or other weights; or an older version of fgvc wrote it without their digests.
     """
     named, force = experiment.conf.runtime.resume, experiment.conf.runtime.resume_force
-    otherwise = ", the training starts anew" if named is None else ""
+    otherwise = ", the training starts from step 0" if named is None else ""
     own = states.newest(console.say, otherwise, without_best=force)
     path = None if named is None else Path(named).expanduser().resolve()
     if own is not None:
@@ -213,6 +213,5 @@ def _check_config(changes: Differences, path: Path, force: bool) -> list[str]:
 
 
 def _both_values(changes: Differences) -> list[str]:
-    """The first differences with both values."""
     shown = list(changes.items())[:SHOWN_KEYS]
     return [f"{key}: {there} there, {here} here" for key, (there, here) in shown]

@@ -61,7 +61,6 @@ class DatasetImages:
         return decode(data, path, self._manifest.max_pixels)
 
     def network_views(self, row_N: np.ndarray) -> Iterable[Batch]:
-        """One batch of all rows."""
         preprocess = self._experiment.extractor.preprocess
         return loader.batches(self._manifest, row_N, preprocess, max(1, len(row_N)), num_workers=0)
 

@@ -70,7 +70,6 @@ def is_validated(conf: Config, plain: Mapping[str, Any]) -> bool:
 
 
 def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
-    """The folder of a run while it is in progress."""
     root = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
     return root / config_hash(dict(plain))[:SHORT] / IN_PROGRESS
 

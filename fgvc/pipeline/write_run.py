@@ -40,7 +40,7 @@ def write_run(
     numbers = _numbers(experiment, results)
     if source.kind == "file" and source.path is not None:
         store_weights(conf, source.path)
-    task, forced, side = experiment.task, results.fit.forced, conf.resolution.side
+    task, forced, side = experiment.task, results.fitted_images.forced, conf.resolution.side
     record = RunRecord(
         run=run,
         conf=conf,
@@ -64,13 +64,12 @@ def write_run(
 
 
 def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
-    """The content of metrics.json."""
     run, dataset, test = experiment.run, experiment.dataset, results.predictions["test"]
-    names, fit = dataset.labelmap.names, results.fit
+    names, fitted = dataset.labelmap.names, results.fitted_images
     image_N = fitted_images.short_digests(dataset.manifest.sha256, test.row_N)
     # test images that, byte for byte, fitted or chose head or backbone; backbone: in earlier runs
-    overlap = {"images": fit.overlap(image_N)}
-    if earlier := fitted_images.overlap(fit.backbone_N, image_N):
+    overlap = {"images": fitted.overlap(image_N)}
+    if earlier := fitted_images.overlap(fitted.backbone_N, image_N):
         overlap["backbone"] = earlier
     matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
     test_path = [dataset.manifest.path[row] for row in test.row_N.tolist()]
@@ -128,14 +127,14 @@ def _comparability(experiment: Experiment, results: Results) -> dict[str, object
     comparability_key: digest of all parts. comparability_base: digest without the parts of the fit,
     with which a zero-shot run, which is fitted on nothing, joins the tables.
     """
-    dataset, fit = experiment.dataset, results.fit
+    dataset, fitted = experiment.dataset, results.fitted_images
     parts = comparability.describe(
         experiment.plain,
-        fitted_on=(fit.manifest, fit.split),
+        fitted_on=(fitted.manifest, fitted.split),
         evaluated_on=(dataset.manifest.digest, dataset.split_digest),
         labelmap=dataset.labelmap.digest,
         metrics=metrics.VERSION,
-        forced=fit.forced,
+        forced=fitted.forced,
     )
     return {
         "comparability": asdict(parts),
@@ -205,7 +204,7 @@ def _checkpoint(
     prefix = "" if results.has_backbone else HEAD
     tensors = {f"{prefix}{name}": tensor for name, tensor in results.head.items()}
     conf, labelmap = experiment.conf, experiment.dataset.labelmap
-    source = experiment.extractor.source
+    source, fitted = experiment.extractor.source, results.fitted_images
     eps = hf_config.norm_eps(conf.backbone, source)
     # no config holds the epsilon that weights from the hub set
     norm_eps = {} if eps in (None, conf.backbone.norm_eps) else {"norm_eps": eps}
@@ -223,11 +222,14 @@ def _checkpoint(
         },
         "answer": experiment.identity,
         "split_digest": experiment.dataset.split_digest,
-        "fit": {**results.fit.facts(), "notes": notes.notes_of(experiment, results, of_fit=True)},
+        "fit": {
+            **fitted.facts(),
+            "notes": notes.notes_of(experiment, results, of_fit=True),
+        },
     }
     if results.has_backbone:  # readable without the weights that the training began with
         facts |= {"whole": True, "hashed": experiment.plain}
-    return {**tensors, **results.fit.tensors()}, facts
+    return {**tensors, **fitted.tensors()}, facts
 
 
 def portable_config(conf: Config) -> dict[str, object]:

@@ -96,10 +96,10 @@ def locate(path: Path) -> Path:
 
 
 def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    def entries() -> Iterator[tensor_file.Entry]:
+    def entries() -> Iterator[tensor_file.TensorEntry]:
         for name, tensor in sorted(tensors.items()):
             raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-            yield tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
+            yield tensor_file.TensorEntry(name, str(tensor.dtype), list(tensor.shape), raw)
 
     return tensor_file.content_sha256(facts, entries())
 

@@ -18,7 +18,7 @@ def find_run(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
         key, marks: as in `locate_run`.
 
     Raises:
-        UserError: several complete records lie below, or only an unfinished one.
+        UserError: several complete records are below, or only an unfinished one.
     """
     path = path.expanduser()
     try:

@@ -27,7 +27,7 @@ HEX = 16  # hex digits of a SHA256 that fill an int64
 
 
 @dataclass(frozen=True)
-class Fit:
+class FittedImages:
     """The data that a head was fitted on. manifest, split: their digests.
 
     image_N: int64, sorted short digests of the training images. validation_N: of the validation
@@ -44,7 +44,6 @@ class Fit:
     backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def facts(self) -> dict[str, object]:
-        """The facts in the checkpoint."""
         counts = {"images": len(self.image_N), "validation": len(self.validation_N)}
         backbone = {"backbone": len(self.backbone_N)} if len(self.backbone_N) else {}
         return {**counts, "forced": self.forced, **backbone}
@@ -60,8 +59,8 @@ class Fit:
         return overlap(np.concatenate([self.image_N, self.validation_N, self.backbone_N]), image_N)
 
 
-def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
-    """The Fit recorded in a checkpoint.
+def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedImages:
+    """The FittedImages recorded in a checkpoint.
 
     Raises:
         KeyError: the checkpoint has no record of its fit (an older version wrote it).
@@ -71,7 +70,7 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         if name in tensors and (tensors[name].dtype != torch.int64 or tensors[name].ndim != 1):
             raise ValueError(f"{name}: not a list of int64")
     backbone = {"backbone_N": tensors[BACKBONE].numpy()} if BACKBONE in tensors else {}
-    return Fit(
+    return FittedImages(
         facts["answer"]["manifest_digest"],
         facts["split_digest"],
         tensors[IMAGES].numpy(),

@@ -181,7 +181,6 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Committed blobs: name and content."""
     out = run_git(folder, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names))
     at = 0
     for name in names:
@@ -223,7 +222,7 @@ def _hidden_changes(folder: Path) -> list[OmittedFile]:
         and not (folder / path).is_symlink()
     }
     return [
-        _describe(folder, path, "git is told to overlook it")
+        _describe(folder, path, "git is configured to ignore changes to it")
         for path, name in blob_of.items()
         if run_git(folder, "hash-object", "--", path).decode().strip() != name
     ]

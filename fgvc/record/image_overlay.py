@@ -29,13 +29,13 @@ Box = tuple[float, float, float, float]
 class Overlay:
     """The content of an overlay; boxes are x, y, width, height in pixels of the image.
 
-    picture_HWC: uint8 RGB. title: may hold line breaks. patch_K4: selected patches, one row per
+    image_HWC: uint8 RGB. title: may hold line breaks. patch_K4: selected patches, one row per
     head that selected the patch. heat_RR: attention map at any scale. seen: the box that the
     network saw, over which the map is drawn. tiled: the box that the cells of the map tile, if it
     differs from `seen` because patches overlap.
     """
 
-    picture_HWC: np.ndarray
+    image_HWC: np.ndarray
     title: str
     patch_K4: np.ndarray
     seen: Box | None = None
@@ -44,19 +44,19 @@ class Overlay:
 
     def within(self, side: int) -> Overlay:
         """The overlay with image and boxes scaled down to at most `side` pixels."""
-        height, width = self.picture_HWC.shape[:2]
+        height, width = self.image_HWC.shape[:2]
         factor = side / max(height, width)
         if factor >= 1:
             return self
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        small = Image.fromarray(self.picture_HWC).resize(size, Image.Resampling.LANCZOS)
+        small = Image.fromarray(self.image_HWC).resize(size, Image.Resampling.LANCZOS)
         factor_4 = np.tile([size[0] / width, size[1] / height], 2)
         seen, tiled = (
             box and tuple((np.array(box) * factor_4).tolist()) for box in (self.seen, self.tiled)
         )
         return replace(
             self,
-            picture_HWC=np.asarray(small),
+            image_HWC=np.asarray(small),
             patch_K4=self.patch_K4 * factor_4,
             seen=seen,
             tiled=tiled,
@@ -72,35 +72,34 @@ def title(predicted: str, probability: float, true: str | None = None) -> str:
 
 
 def png(overlay: Overlay) -> bytes:
-    """The overlay as PNG."""
     import matplotlib
 
-    picture_HWC = overlay.picture_HWC
-    assert picture_HWC.dtype == np.uint8
-    assert picture_HWC.ndim == 3
+    image_HWC = overlay.image_HWC
+    assert image_HWC.dtype == np.uint8
+    assert image_HWC.ndim == 3
     if overlay.heat_RR is not None and overlay.seen is not None:
         tiled = overlay.tiled or overlay.seen
-        picture_HWC = _draw_heat(picture_HWC, overlay.heat_RR, overlay.seen, tiled)
-    picture = Image.fromarray(picture_HWC)
+        image_HWC = _draw_heat(image_HWC, overlay.heat_RR, overlay.seen, tiled)
+    image = Image.fromarray(image_HWC)
     # matplotlib.font_manager would search all fonts and write a cache into the home directory
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(file, round(max(12, max(picture.size) / 32)))
-    strip = _title_strip(overlay.title, max(picture.width, MIN_WIDTH), font)
-    sheet = Image.new("RGB", (strip.width, strip.height + picture.height), "white")
+    font = ImageFont.truetype(file, round(max(12, max(image.size) / 32)))
+    strip = _title_strip(overlay.title, max(image.width, MIN_WIDTH), font)
+    sheet = Image.new("RGB", (strip.width, strip.height + image.height), "white")
     sheet.paste(strip, (0, 0))
-    _draw_frames(picture, overlay.patch_K4, font)
-    sheet.paste(picture, (0, strip.height))
+    _draw_frames(image, overlay.patch_K4, font)
+    sheet.paste(image, (0, strip.height))
     out = io.BytesIO()
     sheet.save(out, "PNG")
     return out.getvalue()
 
 
-def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
+def _draw_heat(image_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
     """The image under its attention map; pixels with centres outside `seen` do not change."""
     from matplotlib import colormaps
     from scipy.ndimage import map_coordinates
 
-    height, width = picture_HWC.shape[:2]
+    height, width = image_HWC.shape[:2]
     columns, x_W = _pixel_range(seen[0], seen[2], width)
     rows, y_H = _pixel_range(seen[1], seen[3], height)
     along_W = (x_W - tiled[0]) / tiled[2] * heat_RR.shape[1] - 0.5
@@ -111,7 +110,7 @@ def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: B
     along_2HW = np.meshgrid(along_H, along_W, indexing="ij")
     heat_HW = map_coordinates(unit_RR, along_2HW, order=1, mode="nearest")
     colour_HWC = 255 * colormaps["turbo"](heat_HW)[..., :3]
-    out_HWC = picture_HWC.copy()
+    out_HWC = image_HWC.copy()
     region_HWC = out_HWC[rows, columns]
     alpha_HW1 = (MAX_ALPHA * heat_HW)[..., None]
     out_HWC[rows, columns] = np.rint(region_HWC * (1 - alpha_HW1) + colour_HWC * alpha_HW1)
@@ -119,7 +118,7 @@ def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: B
 
 
 def _pixel_range(start: float, length: float, limit: int) -> tuple[slice, np.ndarray]:
-    """The pixels whose centres lie in a range, and these centres."""
+    """The pixels whose centres are in a range, and these centres."""
     first = max(math.ceil(start - 0.5), 0)
     last = min(math.floor(start + length - 0.5), limit - 1)
     return slice(first, last + 1), np.arange(first, last + 1) + 0.5
@@ -153,10 +152,10 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     return lines
 
 
-def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
+def _draw_frames(image: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
     """Frame each patch, dark outside and light inside its box, with its number of selections."""
-    draw = ImageDraw.Draw(picture)
-    line_width = max(1, round(max(picture.size) / 220))
+    draw = ImageDraw.Draw(image)
+    line_width = max(1, round(max(image.size) / 220))
     for (x, y, width, height), count in Counter(map(tuple, patch_K4.tolist())).items():
         left, top, right, bottom = round(x), round(y), round(x + width) - 1, round(y + height) - 1
         for margin, colour in ((line_width, SHADE), (0, FRAME)):

@@ -97,7 +97,6 @@ def holds_secret(data: bytes) -> bool:
 
 
 def masked(text: str) -> str:
-    """The text with MASK in place of each secret."""
     data = _SECRET.sub(MASK.encode(), text.encode(errors="surrogatepass"))
     for pattern in _environment_patterns():
         data = pattern.sub(MASK.encode(), data)

@@ -48,7 +48,7 @@ class BestLostError(UserError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class StateFile:
     """A parsed file name. best: the step of the best weights that a state refers to."""
 
     path: Path
@@ -111,12 +111,12 @@ class States:
         return path
 
     def newest(
-        self, on_note: Callable[[str], None], otherwise: str = "", without_best: bool = False
+        self, notify: Callable[[str], None], otherwise: str = "", without_best: bool = False
     ) -> tuple[int, dict[str, Any]] | None:
         """The newest intact state with its step; None if there is none.
 
         Args:
-            on_note: called with one line per skipped file, and one on the state that is loaded.
+            notify: called with one line per skipped file, and one on the state that is loaded.
             otherwise: the end of the note if every state is damaged: what happens then.
             without_best: if no state has its best weights, load the newest state without them.
 
@@ -139,16 +139,16 @@ class States:
             if self._damaged:
                 notes.append(f"resuming from step {entry.step}: {entry.path}")
             for note in notes:
-                on_note(note)
+                notify(note)
             return loaded
         if lost is not None:
             if not without_best:
                 raise lost
             return self.load(lost.state, without_best=True)
         for note in notes:
-            on_note(note)
+            notify(note)
         if self._damaged:
-            on_note(f"{self.folder}: no intact resume state is left{otherwise}")
+            notify(f"{self.folder}: no intact resume state is left{otherwise}")
         return None
 
     def load(self, path: Path, without_best: bool = False) -> tuple[int, dict[str, Any]]:
@@ -194,7 +194,7 @@ class States:
         atomic.write_bytes(path, data)
         return path
 
-    def _entries(self, kind: str) -> list[Entry]:
+    def _entries(self, kind: str) -> list[StateFile]:
         """The files of a kind (state or best) by ascending step."""
         files = (path for path in self.folder.glob(f"{kind}-*.pt") if NAME.fullmatch(path.name))
         return sorted(map(_parse_name, files), key=lambda entry: entry.step)
@@ -205,11 +205,11 @@ class States:
             path.unlink(missing_ok=True)
 
 
-def _parse_name(path: Path) -> Entry:
+def _parse_name(path: Path) -> StateFile:
     match = NAME.fullmatch(path.name)
     if match is None:
         raise UserError(f"{path}: not the name of a resume state (state-STEP.….SHA256.pt)")
-    return Entry(path, int(match[2]), int(match[3]) if match[3] else None, match[4])
+    return StateFile(path, int(match[2]), int(match[3]) if match[3] else None, match[4])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,7 +59,6 @@ def new_retention(created: datetime.datetime, days: int, of: str) -> Retention:
 
 
 def write(file: Path, retention: Retention) -> None:
-    """Write a retention file with its checksum."""
     plain = {
         "created": retention.created.isoformat(),
         "expires": retention.expires.isoformat(),

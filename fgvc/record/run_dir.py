@@ -286,7 +286,6 @@ def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path
 
 
 def read_json(folder: Path, name: str) -> Any:
-    """A JSON file of a run folder."""
     return untrusted.read_json(folder / name, untrusted.LIST)
 
 
@@ -306,7 +305,7 @@ def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
 
 def _refuse_resume_states(path: Path, run_id: str) -> None:
     """Raise UserError if `path` holds resume states; another task may share config and run_id."""
-    if not path.exists():  # states aside are left over from a complete run
+    if not path.exists():  # moved states are left over from a complete run
         return
     for states in (path / RESUME, path.parent / ASIDE):
         if states.is_dir() and any(states.iterdir()):

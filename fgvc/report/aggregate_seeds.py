@@ -176,7 +176,7 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def unique_names(lines: Sequence[Line]) -> list[str]:
-    """Name of each line: its axes and, to tell equal names apart, its hash, commit or run_id."""
+    """Name of each line: its axes and, to distinguish equal names, its hash, commit or run_id."""
     names = [line.first.name for line in lines]
     for suffix in (
         lambda run: f"#{run.config_hash[:8]}",

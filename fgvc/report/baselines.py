@@ -16,7 +16,7 @@ from fgvc.record.retention import SHORTEST
 from fgvc.report import pairwise_tests, ranking, table_archive
 from fgvc.report.baselines_page import render_baselines
 from fgvc.report.pairwise_tests import CONTROLS, PairwiseTest
-from fgvc.report.ranking import Entry, Group
+from fgvc.report.ranking import Group, RankingEntry
 from fgvc.report.run_rows import DamagedRun, scan_runs
 from fgvc.store import atomic
 from fgvc.types import UserError
@@ -24,7 +24,7 @@ from fgvc.untrusted.escape import csv_text
 
 
 @dataclass(frozen=True)
-class Table:
+class BaselinesTable:
     """All ranked groups and the folders that were left out."""
 
     groups: tuple[Group, ...]
@@ -35,15 +35,15 @@ class Table:
         return [_row(group, *row) for group in self.groups for row in group.rows]
 
 
-def build_table(folders: Iterable[Path]) -> Table:
+def build_table(folders: Iterable[Path]) -> BaselinesTable:
     """Rank the complete runs among `folders`; damaged runs are listed separately."""
     runs, damaged = scan_runs(folders)
     groups, unreadable = ranking.rank_lines(runs)
     left_out = sorted([*damaged, *unreadable], key=lambda run: run.folder)
-    return Table(tuple(groups), tuple(left_out))
+    return BaselinesTable(tuple(groups), tuple(left_out))
 
 
-def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Table:
+def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> BaselinesTable:
     """Write baselines.csv, .json and .html into `target`, each atomically.
 
     Args:
@@ -67,7 +67,7 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
     return table
 
 
-def _reason_for_no_table(table: Table) -> str:
+def _reason_for_no_table(table: BaselinesTable) -> str:
     if not table.damaged:
         return "no complete run; run one first, or set it to the folder that holds the runs"
     first, count = table.damaged[0], len(table.damaged)
@@ -82,7 +82,7 @@ def _reason_for_no_table(table: Table) -> str:
     )
 
 
-def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
+def _row(group: Group, place: int | None, entry: RankingEntry) -> dict[str, Any]:
     versus, controls = entry.versus, {}
     for name in CONTROLS:
         controls |= _comparison_columns(name, entry.controls.get(name))
@@ -110,7 +110,6 @@ def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
 
 
 def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str, float | None]:
-    """Columns of a comparison with a probe or a control."""
     fields = {
         f"top1_minus_{name}": "value",
         f"top1_minus_{name}_low": "low",
@@ -123,8 +122,7 @@ def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str,
     return {column: comparison and getattr(comparison, field) for column, field in fields.items()}
 
 
-def _table_json(table: Table) -> dict[str, Any]:
-    """The table as JSON, with the settings of the comparisons."""
+def _table_json(table: BaselinesTable) -> dict[str, Any]:
     return {
         "alpha": pairwise_tests.ALPHA,
         "tests": {

@@ -24,7 +24,7 @@ from fgvc.record.run_page import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.pairwise_tests import ALPHA
-from fgvc.report.ranking import Entry, Group
+from fgvc.report.ranking import Group, RankingEntry
 from fgvc.report.run_rows import DamagedRun, Run
 
 TESTS = {
@@ -108,7 +108,7 @@ def _section(group: Group, target: Path) -> dict[str, Any]:
     }
 
 
-def _badges(entry: Entry) -> Iterable[Badge]:
+def _badges(entry: RankingEntry) -> Iterable[Badge]:
     line, run = entry.line, entry.line.first
     if entry.seeds_identical:
         yield Badge("seeds identical", "every seed predicts the same class for every test image")

@@ -28,7 +28,7 @@ PER_RUN = ("run_id", "config_hash", "started", "finished", "seconds")
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedRun:
     """One of the two runs. By path of a test image: truth, its class id in the dataset; predicted,
     the predicted class id, None if the image is unreadable. names: class id -> class name."""
 
@@ -78,7 +78,7 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
     }
 
 
-def _read_side(path: Path, key: str) -> Side:
+def _read_side(path: Path, key: str) -> ComparedRun:
     try:
         run = run_rows.read_run(path.resolve())
         data = verify.read_verified(path, "labelmap.json", verify.read_index(path))
@@ -93,14 +93,14 @@ def _read_side(path: Path, key: str) -> Side:
             image: None if pred == metrics.UNREADABLE else ids[pred]
             for image, pred in zip(images, pred_N, strict=True)
         }
-        return Side(run, truth, predicted, names)
+        return ComparedRun(run, truth, predicted, names)
     except DamageError as error:
         raise UserError(f"{key}={path}: {error}") from error
     except predictions.READ_ERRORS as error:
         raise UserError(f"{key}={path}: not a record that this version reads") from error
 
 
-def _common_images(side: Side, other: Side) -> list[str]:
+def _common_images(side: ComparedRun, other: ComparedRun) -> list[str]:
     """Sorted paths of the test images that both runs have, with the same class in both."""
     images = sorted(side.truth.keys() & other.truth.keys())
     if not images:
@@ -118,7 +118,11 @@ def _common_images(side: Side, other: Side) -> list[str]:
 
 
 def _accuracies(
-    side_a: Side, side_b: Side, images: list[str], right_a_N: np.ndarray, right_b_N: np.ndarray
+    side_a: ComparedRun,
+    side_b: ComparedRun,
+    images: list[str],
+    right_a_N: np.ndarray,
+    right_b_N: np.ndarray,
 ) -> dict[str, Any]:
     """Accuracies on the common images, tests and intervals of their difference, and both accuracies
     of every class with images, largest difference first."""
@@ -149,7 +153,6 @@ def _accuracies(
 
 
 def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[str, Any]:
-    """Name and accuracy of a run on the common images."""
     hits, n = int(right_N.sum()), len(right_N)
     return {
         "folder": run.folder,
@@ -162,7 +165,9 @@ def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[st
     }
 
 
-def _changed_images(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[str, str]]:
+def _changed_images(
+    side: ComparedRun, images: list[str], changed_N: np.ndarray
+) -> list[dict[str, str]]:
     return [
         {"path": images[n], "class": side.names[side.truth[images[n]]]}
         for n in np.flatnonzero(changed_N)

@@ -121,7 +121,6 @@ def match_controls(lines: Sequence[Line]) -> list[Pair]:
 
 
 def _is_control(other: Run, run: Run, name: str) -> bool:
-    """Whether `other` is the control `name` of `run`."""
     if other.rest != run.rest:
         return False
     if name == "off":

@@ -137,7 +137,6 @@ def last_examination(output_root: Path, dataset: str) -> dict[str, Any] | None:
 
 
 def _rooms() -> dict[str, list[str]]:
-    """The rooms of the package, each with its modules."""
     package = Path(__file__).resolve().parents[1]
     return {
         room.name: sorted(

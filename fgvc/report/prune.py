@@ -31,9 +31,9 @@ from fgvc.types import UserError
 TRASH = ".trash"
 
 
-class Verdict(NamedTuple):
-    goes: bool
-    why: str
+class Decision(NamedTuple):
+    remove: bool
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class Item:
 
     name: str
     files: tuple[Path, ...]
-    verdict: Verdict
+    decision: Decision
     home: Path | None = None
 
     def size(self) -> int:
-        """Bytes of all its files."""
         whole = [path for file in self.files for path in (file, *file.rglob("*"))]
         return sum(path.lstat().st_size for path in whole if not path.is_dir())
 
@@ -64,19 +63,19 @@ class OutputRoot:
             raise UserError(f"{self.path / TRASH}: a link in place of the trash folder. Remove it")
 
     def survey(self) -> list[Item]:
-        """List everything under the root with a verdict.
+        """List everything under the root with a decision.
 
         Raises:
             UserError: a table cannot be read, so it could list any run.
         """
-        leftover = Verdict(True, "left over from a prune that was stopped")
+        leftover = Decision(True, "left over from a prune that was stopped")
         trash = (self._item(path, leftover) for path in self._trashed())
         return [*trash, *self._entries(), *self._tables()]
 
     def remove(self, items: Iterable[Item]) -> list[Item]:
-        """Remove the items whose verdict allows it; returns the removed items.
+        """Remove the items whose decision allows it; returns the removed items.
 
-        The verdict is computed again under the lock of the config folder, because a run may have
+        The decision is computed again under the lock of the config folder, because a run may have
         started or been pinned.
 
         Raises:
@@ -85,7 +84,7 @@ class OutputRoot:
         """
         removed = []
         with lock(self.path / TRASH / ".lock"):
-            for item in (item for item in items if item.verdict.goes):
+            for item in (item for item in items if item.decision.remove):
                 if self._move_to_trash(item):
                     removed.append(item)
             for path in self._trashed():
@@ -96,10 +95,10 @@ class OutputRoot:
         return removed
 
     def _move_to_trash(self, item: Item) -> bool:
-        """Move an item unless its verdict has changed; returns whether it is in the trash."""
+        """Move an item unless its decision has changed; returns whether it is in the trash."""
         try:
             with nullcontext() if item.home is None else lock(item.home / ".lock"):
-                if item.home is not None and not self._judge(item.files[0]).goes:
+                if item.home is not None and not self._judge(item.files[0]).remove:
                     return False
                 for file in (file for file in item.files if file.parent != self.path / TRASH):
                     name = file.relative_to(self.path).as_posix().replace("/", "+")
@@ -133,28 +132,28 @@ class OutputRoot:
         for path in sorted(home.iterdir()):
             is_run = path.name in (IN_PROGRESS, ASIDE) or SEALED.fullmatch(path.name)
             if is_run and not path.is_symlink():
-                verdict = Verdict(False, f"running: {running}") if running else self._judge(path)
-                yield self._item(path, verdict, home)
+                decision = Decision(False, f"running: {running}") if running else self._judge(path)
+                yield self._item(path, decision, home)
             elif path.is_symlink() or path.name != ".lock":
                 yield self._item(path)
 
-    def _judge(self, path: Path) -> Verdict:
-        """The verdict on a folder in a config folder that no process works on: by the retention of
+    def _judge(self, path: Path) -> Decision:
+        """The decision on a folder in a config folder that no process works on: by the retention of
         a complete run and the tables that list it, or by the age of a stopped run."""
         stopped = path.parent / IN_PROGRESS
         if path.name == ASIDE and not stopped.exists():
-            return Verdict(True, "resume states of a complete run")
+            return Decision(True, "resume states of a complete run")
         if path.name in (IN_PROGRESS, ASIDE):
             return self._in_progress(stopped)
         try:
-            verdict = self._by_retention(read_retention(path))
+            decision = self._by_retention(read_retention(path))
         except DamageError as error:
-            return Verdict(False, str(error))
-        table = self._listed_in.get(run_path(path)) if verdict.goes else None
-        return Verdict(False, table) if table else verdict
+            return Decision(False, str(error))
+        table = self._listed_in.get(run_path(path)) if decision.remove else None
+        return Decision(False, table) if table else decision
 
-    def _in_progress(self, folder: Path) -> Verdict:
-        """The verdict on a stopped run, which can be resumed for as long as a complete run is kept.
+    def _in_progress(self, folder: Path) -> Decision:
+        """The decision on a stopped run, which can be resumed as long as a complete run is kept.
 
         status.json has the time of the last change of state. The newest file shows when a killed
         run last wrote.
@@ -167,24 +166,24 @@ class OutputRoot:
             first, last = min(updated, newest), max(updated, newest)
             retention = Retention(first, last + self.days, stored["of"])
         except (DamageError, KeyError, TypeError, ValueError, OverflowError) as error:
-            return Verdict(False, f"in progress, of unknown age ({error})")
+            return Decision(False, f"in progress, of unknown age ({error})")
         return self._by_retention(retention, f"{state}, resumable: ")
 
-    def _by_retention(self, retention: Retention, prefix: str = "") -> Verdict:
+    def _by_retention(self, retention: Retention, prefix: str = "") -> Decision:
         if reason := retention.holds(self.now):
-            return Verdict(False, f"{prefix}{reason}")
-        return Verdict(True, f"expired on {retention.due:%Y-%m-%d}")
+            return Decision(False, f"{prefix}{reason}")
+        return Decision(True, f"expired on {retention.due:%Y-%m-%d}")
 
     def _tables(self) -> Iterator[Item]:
         for table in self._table_files:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
             if table.stem == table_archive.STEM:
-                verdict = Verdict(False, "the current table")
+                decision = Decision(False, "the current table")
             elif table.retention is None:
-                verdict = Verdict(False, table.trouble)
+                decision = Decision(False, table.trouble)
             else:
-                verdict = self._by_retention(table.retention)
-            yield Item(f"{name}.*", table.files, verdict)
+                decision = self._by_retention(table.retention)
+            yield Item(f"{name}.*", table.files, decision)
 
     @cached_property
     def _table_files(self) -> list[table_archive.TableFiles]:
@@ -207,9 +206,9 @@ class OutputRoot:
             reasons |= dict.fromkeys(runs, f"in {table.stem}.json, {holds}")
         return reasons
 
-    def _item(self, path: Path, verdict: Verdict | None = None, home: Path | None = None) -> Item:
-        """An item of one path; without a verdict, the path is not of fgvc and stays."""
+    def _item(self, path: Path, decision: Decision | None = None, home: Path | None = None) -> Item:
+        """An item of one path; without a decision, the path is not of fgvc and stays."""
         name = path.relative_to(self.path).as_posix()
         is_link = path.is_symlink()
         foreign = "a link, never followed" if is_link else "neither a run nor a table of fgvc"
-        return Item(name, (path,), verdict or Verdict(False, foreign), home)
+        return Item(name, (path,), decision or Decision(False, foreign), home)

@@ -31,7 +31,7 @@ from fgvc.report.run_rows import DamagedRun, Run
 
 
 @dataclass(frozen=True)
-class Entry:
+class RankingEntry:
     """A line in its group.
 
     versus: comparison with the best line; None for the best itself. over_probe: of a finetune, with
@@ -64,17 +64,19 @@ class Group:
     """Lines of one comparability key, best first. unranked: lines that are not ranked."""
 
     key: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RankingEntry, ...]
     unranked: tuple[Line, ...] = ()
 
     @property
-    def rows(self) -> tuple[tuple[int | None, Entry], ...]:
+    def rows(self) -> tuple[tuple[int | None, RankingEntry], ...]:
         """Place and entry of every line: the ranked lines, then the others, without a place."""
-        return (*enumerate(self.entries, 1), *((None, Entry(line)) for line in self.unranked))
+        return (
+            *enumerate(self.entries, 1),
+            *((None, RankingEntry(line)) for line in self.unranked),
+        )
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """The lines of `rows`."""
         return tuple(entry.line for _, entry in self.rows)
 
     @property
@@ -138,7 +140,6 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
 
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
-    """The lines that are ranked."""
     return [line for line in lines if line.why_unranked is None]
 
 
@@ -184,7 +185,9 @@ def _read_predictions(lines: Sequence[Line], predictions: PredictionsByPath) -> 
     return [DamagedRun(folder, reason) for folder, images in images_of.items() if images != usual]
 
 
-def _compare_ranked(lines: Sequence[Line], predictions: PredictionsByPath) -> tuple[Entry, ...]:
+def _compare_ranked(
+    lines: Sequence[Line], predictions: PredictionsByPath
+) -> tuple[RankingEntry, ...]:
     if not lines:
         return ()
     lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
@@ -203,7 +206,7 @@ def _compare_ranked(lines: Sequence[Line], predictions: PredictionsByPath) -> tu
     for place, line in enumerate(lines, 1):
         shares = prediction_shares(line, predictions)
         first = place if shares is None else first_place.setdefault(shares, place)
-        entry = Entry(
+        entry = RankingEntry(
             line,
             versus[place - 1],
             over_probe.get(id(line)),

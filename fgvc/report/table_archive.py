@@ -58,7 +58,6 @@ def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
 
 
 def list_tables(folder: Path) -> list[TableFiles]:
-    """Every table in a folder, sorted by stem."""
     stems = {path.name.partition(".")[0] for path in folder.glob(f"{STEM}*") if path.is_file()}
     return [_table(folder, stem) for stem in sorted(stems) if stem == STEM or DATED.fullmatch(stem)]
 
@@ -94,7 +93,6 @@ def _set_aside(target: Path, days: int) -> None:
 
 
 def _write_retention(target: Path, days: int) -> Retention:
-    """Write the retention of the current table, starting now."""
     table_retention = retention.new_retention(now(), days, _digest(target / f"{STEM}.json"))
     retention.write(target / f"{STEM}{RETENTION_SUFFIX}", table_retention)
     return table_retention

@@ -12,9 +12,9 @@ from fgvc.html.formats import interval, percent
 from fgvc.record import console
 from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
-from fgvc.report.baselines import Table
+from fgvc.report.baselines import BaselinesTable
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
-from fgvc.report.ranking import Entry, Group
+from fgvc.report.ranking import Group, RankingEntry
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 CARD_KEYS = ("license", "contamination", "label_noise")
@@ -26,7 +26,7 @@ SIGN_FLIPS = {  # the lines that each test is for
 }
 
 
-def print_table(table: Table) -> None:
+def print_table(table: BaselinesTable) -> None:
     """Print every block, then the legend, notes, provenance and the folders that are left out."""
     note_numbers = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
@@ -67,7 +67,7 @@ def _title(group: Group) -> str:
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 
-def _cells(group: Group, entry: Entry, name: str, notes: list[int]) -> list[str]:
+def _cells(group: Group, entry: RankingEntry, name: str, notes: list[int]) -> list[str]:
     """The cells of a row; its name has what the title of the group does not state."""
     line, run, seeds = entry.line, entry.line.first, len(entry.line.runs)
     if seeds > 1:
@@ -148,7 +148,7 @@ def _describe(test: PairwiseTest, unit: str, higher: str, lower: str) -> str:
     )
 
 
-def _print_legend(entries: list[Entry]) -> None:
+def _print_legend(entries: list[RankingEntry]) -> None:
     verdicts = {entry.versus.verdict for entry in entries if entry.versus is not None}
     meanings = {
         "identical": "identical to the best: the same predicted class for every image",
@@ -167,7 +167,7 @@ def _print_legend(entries: list[Entry]) -> None:
         console.say("±  standard deviation over seeds")
 
 
-def _print_provenance(table: Table) -> None:
+def _print_provenance(table: BaselinesTable) -> None:
     """Print licence and contamination per dataset, and contamination per pretrained backbone."""
     runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():

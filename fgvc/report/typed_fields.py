@@ -41,7 +41,6 @@ def check_types(instance: Any) -> None:
 
 @functools.cache
 def _allowed_types(cls: type) -> dict[str, frozenset[type]]:
-    """Field -> allowed types, for the fields of plain types."""
     allowed_of = {}
     hints = typing.get_type_hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):

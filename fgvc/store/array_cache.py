@@ -25,18 +25,18 @@ def cached_arrays(
     root: Path,
     key: Mapping[str, object],
     compute: Callable[[], Arrays],
-    on_note: json_cache.OnNote = warnings.warn,
+    notify: json_cache.Notify = warnings.warn,
 ) -> Arrays:
     """The arrays of `key`, read from the cache; otherwise computed and written.
 
     Args:
-        on_note: called with one line on a damaged file, which is computed again.
+        notify: called with one line on a damaged file, which is computed again.
     """
     path = root / f"{hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]}.safetensors"
-    json_cache.clear_folder(root, on_note)
+    json_cache.clear_folder(root, notify)
     json_cache.remove_folder(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):
-        arrays = json_cache.read_whole(path, _load, on_note, "computed again")
+        arrays = json_cache.read_whole(path, _load, notify, "computed again")
         if arrays is None:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
             json_cache.remove_folder(path)

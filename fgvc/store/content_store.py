@@ -18,10 +18,10 @@ from fgvc.types import UserError
 class ContentStore:
     """Immutable files under `root`, at <first 2 hex digits>/<64 hex digits>."""
 
-    def __init__(self, root: str | Path, on_note: json_cache.OnNote = lambda line: None) -> None:
-        """on_note is called with one line on each damaged file that is replaced."""
+    def __init__(self, root: str | Path, notify: json_cache.Notify = lambda line: None) -> None:
+        """notify is called with one line on each damaged file that is replaced."""
         self.root = Path(root)
-        self._on_note = on_note
+        self._notify = notify
         self._verified: set[str] = set()
 
     def put(self, path: str | Path) -> str:
@@ -45,12 +45,12 @@ class ContentStore:
         """Copy the source unless a whole copy exists; a damaged copy is replaced, with a note."""
         target = self._place(sha256)
         for folder in (self.root, target.parent):
-            json_cache.clear_folder(folder, self._on_note)
+            json_cache.clear_folder(folder, self._notify)
 
         def load(path: Path) -> bool | None:
             return True if hashing.sha256_file(path) == sha256 else None
 
-        if not json_cache.read_whole(target, load, self._on_note, "replaced by the original"):
+        if not json_cache.read_whole(target, load, self._notify, "replaced by the original"):
             json_cache.remove_folder(target)
             with atomic.open_atomic(target, size) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)

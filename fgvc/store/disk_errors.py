@@ -122,7 +122,6 @@ def size_text(size: int | None, written: int) -> str:
 
 
 def with_path(error: OSError, path: Path, bytes_needed: str) -> OSError:
-    """The same kind of error, with the path and the bytes needed."""
     # mkdir reports "exists" for a file in place of a folder
     code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO
     return OSError(code, f"{os.strerror(code)} ({bytes_needed})", str(path))

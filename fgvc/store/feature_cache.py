@@ -34,10 +34,10 @@ KEY, DONE = "key.json", "done.json"
 class FeatureCache:
     """Features by key, under one folder."""
 
-    def __init__(self, root: str | Path, on_note: json_cache.OnNote = warnings.warn) -> None:
-        """on_note is called with one line per damaged shard, which is computed again."""
+    def __init__(self, root: str | Path, notify: json_cache.Notify = warnings.warn) -> None:
+        """notify is called with one line per damaged shard, which is computed again."""
         self.root = Path(root)
-        self._on_note = on_note
+        self._notify = notify
 
     def get(
         self,
@@ -69,7 +69,7 @@ class FeatureCache:
         assert np.all(np.diff(row_N) > 0), "rows must ascend"
         folder = self.root / hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]
         for path in (self.root, folder):
-            json_cache.clear_folder(path, self._on_note)
+            json_cache.clear_folder(path, self._notify)
         json_cache.remove_folder(folder / "lock")
         shards = [
             (folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows])
@@ -95,7 +95,7 @@ class FeatureCache:
             features = _concatenate(read_or_compute(), len(row_N))
             if not any(bad.lost for bad in features.bad):
                 digests = {path.name: _recorded_digest(path) for path, _ in shards}
-                if json_cache.read(folder / DONE, self._on_note) != digests:
+                if json_cache.read(folder / DONE, self._notify) != digests:
                     json_cache.write(folder / DONE, digests)
         return features
 
@@ -112,12 +112,12 @@ class FeatureCache:
         """
         rows = hashing.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
         expected = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
-        stored = json_cache.read(folder / KEY, self._on_note)
+        stored = json_cache.read(folder / KEY, self._notify)
         if stored is None:
             json_cache.write(folder / KEY, expected)
         elif hashing.canonical_json(stored) != hashing.canonical_json(expected):
             raise UserError(
-                f"{folder / KEY} is of other features than those asked for: delete {folder}"
+                f"{folder / KEY} belongs to other features than the requested ones: delete {folder}"
             )
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
@@ -129,7 +129,7 @@ class FeatureCache:
             shard = _load_shard(path)
             return shard if _covers_rows(shard, row_n) else None
 
-        return json_cache.read_whole(path, load, self._on_note, "computed again")
+        return json_cache.read_whole(path, load, self._notify, "computed again")
 
 
 def _covers_rows(shard: Features, row_n: np.ndarray) -> bool:

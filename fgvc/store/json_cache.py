@@ -20,7 +20,7 @@ from fgvc.store import atomic, hashing, temporary_files
 from fgvc.untrusted import MIB
 
 MAX_BYTES = 2048 * MIB  # of a JSON cache file: the states of 10 million images
-OnNote = Callable[[str], None]
+Notify = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -35,7 +35,7 @@ def write(path: Path, value: Any) -> None:
     atomic.write_json(path, {"sha256": sha256, "value": value})
 
 
-def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | None:
+def read(path: Path, notify: Notify, otherwise: str = "rebuilt") -> Any | None:
     """The data that `write` wrote; None if the file is missing or, with a note, damaged.
 
     Args:
@@ -47,11 +47,11 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
         sha256 = hashing.sha256_bytes(hashing.canonical_json(document["value"]))
         return document["value"] if document["sha256"] == sha256 else None
 
-    return read_whole(path, load, on_note, otherwise)
+    return read_whole(path, load, notify, otherwise)
 
 
 def read_whole(
-    path: Path, load: Callable[[Path], T | None], on_note: OnNote, otherwise: str
+    path: Path, load: Callable[[Path], T | None], notify: Notify, otherwise: str
 ) -> T | None:
     """The content of a file of a cache; None if the file is missing or, with a note, damaged.
 
@@ -69,13 +69,13 @@ def read_whole(
         reason = error.strerror or str(error)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         reason = "no file of this cache"
-    report(path, reason, on_note, otherwise)
+    report(path, reason, notify, otherwise)
     return None
 
 
-def report(path: Path, reason: str, on_note: OnNote, otherwise: str = "made anew") -> None:
+def report(path: Path, reason: str, notify: Notify, otherwise: str = "rebuilt") -> None:
     """Report a damaged file of a cache in one line."""
-    on_note(f"{path}: damaged in the cache ({reason}): {otherwise}")
+    notify(f"{path}: damaged in the cache ({reason}): {otherwise}")
 
 
 def remove_folder(path: Path) -> None:
@@ -88,8 +88,8 @@ def remove_folder(path: Path) -> None:
         temporary_files.remove(path)
 
 
-def clear_folder(folder: Path, on_note: OnNote) -> None:
+def clear_folder(folder: Path, notify: Notify) -> None:
     """Remove a file in place of a cache folder, with a note."""
     if os.path.lexists(folder) and not folder.is_dir():
-        on_note(f"{folder}: damaged in the cache (a file, not a folder): made anew")
+        notify(f"{folder}: damaged in the cache (a file, not a folder): rebuilt")
         temporary_files.remove(folder)

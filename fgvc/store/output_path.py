@@ -32,7 +32,7 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
         suffixes: of the file, lower case with their dot; the first is the usual one.
 
     Raises:
-        UserError: the suffix means another kind of file, a parent is a file, or the path lies in a
+        UserError: the suffix means another kind of file, a parent is a file, or the path is in a
             run folder, which must not change.
     """
     path = Path(output).expanduser()
@@ -77,4 +77,4 @@ def _check_free(output: str, target: Path) -> None:
                 "folder elsewhere"
             )
         if folder.is_file():
-            raise UserError(f"task.output={output}: {folder} is a file; name a folder elsewhere")
+            raise UserError(f"task.output={output}: {folder} is a file; choose another folder")

@@ -33,7 +33,7 @@ DTYPES = {  # of the safetensors format -> as torch prints them
 }
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """One tensor. dtype: as torch prints it. raw: its bytes, little-endian, row-major."""
 
     name: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     raw: bytes
 
 
-def content_sha256(facts: Mapping[str, Any], tensors: Iterable[Entry]) -> str:
+def content_sha256(facts: Mapping[str, Any], tensors: Iterable[TensorEntry]) -> str:
     """Digest of facts and tensors. tensors: sorted by name."""
     parts = [hashing.canonical_json(facts)]
     for name, dtype, shape, raw in tensors:
@@ -72,16 +72,16 @@ def verify(path: Path) -> None:
         raise UserError(f"{path}: sha256 mismatch, the bytes changed since it was written")
 
 
-def _entries(path: Path, tensors: Mapping[str, Any], data_start: int) -> Iterator[Entry]:
+def _entries(path: Path, tensors: Mapping[str, Any], data_start: int) -> Iterator[TensorEntry]:
     size = path.stat().st_size
     with untrusted.open_regular(path) as file:
         for name in sorted(tensors):
             entry = tensors[name]
             first, last = entry["data_offsets"]
             if not 0 <= first <= last <= size - data_start:
-                raise ValueError(f"{name} lies outside the file")
+                raise ValueError(f"{name} is outside the file")
             file.seek(data_start + first)
             dtype = DTYPES.get(entry["dtype"], str(entry["dtype"]))
             # a tensor without elements has no bytes
             raw = file.read(last - first) if math.prod(entry["shape"]) else b""
-            yield Entry(name, dtype, entry["shape"], raw)
+            yield TensorEntry(name, dtype, entry["shape"], raw)

@@ -102,7 +102,6 @@ def run(job: Job) -> int:
 
 
 def current_code() -> Recompute:
-    """The current code, for an audit to compare with a record."""
     return Recompute(env_stamp.git_state(), place_keys(), compose_command, render_page)
 
 

@@ -31,13 +31,13 @@ def run(job: Job) -> int:
     log = stack_check.record_path(cache_root).with_suffix(".log")
     if job.conf.task.record:
         published.locate(env_stamp.CODE)  # fails now, not after a minute
-    console.say("check: TensorBoard and FiftyOne at work, about a minute")
+    console.say("check: TensorBoard and FiftyOne, about a minute")
     outcomes = []
     for outcome in examine(log):
         head = f"  {outcome.step:<12} {outcome.result:<9} {outcome.seconds:5.1f} s  "
         assert len(head) == INDENT
         for line in textwrap.wrap(
-            outcome.says,
+            outcome.message,
             WIDTH,
             initial_indent=head,
             subsequent_indent=" " * INDENT,

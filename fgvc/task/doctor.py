@@ -18,7 +18,7 @@ from fgvc.store import atomic
 
 VERDICTS = {
     "wrong": "WRONG",
-    "partial": "PARTIAL COPY, as declared; nothing else wrong",
+    "partial": "PARTIAL COPY, as declared; no other finding",
     "sound": "SOUND",
 }
 
@@ -42,7 +42,7 @@ def run(job: Job) -> int:
     examination = doctor.examine(conf, threads, console.progress, cache_root)
     atomic.write_json(file, examination.plain())
     rows = [
-        (finding.severity, finding.check, f"{finding.says}\n→ {finding.mend}")
+        (finding.severity, finding.check, f"{finding.message}\n→ {finding.fix}")
         for finding in examination.findings
     ]
     rows += [("", check, text) for check, text in _facts(examination) if text]

@@ -78,8 +78,8 @@ def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
     return Results(
         {"test": test},
         stored.file,
-        {"selection": None, "fitted_on": len(stored.fit.image_N)},
-        stored.fit,
+        {"selection": None, "fitted_on": len(stored.fitted_images.image_N)},
+        stored.fitted_images,
         cost=cost,
         features=features,
         attention_maps=maps,

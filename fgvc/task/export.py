@@ -45,12 +45,12 @@ Classify = Callable[[torch.Tensor], np.ndarray]  # uint8 pixels_BCHW -> logits_B
 class Agreement:
     """How far the predictions of a file differ from those of the original checkpoint."""
 
-    pictures: int = 0
+    images: int = 0
     other_top1: int = 0
     difference: float = 0.0  # of a logit, the largest
 
     def add(self, expected_BK: np.ndarray, actual_BK: np.ndarray) -> None:
-        self.pictures += len(expected_BK)
+        self.images += len(expected_BK)
         self.other_top1 += int((expected_BK.argmax(1) != actual_BK.argmax(1)).sum())
         self.difference = max(self.difference, float(np.abs(expected_BK - actual_BK).max()))
 
@@ -88,7 +88,10 @@ def run(job: Job) -> None:
             plain = resolved(restore.merge_config(stored, job))
             restore.check_config_hash(stored, plain)
             metadata |= {"whole": True, "hashed": plain, "exported_from": stored.id}
-        tensors = {**original.state_dict(), **stored.fit.tensors()}  # as task=train writes them
+        tensors = {
+            **original.state_dict(),
+            **stored.fitted_images.tensors(),
+        }
         checkpoint.write(folder, tensors, metadata)
         written = restore.read_checkpoint(folder / checkpoint.FILE)
         _write_graph(folder, written, conf)
@@ -98,7 +101,7 @@ def run(job: Job) -> None:
         atomic.write_json(folder / "artifacts.json", index_files(folder))
     rows = []
     for name, agreement in agreements.items():
-        counts = (agreement.pictures, agreement.pictures - agreement.other_top1)
+        counts = (agreement.images, agreement.images - agreement.other_top1)
         rows.append([name, *map(str, counts), f"{agreement.difference:.1e}"])
     columns = ("file", "images", "same class", "largest difference of a logit")
     console.table("against the original checkpoint", columns, rows)
@@ -152,7 +155,6 @@ def _compare(
     row_N: np.ndarray,
     tolerance: float,
 ) -> dict[str, Agreement]:
-    """Compare the predictions of each file with those of the original checkpoint."""
     model, transform = written.classifier(conf, None, CPU), evaluation_transform(conf)
     graph = onnx_export.load_session(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
     files: dict[str, Classify] = {
@@ -167,13 +169,13 @@ def _compare(
         for name, classify in files.items() if len(result.batch.row_B) else ():
             with torch.inference_mode():
                 agreements[name].add(result.logits_BK.numpy(), classify(result.batch.pixels_BCHW))
-    if not agreements[checkpoint.FILE].pictures:
+    if not agreements[checkpoint.FILE].images:
         raise UserError(f"image={manifest.root}: no image could be read to verify the export on")
     for name, agreement in agreements.items():
         if agreement.other_top1 or not agreement.difference <= tolerance:  # NaN fails too
             raise UserError(
                 f"{name}: its predictions differ from the checkpoint's: {agreement.other_top1} of "
-                f"{agreement.pictures} images get another class, logits differ by up to "
+                f"{agreement.images} images get another class, logits differ by up to "
                 f"{agreement.difference:.2g} (task.tolerance={tolerance:g}); nothing was written"
             )
     return agreements

@@ -47,7 +47,7 @@ def _probe(experiment: Experiment) -> Results:
         predictions,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        experiment.describe_fit(fitted_N, selection_N),
+        experiment.digest_fitted_images(fitted_N, selection_N),
         features=test,
         attention_maps=experiment.extractor.attention_maps,
         notes=fitted.notes,

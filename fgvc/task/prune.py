@@ -34,12 +34,12 @@ def run(job: Job) -> None:
     root = OutputRoot(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
     items = root.survey()
     for item in items:
-        if not item.verdict.goes:
-            console.say(f"stays  {visible(item.name)}: {one_line(item.verdict.why)}")
-    expired, total = [item for item in items if item.verdict.goes], 0
+        if not item.decision.remove:
+            console.say(f"stays  {visible(item.name)}: {one_line(item.decision.reason)}")
+    expired, total = [item for item in items if item.decision.remove], 0
     for item in expired:
         total += (size := item.size())
-        why = one_line(item.verdict.why)
+        why = one_line(item.decision.reason)
         console.say(f"goes   {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
     if job.conf.task.delete:
         removed = root.remove(expired)

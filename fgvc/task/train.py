@@ -26,7 +26,7 @@ from fgvc.pipeline.resume import NO_ORIGIN, check_resume, copy_states, find_resu
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.pipeline.training_log import TrainingLog, stop_after_step
 from fgvc.record import console
-from fgvc.record.fitted_images import Fit
+from fgvc.record.fitted_images import FittedImages
 from fgvc.record.resume_state import States
 from fgvc.record.run_dir import RESUME
 from fgvc.types import BadImage, UserError
@@ -102,7 +102,7 @@ def _evaluate(
         )
     final = finetune.evaluate(best_weights, experiment.record_test_read)
     lost = (resumed or {}).get("best_lost")  # a forced resume continued without it
-    fit = _describe_fit(experiment, finetune, resumed or {}, final.unreadable)
+    fitted_images = _digest_fitted_images(experiment, finetune, resumed or {}, final.unreadable)
     selection = {
         "select": experiment.conf.task.select if best else None,
         "best_epoch": best_epoch.epoch,
@@ -115,7 +115,7 @@ def _evaluate(
     numbers = {
         "selection": selection,
         "last": {"val": final.last_val} if final.last_val else None,
-        "fitted_on": len(fit.image_N),
+        "fitted_on": len(fitted_images.image_N),
         "resumed": resumed,
         "training": speed,
     }
@@ -124,7 +124,7 @@ def _evaluate(
         {split: results.predictions for split, results in by_split.items() if results},
         model.state_dict(),
         numbers,
-        fit,
+        fitted_images,
         has_backbone=True,
         cost=measure_cost(
             finetune.model.backbone, finetune.images_per_s, experiment.extractor.device
@@ -145,12 +145,12 @@ def _lost_note(lost: Mapping[str, Any], epoch: int | None) -> tuple[str, ...]:
     )
 
 
-def _describe_fit(
+def _digest_fitted_images(
     experiment: Experiment,
     finetune: Finetune,
     resumed: Mapping[str, Any],
     unreadable: tuple[BadImage, ...],
-) -> Fit:
+) -> FittedImages:
     """The images that fitted and selected the weights.
 
     The state of a forced resume may have been fitted on images that this config excludes:
@@ -164,4 +164,4 @@ def _describe_fit(
     bad_N = np.array([image.row for image in unreadable], np.int64)
     validation_N = np.setdiff1d(finetune.data.validation_N, bad_N)
     forced = bool(resumed.get("forced"))
-    return experiment.describe_fit(np.setdiff1d(row_N, bad_N), validation_N, forced)
+    return experiment.digest_fitted_images(np.setdiff1d(row_N, bad_N), validation_N, forced)

@@ -42,7 +42,7 @@ def _zero_shot(experiment: Experiment) -> Results:
         {"test": predict_features(head, test, experiment.dataset)},
         head.state_dict(),
         numbers,
-        experiment.describe_fit(np.empty(0, np.int64), np.empty(0, np.int64)),
+        experiment.digest_fitted_images(np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
         attention_maps=experiment.extractor.attention_maps,
         unreadable=test.bad,

@@ -43,7 +43,6 @@ def cell(value: Any) -> Any:
 
 
 def uncell(text: str) -> str:
-    """The inverse of `cell`."""
     return _INNER_BACK.sub(r"\1\2", text.removeprefix("'"))
 
 
@@ -96,7 +95,6 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def _longest_run(text: str) -> int:
-    """Length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)
 
 

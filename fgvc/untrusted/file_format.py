@@ -96,7 +96,6 @@ def _iso_kind(head: bytes) -> str:
 
 
 def text_kind(head: bytes) -> str | None:
-    """The kind of a text file by its first bytes; None for an unknown kind."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return HTML
@@ -110,7 +109,7 @@ def text_kind(head: bytes) -> str | None:
 
 
 def placeholder(head: bytes) -> str | None:
-    """What often stands in place of a large file, by its first 64 bytes; None for anything else."""
+    """The usual placeholder of a large file, by its first 64 bytes; None for other content."""
     if not head:
         return "an empty file"
     hints = {

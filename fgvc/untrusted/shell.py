@@ -101,7 +101,6 @@ def variable(key: str, name: str, beyond: str = "") -> str:
 
 
 def command(words: Iterable[str]) -> str:
-    """A command from its words."""
     return " ".join(map(word, words))
 
 

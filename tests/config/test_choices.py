@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
-from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.errors import ConfigError, InvalidCombinationError
 from fgvc.config.overrides import expand_jobs, jobs_of
 from fgvc.config.sweep_expansion import expand_sweep
 
@@ -45,7 +45,7 @@ def test_a_token_grid_is_the_side_that_has_it(tokens, patch14, patch16):
 @pytest.mark.parametrize("head", ["text_linear", "text"])
 def test_a_family_without_a_text_tower_is_refused(head):
     task = "zero_shot" if head == "text" else "probe"
-    with pytest.raises(ImpossibleError, match="dinov2 has no text tower.*clip and.*siglip2"):
+    with pytest.raises(InvalidCombinationError, match="dinov2 has no text tower.*clip.*siglip2"):
         typed(composed(["backbone=dinov2", f"head={head}", f"task={task}"]))
 
 

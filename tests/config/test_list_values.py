@@ -1,4 +1,4 @@
-"""A text instead of a list of one: the same config and hash as the list."""
+"""A single value instead of a list of one: the same config and hash as the list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sweep=tune and overlay files: what arguments mean, and what is refused before any work."""
+"""sweep=tune and overlay files: the meaning of arguments, and errors before any work."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_invalid_search_is_refused_in_one_line(argument, message):
     assert "\n" not in str(refused.value)
 
 
-def test_settings_of_a_search_need_one():
+def test_settings_of_a_search_need_a_search():
     with pytest.raises(ConfigError, match="n_trials=3: a setting of a search; add"):
         parse_search(["seed=1,2", "hydra.sweeper.n_trials=3"])
     random = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.n_ei_candidates=3"]

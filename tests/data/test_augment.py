@@ -1,4 +1,4 @@
-"""fgvc.data.augment, held against torchvision called by hand under the same seed."""
+"""fgvc.data.augment, compared with torchvision called directly with the same seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train():
 
 @pytest.fixture
 def conf(train):
-    """`conf(preprocess, **task)`: nothing but a centre crop unless asked for."""
+    """`conf(preprocess, **task)`: only a centre crop by default."""
 
     def make(preprocess: str = "shared", **fields: object):
         task = dataclasses.replace(train.task, **{**PLAIN, **fields})
@@ -129,7 +129,7 @@ def test_what_is_erased_is_about_zero_to_the_backbone(conf, image_CHW):
 
 
 @pytest.mark.parametrize("recipe", ["modern", "transfg"])
-def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, image_CHW):
+def test_recipes_give_contiguous_squares_that_follow_from_the_arguments(recipe, image_CHW):
     conf_of_recipe = typed(
         composed(["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"])
     )

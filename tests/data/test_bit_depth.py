@@ -31,7 +31,7 @@ def png(values: np.ndarray) -> bytes:
 
 
 def grey(data: bytes) -> np.ndarray:
-    """grey_HW: what `decode` gives, all three channels being equal."""
+    """grey_HW: the result of `decode`; all three channels are equal."""
     rgb = decode(data, "a.tif").numpy()
     assert (rgb[0] == rgb[1]).all()
     assert (rgb[0] == rgb[2]).all()
@@ -242,7 +242,7 @@ REFUSED = {  # a file, its highest value, the image that LOW=0 and HIGH=highest 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_way_out_gives_a_image_that_is_read(tmp_path, name):
+def test_the_way_out_gives_an_image_that_is_read(tmp_path, name):
     suffix, data, most, expected = REFUSED[name]
     source, target = tmp_path / f"in{suffix}", tmp_path / "out.png"
     source.write_bytes(data)
@@ -286,7 +286,7 @@ def test_values_that_cannot_be_rescaled_are_reported_in_one_line(tmp_path, argum
     assert "\n" not in str(caught.value)
 
 
-def test_a_colour_key_of_sixteen_bits_lies_over_white():
+def test_a_colour_key_of_sixteen_bits_is_blended_with_white():
     values = np.array([[20, 65535, 30000]], np.uint16)
     out = io.BytesIO()
     Image.fromarray(values).save(out, "PNG", transparency=20)

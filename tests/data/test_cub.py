@@ -100,7 +100,12 @@ def test_windows_line_ends_and_byte_order_mark(cub):
         ("image_class_labels", "1 1\n", "", "lacks image ids 1 of images.txt"),
         ("image_class_labels", "1 1\n", "1 1\n99 1\n", "images.txt does not list: 99"),
         ("image_class_labels", "1 1\n", "1 1\n1 2\n", r"labels\.txt:2: image id 1 listed twice"),
-        ("image_class_labels", "1 1\n", "1 2\n", "1 images lie in another class's folder.*002"),
+        (
+            "image_class_labels",
+            "1 1\n",
+            "1 2\n",
+            "1 images are in the folder of another class.*002",
+        ),
         (
             "image_class_labels",
             "1 1\n",
@@ -135,7 +140,7 @@ def test_contradictions_are_refused(cub, name, old, new, message):
 @pytest.mark.fault(25)
 def test_swapped_class_names_are_seen_in_the_folders(cub):
     (cub / "classes.txt").write_text("1 002.Grey_Gull\n2 001.Black_Gull\n3 003.Red_Wren\n")
-    assert_refused(cub, "18 images lie in another class's folder")
+    assert_refused(cub, "18 images are in the folder of another class")
 
 
 def test_a_partial_copy_may_have_gaps(cub):
@@ -148,7 +153,7 @@ def test_a_partial_copy_may_have_gaps(cub):
     assert index.label_N.max() == 2
 
 
-def test_images_txt_alone_tells_which_files_to_add(cub):
+def test_images_txt_alone_names_the_files_to_add(cub):
     for name in cub_files.INDEX_FILES[1:]:
         (cub / name).unlink()
     missing = ", ".join(cub_files.INDEX_FILES[1:])

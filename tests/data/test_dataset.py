@@ -58,7 +58,7 @@ def test_folder(conf, classes, tmp_path):
     )
 
 
-def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
+def test_changed_files_of_the_user_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
     root = classes({"gull": 8, "wren": 8})
     table = tmp_path / "birds.csv"
     rows = [f"moths/{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
@@ -222,17 +222,17 @@ def test_conf_files_fill_the_schema_exactly(name):
     assert set(node) == {field.name for field in fields(schema.Dataset)}
     config = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
     config.dataset = OmegaConf.merge(OmegaConf.structured(schema.Dataset), config.dataset)
-    loadedd_conf = OmegaConf.to_object(config.dataset)
-    assert isinstance(loadedd_conf, schema.Dataset)
-    assert loadedd_conf.reader in readers()
+    dataset_conf = OmegaConf.to_object(config.dataset)
+    assert isinstance(dataset_conf, schema.Dataset)
+    assert dataset_conf.reader in readers()
     assert (
-        loadedd_conf.root is None
+        dataset_conf.root is None
         if name == "table"
-        else str(loadedd_conf.root).startswith(f"data/{name}")
+        else str(dataset_conf.root).startswith(f"data/{name}")
     )
-    assert loadedd_conf.table is None
-    assert loadedd_conf.box_crop is False
-    assert all(len(value) > 3 for value in asdict(loadedd_conf.card).values())
+    assert dataset_conf.table is None
+    assert dataset_conf.box_crop is False
+    assert all(len(value) > 3 for value in asdict(dataset_conf.card).values())
     assert not OmegaConf.missing_keys(config)
 
 
@@ -370,7 +370,7 @@ def test_a_name_stored_in_another_unicode_form_is_the_same_image():
     assert split.digest(composed.path) == split.digest(decomposed.path)
 
 
-def test_the_digest_of_images_cropped_to_boxes_is_another_one(conf, cub, tmp_path):
+def test_cropping_to_boxes_changes_the_digest(conf, cub, tmp_path):
     uncropped = dataset.load(conf("cub", cub), tmp_path / "cache")
     crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert uncropped.manifest.digest != crop.manifest.digest
@@ -446,12 +446,12 @@ def test_boxes_are_held_against_the_sizes_that_the_index_states(conf, cub):
         check_boxes(stated)
     box_N4[3] = 40, -2, 20, 5
     (_, note) = check_boxes(stated)
-    assert note.startswith("1 bounding boxes lie partly outside")
+    assert note.startswith("1 bounding boxes are partly outside")
     assert "40, -2, 20, 5" in note
 
 
 def test_boxes_in_fractions_of_the_image_are_refused(conf, cub, tmp_path):
     for number in range(1, 28):
         with_box(cub, number, "0.1 0.2 0.5 0.6")
-    with pytest.raises(UserError, match=r"all boxes .* lie within 0\.\.1 .*multiply"):
+    with pytest.raises(UserError, match=r"all boxes .* are within 0\.\.1 .*multiply"):
         dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""fgvc.data.decode: one defined RGB result whichever library decodes; one line if broken."""
+"""fgvc.data.decode: one defined RGB result for any library; one line for damaged files."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_unreadable_exif_means_upright(jpeg):
 
 
 @pytest.mark.fault(22)
-def test_transparency_lies_over_white():
+def test_transparency_is_blended_with_white():
     pixels = np.zeros((2, 3, 4), dtype=np.uint8)
     pixels[:, :, 0] = 200
     pixels[:, 0, 3], pixels[:, 1, 3], pixels[:, 2, 3] = 0, 255, 51  # 51: a fifth
@@ -199,7 +199,7 @@ def test_truncated(kind, keep, jpeg):
 
 
 def big(width: int, height: int) -> bytes:
-    """A one-bit PNG of that size: small to store, large to open."""
+    """A one-bit PNG of this size: small on disk, large in memory."""
     return encoded(Image.new("1", (width, height)), "PNG")
 
 

@@ -1,4 +1,4 @@
-"""A file that is no image is named for what it is, with a way out; nothing is started for it."""
+"""For a file that is no image, the error names its kind and a fix; no program is started."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ OTHER = {
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("name", OTHER)
-def test_what_lies_under_the_name_of_a_image_is_named(name):
+def test_a_pipe_or_folder_with_the_name_of_an_image_is_named(name):
     data, message = OTHER[name]
     with pytest.raises(ImageError, match=rf"^bird\.jpg: {message}") as caught:
         decode(data, "bird.jpg")
@@ -86,7 +86,7 @@ def tiff(tags: dict[int, object]) -> bytes:
     return out.getvalue()
 
 
-def test_a_preview_in_a_raw_file_is_not_taken_for_the_image():
+def test_a_preview_in_a_raw_file_is_not_read_as_the_image():
     for path, data in (("a.nef", tiff({})), ("a.DNG", tiff({})), ("a.jpg", tiff({50706: b"1234"}))):
         with pytest.raises(ImageError, match="a camera raw file"):
             decode(data, path)
@@ -117,7 +117,7 @@ def test_a_file_that_is_cut_short_is_called_so(kind):
         decode(data[: len(data) // 2], "b.jpg")
 
 
-def test_every_format_is_read_whatever_its_suffix(tmp_path):
+def test_every_format_is_read_with_any_suffix(tmp_path):
     for kind, suffixes in image_formats.READABLE.items():
         out = io.BytesIO()
         Image.new("RGB", (16, 8), (200, 10, 10)).save(out, kind)
@@ -129,7 +129,7 @@ def test_every_format_is_read_whatever_its_suffix(tmp_path):
 
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that a Ghostscript on PATH would leave behind."""
+    """A file that a Ghostscript on PATH would create."""
     (tmp_path / "bin").mkdir()
     program, marker = tmp_path / "bin/gs", tmp_path / "mark"
     program.write_text(f"#!/bin/sh\n: > '{marker}'\n")
@@ -178,7 +178,7 @@ def test_every_image_is_opened_by_a_list_of_formats():
     assert calls_without_formats() == []
 
 
-def test_a_strip_is_refused_and_a_pixel_is_a_image(jpeg: Callable[..., bytes], tmp_path: Path):
+def test_a_strip_is_refused_and_a_pixel_is_an_image(jpeg: Callable[..., bytes], tmp_path: Path):
     for name, size in (("wide", (1000, 1)), ("tall", (1, 1000)), ("pixel", (1, 1))):
         (tmp_path / name).write_bytes(jpeg(1, size))
     names = ["pixel", "tall", "wide"]

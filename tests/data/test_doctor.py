@@ -81,23 +81,23 @@ def test_a_declared_partial_copy_is_no_error(cub, run_doctor):
     examination = run_doctor(cub, partial=True, official=official)
     assert examination.verdict == "partial"
     assert [(f.severity, f.check) for f in examination.findings] == [("note", "counts")]
-    assert "3 of 200 classes, 18 of 5994 train" in examination.findings[0].says
+    assert "3 of 200 classes, 18 of 5994 train" in examination.findings[0].message
     undeclared = run_doctor(cub, official=official)
     assert undeclared.verdict == "wrong"
-    assert "dataset.partial=true" in only_finding(undeclared, "counts").mend
+    assert "dataset.partial=true" in only_finding(undeclared, "counts").fix
 
 
 def test_a_complete_copy_that_was_declared_partial_is_not_called_partial(cub, run_doctor):
     assert run_doctor(cub, partial=True).verdict == "sound"
 
 
-def test_a_folder_and_birds_of_ones_own(classes, run_doctor, conf, tmp_path):
+def test_a_folder_and_birds_of_the_user(classes, run_doctor, conf, tmp_path):
     none = schema.OfficialCounts(0, 0, 0)
     root = classes({"train/a=b c": 4, "train/ü": 4, "test/a=b c": 2, "test/ü": 2})
     (root / "train" / "ü" / "read me.txt").write_text("about")
     examination = run_doctor(root, "folder", official=none)
     assert examination.verdict == "sound"
-    assert "skipped: 1 .txt" in only_finding(examination, "layout", "note").says
+    assert "skipped: 1 .txt" in only_finding(examination, "layout", "note").message
     generator = schema.Generator(
         version=1, classes=2, train_per_class=2, test_per_class=1, side=64, seed=0
     )
@@ -114,7 +114,7 @@ def test_validation_images_are_counted_as_such(classes, run_doctor):
     assert counts == {"classes": 2, "train": 8, "val": 6, "test": 4}
     (root / "test").rename(root.parent / "away")
     examination = run_doctor(root, "folder", official=schema.OfficialCounts(0, 0, 0))
-    assert only_finding(examination, "layout", "note").says.startswith("test = val: ")
+    assert only_finding(examination, "layout", "note").message.startswith("test = val: ")
 
 
 def test_the_same_copy_gives_the_same_json(cub, run_doctor):
@@ -127,8 +127,8 @@ def test_the_same_copy_gives_the_same_json(cub, run_doctor):
 
 def test_no_such_folder(tmp_path, run_doctor):
     examination = run_doctor(tmp_path / "nowhere")
-    assert "nowhere: no such folder" in only_finding(examination, "layout").says
-    assert "set dataset.root=" in only_finding(examination, "layout").mend
+    assert "nowhere: no such folder" in only_finding(examination, "layout").message
+    assert "set dataset.root=" in only_finding(examination, "layout").fix
 
 
 def test_the_older_cub_is_refused_by_name(tmp_path, jpeg, run_doctor):
@@ -137,15 +137,15 @@ def test_the_older_cub_is_refused_by_name(tmp_path, jpeg, run_doctor):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(jpeg(1))
     examination = run_doctor(root)
-    assert "CUB-200 (2010)" in only_finding(examination, "layout").says
+    assert "CUB-200 (2010)" in only_finding(examination, "layout").message
     assert examination.facts["pictures"]["read"] == 1
 
 
 def test_another_dataset_is_named(cub, run_doctor):
-    assert "dataset=cub" in only_finding(run_doctor(cub, "dogs"), "layout").mend
+    assert "dataset=cub" in only_finding(run_doctor(cub, "dogs"), "layout").fix
     (cub / "hierarchy.txt").write_text("1 2\n")
     (cub / "classes.txt").unlink()
-    assert "dataset=nabirds" in only_finding(run_doctor(cub), "layout").mend
+    assert "dataset=nabirds" in only_finding(run_doctor(cub), "layout").fix
 
 
 def test_inaturalist_with_train_and_val_merged(tmp_path, jpeg, run_doctor):
@@ -154,16 +154,16 @@ def test_inaturalist_with_train_and_val_merged(tmp_path, jpeg, run_doctor):
         folder.mkdir(parents=True)
         (folder / "a.jpg").write_bytes(jpeg(len(name)))
     finding = only_finding(run_doctor(tmp_path, "inat2017"), "layout")
-    assert "train and val merged" in finding.says
-    assert "train_val2017.zip" in finding.mend
+    assert "train and val merged" in finding.message
+    assert "train_val2017.zip" in finding.fix
 
 
-def test_a_refused_copy_is_looked_at_as_far_as_that_goes(cub, run_doctor):
+def test_a_refused_copy_is_examined_as_far_as_possible(cub, run_doctor):
     (cub / "train_test_split.txt").unlink()
     images(cub)[3].write_bytes(b"")
     examination = run_doctor(cub)
-    assert "train_test_split.txt" in only_finding(examination, "layout").says
-    assert "an empty file" in only_finding(examination, "pictures").says
+    assert "train_test_split.txt" in only_finding(examination, "layout").message
+    assert "an empty file" in only_finding(examination, "pictures").message
 
 
 def test_gaps_in_the_classes_do_not_end_the_examination(cub, run_doctor):
@@ -178,7 +178,7 @@ def test_gaps_in_the_classes_do_not_end_the_examination(cub, run_doctor):
     (cub / "images" / "003.Red_Wren").rename(cub / "images" / "004.Red_Wren")
     edit_all(cub / "images.txt", "003.Red", "004.Red")
     examination = run_doctor(cub)
-    assert "lack 3" in only_finding(examination, "layout").says
+    assert "lack 3" in only_finding(examination, "layout").message
     assert examination.facts["pictures"]["read"] == 27
 
 
@@ -191,11 +191,11 @@ def edit_all(file: Path, old: str, new: str) -> None:
 
 def test_more_than_the_official_dataset(cub, run_doctor):
     examination = run_doctor(cub, official=schema.OfficialCounts(3, 17, 9))
-    assert "18 of 17 train" in only_finding(examination, "counts").says
+    assert "18 of 17 train" in only_finding(examination, "counts").message
 
 
 def test_ids_outside_the_official_range(cub, run_doctor):
-    """Consistent in itself, and yet not the numbering that published label maps use."""
+    """Consistent, but not the numbering of published label maps."""
     for name in ("classes", "image_class_labels"):
         file = cub / f"{name}.txt"
         rows = [line.split(" ") for line in file.read_text(encoding="utf-8").splitlines()]
@@ -203,9 +203,9 @@ def test_ids_outside_the_official_range(cub, run_doctor):
         for row in rows:
             row[at] = str(int(row[at]) - 1)
         file.write_text("\n".join(" ".join(row) for row in rows) + "\n", encoding="utf-8")
-    errors = [f.says for f in run_doctor(cub).findings if f.severity == "error"]
+    errors = [f.message for f in run_doctor(cub).findings if f.severity == "error"]
     assert errors == [
-        "class ids 0 lie outside the official range 1 to 3",
+        "class ids 0 are outside the official range 1 to 3",
         "3 classes have another number than their name: 0 001.Black_Gull, 1 002.Grey_Gull and "
         "1 more",
     ]
@@ -216,10 +216,10 @@ def test_classes_without_train_or_test_images(cub, run_doctor):
     lines = split.read_text().splitlines()
     none = schema.OfficialCounts(3, 0, 0)
     split.write_text("\n".join([f"{n} 0" for n in range(1, 10)] + lines[9:]))
-    assert "no training image" in only_finding(run_doctor(cub, official=none), "classes").says
+    assert "no training image" in only_finding(run_doctor(cub, official=none), "classes").message
     split.write_text("\n".join([f"{n} 1" for n in range(1, 10)] + lines[9:]))
     examination = run_doctor(cub, official=none)
-    assert "no test image" in only_finding(examination, "classes", "note").says
+    assert "no test image" in only_finding(examination, "classes", "note").message
     assert not examination.wrong
 
 
@@ -234,7 +234,7 @@ def test_missing_and_extra_files(cub, run_doctor):
     missing = [path.relative_to(cub).as_posix() for path in (first, second)]
     finding = only_finding(examination, "files")
     assert finding.offenders == tuple(missing)
-    assert finding.says == (
+    assert finding.message == (
         f"2 of the 27 images are missing, or links to nothing: {', '.join(missing)}"
     )
     assert only_finding(examination, "files", "note").offenders == (
@@ -256,7 +256,7 @@ def test_unreadable_images(cub, run_doctor, spoilt, message):
     file = images(cub)[5]
     file.write_bytes(spoilt(file.read_bytes()))
     finding = only_finding(run_doctor(cub), "pictures")
-    assert finding.says.startswith("1 cannot be read: images/001.Black_Gull/bird 5")
+    assert finding.message.startswith("1 cannot be read: images/001.Black_Gull/bird 5")
     assert len(finding.offenders) == 1
     assert re.search(message, finding.offenders[0])
 
@@ -290,7 +290,7 @@ def test_equal_files_in_train_and_test(cub, run_doctor):
     finding = only_finding(examination, "duplicates")
     names = [path.relative_to(cub).as_posix() for path in (train, test)]
     assert finding.offenders == (" = ".join(names),)
-    assert "both train and test" in finding.says
+    assert "both train and test" in finding.message
     assert (
         len(examination.findings) == 1
     )  # a byte-equal pair is not reported again as a near duplicate
@@ -302,7 +302,7 @@ def test_equal_files_under_two_labels_and_within_a_split(cub, run_doctor):
     shutil.copy(gulls[1], gulls[2])
     examination = run_doctor(cub)
     assert not examination.wrong
-    messages = [f.says for f in examination.findings if f.check == "duplicates"]
+    messages = [f.message for f in examination.findings if f.check == "duplicates"]
     assert "under two labels" in messages[0]
     assert "same split" in messages[1]
     assert len(messages) == 2
@@ -313,7 +313,7 @@ def test_near_duplicates_across_the_splits(cub, run_doctor):
     Image.open(train).resize((96, 72)).point(lambda v: v * 0.8).save(test, quality=60)
     examination = run_doctor(cub)
     finding = only_finding(examination, "duplicates", "note")
-    assert "look the same" in finding.says
+    assert "look the same" in finding.message
     assert [str(train.relative_to(cub)), str(test.relative_to(cub))] == finding.offenders[0].split(
         " = "
     )
@@ -326,17 +326,17 @@ def test_boxes_a_little_outside_are_a_note_and_far_outside_an_error(cub, run_doc
     boxes = cub / "bounding_boxes.txt"
     edit(boxes, "1 1.0 2.0 30.0 20.5", "1 20.0 2.0 33.0 20.5")  # 53 of 48 px
     examination = run_doctor(cub)
-    assert "by 5.0 px" in only_finding(examination, "boxes", "note").says
+    assert "by 5.0 px" in only_finding(examination, "boxes", "note").message
     assert not examination.wrong
     edit(boxes, "1 20.0 2.0 33.0 20.5", "1 20.5 2.0 33.0 20.5")
-    assert "by 5.5 px" in only_finding(run_doctor(cub), "boxes").says
+    assert "by 5.5 px" in only_finding(run_doctor(cub), "boxes").message
     edit(boxes, "1 20.5 2.0 33.0 20.5", "1 20.5 2.0 0.0 20.5")
-    assert "no area" in only_finding(run_doctor(cub), "boxes").says
+    assert "no area" in only_finding(run_doctor(cub), "boxes").message
 
 
 def test_parts_outside(cub, run_doctor):
     edit(cub / "parts" / "part_locs.txt", "1 1 10.0 12.5 1", "1 1 -9.0 12.5 1")
-    assert "by 9.0 px" in only_finding(run_doctor(cub), "boxes").says
+    assert "by 9.0 px" in only_finding(run_doctor(cub), "boxes").message
 
 
 def test_a_resized_copy_is_reported_once(cub, run_doctor):
@@ -344,13 +344,13 @@ def test_a_resized_copy_is_reported_once(cub, run_doctor):
         Image.open(file).resize((20, 20)).save(file)
     examination = run_doctor(cub)
     finding = only_finding(examination, "sizes")
-    assert finding.says.startswith("a resized or cropped copy: boxes or parts of 27 of 27")
+    assert finding.message.startswith("a resized or cropped copy: boxes or parts of 27 of 27")
     assert len(finding.offenders) == 27
     assert not [f for f in examination.findings if f.check == "boxes"]
 
 
 def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, run_doctor, monkeypatch):
-    """A copy twice as large: every box fits."""
+    """A copy of twice the size: every box is inside its image."""
     from dataclasses import replace
 
     spec = readers()["cub"]
@@ -365,7 +365,7 @@ def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, run_doctor, monkeypatc
     assert run_doctor(cub).findings == ()
     for file in images(cub):
         Image.open(file).resize((96, 72)).save(file)
-    assert only_finding(run_doctor(cub), "sizes").says == (
+    assert only_finding(run_doctor(cub), "sizes").message == (
         "a resized or cropped copy: 26 of 26 images have another size than the index states "
         "(images/001.Black_Gull/bird 0 ü=1.jpg is 96x72, stated 36x48)"
     )
@@ -396,7 +396,7 @@ def test_archives_are_held_against_their_digests(cub, run_doctor, beside):
         (archive(sha256="0" * 64), "sha256 is"),
         (archive(sha256=None, md5="0" * 32), "md5 is"),
     ):
-        assert message in only_finding(run_doctor(cub, archives=bad), "archives").says
+        assert message in only_finding(run_doctor(cub, archives=bad), "archives").message
 
 
 def test_every_finding_says_what_to_do(cub, run_doctor):
@@ -414,8 +414,8 @@ def test_every_finding_says_what_to_do(cub, run_doctor):
         "duplicates",
     ]
     for finding in examination.findings:
-        assert finding.mend
-        assert "\n" not in finding.says + finding.mend
+        assert finding.fix
+        assert "\n" not in finding.message + finding.fix
 
 
 def test_images_of_more_than_eight_bits_are_noted_with_their_range(run_doctor, classes):
@@ -427,16 +427,16 @@ def test_images_of_more_than_eight_bits_are_noted_with_their_range(run_doctor, c
     Image.fromarray(ramp.astype(np.int32)).save(root / "train/gull/3.jpg", "TIFF")
     examination = run_doctor(root, "folder", official=schema.OfficialCounts(0, 0, 0))
     note = only_finding(examination, "depth", "note")
-    assert note.says.startswith("3 have more than 8 bits")
-    assert "2 PNG I;16 of 16 bits on 0..65535, seen 100..60000" in note.says
-    assert "1 TIFF F of 32 bits on 0..1, seen 0.0015" in note.says
+    assert note.message.startswith("3 have more than 8 bits")
+    assert "2 PNG I;16 of 16 bits on 0..65535, seen 100..60000" in note.message
+    assert "1 TIFF F of 32 bits on 0..1, seen 0.0015" in note.message
     assert note.offenders == tuple(f"train/gull/{number}.jpg" for number in range(3))
     wrong = only_finding(examination, "pictures")
-    assert "train/gull/3.jpg: a TIFF: its signed 32-bit samples" in wrong.says
+    assert "train/gull/3.jpg: a TIFF: its signed 32-bit samples" in wrong.message
 
 
 def test_the_doctor_reads_what_a_run_reads(run_doctor, classes):
-    """Large metadata is no damage, and a wrong checksum, which a run refuses, is."""
+    """Large metadata is not damage; a wrong checksum is, and a run refuses it."""
     root = classes({"train/gull": 3, "test/gull": 2, "train/wren": 3, "test/wren": 2})
     out = io.BytesIO()
     text = PngInfo()
@@ -447,5 +447,5 @@ def test_the_doctor_reads_what_a_run_reads(run_doctor, classes):
     spoilt[-20] ^= 1  # in the pixels
     (root / "train/gull/1.jpg").write_bytes(spoilt)
     examination = run_doctor(root, "folder", official=schema.OfficialCounts(0, 0, 0))
-    assert "train/gull/1.jpg: damaged " in only_finding(examination, "pictures").says
+    assert "train/gull/1.jpg: damaged " in only_finding(examination, "pictures").message
     assert examination.facts["pictures"]["kinds"] == {"JPEG RGB": 8, "PNG RGB": 1}

@@ -32,7 +32,7 @@ def silent(n: int, note: str = "") -> None:
 
 
 class Reply(BaseHTTPRequestHandler):
-    """Serves `server.files`; the first requests of a path go to its `misdeeds`, in turn."""
+    """Serves `server.files`; the first requests of a path get its `misdeeds`, in turn."""
 
     def do_GET(self) -> None:
         server = self.server
@@ -55,7 +55,7 @@ class Reply(BaseHTTPRequestHandler):
 
 
 class Host(ThreadingHTTPServer):
-    """`misdeeds`, `requests`: by path, and of each request its path and its range."""
+    """misdeeds: by path. requests: path and range of each request."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Reply)
@@ -100,7 +100,7 @@ def cut_without_ranges(reply: Reply, data: bytes, start: int) -> None:
 
 
 def short_and_proud(reply: Reply, data: bytes, start: int) -> None:
-    """Send half and announce it as the whole."""
+    """Send half of the file with a matching length."""
     without_ranges(reply, data[: len(data) // 2], 0)
 
 
@@ -161,7 +161,7 @@ def served(host) -> Callable[..., schema.Archive]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
-    """Pauses that the program asks for; tests do not wait."""
+    """The pauses requested by the program; tests do not wait."""
     waited: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waited.append)
     monkeypatch.setattr(http, "MIN_PROGRESS", 1000)
@@ -236,7 +236,7 @@ def test_a_host_that_misbehaves_twice(served, tmp_path, pauses, misdeed, size_kn
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_ranges_that_are_ignored_begin_anew(served, host, tmp_path):
+def test_ranges_that_are_ignored_restart(served, host, tmp_path):
     archive = served("a.tar", DATA, cut_after(0.5), without_ranges)
     assert received(archive, tmp_path).read_bytes() == DATA
     assert len(host.requests) == 2
@@ -388,7 +388,7 @@ def test_plain_archives_are_unpacked(tmp_path, mode):
 
 @pytest.mark.fault(27)
 def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
-    """As in Python 3.11.0 to 3.11.3: TarFile.extract takes no `filter`, and has no safe form."""
+    """In Python 3.11.0 to 3.11.3, TarFile.extract has no `filter`."""
     for name in ("extract", "extractall"):
         monkeypatch.delattr(tarfile.TarFile, name)
     file, folder = tmp_path / "archive", tmp_path / "folder"
@@ -429,7 +429,7 @@ def test_several_archives_become_one_folder(served, dataset_of, host, tmp_path):
     assert len(host.requests) == 2
 
 
-def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, dataset_of, host, tmp_path):
+def test_an_archive_beside_the_root_is_used_and_kept(served, dataset_of, host, tmp_path):
     archive = served("images.tar", tar(GOOD))
     file = tmp_path / "data" / "images.tar"
     file.parent.mkdir()

@@ -31,7 +31,7 @@ def birds(classes):
 @pytest.mark.parametrize(
     "name", ["a.jfif", "a.JPE", "a", "a.image", "a.jpg_large", "a.HEIC", "a.php", "a.dat", "a.MPO"]
 )
-def test_a_image_counts_whatever_its_suffix(birds, jpeg, name):
+def test_an_image_counts_with_any_suffix(birds, jpeg, name):
     (birds / "gull" / name).write_bytes(jpeg(7))
     index = read(birds)
     assert f"gull/{name}" in index.path
@@ -44,7 +44,7 @@ def test_formats_without_a_suffix_count(birds, kind):
     assert "gull/IMG_0001" in read(birds).path
 
 
-def test_what_is_passed_over_is_counted_by_kind(birds):
+def test_what_is_skipped_is_counted_by_kind(birds):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     for number in range(12):
         (birds / "gull" / f"{number}.heic").write_bytes(heic)
@@ -67,7 +67,7 @@ def test_what_is_passed_over_is_counted_by_kind(birds):
 
 
 @pytest.mark.parametrize("suffix", [".NEF", ".cr2", ".dng", ".arw"])
-def test_raw_images_begin_like_tiff_and_are_none(birds, suffix):
+def test_raw_images_begin_like_tiff_but_are_not_tiff(birds, suffix):
     Image.new("RGB", (8, 8)).save(birds / "gull" / "x.tif")
     (birds / "gull" / "x.tif").rename(birds / "gull" / f"x{suffix}")
     index = read(birds)

@@ -25,14 +25,14 @@ def counts_under(*folders, classes=BIRDS):
 
 
 def samples(index, split=None):
-    """(path, class) of the images of a split; of all splits without one."""
+    """(path, class) of the images of a split; None: of all splits."""
     rows = range(len(index)) if split is None else np.flatnonzero(index.split_N == split).tolist()
     names = index.labelmap.names
     return {(index.root / index.path[row], names[index.label_N[row]]) for row in rows}
 
 
 def imagefolder_samples(place):
-    """The same of torchvision."""
+    """The samples of torchvision's ImageFolder."""
     read_by = ImageFolder(str(place))
     return {(type(place)(path), read_by.classes[label]) for path, label in read_by.samples}
 
@@ -53,7 +53,7 @@ def assert_refused(root, *parts, fraction=0.25):
 @pytest.mark.parametrize(
     "below", ["birds", "images", "archive/birds-525", "birds/birds", "a/b/c", "train"]
 )
-def test_classes_below_the_root_are_found_and_said(classes, below):
+def test_classes_below_the_root_are_found_and_reported(classes, below):
     root = classes(counts_under(below))
     index = read(root)
     assert samples(index) == imagefolder_samples(root / below)
@@ -63,7 +63,7 @@ def test_classes_below_the_root_are_found_and_said(classes, below):
 
 
 @pytest.mark.parametrize("below", ["birds", "archive/birds-525", "birds/birds"])
-def test_splits_below_the_root_are_found_and_said(classes, below):
+def test_splits_below_the_root_are_found_and_reported(classes, below):
     root = classes(counts_under(f"{below}/train", f"{below}/test"))
     (root / below / "README.txt").touch()
     (root / "licence.pdf").touch()
@@ -78,7 +78,7 @@ def test_images_by_session_stay_in_their_class(classes):
     assert samples(read(root)) == imagefolder_samples(root)
 
 
-def test_subfolders_of_every_class_are_said(classes):
+def test_subfolders_of_every_class_are_reported(classes):
     index = read(classes({f"{c}/{s}": 2 for c in BIRDS for s in ("adult", "juvenile")}))
     assert index.labelmap.names == ("gull", "wren")
     assert any("adult, juvenile" in note for note in index.notes)
@@ -126,8 +126,8 @@ def test_versions_of_the_same_images_are_ambiguous(classes):
     assert_refused(root, f"dataset.root={root / 'original'}", f"dataset.root={root / 'augmented'}")
 
 
-def test_a_nested_copy_is_passed_over(classes):
-    """Kaggle's flowers/flowers/daisy beside flowers/daisy."""
+def test_a_nested_copy_is_skipped(classes):
+    """As in Kaggle's flowers: flowers/flowers/daisy beside flowers/daisy."""
     root = classes({**BIRDS, **counts_under("moths")})
     assert root.name == "moths"
     index = read(root)
@@ -136,7 +136,7 @@ def test_a_nested_copy_is_passed_over(classes):
     assert any("moths" in note and "5 images" in note for note in index.notes)
 
 
-def test_a_nested_copy_of_the_splits_is_passed_over(classes):
+def test_a_nested_copy_of_the_splits_is_skipped(classes):
     root = classes(counts_under("train", "test", "moths/train", "moths/test"))
     index = read(root)
     assert len(index) == 10
@@ -280,7 +280,7 @@ def test_a_test_without_labels_is_no_test(classes, test):
 
 
 def test_images_of_all_classes_in_one_folder_are_refused(classes):
-    """A dataset of boxes, as Roboflow writes it."""
+    """A detection dataset, as exported by Roboflow."""
     root = classes({f"{split}/images": 3 for split in ("train", "valid", "test")})
     (root / "train" / "labels").mkdir()
     (root / "train" / "labels" / "0.txt").touch()
@@ -370,7 +370,7 @@ def test_splits_of_fer2013(classes):
         assert samples(index, split) == imagefolder_samples(root / name)
 
 
-def test_a_copy_of_all_classes_is_passed_over_whatever_the_root_is_called(classes):
+def test_a_copy_of_all_classes_is_skipped_for_any_name_of_the_root(classes):
     root = classes({**BIRDS, **counts_under("flowers")})
     index = read(root)
     assert index.labelmap.names == ("gull", "wren")
@@ -390,7 +390,7 @@ def test_a_dataset_beside_a_test_without_labels_is_found(classes):
 
 
 @pytest.mark.parametrize("names", [("gull ", "gull"), ("wren.", "wren"), ("wren. ", "Wren")])
-def test_names_that_windows_takes_for_one_are_refused(classes, names):
+def test_names_that_are_equal_on_windows_are_refused(classes, names):
     assert_refused(classes({**dict.fromkeys(names, 3), "robin": 3}), *names)
 
 
@@ -423,13 +423,13 @@ def test_numbered_classes_and_usual_words_stay_classes(classes, names):
     assert samples(read(root)) == imagefolder_samples(root)
 
 
-def test_a_class_called_like_a_tools_folder_stays_a_class(classes):
+def test_a_class_named_like_a_tools_folder_stays_a_class(classes):
     root = classes({"CVS": 3, "Walgreens": 3})
     assert samples(read(root)) == imagefolder_samples(root)
 
 
 @pytest.mark.parametrize("copy", ["train/train", "train/train_images"])
-def test_a_copy_of_the_classes_in_a_split_is_passed_over(classes, copy):
+def test_a_copy_of_the_classes_in_a_split_is_skipped(classes, copy):
     root = classes(counts_under("train", copy, "test"))
     index = read(root)
     assert index.labelmap.names == ("gull", "wren")
@@ -437,7 +437,7 @@ def test_a_copy_of_the_classes_in_a_split_is_passed_over(classes, copy):
     assert any(copy.split("/")[1] in note and "5 images" in note for note in index.notes)
 
 
-def test_one_class_of_folders_beside_classes_of_images_is_said(classes):
+def test_one_class_of_folders_beside_classes_of_images_is_reported(classes):
     root = classes({"labeled/gull": 3, "labeled/wren": 3, "unlabeled": 3})
     notes = read(root).notes
     assert any("labeled/" in note and "gull, wren" in note for note in notes)

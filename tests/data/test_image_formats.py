@@ -35,7 +35,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_image_is_known_by_its_first_bytes(name: str, tmp_path: Path) -> None:
+def test_an_image_is_known_by_its_first_bytes(name: str, tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 10, 10)).save(data, SAVED[name])
     assert kind_of(data.getvalue()) == name

@@ -1,4 +1,4 @@
-"""An image from a notebook, held against the pixels that its file gives."""
+"""An image from a notebook gives the same pixels as its file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_opened_file_gives_the_pixels_of_its_bytes(mode, kind, turn):
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_a_file_is_turned_as_pillow_turns_it(kind, turn):
-    """Once: Pillow turns a TIFF by itself while it loads it."""
+    """Only once: Pillow itself rotates a TIFF while loading it."""
     exif = Image.Exif()
     exif[0x0112] = turn
     data = data_of(random_image(), kind, exif=exif)
@@ -66,7 +66,7 @@ def test_a_file_is_turned_as_pillow_turns_it(kind, turn):
     assert torch.equal(decode(data, "a"), expected)
 
 
-def test_what_was_drawn_on_and_a_later_frame_are_taken_as_they_are():
+def test_drawn_images_and_later_frames_are_used_unchanged():
     data = data_of(random_image(), "PNG")
     image = Image.open(io.BytesIO(data))
     image.putpixel((0, 0), (1, 2, 3))
@@ -92,8 +92,8 @@ def test_sixteen_bits_and_colour_keys_go_through_the_same_rules():
     assert torch.equal(pixels_of(Image.open(io.BytesIO(keyed))), decode(keyed, "a"))
 
 
-def test_a_image_is_turned_once():
-    """convert("RGB") keeps the EXIF block, exif_transpose takes it out; both are common."""
+def test_an_image_is_turned_once():
+    """convert("RGB") keeps the EXIF block, exif_transpose removes it; both are common."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = data_of(random_image(), "PNG", exif=exif)

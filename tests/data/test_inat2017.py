@@ -71,7 +71,7 @@ def test_order_of_annotations_and_categories_changes_no_label(copies):
     assert after.label_N.tolist() == before.label_N.tolist()
 
 
-def test_one_name_in_two_branches_is_told_apart(copies):
+def test_one_name_in_two_branches_is_distinguished(copies):
     root = copies.inat2017()
     for part in ("train", "val"):
         change(root / f"{part}2017.json", lambda w: w["categories"][1].update(name="Abies alba"))
@@ -113,7 +113,7 @@ def test_val_inside_train_is_refused(copies):
 
     change(root / "train2017.json", merge)
     assert_refused(
-        root, r"train2017\.json: 6 images also stand in val2017\.json .*train and val merged"
+        root, r"train2017\.json: 6 images are also in val2017\.json .*train and val merged"
     )
 
 
@@ -135,7 +135,7 @@ def test_no_index_at_all(copies, tmp_path):
 def test_categories_that_differ_between_the_files(copies):
     root = copies.inat2017()
     change(root / "val2017.json", lambda w: w["categories"][2].update(name="Aglais urticae"))
-    assert_refused(root, r"category ids that mean something else in val2017\.json: 2")
+    assert_refused(root, r"category ids with another meaning in val2017\.json: 2")
 
 
 # --- contradictions ---
@@ -196,7 +196,7 @@ def test_damaged_json_is_named(copies):
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
+def test_members_for_any_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
     document = {
         "info": {"a": [1, {"b": "]}"}]},

@@ -1,4 +1,4 @@
-"""fgvc.data.loader: every row once, in order, at any number of workers; none substituted."""
+"""fgvc.data.loader: every row once, in order, with any number of workers; none substituted."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_file_that_disappears_is_a_bad_image_that_another_run_may_read(table, 
 
 @pytest.mark.parametrize("appears", [False, True])
 def test_a_file_that_the_manifest_lacks_is_a_bad_image(cub, tmp_path, jpeg, appears):
-    """Also where it appears later: the features would be those of another manifest."""
+    """Even if it appears later, because the features would belong to another manifest."""
     index = reader.read(cub, False)
     file = cub / index.path[1]
     file.unlink()
@@ -178,7 +178,7 @@ def test_digests_may_be_left_unchecked(table, jpeg):
 
 
 class Killed(Preprocess):
-    """Dies as the kernel's out-of-memory killer would have it die."""
+    """Dies as if the kernel's out-of-memory killer had killed it."""
 
     def __call__(self, image: ImageInput) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_killed_worker_is_an_error_in_bounded_time(table):
 
 
 class Broken(Preprocess):
-    """A fault of ours, not of the image."""
+    """An error of fgvc, not of the image."""
 
     def __call__(self, image: ImageInput) -> torch.Tensor:
         raise KeyError("ours")

@@ -1,4 +1,4 @@
-"""fgvc.data.manifest: digests are computed once, later starts look at sizes and times only."""
+"""fgvc.data.manifest: digests are computed once; later starts only check sizes and times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Hashed:
 
 @pytest.fixture
 def build(cub, tmp_path):
-    """`build()` -> (manifest, number of files hashed), always over the same cache."""
+    """`build()` -> (manifest, number of files hashed), always with the same cache."""
 
     def built(
         policy: manifest.Policy = STRICT,
@@ -117,7 +117,7 @@ def test_what_is_not_to_be_remembered_is_noted_again(cub, build):
 
 
 def alter(file, more: bytes = b""):
-    """Other bytes: one bit, or a longer file; an earlier time."""
+    """Change one bit, the length, or the time of a file."""
     data = bytearray(file.read_bytes())
     data[-30] ^= not more
     file.write_bytes(bytes(data) + more)
@@ -131,8 +131,8 @@ def alter(file, more: bytes = b""):
     [("train/robin/0.jpg", "train/wren/0.jpg"), ("train/robin", "train/wren"), ("train", "test")],
 )
 def test_swapped_files_of_equal_size_and_time_are_refused(classes, tmp_path, left, right):
-    """Some archives give every file one time, and uncompressed images of one size are equally
-    long. A folder that is renamed changes no time of the files in it."""
+    """Some archives give every file the same time, and uncompressed images of one size have the
+    same length. Renaming a folder does not change the times of its files."""
     counts = {f"{part}/{name}": 2 for part in ("train", "test") for name in ("robin", "wren")}
     root = classes(counts)
     for file in root.rglob("*.jpg"):
@@ -147,7 +147,7 @@ def test_swapped_files_of_equal_size_and_time_are_refused(classes, tmp_path, lef
 
 
 def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
-    """A new link, another mode and another inode change no byte, and thus no digest."""
+    """A new link, mode or inode changes no byte, and thus no digest."""
     before, _ = build()
     linked, moded, copied = (cub / before.path[row] for row in (0, 9, 18))
     os.link(linked, cub / "link")
@@ -193,7 +193,7 @@ def test_missing_files_are_counted_and_the_first_named(cub, build):
 
 
 def make_absent(file, kind: str) -> None:
-    """Put something else in the place of a file."""
+    """Replace a file by a link, a folder or a pipe."""
     file.unlink(missing_ok=True)
     {
         "missing": lambda: None,
@@ -235,7 +235,7 @@ def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, cache
     assert original is None or restored.digest == original.digest
 
 
-def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
+def test_a_file_that_returns_with_other_bytes_was_altered(cub, build):
     build()
     file = first(cub)
     data = file.read_bytes()
@@ -247,7 +247,7 @@ def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
 
 
 @pytest.mark.parametrize(("split", "name"), [(TRAIN, "training"), (TEST, "test")])
-def test_a_split_without_any_file_is_refused_whatever_the_policy(cub, build, split, name):
+def test_a_split_without_any_file_is_refused_under_any_policy(cub, build, split, name):
     index = reader.read(cub, False)
     for row in np.flatnonzero(index.split_N == split):
         (cub / index.path[row]).unlink()
@@ -291,7 +291,7 @@ def test_a_damaged_cache_is_made_again_with_a_note(cub, build, tmp_path, damage)
     assert (hashed, again.sha256, len(notes)) == (0, before.sha256, 1)
 
 
-def test_a_copy_elsewhere_has_its_own_cache_and_the_same_digest(cub, build, tmp_path):
+def test_a_copy_in_another_place_has_its_own_cache_and_the_same_digest(cub, build, tmp_path):
     before, _ = build()
     other = tmp_path / "elsewhere"
     shutil.copytree(cub, other)
@@ -316,7 +316,7 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
     assert f"{index.path[0]} = {index.path[9]}" in contradicting
 
 
-def test_a_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
+def test_an_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
     index = reader.read(cub, False)
     shutil.copy(cub / index.path[0], cub / index.path[1])
     built_manifest, _ = build()

@@ -59,7 +59,7 @@ def test_boxes_sizes_and_parts_may_be_absent(copies):
     assert index.box_N4 is index.size_N2 is index.parts is None
 
 
-def test_the_hierarchy_goes_by_ids_as_names_repeat(copies):
+def test_the_hierarchy_uses_ids_because_names_repeat(copies):
     above = not_none(nabirds.read(copies.nabirds()).hierarchy)
     assert above.chain == (("81", "0"), ("81", "0"), ("900", "22", "0"))
     assert above.names == {
@@ -90,7 +90,7 @@ def test_labels_of_images_that_slipped_are_seen_in_the_folders(copies):
     root = copies.nabirds(".")
     edit(root / "image_class_labels.txt", f"{first_id(root)} 314", f"{first_id(root)} 613")
     assert_refused(
-        root, "1 images lie in another class's folder than their label says: images/0314/"
+        root, "1 images are in the folder of another class than their label: images/0314/"
     )
 
 
@@ -109,7 +109,7 @@ def test_images_listed_under_another_id(copies):
     [
         ("images", "-", "x", r"images\.txt:1: expected an image id of 32 hex digits"),
         ("hierarchy", "817 900", "817 900\n817 22", r"hierarchy\.txt:7: node 817 has two parents"),
-        ("hierarchy", "22 0", "22 817", r"hierarchy\.txt: node 817 lies above itself|900 lies"),
+        ("hierarchy", "22 0", "22 817", r"hierarchy\.txt: node 817 is its own ancestor|900 is its"),
         ("hierarchy", "22 0", "22 7", r"nodes that classes\.txt does not list: 7"),
         ("classes", "613 Wood", "614 Wood", r"does not list: 613 .*314 to 817|not list: 613"),
         ("classes", "613 Wood Duck (Female/Eclipse male)", "613", r"expected 2 columns"),
@@ -139,6 +139,6 @@ def test_two_copies_below_one_root_are_not_chosen_between(copies):
     assert_refused(copies.nabirds("two"), "one, .*two each hold .*set dataset.root= to one")
 
 
-def test_the_cub_reader_says_what_it_is(copies):
+def test_the_cub_reader_names_the_dataset(copies):
     with pytest.raises(UserError, match="this is NABirds; read it with dataset=nabirds"):
         cub.read(copies.nabirds(), partial=False)

@@ -1,4 +1,4 @@
-"""fgvc.data.normalize: the registry against what the libraries themselves hold."""
+"""fgvc.data.normalize: the registry has the values of the libraries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""fgvc.data.preprocess, held against Pillow's resize and torchvision's transforms of PIL images.
+"""fgvc.data.preprocess, compared with Pillow's resize and torchvision's transforms of PIL images.
 
 torchvision resizes uint8 with 16-bit weights in two passes, Pillow with 22-bit ones. Each pass
-rounds otherwise about once in a thousand values, so one in a million or so ends 2 of 255 away.
+rounds differently in about one of a thousand values, so about one in a million differs by 2 of 255.
 """
 
 from __future__ import annotations

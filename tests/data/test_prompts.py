@@ -1,4 +1,4 @@
-"""Class names as a person would write them."""
+"""Class names in the spelling of a person."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Real photographs of 20 species: a partial copy, decoded to the last, held against Pillow."""
+"""Real photographs of 20 species: a partial copy, every image decoded and compared with Pillow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors for a refused folder name the dataset that lies there and the command that reads it."""
+"""Errors for a refused folder name the dataset in the folder and the command that reads it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPECIES = "00000_Animalia_Chordata_Aves_Larus_canus", "00001_Animalia_Chordata_A
 
 @pytest.fixture
 def tree(tmp_path, jpeg) -> Callable[..., Path]:
-    """`tree("a/b", "x.txt")`: a root with these: three images in each folder, empty files."""
+    """`tree("a/b", "x.txt")`: a root with these folders, three images in each, and empty files."""
 
     def make(*names: str) -> Path:
         root = tmp_path / "größe = 3"
@@ -52,14 +52,14 @@ def silent(title: str, total: int | None, unit: str) -> Iterator[Progress]:
 
 
 def refusal_message(conf, reader: str, root: Path) -> str:
-    """The error message of a run; its fix must also be a fix of the doctor."""
+    """The error message of a run; task=doctor must suggest the same fix."""
     with pytest.raises(UserError) as caught:
         dataset.read(conf(reader, root))
     message = str(caught.value)
     assert "\n" not in message
     examined: Examination = examine(conf(reader, root), 1, silent)
     assert examined.wrong
-    assert any(message.endswith(f"; {finding.mend}") for finding in examined.findings), message
+    assert any(message.endswith(f"; {finding.fix}") for finding in examined.findings), message
     return message
 
 
@@ -146,7 +146,7 @@ def test_another_dataset_is_named_by_the_command_that_reads_it(
 
 
 @pytest.mark.parametrize("published", OFFICIAL)
-def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, published):
+def test_a_folder_that_is_refused_names_the_dataset_in_it(copies, cub, published):
     root = cub if published == "cub" else getattr(copies, published)()
     assert recognize_dataset.advice(root, "folder") == (
         f"this looks like {readers()[published].title}: read it with "
@@ -191,8 +191,8 @@ def test_own_folders_and_tables_have_no_index_files(conf, classes, tmp_path):
         examined = examine(chosen, 1, silent)
         assert examined.wrong
         for finding in examined.findings:
-            assert "index" not in finding.says + finding.mend, finding
-            assert "official" not in finding.says + finding.mend, finding
+            assert "index" not in finding.message + finding.fix, finding
+            assert "official" not in finding.message + finding.fix, finding
 
 
 def test_the_verdict_of_stanford_dogs_names_imagenet(conf, copies):
@@ -210,7 +210,7 @@ def test_a_pipe_among_the_images_does_not_hold_up_the_doctor(conf, cub):
     os.mkfifo(file)
     examined = examine(conf("cub", cub), 2, silent)
     assert [f.check for f in examined.findings] == ["pictures"]
-    assert "a pipe, socket or device instead of a file" in examined.findings[0].says
+    assert "a pipe, socket or device instead of a file" in examined.findings[0].message
 
 
 @pytest.mark.fault(39)

@@ -1,4 +1,4 @@
-"""fgvc.data.sampler: an epoch is a function of seed and number, and ranks share out its batches."""
+"""fgvc.data.sampler: an epoch depends on seed and number; ranks divide its batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = np.random.default_rng(0).integers(0, 2**64, 400, np.uint64)  # of rows
 
 @pytest.fixture
 def order():
-    """`order(sampling=..., batch_size=..., seed=...)` over 53 rows that are no plain range."""
+    """`order(sampling=..., batch_size=..., seed=...)` over 53 rows with gaps between them."""
     label_N = np.repeat(np.arange(len(COUNTS)) * 5, COUNTS)
     row_N = np.random.default_rng(1).permutation(200)[: len(label_N)]
 
@@ -49,7 +49,7 @@ def test_seed_and_epoch_decide_and_nothing_else(order, sampling):
 
 
 def renumbered(sampler: Order) -> tuple[Order, np.ndarray]:
-    """The same images under other rows, listed in another order; and the old row of each new."""
+    """The same images with other row numbers in another order, and the old row of each new row."""
     rng = np.random.default_rng(5)
     place_N, new_N = rng.permutation(len(sampler.row_N)), rng.permutation(200)
     other = dataclasses.replace(
@@ -84,8 +84,8 @@ def test_an_image_more_leaves_the_order_of_the_others(order):
     assert longer == sampler.epoch(1).row_N.tolist()
 
 
-def test_every_image_stands_everywhere_as_often(order):
-    """Mean place of each of 53 images over 400 epochs: 26, standard deviation 0.77."""
+def test_every_image_is_at_every_position_equally_often(order):
+    """Mean position of each of 53 images over 400 epochs: 26, standard deviation 0.77."""
     sampler = order()
     place_EN = np.array([np.argsort(sampler.epoch(number).row_N) for number in range(400)])
     assert np.abs(place_EN.mean(axis=0) - 26).max() < 4 * 0.77
@@ -169,7 +169,7 @@ def test_balanced_draws_of_a_large_class_reach_all_of_it(order):
 
 @pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
 def test_undrawn_rows_are_those_in_no_batch_of_the_steps_so_far(order, sampling):
-    """At any step of any epoch, as after a resume; the parts of all ranks together."""
+    """At any step of any epoch, as after a resume, over the parts of all ranks."""
     sampler = order(sampling)
     remaining, undrawn = set(sampler.row_N.tolist()), []
     for step in range(4 * sampler.steps_per_epoch):

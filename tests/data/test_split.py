@@ -1,4 +1,4 @@
-"""fgvc.data.split: stratified, seeded, pinned: a split means the same on every machine."""
+"""fgvc.data.split: stratified and seeded: a split is the same on every machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
 
 
 def index_of(counts: list[int], test: int = 2) -> Index:
-    """`counts` training images a class, each class with `test` test images."""
+    """`counts` training images per class, and `test` test images in each class."""
     rows = [
         (f"images/{label:03}/{number:03}.jpg", label, int(number >= count))
         for label, count in enumerate(counts)
@@ -75,7 +75,7 @@ def test_small_classes_keep_a_training_image():
     assert val_counts(index_of([1, 1, 2, 2, 2]), 0.9) == [0, 0, 1, 1, 1]
 
 
-def test_composed_and_decomposed_paths_are_drawn_alike():
+def test_composed_and_decomposed_paths_are_drawn_equally():
     index = index_of([30, 29])
     composed, decomposed = (
         replace(index, path=tuple(unicodedata.normalize(form, f"ö{path}") for path in index.path))
@@ -129,7 +129,7 @@ def resolved(splits: list[int] | None, fraction: float = 0.5):
     return resolve_splits("HERE", given_N, path, np.zeros(4, np.int64), classes, fraction, 0)
 
 
-def test_a_test_split_of_its_own_is_taken_as_it_is():
+def test_a_test_split_of_its_own_is_used_unchanged():
     for splits in ([TRAIN, TRAIN, TEST, VAL], [TRAIN, TEST, TEST, TEST]):
         split_N, test_source = resolved(splits)
         assert (split_N.tolist(), test_source) == (splits, "test")

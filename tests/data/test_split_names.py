@@ -1,4 +1,4 @@
-"""Common words for splits, and class names that only look like them."""
+"""Usual names of splits, and class names that resemble them."""
 
 import pytest
 
@@ -58,5 +58,5 @@ def test_names_that_agree_but_for_a_word_in_any_spelling(names: tuple[str, str])
     assert splits_among(names) == {names[0]: TRAIN, names[1]: TEST}
 
 
-def test_a_word_inside_another_is_none() -> None:
+def test_a_word_inside_another_is_ignored() -> None:
     assert splits_among(["BusStation", "TrainStation", "Trainer", "Tester"]) == {}

@@ -1,4 +1,4 @@
-"""Metadata changes no pixel, however large or broken, as in libpng and libjpeg; damage is named."""
+"""Large or damaged metadata changes no pixel, as in libpng and libjpeg; damage is reported."""
 
 from __future__ import annotations
 
@@ -144,13 +144,13 @@ IDAT = PNG.index(b"IDAT")
     ids=["header", "checksum", "pixels", "transparency"],
 )
 def test_a_wrong_checksum_is_named_with_its_chunk(data, name):
-    """libpng refuses the critical ones too; Pillow reads wrong pixels from a flipped IDAT bit."""
+    """libpng also refuses critical chunks; Pillow reads wrong pixels after a flipped IDAT bit."""
     with pytest.raises(
         ImageError, match=rf"^b\.jpg: .*a PNG, and the checksum of its {name} chunk"
     ):
         decode(data, "b.jpg")
 
 
-def test_what_follows_the_end_is_no_matter():
+def test_data_after_the_end_are_ignored():
     for data in (PNG + b"junk" * 30, PNG[:-12], PNG[:-4] + b"abcd"):
         assert torch.equal(decode(data, "a.png"), decode(PNG, "a.png"))

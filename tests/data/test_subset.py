@@ -1,4 +1,4 @@
-"""dataset.subset=tiny of any index: which classes and images it keeps, again and again."""
+"""dataset.subset=tiny of any index: it keeps the same classes and images in every run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def index_of(counts: list[tuple[int, int]], order: int = 0) -> Index:
 COUNTS = [(5, 3), (1, 4), (2, 1), (3, 0), *[(4, 4)] * 9]
 
 
-def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew():
+def test_classes_that_cannot_be_split_are_skipped_and_the_rest_renumbered():
     subset = tiny_subset(index_of(COUNTS), validation=True)
     assert subset.labelmap.names == ("c0", "c2", "c4", "c5", "c6", "c7", "c8", "c9")
     train_C, test_C = (np.bincount(subset.label_N[subset.split_N == s]) for s in (TRAIN, TEST))

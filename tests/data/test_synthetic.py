@@ -56,7 +56,7 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
-def test_species_are_look_alikes(seed):
+def test_species_look_similar(seed):
     codes = [astuple(kind.code) for kind in species(64, seed)]
 
     def distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
@@ -73,7 +73,7 @@ def test_species_are_look_alikes(seed):
 
 
 @pytest.mark.parametrize("classes", [2, 12, 64])
-def test_every_species_has_a_name_and_legal_looks(classes):
+def test_every_species_has_a_name_and_valid_features(classes):
     all_species = species(classes, 3)
     assert len({kind.name for kind in all_species}) == classes
     for kind in all_species:
@@ -89,7 +89,7 @@ def test_more_classes_keep_the_earlier_ones():
 # ---- the folder
 
 
-def test_a_genus_is_the_species_that_share_its_looks():
+def test_a_genus_is_the_species_that_share_its_features():
     generator = replace(SMALL, classes=8)
     above = hierarchy(generator)
     all_species = species(generator.classes, generator.seed)
@@ -116,7 +116,7 @@ def test_layout_is_that_of_cub(small):
     assert len(table(small, "parts/part_locs.txt")) == len(images) * len(PARTS)
 
 
-def test_boxes_and_visible_parts_lie_in_the_image(small):
+def test_boxes_and_visible_parts_are_in_the_image(small):
     sizes = [Image.open(small / "images" / row[1]).size for row in table(small, "images.txt")]
     assert {max(size) for size in sizes} == {SMALL.side}
     for row, size in zip(table(small, "bounding_boxes.txt"), sizes, strict=True):
@@ -135,7 +135,7 @@ def test_images_are_in_colour(small):
         assert np.ptp(np.asarray(image).astype(int), axis=2).mean() > 3
 
 
-def test_licence_and_approval_lie_beside(small):
+def test_licence_and_approval_are_beside_the_images(small):
     assert "CC0-1.0" in (small / "LICENSE").read_text()
     approval = (small / "APPROVAL.md").read_text()
     assert "no person" in approval
@@ -151,7 +151,7 @@ def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
 
-def test_a_image_depends_on_its_own_stream_alone(small):
+def test_an_image_depends_on_its_own_stream_alone(small):
     name = table(small, "images.txt")[4][1]  # class 2, second training image
     again = render(species(3, SMALL.seed)[1].code, (SMALL.seed, 1, 0, 1), SMALL.side)
     saved = np.asarray(Image.open(small / "images" / name)).astype(int)
@@ -249,7 +249,7 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 
 
 def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
-    """An image without haze or grain in which the named parts have a colour of their own."""
+    """An image without haze or grain; each named part has a distinct colour."""
     real = draw_bird
 
     def painted(*args):
@@ -272,7 +272,7 @@ def planted_pixels(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("part", ["beak", "eye", "crown"])
 @pytest.mark.parametrize("row", range(6))
-def test_a_part_lies_where_it_is_drawn(monkeypatch, part, row):
+def test_a_part_is_at_its_drawn_position(monkeypatch, part, row):
     drawing = draw_planted(monkeypatch, {part}, (0, row * 2, 0, row))
     x, y, _ = drawing.parts[part]
     slack = 12 if part == "crown" else 3  # other parts cover some of it
@@ -280,7 +280,7 @@ def test_a_part_lies_where_it_is_drawn(monkeypatch, part, row):
 
 
 @pytest.mark.parametrize("part", ["tail", "wing", "breast", "throat", "belly", "back", "nape"])
-def test_a_part_lies_on_its_own_paint(monkeypatch, part):
+def test_a_part_is_on_its_painted_pixels(monkeypatch, part):
     own = {part} if part in {"tail", "wing"} else {"body", "breast"}
     for row in range(6):
         drawing = draw_planted(monkeypatch, own, (0, row * 2, 0, row))
@@ -318,7 +318,7 @@ def crop(image: Image.Image, x: float, y: float, half: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    """12 classes x (20 + 12) images: name -> one row of features an image."""
+    """12 classes x (20 + 12) images: name -> one row of features per image."""
     rows: dict[str, list[np.ndarray]] = {}
     all_species, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
     for label, index in streams:
@@ -346,18 +346,18 @@ def views(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("view", "most"), [("background", 0.2), ("place", 0.2)])
-def test_nuisances_do_not_tell_classes_apart(views, view, most):
+def test_nuisances_do_not_distinguish_classes(views, view, most):
     assert views[view] < most  # chance is 1/12
 
 
 @pytest.mark.parametrize("view", ["colours", "thumbnail"])
-def test_parts_tell_more_than_the_whole(views, view):
+def test_parts_distinguish_classes_better_than_the_whole(views, view):
     assert views[view] < 0.6
     assert views["parts"] > 0.5
     assert views["parts"] > views[view] + 0.2
 
 
-def test_file_size_does_not_tell_classes_apart(tmp_path):
+def test_file_size_does_not_distinguish_classes(tmp_path):
     config = replace(SMALL, classes=6, train_per_class=16, test_per_class=16)
     root = write(tmp_path / "birds", config)
     images = [root / "images" / row[1] for row in table(root, "images.txt")]

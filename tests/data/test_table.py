@@ -96,7 +96,7 @@ def test_paths_are_relative_to_the_root(copies, tmp_path):
         'split,path,label\n"train","a.jpg","x"\ntest,"b.jpg",y\n',
     ],
 )
-def test_hands_write_tables_in_many_ways(csv_of, text):
+def test_people_write_tables_in_many_ways(csv_of, text):
     index = read(csv_of(text))
     assert index.path == ("a.jpg", "b.jpg")
     assert index.labelmap.names == ("x", "y")
@@ -122,7 +122,7 @@ def test_categories_of_a_data_frame_are_text(csv_of, tmp_path):
     assert read(tmp_path / "t.parquet").labelmap.names == ("x", "y")
 
 
-def test_labels_are_composed_and_paths_are_the_disks(csv_of, tmp_path):
+def test_labels_are_composed_and_paths_match_the_disk(csv_of, tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "vögel") for form in ("NFC", "NFD"))
     file = csv_of(
         f"path,label,split\n{composed}.jpg,{decomposed},train\na.jpg,{composed},test\nb.jpg,x,test\n"

@@ -124,7 +124,7 @@ def _flip(root: Path, path: str) -> None:
         lambda root, path: (root.parent / "files.json").unlink(),
     ],
 )
-def test_a_damaged_folder_is_unpacked_anew(images, load, tmp_path, damage):
+def test_a_damaged_folder_is_unpacked_again(images, load, tmp_path, damage):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     birds = load(file)
     damage(birds.manifest.root, birds.manifest.path[0])
@@ -198,7 +198,7 @@ def test_unlabelled_shards_are_refused_with_the_rows(images, load, tmp_path):
         load(tmp_path / "birds")
 
 
-def test_a_split_column_goes_before_names_of_files(images, load, tmp_path):
+def test_a_split_column_takes_precedence_over_file_names(images, load, tmp_path):
     split = ["train", "train", "train", "train", "test", "test"] * 2
     file = write(tmp_path / "train-00000-of-00001.parquet", images, [0, 1] * 6, split=split)
     assert len(load(file).split.test_N) == 4

@@ -1,4 +1,4 @@
-"""fgvc.data.loader.training_batches: the same pixels however the work is cut up."""
+"""fgvc.data.loader.training_batches: the same pixels for any division of the work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(cub, tmp_path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def augment() -> Augment:
-    """Of the modern recipe at 32 pixels, with erasing in every other image."""
+    """The augmentation of the modern recipe at 32 pixels, with erasing in every second image."""
     conf = typed(composed(["task=train", "backbone=vit", "backbone.pretrained=false"]))
     conf.task.erasing = 0.5
     resolution = dataclasses.replace(conf.resolution, side=32)
@@ -44,7 +44,7 @@ def augment() -> Augment:
 
 @pytest.fixture
 def order(table) -> Order:
-    """Two global batches of 12 an epoch, some rows more than once."""
+    """Two global batches of 12 per epoch, with some rows more than once."""
     return Order(
         np.arange(2, 27), table.label_N[2:27] ** 2, table.key_N[2:27], 5, "class_balanced", 12
     )
@@ -81,7 +81,7 @@ def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, d
         assert torch.equal(one_CHW, augment(image_CHW, EPOCH, key, occurrence))
 
 
-def test_a_row_drawn_again_and_another_epoch_are_augmented_anew(draws, read):
+def test_a_row_drawn_again_and_another_epoch_are_augmented_again(draws, read):
     first = pixels(read(draws, [24]))
     again = pixels(read(draws, [24], epoch=EPOCH + 1))
     assert not any(
@@ -99,7 +99,7 @@ def test_workers_and_sizes_change_nothing(draws, read, workers, sizes, recwarn):
     assert torch.equal(pixels(read(draws, sizes, workers)), pixels(read(draws, [24])))
 
 
-def test_ranks_and_a_start_amid_the_epoch_change_nothing(order, draws, read):
+def test_ranks_and_a_start_within_the_epoch_change_nothing(order, draws, read):
     epoch_pixels = pixels(read(draws, [12, 12]))
     epoch = order.epoch(EPOCH)
     for rank, own in ((0, slice(0, 6)), (1, slice(6, 12))):
@@ -139,7 +139,7 @@ def test_an_altered_file_ends_the_run_unless_digests_are_left_alone(table, augme
 
 @dataclasses.dataclass(frozen=True)
 class Killed(Augment):
-    """Dies as the kernel's out-of-memory killer would have it die."""
+    """Dies as if the kernel's out-of-memory killer had killed it."""
 
     def __call__(self, image_CHW: torch.Tensor, epoch: int, key: int, occurrence: int):
         os.kill(os.getpid(), signal.SIGKILL)

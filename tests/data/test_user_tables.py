@@ -42,7 +42,7 @@ def all_notes(index) -> str:
 
 @pytest.fixture
 def table_folder(tmp_path):
-    """A folder with images/0.jpg to 5.jpg and the same beside it."""
+    """A folder with 0.jpg to 5.jpg, both in images/ and at its top."""
     (tmp_path / "images").mkdir()
     for name in PICTURES:
         (tmp_path / name).touch()
@@ -70,7 +70,7 @@ def frame(table_folder):
 @pytest.mark.parametrize(
     "words", [("train", "test"), ("Training", "Testing"), ("TRAIN_SET", "Test-Set")]
 )
-def test_the_users_split_is_taken_and_said(frame, name, words):
+def test_the_users_split_is_used_and_reported(frame, name, words):
     cells = [words[split == "test"] for split in SPLIT]
     index = read(frame({"path": PICTURES, "label": LABELS, name: cells}))
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
@@ -146,7 +146,7 @@ def test_numbers_are_no_splits(frame, name, numbers):
     )
 
 
-def test_columns_with_other_things_than_splits_are_passed_over_and_said(frame):
+def test_columns_with_other_things_than_splits_are_skipped_and_reported(frame):
     index = read(frame({"path": PICTURES, "label": LABELS, "fold": range(6), "usage": ["a"] * 6}))
     assert index.test_source == "carved"
     assert "column fold holds no splits (0, 1, 2 and 3 more)" in all_notes(index)
@@ -217,7 +217,7 @@ def test_unlabelled_rows_are_named(frame):
         ("image_id", "y"),
     ],
 )
-def test_usual_names_in_any_case_are_taken_and_said(frame, path, label):
+def test_usual_names_in_any_case_are_used_and_reported(frame, path, label):
     index = read(frame({label: LABELS, path: PICTURES, "split": SPLIT, "width": range(6)}))
     assert index.path == PICTURES
     assert [index.labelmap.names[place] for place in index.label_N] == list(LABELS)
@@ -383,12 +383,12 @@ def test_a_name_without_suffix_that_several_files_match_is_refused(table_folder)
     "address",
     ["https://a.b/0.jpg", "HTTP://a/0.jpg", "s3://a/0.jpg", "gs://a/0", "data:image/png;base64,AA"],
 )
-def test_an_address_is_named_as_one(table_folder, address):
+def test_an_address_is_recognized(table_folder, address):
     with pytest.raises(UserError, match=r"t\.csv:2: '.*' is an address.*download the images first"):
         paths(table_folder, [address, *PICTURES[1:]])
 
 
-def test_an_absolute_path_of_windows_is_named_as_one(table_folder):
+def test_an_absolute_path_of_windows_is_recognized(table_folder):
     with pytest.raises(UserError, match=r"t\.csv:2: .* is an absolute path of Windows"):
         paths(table_folder, ["C:\\pictures\\0.jpg", *PICTURES[1:]])
 
@@ -549,7 +549,7 @@ def test_flags_under_other_names_are_read(frame, name, yes):
 @pytest.mark.parametrize(
     "name", ["train_test", "TrainTest", "train_val_test_split", "split_id", "valid"]
 )
-def test_a_column_called_like_several_splits_is_named(frame, name):
+def test_a_column_named_like_several_splits_is_named(frame, name):
     flags = [int(split == "train") for split in SPLIT]
     index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
     assert index.test_source == "carved"
@@ -679,19 +679,19 @@ def test_the_setid_of_oxford_flowers_is_named(frame):
 
 
 @pytest.mark.parametrize("other", ["sea gull\u200b", "sea-gull", "sea  gull"])
-def test_labels_that_look_alike_are_noted(frame, other):
+def test_labels_that_look_similar_are_noted(frame, other):
     labels = ["wren", "sea gull", "wren", "sea gull", other, other]
     assert "classes of their own" in all_notes(read(frame({"path": PICTURES, "label": labels})))
 
 
-def test_minus_one_and_one_do_not_look_alike(frame):
+def test_minus_one_and_one_do_not_look_similar(frame):
     columns = {"path": PICTURES, "label": [-1, 1] * 3, "set": ["A", "B"] * 3}
     index = read(frame(columns))
     assert "classes of their own" not in all_notes(index)
     assert all_notes(index).count("column set") == 1
 
 
-def test_a_column_of_folders_is_named_as_one(frame):
+def test_a_column_of_folders_is_recognized(frame):
     columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
     assert_refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")
 

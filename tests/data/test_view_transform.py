@@ -1,4 +1,4 @@
-"""Network pixels and original pixels, held against what the evaluation transform really does."""
+"""Network pixels and original pixels, compared with the effect of the evaluation transform."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def preprocess_of(policy: str = "shared", key: str = "vit", side: int = 224) -> 
 
 
 def ramps(width: int, height: int) -> torch.Tensor:
-    """An image whose pixels hold their own centre's x, y and nothing: what a resize interpolates
-    between them is a coordinate again."""
+    """An image whose pixels hold the x and y of their centres and 0: a resize interpolates
+    coordinates."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)])
 
@@ -80,10 +80,8 @@ PLANTED = [0, 5, 13, 14, 100, 182, 195]
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("boxed", [False, True], ids=["whole", "box_crop"])
 @pytest.mark.parametrize("stride", [16, 12])
-def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
-    policy, size, boxed, stride
-):
-    """The image's own pixels are painted, so nothing of the mapping is used to find it again."""
+def test_a_patch_painted_in_its_box_is_the_patch_that_changes(policy, size, boxed, stride):
+    """Pixels of the image are painted, so that finding them does not use the mapping."""
     width, height = size
     box = [width * 0.3, height * 0.21, width * 0.5, height * 0.6] if boxed else None
     preprocess, columns = preprocess_of(policy), grid_side(224, 16, stride)
@@ -104,7 +102,7 @@ def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
 
 
 def test_a_rotated_photograph_counts_as_it_is_looked_at():
-    """EXIF 6: stored lying, looked at standing. A mark lies where the upright image has it."""
+    """EXIF 6: stored in landscape, shown in portrait. Marks have upright coordinates."""
     stored = Image.new("RGB", (320, 200), "black")
     stored.paste("white", (250, 20, 290, 50))  # upright: x 150..180, y 250..290 of 200 x 320
     exif = Image.Exif()
@@ -122,7 +120,7 @@ def test_a_rotated_photograph_counts_as_it_is_looked_at():
     np.testing.assert_allclose(centre, [165, 270], atol=0.6)
 
 
-def test_a_image_too_thin_for_the_transform_is_too_thin_here():
+def test_an_image_too_thin_for_the_transform_is_too_thin_here():
     with pytest.raises(UserError, match="too thin"):
         view_of(preprocess_of(), (100_000_000, 1))
 

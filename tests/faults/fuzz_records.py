@@ -1,6 +1,6 @@
 """Fuzz door of run folders: one file of a sealed run gets other content, every reader reads it.
 
-Each reader ends well or refuses in one line (UserError, DamageError, UnreadableError); anything
+Each reader ends well or refuses in one line (UserError, DamageError, UnreadableFileError); anything
 else is a fault. `fuzz(run, home, seed)` is one try: the same seed gives the same try.
 """
 

@@ -1,4 +1,4 @@
-"""What a checkpoint states of itself, forged or damaged: rows 9, 11, 12 and 49."""
+"""Metadata of a checkpoint, forged or damaged: rows 9, 11, 12 and 49."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRAIN = (*FINETUNE, "task.epochs=1", "task.learning_rate=5e-3", "runtime.threads
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Fail at any connection and at any model that is built with the library's own fetching."""
+    """Fail at any connection and at any model that the library would download."""
     from huggingface_hub import constants
 
     tried: list[object] = []
@@ -57,7 +57,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def built(monkeypatch):
-    """Names of the models that timm was asked for."""
+    """Names of the models requested from timm."""
     names: list[str] = []
     honest = timm.create_model
 
@@ -207,7 +207,7 @@ def test_a_hub_repository_that_only_the_checkpoint_names_is_not_contacted(forged
 
 @pytest.mark.fault(49)
 def test_a_huge_model_of_a_checkpoint_is_refused_before_it_is_allocated(forged, forked, ended):
-    """Every argument lies within its own bounds; together they would take 400 GB."""
+    """Every argument is within its own bounds; together they would take 400 GB."""
 
     def change(facts):
         row = facts["config"]["backbone"]["checkpoints"]["mini"]
@@ -284,7 +284,7 @@ def test_arguments_of_every_library_are_checked(library, arguments, words):
 
 
 def rewritten(file: Path, metadata: Any) -> Path:
-    """The same tensors under another metadata text, whatever it is."""
+    """The same tensors with any other metadata text."""
     raw = file.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
@@ -379,7 +379,7 @@ def test_a_checkpoint_cannot_ask_for_a_disk_of_birds(tmp_path):
 
 @pytest.mark.fault(12)
 def test_ten_million_classes_are_refused_at_the_door(forged, monkeypatch):
-    """The bound, not the ten million: it is the same check."""
+    """Tests the bound itself, not ten million classes: the check is the same."""
     from fgvc.config.weight_files import checkpoint_metadata
 
     monkeypatch.setattr(checkpoint_metadata, "MOST_BYTES", 50_000)
@@ -431,7 +431,7 @@ def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
 
 
 @pytest.mark.fault(49)
-def test_what_lies_beside_a_checkpoint_names_plain_places_only(forged):
+def test_files_beside_a_checkpoint_name_plain_paths_only(forged):
     file = forged(lambda facts: None)
     beside = file.with_name("config.yaml")
     for text in (

@@ -23,7 +23,7 @@ from tests.faults.steps import (
         pytest.param(lambda path: path.write_bytes(path.read_bytes()[:1000]), id="truncated"),
     ],
 )
-def test_a_damaged_newest_state_is_passed_over(
+def test_a_damaged_newest_state_is_skipped(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome, harm
 ):
     stop_finetune(8)
@@ -40,7 +40,7 @@ def test_a_damaged_newest_state_is_passed_over(
 
 @pytest.mark.fault(8)
 @pytest.mark.slow
-def test_without_a_whole_state_it_starts_anew(
+def test_without_a_whole_state_training_starts_from_step_0(
     finetune, stop_finetune, run_files, read_outcome, undisturbed_outcome
 ):
     stop_finetune(4)
@@ -48,7 +48,7 @@ def test_without_a_whole_state_it_starts_anew(
         flip_byte(path)
     ran = finetune(*EVERYTHING)
     assert ran.code == 0, ran.err
-    assert "the training starts anew" in ran.out
+    assert "the training starts from step 0" in ran.out
     assert read_outcome(ran.folder) == undisturbed_outcome()
 
 
@@ -87,7 +87,7 @@ def test_weights_of_another_architecture(run, weights):
 
 @pytest.mark.fault(9, 30)
 def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
-    """Loads silently as wrong weights everywhere else: only the digest catches it."""
+    """Without the digest, the wrong weights would load silently."""
     good = tmp_path / "good.pth"
     shutil.copy(weights, good)
     pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")

@@ -21,7 +21,7 @@ from tests.jobs import FINETUNE
 
 @pytest.mark.fault(8, 9)
 def test_bytes_that_torch_fails_on_in_any_way_are_one_line(tmp_path):
-    """Legacy pickles, cut or with a bit changed all along, under a name that fits their digest."""
+    """Legacy pickles, truncated or with a flipped bit, under a name that matches their digest."""
     buffer = io.BytesIO()
     torch.save(
         {"step": 1, "best": None, "state": {"a": torch.zeros(2)}},
@@ -103,7 +103,7 @@ AVERAGED = (*LONG, "task.ema=0.9", "task.epochs=2")
 
 @pytest.fixture
 def stop_finetune(run, stop_after, tmp_path):
-    """stopped(steps, ...) -> the resume folder of a finetune that was stopped after so many."""
+    """stop_finetune(steps, ...) -> the resume folder of a finetune stopped after these steps."""
 
     def start(steps: int, *more: str) -> Path:
         with stop_after(steps):
@@ -122,7 +122,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.fault(8, 9)
 @pytest.mark.slow
 def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stop_finetune, monkeypatch):
-    """In the second epoch, whose state holds averages too; the first one was judged."""
+    """In the second epoch, whose state also holds averages; the first epoch was validated."""
     monkeypatch.setenv("GIT_DIR", os.devnull)
     folder = stop_finetune(5, "task.ema=0.9", "task.epochs=2")
     (best,), newest = folder.glob("best-*"), max(folder.glob("state-*"))
@@ -170,7 +170,7 @@ def saved(states: States, *steps: int, best: int | None = None) -> None:
 
 @pytest.mark.fault(8)
 def test_symmetric_losses_of_last_and_best(states):
-    """Last lost: the state before. Best lost: the state before with its own best, or a stop."""
+    """Lost last: the state before it. Lost best: a state with its own best, or a stop."""
     notes: list[str] = []
     saved(states, 1, 2, best=1)
     saved(states, 3, best=3)

@@ -130,7 +130,7 @@ def test_no_message_advises_to_run_the_code_of_a_file(tmp_path, data):
 
 @pytest.mark.fault(10)
 def test_a_memo_index_takes_no_memory(tmp_path):
-    """The reader of C makes a table of 2**31 entries for it: 34 GB."""
+    """The reader in C allocates a table of 2**31 entries for it: 34 GB."""
     inside = b"\x80\x02}r\xff\xff\xff\x7f."
     path = tmp_path / "w.pt"
     for names in (("x/data.pkl", "x/constants.pkl"), ("x/data.pkl", "x/version")):
@@ -144,7 +144,7 @@ def test_a_memo_index_takes_no_memory(tmp_path):
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("kind", ["zip", "script", pytest.param("legacy", marks=pytest.mark.slow)])
 def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, kind):
-    """Each byte makes an empty list, of 64 bytes; in a zip they are packed a thousandfold."""
+    """Each byte makes an empty list of 64 bytes; a zip compresses them a thousandfold."""
     inside, path = b"\x80\x02" + b"]" * 5_000_000 + b".", tmp_path / "w.pth"
     path.write_bytes(inside)
     if kind != "legacy":
@@ -160,7 +160,7 @@ def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, ki
 
 @pytest.mark.fault(10)
 def test_no_names_are_read_from_a_zip_after_other_bytes(tmp_path):
-    """torch reads it as no zip, so nothing has counted the steps of its pickle."""
+    """torch does not read it as a zip, so the steps of its pickle were not counted."""
     path = tmp_path / "w.pth"
     torch.save({"x": torch.ones(1)}, path)
     assert tensor_names(path) == {"x"}
@@ -181,7 +181,7 @@ def test_a_name_in_a_torchscript_is_shown_in_one_line(tmp_path):
 
 @pytest.mark.fault(10)
 def test_mappings_inside_mappings_end(tmp_path):
-    """Each of four levels holds the next a thousand times: a million million values."""
+    """Each of four levels holds the next a thousand times: 10^12 values."""
     nested: dict[str, object] = {f"k{number}": 1 for number in range(1000)}
     for _ in range(4):
         nested = {f"k{number}": nested for number in range(1000)}

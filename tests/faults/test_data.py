@@ -1,4 +1,4 @@
-"""Datasets that are not what they should be: one line, or a note beside the numbers."""
+"""Damaged or inconsistent datasets: one line, or a note beside the numbers."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_an_image_of_an_official_dataset_altered_since_the_manifest(run, birds, 
 
 
 @pytest.mark.fault(26)
-def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
-    """A picture that is in both train and test, byte for byte."""
+def test_what_a_reader_must_know_is_printed_beside_the_numbers(run, pictures):
+    """An image in both train and test, byte for byte."""
     shutil.copy(pictures / "train/a=b, c/é 1=.jpg", pictures / "test/a=b, c/é 0=.jpg")
     ran = folder_run(run, pictures)
     (note,) = [note for note in ran.json("metrics.json")["notes"] if "both train and test" in note]

@@ -46,7 +46,7 @@ DEAD = 999_999_999  # no process has this id
 
 
 def left_by(target: Path, host: str | None = None, pid: int = DEAD) -> Path:
-    """What a process that was killed before it renamed its temporary to `target` leaves."""
+    """The files of a process that was killed before it renamed its temporary file to `target`."""
     target = Path(str(target).replace(f".{os.getpid()}.", f".{DEAD}."))  # a folder of ours
     target.parent.mkdir(parents=True, exist_ok=True)
     host = temporary_files.this_host() if host is None else host
@@ -79,7 +79,7 @@ def renamed(monkeypatch) -> list[Path]:
 def test_a_kill_at_any_rename_leaves_nothing_after_the_next_start(
     run, small_probe, tmp_path, renamed
 ):
-    """Every rename of six commands; the next start of any command finds what a kill there left."""
+    """Every rename of six commands: the next start of any command removes the files of the kill."""
     own = [f"runtime.{name}_root={tmp_path / name}" for name in ("cache", "data")]
     ran = run(*small_probe, *own, birds=False)
     assert ran.code == 0, ran.err
@@ -154,7 +154,7 @@ def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended
 
 @pytest.mark.fault(51)
 def test_a_sweep_leaves_what_a_container_of_the_same_name_writes(tmp_path, monkeypatch):
-    """Its process has an id that means another process here, or none."""
+    """The id of its process belongs to another process here, or to none."""
     spaces = {"here": "pid:[4026531836]", "container": "pid:[4026532178]"}
 
     def enter(space: str) -> None:
@@ -185,8 +185,8 @@ def test_a_sweep_follows_no_link(tmp_path):
 
 
 @pytest.mark.fault(51)
-def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
-    """Thirty writes while another process sweeps the same folder without a pause."""
+def test_a_sweep_beside_a_writer_removes_none_of_its_files(tmp_path, forked, ended):
+    """Thirty writes while another process continuously sweeps the same folder."""
 
     def sweep() -> None:
         while not (tmp_path / "done").exists():
@@ -204,7 +204,7 @@ def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
 
 
 def test_a_sweep_reads_names_alone(tmp_path, monkeypatch):
-    """No file is looked at: a cache of 100,000 files is listed, which takes 0.1 s."""
+    """No file is opened: listing a cache of 100,000 files takes 0.1 s."""
     folder = tmp_path / "features" / "k"
     folder.mkdir(parents=True)
     for number in range(300):
@@ -269,7 +269,7 @@ def cases(seed: int = 0) -> list[Any]:
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["key.json", "done.json", "00001.safetensors", "00001.sha256"])
 @pytest.mark.parametrize(("kind", "seed"), cases())
-def test_damaged_features_are_made_anew_with_a_note(tmp_path, name, kind, seed):
+def test_damaged_features_are_computed_again_with_a_note(tmp_path, name, kind, seed):
     chance, row_N, computed = random.Random(seed), np.arange(10), []
 
     def compute(row_n: np.ndarray) -> Features:
@@ -335,7 +335,7 @@ def test_damaged_plain_data_is_a_miss_with_a_note(tmp_path, kind, seed):
 
 
 def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
-    """Every bit of a file: what still parses is another content, or the same value."""
+    """Every bit of a file: the damaged file does not match its digest, or has the same value."""
     file = tmp_path / "costs.json"
     json_cache.write(file, {"n": 1.5})
     data = file.read_bytes()
@@ -348,7 +348,7 @@ def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize(("kind", "seed"), cases(300))
-def test_damaged_digests_are_taken_again_with_a_note(tmp_path, kind, seed):
+def test_damaged_digests_are_computed_again_with_a_note(tmp_path, kind, seed):
     file, notes = tmp_path / "manifests" / "a.digests", []
     digests = digest_cache.Digests(
         np.arange(12, dtype=np.int64).reshape(3, 4), np.frombuffer(bytes(range(96)), "V32")
@@ -391,7 +391,7 @@ def test_damaged_synthetic_birds_are_drawn_again_with_a_note(tmp_path, name, kin
         (root / "parts").write_text("a file")
     else:
         damaged(root / name, kind, random.Random(len(name)))
-    synthetic_folder.write(root, settings, on_note=notes.append)
+    synthetic_folder.write(root, settings, notify=notes.append)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert [note.startswith(f"{root}: damaged synthetic birds") for note in notes] == [True]
 
@@ -405,7 +405,7 @@ def parquet_table(file: Path) -> ParquetTable:
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["images", "files.json", "memory"])
 @pytest.mark.parametrize(("kind", "seed"), cases(500))
-def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, name, kind, seed):
+def test_damaged_images_of_a_table_are_unpacked_again_with_a_note(tmp_path, name, kind, seed):
     cells = [{"bytes": bytes([row]) * 50, "path": f"{row}.jpg"} for row in range(3)]
     table = pa.table({"image": cells, "label": [0, 1, 0]})
     pq.write_table(table, tmp_path / "birds.parquet")
@@ -441,7 +441,7 @@ def test_a_copied_cache_is_not_unpacked_again(tmp_path):
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("place", ["features", "text", "weights", "manifests", "key"])
-def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place):
+def test_a_file_in_place_of_a_folder_of_a_cache_is_removed_with_a_note(tmp_path, place):
     notes: list[str] = []
     source = tmp_path / "source"
     source.write_bytes(b"weights")
@@ -476,7 +476,7 @@ def features_of(row_n: np.ndarray) -> Features:
 def test_costs_that_are_lost_beside_whole_features_are_measured_as_far_as_they_can(
     run, small_probe, tmp_path
 ):
-    """The rate needs pictures that are forwarded; the run says and records the rest."""
+    """The rate needs a forward pass; the run reports and records the other costs."""
     place = f"runtime.cache_root={tmp_path / 'cache'}"
     assert run(*small_probe, place, "runtime.run_id=a").code == 0
     for path in (tmp_path / "cache" / "costs").iterdir():
@@ -579,7 +579,7 @@ def test_the_first_error_survives_the_closing_of_the_stream():
 @pytest.mark.fault(13, 58)
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EIO", "ESTALE"])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_what_a_disk_says_at_the_end_of_a_write_names_the_file(tmp_path, monkeypatch, call, code):
+def test_an_error_at_the_end_of_a_write_names_the_file(tmp_path, monkeypatch, call, code):
     target, number = tmp_path / "ckpt.bin", getattr(errno, code)
     atomic.write_bytes(target, b"old")
 
@@ -597,7 +597,7 @@ def test_what_a_disk_says_at_the_end_of_a_write_names_the_file(tmp_path, monkeyp
 
 
 @pytest.mark.fault(13)
-def test_the_log_of_a_run_names_itself_and_prints_no_traceback(tmp_path, capfd):
+def test_the_log_of_a_run_names_its_file_and_prints_no_traceback(tmp_path, capfd):
     (tmp_path / "run.log").symlink_to(FULL)
     log = logging.getLogger("test of a full disk")
     log.propagate, handler = False, RunLog(tmp_path / "run.log")
@@ -609,7 +609,7 @@ def test_the_log_of_a_run_names_itself_and_prints_no_traceback(tmp_path, capfd):
 
 
 @pytest.mark.fault(13)
-def test_a_lock_file_names_itself(tmp_path, no_room):
+def test_an_error_of_the_lock_names_its_file(tmp_path, no_room):
     def check() -> None:
         def hold() -> None:
             with lock(tmp_path / ".lock"):
@@ -624,7 +624,7 @@ def test_a_lock_file_names_itself(tmp_path, no_room):
 
 @pytest.fixture
 def full_events(monkeypatch) -> None:
-    """Event files of TensorBoard lie on a full disk."""
+    """Event files of TensorBoard are on a full disk."""
     monkeypatch.setattr(
         events, "open_named", lambda path: NamedWriter(NamedFile(FULL, "w", Path(path)))
     )
@@ -632,7 +632,7 @@ def full_events(monkeypatch) -> None:
 
 @pytest.mark.fault(13)
 @pytest.mark.usefixtures("full_events")
-def test_events_name_themselves_in_the_thread_that_makes_them(tmp_path, capfd):
+def test_errors_of_events_name_their_file_in_the_thread_that_makes_them(tmp_path, capfd):
     with pytest.raises(OSError, match="bytes needed") as caught, Board(tmp_path):
         pass
     assert caught.value.filename.startswith(f"{tmp_path}/tb/events.out.tfevents.")

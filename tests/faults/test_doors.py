@@ -1,4 +1,4 @@
-"""Rows 42, 52 and 57: pipes and devices at every door, odd files of data, odd commands."""
+"""Rows 42, 52 and 57: pipes and devices at every reader, odd data files, odd commands."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ REFUSALS = (UserError, ConfigError, DamageError, RetentionError, OSError)
 
 
 def no_progress(n: int, note: str = "") -> None:
-    """A bar that nobody sees."""
+    """A progress bar without output."""
 
 
 class WaitsError(BaseException):
-    """The reader was still at it when the alarm rang; no `except Exception` hides it."""
+    """The reader was still running at the alarm; no `except Exception` hides it."""
 
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """Ends a reader that waits for ever, or reads for ever."""
+    """Ends a reader that waits or reads forever."""
 
     def ring(number: int, frame: object) -> None:
         raise WaitsError
@@ -106,7 +106,7 @@ def stub(path: Path) -> None:
 
 
 def refusal(read: Callable[[], object]) -> str | None:
-    """The one line that a reader refuses with; None where it says that nothing is there."""
+    """The error line of a reader; None if it reports a missing file."""
     try:
         value = read()
     except REFUSALS as error:
@@ -175,7 +175,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("make_file", [pipe, endless, linked_pipe, stub])
 @pytest.mark.parametrize("door", READERS)
-def test_a_file_that_is_none_is_refused_by_its_kind(door, make_file, tmp_path, alarm):
+def test_a_path_that_is_no_file_is_refused_by_its_kind(door, make_file, tmp_path, alarm):
     name, read = READERS[door]
     make_file(tmp_path / name)
     line = refusal(lambda: read(tmp_path / name))
@@ -209,7 +209,7 @@ def mutated(seed: bytes, generator: random.Random) -> bytes:
 
 
 def outcome(read: Callable[[Path], None], path: Path) -> str | None:
-    """What is wrong with how a reader ended; None where it ended as it should."""
+    """The problem with the end of a reader; None if it ended correctly."""
     try:
         read(path)
     except fuzz_data.REFUSALS as error:
@@ -444,7 +444,7 @@ def test_hydra_shows_its_help_beside_overrides(capsys):
 
 @pytest.fixture
 def as_nobody(tmp_path) -> Callable[[Callable[[], None]], str]:
-    """Run in a child that is not root, whom no folder refuses; returns what it raised."""
+    """Run in a child that is not root, because root may write anywhere; returns its error."""
 
     def run(body: Callable[[], None]) -> str:
         for place in (tmp_path, *tmp_path.parents[:2]):
@@ -505,7 +505,7 @@ def test_a_folder_that_cannot_be_listed_is_named(read, tmp_path, as_nobody):
 
 @pytest.mark.fault(57)
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, as_nobody):
+def test_an_image_that_cannot_be_read_is_named(tmp_path, as_nobody):
     file = tmp_path / "birds" / "a.jpg"
     file.parent.mkdir()
     file.write_bytes(b"\xff\xd8")

@@ -1,4 +1,4 @@
-"""Runs on folders that hold other things than files."""
+"""Runs on folders with pipes, sockets and devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.steps import (
 
 
 @pytest.mark.fault(52)
-def test_a_pipe_among_the_pictures_is_passed_over_not_waited_for(run, pictures):
+def test_a_pipe_among_the_images_is_skipped_without_waiting(run, pictures):
     os.mkfifo(pictures / "train" / "a=b, c" / "pipe.jpg")
     ran = folder_run(run, pictures)
     assert ran.code == 0, ran.err

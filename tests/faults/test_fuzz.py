@@ -1,10 +1,10 @@
-"""Every door takes damaged files: it reads them or refuses them in one line, whatever they hold.
+"""Every reader (door) reads damaged files or refuses them in one line.
 
     FGVC_FUZZ_SECONDS=120 python -m pytest tests/faults/test_fuzz.py -s -k png
 
 One second or 50 inputs per door by default. An input is made from a number: FGVC_FUZZ_SEED=N starts
 at number N, and with FGVC_FUZZ_SECONDS=0 gives this input alone. FGVC_FUZZ_FINDINGS=FOLDER keeps
-the inputs found. Inputs that once did harm come first: tests/faults/corpus/<module>/<door>/.
+the inputs found. Inputs of earlier findings come first: tests/faults/corpus/<module>/<door>/.
 """
 
 from __future__ import annotations

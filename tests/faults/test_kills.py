@@ -1,4 +1,4 @@
-"""SIGKILL at random moments and at random writes of every job: nothing torn, the same end.
+"""SIGKILL at random moments and at random writes of every job: no truncated file, the same result.
 
     FGVC_KILLS=300 FGVC_KILLS_LOG=kills.jsonl python -m pytest tests/faults/test_kills.py -s
 

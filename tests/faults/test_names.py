@@ -101,7 +101,7 @@ def ran(tmp_path_factory) -> Iterator[Ran]:
 
 
 def pasted(text: str, folder: Path, **variables: str) -> list[list[str]]:
-    """The arguments of every command of this program in a text, as a shell hands them on."""
+    """The arguments of every command of this program in a text, as a shell passes them."""
     folder.mkdir(exist_ok=True)
     lines = re.findall(r"python -m fgvc\.run.*", text)
     assert lines
@@ -267,7 +267,7 @@ def test_the_model_card_is_inert_and_shows_every_text(ran):
         {**facts, "config": config, "preprocess": preprocess},
         ids={"checkpoint": checkpoint_id, "exported_from": checkpoint_id},
         weights={"license": NAMES[6], "contamination": NAMES[8]},
-        agreement={NAMES[8]: {"pictures": 1, "other_top1": 0, "difference": 0.1}},
+        agreement={NAMES[8]: {"images": 1, "other_top1": 0, "difference": 0.1}},
         digests={NAMES[8]: "0" * 64},
     )
     assert_inert(text)
@@ -290,7 +290,7 @@ def inline_texts(text: str) -> list[str]:
 
 
 @pytest.mark.fault(53)
-def test_every_text_comes_back_from_a_cell_and_no_cell_is_a_formula():
+def test_every_text_is_restored_from_a_cell_and_no_cell_is_a_formula():
     texts = [*NAMES, *NASTY, "", "'", "''=x", "'=x", " =x", "\t=x", "\r=x", "\n-x", "a;=x;'=y;''@z",
              "a; =x", "\uff1dx", "-0.5", "a'b", "x\r=y"]  # fmt: skip
     cells = [escape.cell(text) for text in texts]

@@ -1,4 +1,4 @@
-"""What each message offers is pasted into a shell: nothing runs, and Hydra reads the value back."""
+"""Suggested commands are pasted into a shell: no other command runs, and Hydra reads the value."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refused(*arguments: str, multirun: bool = False) -> str:
 
 
 def hinted(message: str, before: str, desk: Path) -> list[str]:
-    """What a shell hands on of the text that follows `before` in a message."""
+    """The shell words of the text after `before` in a message."""
     assert before in message, message
     (words,) = received(
         f"dump {message[message.rindex(before) + len(before) if before else 0 :]}", desk
@@ -95,7 +95,7 @@ def test_what_a_peer_typed_is_answered_with_one_inert_word(text, desk):
 
 @pytest.mark.fault(39)
 @pytest.mark.fault(53)
-def test_several_pictures_in_one_text_are_offered_as_a_list(tmp_path, desk, monkeypatch):
+def test_several_images_in_one_text_are_offered_as_a_list(tmp_path, desk, monkeypatch):
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path / "pictures")
     names = ["it's (1).jpg", "$(touch X) \\", "a${HOME}"]

@@ -70,7 +70,7 @@ STRANGE = {
 
 
 def silent(n: int, note: str = "") -> None:
-    """A progress that nobody watches."""
+    """A progress without output."""
 
 
 def encoded(picture: Image.Image, kind: str, **save: object) -> bytes:
@@ -137,7 +137,7 @@ def test_only_formats_of_the_list_are_opened(
 
 
 @pytest.mark.fault(46)
-def test_a_picture_that_a_notebook_opened_starts_nothing(
+def test_an_image_that_a_notebook_opened_starts_nothing(
     tmp_path: Path, started_marker: Path
 ) -> None:
     file = tmp_path / "bird.jpg"
@@ -279,7 +279,7 @@ def test_decoding_takes_about_sixteen_bytes_per_pixel(name: str, picture) -> Non
 
 
 @pytest.mark.fault(23, 47)
-def test_the_limit_is_a_key_and_holds_wherever_a_picture_is_opened(tmp_path: Path) -> None:
+def test_the_limit_is_a_key_and_holds_in_every_function_that_opens_an_image(tmp_path: Path) -> None:
     file = tmp_path / "bird.png"
     file.write_bytes(encoded(Image.new("L", (30, 20)), "PNG"))
     line = (
@@ -564,7 +564,7 @@ def test_a_zip_counts_what_comes_out_and_bounds_its_directory(tmp_path: Path, mo
 
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
-def test_a_cell_that_stands_in_every_row_is_counted_each_time(
+def test_a_cell_that_occurs_in_every_row_is_counted_each_time(
     kind: pa.DataType, tmp_path: Path
 ) -> None:
     """A file of 500 bytes: one long cell, and 400 rows that point at it."""
@@ -636,10 +636,10 @@ ENDINGS = {
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("name", ENDINGS)
-def test_whatever_becomes_of_the_parser_is_one_line(
+def test_any_failure_of_the_parser_is_one_line(
     name: str, listing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that stands for SciPy's parser taken over by a file."""
+    """A program in the role of a SciPy parser that a file has taken over."""
     program, message = ENDINGS[name]
     (tmp_path / "parser.py").write_text(program)
     monkeypatch.setattr(matlab.matlab_parser, "__file__", str(tmp_path / "parser.py"))
@@ -672,7 +672,7 @@ def test_a_mat_file_is_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.fault(48)
 def test_damaged_mat_files_end_in_a_line_or_in_values(listing: Path, tmp_path: Path) -> None:
-    """A crash ends the process of its file; those after it are read by the next."""
+    """A crash ends the process of its file; a new process reads the next files."""
     sources = [listing.read_bytes(), listing.with_name("plain.mat").read_bytes()]
     rng, files = np.random.default_rng(0), []
     for number in range(120):

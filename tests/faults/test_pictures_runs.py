@@ -75,7 +75,7 @@ def test_image_that_is_no_image(run, pictures, content, split):
 
 
 @pytest.mark.fault(16, 24)
-def test_a_repaired_picture_is_another_answer_than_that_of_the_finished_run(run, pictures):
+def test_a_repaired_image_makes_a_new_run(run, pictures):
     victim = pictures / "test/a=b, c/é 1=.jpg"
     original = victim.read_bytes()
     victim.write_bytes(original[: len(original) // 2])
@@ -216,7 +216,7 @@ def test_every_test_image_unreadable(run, pictures):
 
 
 @pytest.mark.fault(20, 21)
-def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
+def test_an_image_that_cannot_be_read(finetune, birds, tmp_path):
     """Named under error; under skip left out of training, wrong in the test, N unchanged."""
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
@@ -294,7 +294,7 @@ def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, m
 @pytest.mark.parametrize("part_attention", ["off", "transfg"])
 @pytest.mark.parametrize("family", ["vit", "dinov3", "clip", "siglip2"])
 def test_a_batch_without_a_readable_image(finetune, birds, tmp_path, family, part_attention):
-    """Its forward pass adds nothing; libraries cannot reshape a batch of no image."""
+    """Its forward pass is skipped, because libraries cannot reshape an empty batch."""
     root = shutil.copytree(birds, tmp_path / "copy")
     name = dict(line.split() for line in (root / "images.txt").open())
     trained = (

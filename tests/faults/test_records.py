@@ -1,7 +1,7 @@
 """Records that were forged, mixed or filled with odd content (rows 55 and 56 of the fault table).
 
-A person who owns a folder can recompute every digest. What the audit still finds is tested here,
-and that it says what it cannot find.
+The owner of a folder can recompute every digest. The tests check which forgeries the audit still
+finds, and that it states which ones it cannot find.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def states(folder: Path, recompute: Recompute | None = None) -> dict[str, str]:
 
 
 @pytest.mark.fault(55)
-def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
-    """The predictions are all right now, and everything that follows from them follows."""
+def test_a_consistent_forgery_passes_and_the_audit_states_it(probe, capfd):
+    """All predictions are correct, and every derived file is recomputed."""
     folder = all_right(probe)
     assert failures(folder) == {}
     root = folder.parents[2]
@@ -261,7 +261,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 
 @pytest.mark.fault(55)
 def test_a_forgery_with_recomputed_digests_is_found(probe, tmp_path):
-    """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
+    """Each copy has one forged value, which the named check finds."""
     here = current_code()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
     for check, lies in LIES.items():
@@ -413,14 +413,14 @@ def test_the_rule_of_the_path_is_that_of_the_fit():
 @pytest.mark.fault(56)
 def test_a_retention_of_another_run_is_found_and_never_deletes(probe, other):
     root = probe.parents[2]
-    due = {item.name for item in OutputRoot(root, LATER, 90).survey() if item.verdict.goes}
+    due = {item.name for item in OutputRoot(root, LATER, 90).survey() if item.decision.remove}
     own = "/".join(probe.parts[-3:])
     assert own in due
     shutil.copy(other / retention.FILE, probe / retention.FILE)
     assert "of another run" in failures(probe)["retention"]
     (item,) = [run_row for run_row in OutputRoot(root, LATER, 90).survey() if run_row.name == own]
-    assert not item.verdict.goes
-    assert "of another run" in item.verdict.why
+    assert not item.decision.remove
+    assert "of another run" in item.decision.reason
     prune = OutputRoot(root, LATER, 90)
     assert own not in [run_row.name for run_row in prune.remove(prune.survey())]
     assert probe.exists()
@@ -436,7 +436,7 @@ def test_a_retention_that_was_made_at_another_time_is_found(probe):
     assert "status.json says" in failures(probe)["retention"]
     own = "/".join(probe.parts[-3:])
     items = OutputRoot(probe.parents[2], original.created + timedelta(days=1), 90).survey()
-    assert [item.verdict.goes for item in items if item.name == own] == [False]
+    assert [item.decision.remove for item in items if item.name == own] == [False]
 
 
 @pytest.mark.fault(56)
@@ -451,8 +451,8 @@ def test_a_status_of_another_run_is_found(probe, other):
     assert "of another run" in failures(probe)["status"]
     assert "of another run" in scan_runs([probe])[1][0].why
     items = OutputRoot(probe.parents[2], LATER, 90).survey()
-    verdict = {item.name: item.verdict for item in items}["/".join(probe.parts[-3:])]
-    assert (verdict.goes, "of another run" in verdict.why) == (False, True)
+    decision = {item.name: item.decision for item in items}["/".join(probe.parts[-3:])]
+    assert (decision.remove, "of another run" in decision.reason) == (False, True)
 
 
 @pytest.mark.fault(56)
@@ -462,10 +462,10 @@ def test_a_status_in_progress_of_another_run_keeps_the_folder(tmp_path):
         folder.mkdir(parents=True)
         write_status(folder, "preempted", datetime(2026, 2, 1, tzinfo=UTC))
     shutil.copy(folders[1] / "status.json", folders[0] / "status.json")
-    verdicts = {item.name: item.verdict for item in OutputRoot(tmp_path, LATER, 90).survey()}
-    assert "of another run" in verdicts[f"a/{'0' * 16}/in-progress"].why
-    assert not verdicts[f"a/{'0' * 16}/in-progress"].goes
-    assert verdicts[f"b/{'0' * 16}/in-progress"].goes
+    decisions = {item.name: item.decision for item in OutputRoot(tmp_path, LATER, 90).survey()}
+    assert "of another run" in decisions[f"a/{'0' * 16}/in-progress"].reason
+    assert not decisions[f"a/{'0' * 16}/in-progress"].remove
+    assert decisions[f"b/{'0' * 16}/in-progress"].remove
 
 
 @pytest.mark.fault(56)

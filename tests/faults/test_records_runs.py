@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.fault(55)
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="task=audit replay= does not exist")
 def test_a_replay_repeats_an_honest_run(copied, run, small_probe):
-    """What a forgery is compared with; the forged half comes with the replay itself."""
+    """The reference for forgeries; the forged half will be tested with the replay."""
     honest = copied(*small_probe)
     replayed = run("task=audit", f"run={honest.folder}", "replay=true", bare=True)
     assert replayed.code == 0, replayed.err

@@ -1,4 +1,4 @@
-"""A resumed training: as if it had never stopped, or refused with the keys that differ."""
+"""A resumed training equals an undisturbed one, or is refused with the keys that differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.steps import (
 def test_a_resume_without_averages_equals_an_undisturbed_run(
     finetune, stop_finetune, run_files, read_outcome, tmp_path
 ):
-    """In the second epoch, when the very model that trains has been evaluated once."""
+    """In the second epoch, after one evaluation of the training model itself."""
     plain = ("task.ema=null", "task.drop_path=0.5", "task.epochs=2")
     alone = finetune(*EVERYTHING, *plain, f"runtime.output_root={tmp_path / 'undisturbed'}")
     still = finetune(

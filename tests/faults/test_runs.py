@@ -1,4 +1,4 @@
-"""Two runs of one folder: the second waits for nobody, mixes nothing and overwrites nothing."""
+"""Two runs of one folder: the second does not wait, mix or overwrite files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_complete_run_is_skipped_never_overwritten(run):
 
 
 @pytest.mark.fault(16)
-def test_a_complete_run_of_other_data_is_never_mixed_in(run, pictures):
+def test_a_complete_run_of_other_data_is_never_mixed_with_it(run, pictures):
     same = "runtime.run_id=same"
     assert folder_run(run, pictures, same).code == 0
     Image.new("RGB", (50, 50), "red").save(pictures / "train" / "a=b, c" / "new.jpg")

@@ -1,4 +1,4 @@
-"""What a record copies of the checkout and of the machine: code, no secret, no private name."""
+"""Content of a record from checkout and machine: code, but no secret and no private name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PASSWORD = "correct-horse-Battery9"  # has no form that could be recognized
 
 @pytest.fixture(autouse=True)
 def clean_home(monkeypatch, tmp_path):
-    """No configuration of Git but what a test writes."""
+    """Only the Git configuration that a test writes."""
     (tmp_path / "home").mkdir()
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
@@ -141,7 +141,7 @@ NAMES += ["fgvc/größe.py".encode(), b"fgvc/\xff.py", b"fgvc/deep/er/x.pyi", b"
 
 
 @pytest.mark.fault(54, 36)
-def test_the_patch_repeats_all_changes_whatever_git_is_set_to(checkout, tmp_path):
+def test_the_patch_repeats_all_changes_under_any_git_configuration(checkout, tmp_path):
     written(checkout, "fgvc/a.py", (checkout / "fgvc/a.py").read_bytes() + b"line 9")
     (checkout / "fgvc/old name.py").rename(checkout / "fgvc/new name.py")
     (checkout / "fgvc/gone.py").unlink()
@@ -237,7 +237,7 @@ def test_the_digest_moves_with_all_that_can_change_a_number_and_with_nothing_els
 
 
 @pytest.mark.fault(36)
-def test_another_repository_in_the_environment_is_not_taken_for_the_checkout(
+def test_another_repository_in_the_environment_is_not_mistaken_for_the_checkout(
     checkout, tmp_path, monkeypatch
 ):
     commit = git(checkout, "rev-parse", "HEAD").decode().strip()
@@ -250,7 +250,7 @@ def test_another_repository_in_the_environment_is_not_taken_for_the_checkout(
 
 
 def test_the_code_of_this_checkout_is_copied_when_it_changes():
-    """No file of the program looks like a secret but one, and that one is known by its name."""
+    """Only one file of the program looks like a secret, and its name is known."""
     listed = git(env_stamp.CODE, "ls-files", "-z", "--", "fgvc", "conf").split(b"\0")[:-1]
     files = [os.fsdecode(name) for name in listed]
     assert len(files) > 300
@@ -393,7 +393,7 @@ def test_a_command_for_another_machine_names_no_place_and_works_in_a_shell(tmp_p
 
 
 def inside(data: bytes, depth: int = 2) -> Iterator[bytes]:
-    """The bytes themselves, and what is base64 or a zlib stream within them."""
+    """The bytes, and the decoded base64 and zlib streams in them."""
     yield data
     if not depth:
         return

@@ -1,4 +1,4 @@
-"""A training whose loss, memory or events are spoilt: one line, and the good state stays."""
+"""A training with a fault in loss, memory or events: one line, and the last good state stays."""
 
 from __future__ import annotations
 

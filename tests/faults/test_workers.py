@@ -1,7 +1,7 @@
 """Child processes of fgvc: signals that arrive before the handlers are installed, and deaths.
 
-Each new process waits, at a moment of its birth that the test chooses, for the test to let it go
-on: no test depends on time. Meanwhile the test sends it every notice that a cluster may send.
+Each new process waits, at a moment of its birth that the test chooses, for the test to let it
+continue: no test depends on time. Meanwhile the test sends it every notice that a cluster may send.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Gate:
 
     @property
     def code(self) -> str:
-        """What a process runs to wait here."""
+        """Code by which a process waits here."""
         return CONNECT.format(place=self.place)
 
     def _serve(self) -> None:
@@ -82,9 +82,9 @@ def send_all(pid: int) -> None:
 
 @pytest.fixture
 def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
-    """`gate(only)`: each new Python whose command line holds `only` waits before its first line.
+    """`gate(only)`: a new Python with `only` in its command line waits before its first line.
 
-    Forked processes wait as soon as they are forked where `only` is None.
+    If `only` is None, forked processes wait right after the fork.
     """
     gates: list[Gate] = []
 
@@ -257,7 +257,7 @@ atexit.register(lambda: os.kill(os.getpid(), {number}))
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_end_changes_no_exit_code(tmp_path, number):
-    """While Python takes itself down, which can take a second."""
+    """During the shutdown of Python, which can take a second."""
     (tmp_path / "sitecustomize.py").write_text(AT_EXIT.format(number=int(number)))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "fgvc.run", "--version"]
@@ -267,7 +267,7 @@ def test_a_signal_after_the_end_changes_no_exit_code(tmp_path, number):
 
 @pytest.mark.fault(3)
 def test_a_sweep_receives_the_signals_that_were_blocked_at_its_start():
-    """As one that a server of forks starts, which holds them back for good."""
+    """Like a sweep started by a fork server, which keeps them blocked."""
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         with signals.blocked():

@@ -61,7 +61,7 @@ def group(root: ElementTree.Element, name: str) -> ElementTree.Element:
 
 
 def marks(root: ElementTree.Element) -> list[tuple[int, int, int]]:
-    """Row, column and level of each mark, in the order of drawing."""
+    """Row, column and level of each mark, in drawing order."""
     drawn = []
     for path in group(root, "cells"):
         level, steps = int(path.get("class", "")[1:]), path.get("d", "")
@@ -80,7 +80,7 @@ def scale(root: ElementTree.Element) -> tuple[float, float, float]:
 
 
 def counts(root: ElementTree.Element) -> dict[tuple[int, int], int]:
-    """The number that stands in each cell of a table."""
+    """The number in each cell of a table."""
     left, top, cell = scale(root)
     texts = list(group(root, "counts").iter(f"{SVG}text"))
     places = [(float(text.get("y", "")), float(text.get("x", ""))) for text in texts]

@@ -16,12 +16,12 @@ SHARED = ("base.html", "macros.html", "sortable.js", "filter.js")
 
 
 def style_of(page: str) -> str:
-    """The own style block of a page, or the whole shared sheet."""
+    """The style block of a page, or the whole shared sheet."""
     return "".join(STYLE.findall(TEXTS[page])) if page.endswith(".html") else TEXTS[page]
 
 
 def markup_of(page: str) -> str:
-    """What a page prints without its style; for the shared sheet, what all pages print."""
+    """The markup of a page without its style; for the shared sheet, of all pages."""
     pages = TEXTS if page == "style.css" else (page, *SHARED)
     return "".join(STYLE.sub("", TEXTS[name]) for name in pages if name != "style.css")
 

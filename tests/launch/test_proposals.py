@@ -1,4 +1,4 @@
-"""The trials of a search: within its space, the same again, and near the best so far."""
+"""The trials of a search: within the space, reproducible, and near the best so far."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trials(search: Search, fails: frozenset[int] = frozenset()) -> list[dict[str
 
 @pytest.mark.parametrize("search", [SEARCH, replace(SEARCH, parallel=5), RANDOM], ids=repr)
 def test_the_same_search_proposes_the_same_trials(search):
-    """Also a longer one, which continues a search: its first trials are those of the shorter."""
+    """A longer search has the first trials of the shorter one, because it continues it."""
     first = trials(search)
     assert len(first) == 12
     assert trials(search) == first

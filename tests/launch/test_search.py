@@ -150,7 +150,7 @@ def test_a_search_reads_no_test_image_and_is_in_no_table(search):
 
 
 def test_the_winner_repeats_its_number_bit_for_bit_and_then_reads_test(search):
-    """In a new run, and under the run_id of the search, where nothing is trained again."""
+    """In a new run, and under the run_id of the search, where no training is repeated."""
     best = search.rows()[search.record()["best"]]
     home = search.outputs / "search" / best["config_hash"][:16]
     states = [path.parts[-4] for path in (search.outputs / "search").rglob("state-*.pt")]

@@ -1,4 +1,4 @@
-"""A sweep of finetunes on a real SLURM cluster of one node: preempted, requeued, the same bits.
+"""A sweep of finetunes on a real SLURM cluster of one node: preempted, requeued, same result.
 
 tests/slurm/cluster.sh install && python -m pytest tests/launch/test_slurm.py -s
 

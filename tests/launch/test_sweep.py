@@ -1,4 +1,4 @@
-"""A sweep: every job in a process of its own, with a row in the table however it ends."""
+"""A sweep: every job in a process of its own, with a row in the table after any end."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ ALL_K = f"head.k={','.join((GOOD[0], *FAULTS, *GOOD[1:]))}"
 
 @pytest.fixture(scope="module")
 def faulty(shared_places, tmp_path_factory) -> FinishedSweep:
-    """Eight jobs; five of them fail, each in another way."""
+    """Eight jobs; five of them fail, each in a different way."""
     root = tmp_path_factory.mktemp("faulty")
     (root / "sitecustomize.py").write_text(f"FAULTS = {FAULTS!r}\n{INJECTION}")
     done = subprocess.run(
@@ -191,8 +191,8 @@ def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, c
 def test_many_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
     """Memory of the sweep and of the server that forks its jobs, from the fifth job on.
 
-    Of the sweep, memory blocks of Python: its resident size also counts what the tests of this
-    process before it left to the collector and the allocator.
+    For the sweep, memory blocks of Python: its resident size also counts garbage of earlier tests
+    in this process.
     """
     memory: list[tuple[int, int]] = []
     write = rows.write_row
@@ -218,7 +218,7 @@ def test_many_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, run):
-    """As on macOS, where a process that has torch loaded cannot be forked."""
+    """As on macOS, where a process with torch loaded cannot be forked."""
     contexts = []
 
     def spawned():

@@ -1,4 +1,4 @@
-"""The gradient fit: what it reaches, what chooses, what it repeats and what it leaves alone."""
+"""The gradient fit: its optimum, selection, determinism and side effects."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ def linear_head():
 
 
 def dropout_head():
-    """A head whose training draws random numbers."""
+    """A head that draws random numbers in training."""
     return nn.Sequential(nn.Dropout(0.5), linear_head())
 
 
@@ -146,7 +146,7 @@ def test_an_epoch_before_the_last_can_win():
 
 def test_a_tie_goes_to_the_smaller_rate_decay_and_epoch():
     class Deaf(nn.Module):
-        """Always the same logits, whatever is learnt."""
+        """A head with constant logits."""
 
         def __init__(self):
             super().__init__()
@@ -199,7 +199,7 @@ def test_the_global_generator_is_neither_read_nor_moved():
 
 def test_training_losses_are_means_over_rows():
     class Table(nn.Module):
-        """Logits that no step moves, of another loss for every row."""
+        """Constant logits with a different loss for every row."""
 
         def __init__(self):
             super().__init__()
@@ -251,7 +251,7 @@ def test_a_refit_that_diverges_is_refused():
         ([1e-3], [-1.0], "weight_decays"),
     ],
 )
-def test_rates_that_are_none_are_refused(rates, decays, key):
+def test_invalid_rates_are_refused(rates, decays, key):
     with pytest.raises(UserError, match=f"head.fit.{key}="):
         fit(settings=GradientFit(1, 32, rates, decays))
 

@@ -1,4 +1,4 @@
-"""Logistic regression over a path of C against scikit-learn, its certificate, and its edges."""
+"""Logistic regression over a path of C: compared with scikit-learn, its certificate, edge cases."""
 
 import gc
 import math
@@ -328,7 +328,7 @@ def test_choose_keeps_the_whole_curve():
         ([0.3], None),  # nothing to choose from
     ],
 )
-def test_a_choice_knows_whether_it_lies_at_an_end_of_the_range(losses, end):
+def test_a_choice_states_whether_it_is_at_an_end_of_the_range(losses, end):
     choice = choose(
         [solution_with_loss(c, loss) for c, loss in enumerate(losses, start=1)], *ONE_RIGHT
     )

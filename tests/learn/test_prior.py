@@ -1,4 +1,4 @@
-"""Logistic regression drawn towards given weights, against the objective written out plainly."""
+"""Logistic regression regularized towards given weights, compared with a plain objective."""
 
 import math
 
@@ -18,8 +18,7 @@ ROWS, WIDTH, CLASSES = 90, 8, 5
 
 @pytest.fixture
 def gaussian_classes():
-    """Overlapping classes on features of unequal scale and an offset, and a prior that knows
-    something about them, in a direction that no other penalty would find."""
+    """Overlapping classes on features of unequal scale with an offset, and an informative prior."""
     rng = np.random.default_rng(0)
     label_N = np.arange(ROWS) % CLASSES
     centre_CD = rng.normal(size=(CLASSES, WIDTH))
@@ -30,7 +29,7 @@ def gaussian_classes():
 
 
 def plain_objective(x_ND, label_N, c, prior_CD):
-    """Objective and gradient of W and b in one vector, as one would write them down."""
+    """Objective and gradient of W and b in one vector, in the plainest form."""
     hot_NC = np.eye(len(prior_CD))[label_N]
 
     def value(flat):
@@ -178,7 +177,7 @@ def test_a_prior_that_leaves_nothing_to_learn_stays():
         np.testing.assert_allclose(solution.weight_CD, 300.0 * np.eye(CLASSES), atol=1e-6)
 
 
-def test_a_prior_beyond_float64_ends_and_says_so(gaussian_classes):
+def test_a_prior_beyond_float64_ends_with_a_note(gaussian_classes):
     x_ND, label_N, prior_CD = gaussian_classes
     path = solve(x_ND, label_N, -1e5 * prior_CD, gap=1e-8)
     assert not all(solution.converged for solution in path)
@@ -239,7 +238,7 @@ def test_the_offset_costs_one_product(gaussian_classes):
 
 
 def test_between_the_text_classifier_and_plain_logistic_regression():
-    """The use it is made for: unit features, and names as directions in the same space."""
+    """The intended use: unit features, and class names as directions in the same space."""
     rng = np.random.default_rng(4)
     label_N = np.arange(400) % CLASSES
     name_CD = rng.normal(size=(CLASSES, 6))

@@ -1,4 +1,4 @@
-"""The trainer against plainly written loops, its continuation, and what stops it."""
+"""The trainer: steps equal a plain loop, resumed steps are exact, and errors stop it."""
 
 import copy
 import io
@@ -74,7 +74,7 @@ def make_trainer(model, precision="fp32", seed=7, **changes):
 
 
 def make_batch(number, images=BATCH):
-    """A global batch in one piece."""
+    """A global batch in one micro-batch."""
     generator = torch.Generator().manual_seed(number)
     return LoaderBatch(
         torch.randn(images, 3, SIDE, SIDE, generator=generator),
@@ -156,7 +156,7 @@ def test_steps_equal_a_plain_loop(kind, clip):
 
 @pytest.mark.parametrize("mixes", [{}, {"mixup": 0.8, "cutmix": 1.0, "mix_probability": 1.0}])
 def test_top1_is_the_share_of_images_classified_as_their_heaviest_label(mixes):
-    """Of a mixed image the label of the larger share; a linear model makes the oracle plain."""
+    """The label of the larger share of a mixed image; a linear model makes the oracle simple."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES))
     trainer, loader_batch = make_trainer(model, **mixes), make_batch(3, 40)
@@ -184,7 +184,7 @@ def test_accumulated_steps_equal_whole_ones():
 
 
 def test_a_smaller_batch_is_divided_by_the_images_there():
-    """An unreadable image is in neither the sum nor the count; clipping sees the true gradient."""
+    """An unreadable image counts in neither sum nor number; clipping follows the division."""
     model, plain = vit(), vit()
     report = make_trainer(model, optimiser="sgd", clip_norm=0.5).step(
         split_batch(make_batch(0), 4, 1)
@@ -264,7 +264,7 @@ def test_drop_path_follows_from_seed_and_step():
 
 
 def test_a_random_layer_that_cannot_draw_per_image_is_refused():
-    """Fused attention takes the rate of its dropout as a number, and draws by itself."""
+    """Fused attention takes its dropout rate as a number, and draws from the global generator."""
     model = vit()
     dropout = model.get_submodule("blocks.1.attn.attn_drop")
     assert isinstance(dropout, nn.Dropout)
@@ -276,7 +276,7 @@ def test_a_random_layer_that_cannot_draw_per_image_is_refused():
 
 @pytest.mark.parametrize("ema", ["null", 0.9])
 def test_parts_that_were_built_for_evaluation_train_from_the_first_step(ema):
-    """A model counts as training when it is made, whatever mode its parts are in."""
+    """The trainer sets the training mode of all parts, even of parts in evaluation mode."""
     unsplit, parts = vit(0.5), vit(0.5)
     parts.blocks.eval()
     assert parts.training
@@ -341,7 +341,7 @@ def test_half_precision_learns_the_same_batch(precision):
     }
 
 
-def test_an_fp16_overflow_halves_the_scale_and_goes_on():
+def test_an_fp16_overflow_halves_the_scale_and_training_continues():
     model = vit()
     trainer = make_trainer(model, "fp16", ema=0.9)
     trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
@@ -394,7 +394,7 @@ def test_a_gradient_that_is_no_number_stops_too():
 
 
 class OutOfMemoryModel(nn.Linear):
-    """Raises what a device raises when its memory is full."""
+    """Raises the error of a device whose memory is full."""
 
     def __init__(self, error):
         super().__init__(3, CLASSES)
@@ -422,6 +422,6 @@ def test_memory_that_ran_out_is_one_line_with_a_way_out(error):
     assert raised.value.__cause__ is not None
 
 
-def test_other_errors_pass_as_they_are():
+def test_other_errors_are_raised_unchanged():
     with pytest.raises(RuntimeError, match="shapes"):
         make_trainer(OutOfMemoryModel(RuntimeError("shapes differ"))).step([make_batch(0)])

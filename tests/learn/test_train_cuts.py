@@ -1,7 +1,7 @@
-"""A step changes the weights equally for any cut of its global batch into ranks and micro-batches.
+"""A step is the same for any division of its global batch into ranks and micro-batches.
 
-Everything that could depend on the cut is active: drop path, dropout in the backbone and the head,
-mixed pairs, the contrastive loss, and images that cannot be read. All computations are in float64.
+Everything that could depend on the division is active: drop path, dropout in backbone and head,
+mixed pairs, the contrastive loss, and unreadable images. All computations are in float64.
 Fault table of the project: row 45.
 """
 
@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.data.sampler import Epoch
+from fgvc.data.sampler import EpochOrder
 from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.build_head import new_head
@@ -73,12 +73,12 @@ def make_trainer(batch_size, world=1, micro_batch=None, pull=0.7, **changes):
 
 
 def loader_batches(step, batch_size, rank, world, micro_batch):
-    """This rank's part of a global batch, read as the task reads it. Of the second batch the places
-    1 and 2 cannot be read, nor can any of the last rank of three."""
+    """This rank's part of a global batch, read as in the task. In the second batch, images 1 and 2
+    and all images of the last of three ranks are unreadable."""
     generator = torch.Generator().manual_seed(step)
     pixels_BCHW = torch.randn(batch_size, 3, SIDE, SIDE, generator=generator).double()
     label_B = torch.randint(CLASSES, (batch_size,), generator=generator)
-    sampler_epoch = Epoch(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
+    sampler_epoch = EpochOrder(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
     last = sampler_epoch.part(0, 2, 3).place_N.tolist()
     unreadable = [1, 2, *last] if step == 1 else []
     place_B = sampler_epoch.part(0, rank, world).place_N
@@ -130,7 +130,7 @@ def _rank(rank, port, folder):
 
 @pytest.fixture(scope="module")
 def rank_results(tmp_path_factory):
-    """several(rank, world, batch, micro) -> `course` of that rank; all ran in one set of ranks."""
+    """several(rank, world, batch, micro) -> result of that rank; one group runs all cases."""
     folder = tmp_path_factory.mktemp("cuts")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -153,7 +153,7 @@ def rank_results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def single_process():
-    """whole(batch) -> `course` in one process and one piece."""
+    """whole(batch) -> result in one process with one micro-batch."""
     before, classifier = torch.get_num_threads(), {}
     torch.set_num_threads(1)
     for batch_size in BATCHES:
@@ -171,7 +171,7 @@ def assert_same(results, expected):
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES[1:])
-def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_batch):
+def test_micro_batches_move_the_weights_equally(single_process, batch_size, micro_batch):
     assert_same(run_steps(batch_size, micro_batch, 0, 1), single_process(batch_size))
 
 
@@ -180,10 +180,10 @@ def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_
 @pytest.mark.timeout(2 * TIMEOUT)
 @pytest.mark.parametrize("world", WORLDS[1:])
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
-def test_ranks_and_micro_batches_move_the_weights_alike(
+def test_ranks_and_micro_batches_move_the_weights_equally(
     single_process, rank_results, micro_batch, world
 ):
-    """Ranks of unequal numbers of images, or of none, make the same collective calls: all end."""
+    """Ranks with unequal numbers of images, or none, make the same collective calls: none hangs."""
     for batch_size in BATCHES:
         for rank in range(world):
             assert_same(

@@ -1,4 +1,4 @@
-"""Groups, schedule, mixing and selection: each against a library's own, or a rule written out."""
+"""Groups, schedule, mixing and selection: each compared with a library or an explicit rule."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def vit():
 
 
 def depth_of(name):
-    """timm's own depths, written out: the final norm goes with the last block."""
+    """The depths of timm: the final norm belongs to the last block."""
     name = name.removeprefix("backbone.")
     if name.startswith(("cls_token", "reg_token", "pos_embed", "patch_embed")):
         return 0
@@ -89,7 +89,7 @@ def test_frozen_parameters_are_in_no_group_but_count_for_depth():
 
 
 def test_a_layer_of_one_unit_decays():
-    """Its matrix has one row, as a class token has."""
+    """Its matrix has one row, like a class token."""
     head = MlpHead(8, 1, 3, 0.0, torch.Generator())
     assert no_decay_names(head) == set()
 
@@ -139,7 +139,7 @@ def images(count=16):
 
 
 def test_targets_say_how_much_of_each_image_is_there(mixer):
-    """Pixels of place p are all p: what is left of a pair tells the share exactly."""
+    """All pixels of image p are p, so the pixels of a mixed pair give the shares exactly."""
     pixels_BCHW, label_B, place_B = images(64)
     mixed_BCHW, target_BC = mixer()(pixels_BCHW, label_B, place_B, 3)
     assert torch.allclose(target_BC.sum(1), torch.ones(64), atol=1e-6)
@@ -201,7 +201,7 @@ def test_without_mixing_labels_are_one_hot_and_pixels_the_same(mixer):
 
 
 def select_epochs(select, numbers, patience=None):
-    """The epochs that were best when they came, and the last state."""
+    """The epochs that were the best so far, and the last state."""
     best, new = BestEpoch(select, patience), []
     for epoch, (top1, loss) in enumerate(numbers):
         best = best.after(epoch, top1, loss)

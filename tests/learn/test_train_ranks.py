@@ -1,4 +1,4 @@
-"""Two ranks against one, at the same global batches: run as a program, this file is a rank."""
+"""Two ranks give the results of one at equal global batches; this file is also the rank program."""
 
 import json
 import math
@@ -27,7 +27,7 @@ SCENARIOS = {
 
 
 class ClassToken(nn.Module):
-    """token_BD -> its mean with a learnt token, which is broadcast as in a vision transformer."""
+    """token_BD -> its mean with a learnable token, which is broadcast as in a ViT."""
 
     def __init__(self, width):
         super().__init__()
@@ -56,8 +56,8 @@ def make_trainer(overrides, world):
 
 
 def rank_batches(step, rank, world, nan_at=None):
-    """This rank's places of a global batch, pair by pair, without the bad ones: the ranks differ in
-    the number of micro-batches."""
+    """This rank's readable images of a global batch, pair by pair: ranks differ in the number of
+    micro-batches."""
     generator = torch.Generator().manual_seed(step)
     pixels_BCHW = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
     label_B = torch.randint(CLASSES, (BATCH,), generator=generator)
@@ -71,7 +71,7 @@ def rank_batches(step, rank, world, nan_at=None):
 
 
 def run_scenarios(world, rank):
-    """What one rank sees of every scenario, as plain numbers."""
+    """The results of one rank in every scenario, as plain numbers."""
     results, trainer = {}, None
     for name, overrides in SCENARIOS.items():
         trainer = make_trainer(overrides, world)
@@ -99,7 +99,7 @@ def _sum(model):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each of two ranks wrote."""
+    """The results of each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
@@ -125,7 +125,7 @@ def single_process():
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_ranks_draw_the_curve_of_one(ranks, single_process, scenario):
-    """Bad images fall unevenly on them; in one step a rank has none left at all."""
+    """Unreadable images are unevenly distributed; in one step, a rank has no readable image."""
     expected = single_process[scenario]
     assert expected["images"] == [8, 7, 4, 4, 8]
     for result in ranks:
@@ -139,7 +139,7 @@ def test_two_ranks_draw_the_curve_of_one(ranks, single_process, scenario):
 
 @pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_stops_both_ranks(ranks, single_process):
-    """The image is on the second rank; the first names it all the same."""
+    """The image is on the second rank; the error of the first rank names it too."""
     assert single_process["stop"]["rows"] == (6,)
     for result in ranks:
         assert result["stop"] == {**single_process["stop"], "rows": [6]}

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and torchmetrics, and the rules where those have none."""
+"""Metrics compared with scikit-learn and torchmetrics, and fgvc's own rules for special cases."""
 
 import math
 from typing import Any

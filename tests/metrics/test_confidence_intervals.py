@@ -25,7 +25,7 @@ def test_wilson_agrees_with_scipy(n, level):
         assert 0 <= low <= successes / n <= high <= 1
 
 
-def test_nothing_counted_says_nothing():
+def test_zero_counts_give_the_whole_interval():
     assert wilson(0, 0) == (0.0, 1.0)
 
 
@@ -87,7 +87,7 @@ def test_the_interval_of_macro_f1_is_for_a_large_test_set():
     assert high - low < 0.12
 
 
-def test_the_reported_macro_f1_lies_in_its_interval_however_biased():
+def test_the_reported_macro_f1_is_in_its_interval_at_any_bias():
     """All mistakes fall on one class: the corrected value is several deviations higher."""
     label_N = np.repeat(np.arange(1000), 2)
     pred_N = np.where(np.random.default_rng(0).random(2000) < 0.5, label_N, 0)
@@ -117,7 +117,7 @@ def test_moments_of_f1_are_those_of_the_enumerated_distribution(n, recall, false
 
 
 def test_the_interval_of_mean_per_class_is_that_of_a_sum_of_binomials():
-    """Where no class is near 0 or 1, a normal interval of the exact variance."""
+    """If no class is near 0 or 1, the normal interval of the exact variance."""
     matrix = np.array([[700, 200, 100, 0], [300, 1200, 500, 0], [1000, 600, 2400, 0]])
     share_C = np.diagonal(matrix) / matrix.sum(1)
     deviation = np.sqrt((share_C * (1 - share_C) / matrix.sum(1)).sum()) / 3
@@ -154,7 +154,7 @@ def matrices():
                 )
 
 
-def test_intervals_lie_in_0_to_1_and_hold_the_reported_value():
+def test_intervals_are_within_0_to_1_and_hold_the_reported_value():
     count = 0
     for pred_N, label_N, classes in matrices():
         intervals = class_intervals(metrics.tally(pred_N, label_N, classes))
@@ -187,7 +187,7 @@ def test_intervals_shrink_with_more_images():
 
 
 def test_classes_without_support_count_in_macro_f1_if_they_are_predicted():
-    """Class 2 is never shown: predicted, it is an F1 of 0; not predicted, it is left out."""
+    """Class 2 has no images: if it is predicted, its F1 is 0; otherwise it is left out."""
     unpredicted = np.array([[40, 10, 0, 0], [10, 40, 0, 0], [0, 0, 0, 0]])
     predicted = np.array([[40, 10, 0, 0], [5, 40, 5, 0], [0, 0, 0, 0]])
     without, with_it = class_intervals(unpredicted), class_intervals(predicted)
@@ -210,7 +210,7 @@ def test_a_note_names_what_makes_the_intervals_doubtful():
 
 
 def test_a_note_on_few_images_states_each_consequence_once():
-    """Of 3 images, both the wrong and the right ones are few."""
+    """With 3 images, both mistakes and correct predictions are few."""
     note = class_intervals(np.array([[1, 0, 0], [1, 1, 0]]))["intervals_note"]
     assert note.startswith("1 of 3 images wrong and 2 of 3 images right: the intervals of mean")
     assert note.count("macro-F1 can be several times as wide") == 1

@@ -1,4 +1,4 @@
-"""Distances in a hierarchy against networkx, and by hand."""
+"""Distances in a hierarchy, compared with networkx and by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BIRDS = Hierarchy(
 
 
 def logits_of(order_NC):
-    """Logits that rank the classes as each row lists them."""
+    """Logits that rank the classes in the order of each row."""
     order_NC = np.asarray(order_NC)
     logits_NC = np.empty(order_NC.shape)
     np.put_along_axis(logits_NC, order_NC, -np.arange(order_NC.shape[1], dtype=float)[None], 1)
@@ -44,7 +44,7 @@ def test_by_hand():
 
 
 def random_hierarchy(rng, classes):
-    """Ways of unequal length through a random tree, and the tree from parent to child."""
+    """Paths of unequal length through a random tree, and its edges from parent to child."""
     graph = networkx.DiGraph()
     for node in range(1, 25):
         graph.add_edge(f"n{rng.integers(node)}", f"n{node}")
@@ -77,7 +77,7 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
     assert len(set(found_NK.flatten().tolist())) > 3
 
 
-def test_tops_without_a_common_root_get_one():
+def test_roots_are_joined_under_a_common_root():
     kingdoms = Hierarchy((("Aves",), ("Aves",), ("Insecta",)), {})
     distance_NK = metrics.Tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
     assert distance_NK.tolist() == [[0, 1, 2]]

@@ -1,4 +1,4 @@
-"""Paired comparisons against scipy, against integers, and against what they are by definition."""
+"""Paired comparisons, compared with scipy, integer arithmetic and their definitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fgvc.metrics import bootstrap
 
 
 def cells(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answers of two models with these counts, in a shuffled order."""
+    """Correct predictions of two models with these counts, in random order."""
     right_a_N = np.repeat([True, True, False, False], [both, only_a, only_b, neither])
     right_b_N = np.repeat([True, False, True, False], [both, only_a, only_b, neither])
     order_N = np.random.default_rng(0).permutation(len(right_a_N))

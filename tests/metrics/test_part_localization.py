@@ -1,4 +1,4 @@
-"""Localization of selected patches, against plain loops over images, patches and parts."""
+"""Localization of selected patches, compared with plain loops over images, patches and parts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_share_of_repeated_selections(example):
 
 
 def test_by_hand_on_the_border():
-    """One patch of 10 x 10 whose centre is the box's own corner, and whose corner is the part."""
+    """One patch of 10 x 10: its centre is a corner of the box, and its corner is the part."""
     patch, box = np.array([[[5.0, 5, 10, 10]]]), np.array([[10.0, 10, 30, 40]])
     part = np.array([[[5.0, 5.0]]])
     assert part_localization.in_box(patch, box) == (1.0, 1)

@@ -1,4 +1,4 @@
-"""Precision and recall by threshold, against torchmetrics and against plain counting."""
+"""Precision and recall by threshold, compared with torchmetrics and plain counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N, C, T = 400, 6, 33
 
 @pytest.fixture
 def drawn():
-    """Logits and labels of a fair classifier; the last class does not occur."""
+    """Logits and labels of a mediocre classifier; the last class does not occur."""
     rng = np.random.default_rng(0)
     label_N = rng.integers(C - 1, size=N)
     logits_NC = rng.normal(size=(N, C)).astype(np.float32) * 1.5
@@ -30,7 +30,7 @@ def probabilities(logits_NC):
 
 
 def same(curve, precision, recall):
-    """As torchmetrics has it, which calls the precision of finding nothing 0."""
+    """The convention of torchmetrics: precision without predictions is 0."""
     found_T = curve.hit_T + curve.false_T > 0
     np.testing.assert_allclose(curve.precision_T[found_T], precision[:T][found_T], atol=1e-9)
     np.testing.assert_allclose(curve.recall_T, recall[:T], atol=1e-9)

@@ -27,7 +27,7 @@ def enumerated(surplus_N: np.ndarray) -> float:
 
 
 def convolved(counts: dict[int, int], total: int) -> Fraction:
-    """The same from counts by magnitude, in whole numbers."""
+    """The same from counts by magnitude, in integers."""
     ways = {0: 1}
     for magnitude, n in counts.items():
         step = {magnitude * (2 * k - n): comb(n, k) for k in range(n + 1)}
@@ -68,7 +68,7 @@ def test_the_smallest_p_keeps_its_digits(counts, total):
 @pytest.mark.parametrize("repeats", [(1, 1), (3, 3), (1, 3), (4, 2)])
 @pytest.mark.parametrize("images", [6, 300, 24_633])
 def test_it_is_mcnemar_where_the_seeds_agree(repeats, images):
-    """However often a run that draws nothing is repeated under other seeds."""
+    """Repeating a deterministic run with other seeds changes nothing."""
     rng = np.random.default_rng(images)
     a_N, b_N = draw(1, images, rng, 0.70)[0], draw(1, images, rng, 0.69)[0]
     a_SN, b_SN = np.tile(a_N, (repeats[0], 1)), np.tile(b_N, (repeats[1], 1))
@@ -171,8 +171,8 @@ def test_holm_over_a_family_of_which_some_are_not_tested():
     ],
 )
 def test_tables_without_a_difference_show_none(setting, tables, before):
-    """A small fixed case; the whole table stands in LOG.md. before: what Holm over the comparisons
-    shown would reject at least."""
+    """A small fixed case; the full table is in LOG.md. before: the least that Holm's procedure over
+    the comparisons shown would reject."""
     outcome = family_wise_error(setting, tables, seed=1)
     assert outcome.error <= 0.05 + 2 * (0.05 * 0.95 / tables) ** 0.5
     assert outcome.before >= before

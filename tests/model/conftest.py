@@ -1,4 +1,4 @@
-"""Shallow members of the real families, saved as their publishers save them."""
+"""Shallow models of the real families, saved in the formats of their publishers."""
 
 import os
 from pathlib import Path
@@ -137,7 +137,7 @@ def saved(tmp_path_factory):
 
 
 def _random_state(model, classes, smaller):
-    """No parameter at its initial value: LayerScale starts so small that it hides mistakes."""
+    """Random values for every parameter: the small initial LayerScale would hide errors."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
         timm_model = timm.create_model(model, pretrained=False, num_classes=classes, **smaller)
@@ -162,7 +162,7 @@ def option():
 
 @pytest.fixture(scope="session")
 def mini(option):
-    """mini(family, weights=None, ...) -> the family's made-up model, with weights all the same."""
+    """mini(family, weights=None, ...) -> the small test model of the family, with weights."""
 
     def make(family, weights=None, **fields):
         weights = None if weights is None else str(weights)
@@ -172,7 +172,7 @@ def mini(option):
 
 
 def _perturbed(model):
-    """No parameter at its initial value, no norm that does nothing."""
+    """Random values for every parameter, also of the norms."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(7)
         for parameter in model.parameters():
@@ -182,7 +182,7 @@ def _perturbed(model):
 
 @pytest.fixture(scope="session")
 def clip_model(mini):
-    """open_clip's own model of the mini row, at its native size."""
+    """The model of the mini row built by open_clip, at its native size."""
     config = mini("clip").checkpoints["mini"].architecture
     with torch.random.fork_rng(devices=[]):
         return _perturbed(open_clip.CLIP(**config))
@@ -214,7 +214,7 @@ def clip_file(clip_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def siglip_folder(mini, tmp_path_factory):
-    """A folder as transformers saves SigLIP 2: weights, config.json and a tokenizer of its kind."""
+    """A folder of SigLIP 2 as saved by transformers: weights, config.json and a tokenizer."""
     from transformers import SiglipConfig, SiglipModel
 
     folder = tmp_path_factory.mktemp("siglip2")
@@ -227,7 +227,7 @@ def siglip_folder(mini, tmp_path_factory):
 
 
 def _save_tokenizer(folder):
-    """Bytes as tokens, in Gemma's format as the hub holds it: it does not lower-case by itself."""
+    """Bytes as tokens, in Gemma's format on the hub; text keeps its case."""
     from transformers import GemmaTokenizer
 
     names = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]

@@ -1,4 +1,4 @@
-"""The tokens are timm's own, at every size; what does not fit is said in one line."""
+"""Tokens equal timm's at every size; weights that do not fit are refused in one line."""
 
 import pytest
 import timm
@@ -20,7 +20,7 @@ def _pixels(side, batch=2):
 
 
 def _reference(row, path, side, pixels_BCHW):
-    """timm's own loading, resizing and forward."""
+    """Loading, resizing and forward pass by timm."""
     overlay = {"file": str(path), "hf_hub_id": None}
     model = timm.create_model(
         row.model,
@@ -102,7 +102,7 @@ def test_the_feature_is_pooled_from_the_normed_tokens(conf, saved, features):
     assert feature_BD.shape[1] == backbone.feature_dim
 
 
-def test_what_a_record_says_of_it(conf, saved):
+def test_what_a_record_states_of_it(conf, saved):
     backbone_conf = conf("vit", weights=str(saved("vit")))
     source = weights.find(backbone_conf)
     backbone = build(backbone_conf, 224, source, seed=0)
@@ -123,7 +123,7 @@ def test_it_is_frozen_and_in_evaluation_mode(conf):
     assert not any(module.training for module in backbone.modules())
 
 
-def test_attention_is_fused_whatever_was_set_before(conf):
+def test_attention_is_fused_under_any_earlier_setting(conf):
     set_fused_attn(False)
     backbone = build(conf("vit"), 224, RANDOM, seed=0)
     assert all(block.attn.fused_attn for block in backbone.trunk.blocks)
@@ -199,7 +199,7 @@ def test_one_wrong_tensor_is_named(conf, saved, tmp_path, change, expected):
     assert expected in str(error.value)
 
 
-def test_a_row_that_belies_its_model_is_refused(conf):
+def test_a_row_that_contradicts_its_model_is_refused(conf):
     backbone_conf = conf("vit")
     backbone_conf.checkpoints["only"].prefix = 5
     with pytest.raises(UserError, match="checkpoints: shallow_vit"):

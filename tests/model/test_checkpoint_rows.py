@@ -1,4 +1,4 @@
-"""Rows that name a model which cannot be read: one line that names the value and a way out."""
+"""Rows that name an unsupported model: one line with the value and a fix."""
 
 import re
 from typing import Any
@@ -112,7 +112,7 @@ def test_two_prefix_tokens_are_read_when_declared():
     ],
 )
 def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, renamed):
-    """With a distilled model's second classifier, and with the authors' names of LayerScale."""
+    """With the second classifier of a distilled model, and the authors' names of LayerScale."""
     shape: dict[str, Any] = {"depth": 2, "embed_dim": 64, "num_heads": 2}
     timm_model = timm.create_model(model, **shape).eval()
     assert isinstance(timm_model, VisionTransformer)
@@ -134,15 +134,15 @@ def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, 
 @pytest.mark.parametrize(
     "field", [{"width": 100}, {"patch": 14}, {"prefix": 5}, {"heads": 4}, {"blocks": 3}]
 )
-def test_a_row_that_belies_its_model_is_refused(field):
+def test_a_row_that_contradicts_its_model_is_refused(field):
     ((name, value),) = field.items()
     with pytest.raises(UserError, match=f"not {name}={value}"):
         build("vit_tiny_patch16_224", **field)
 
 
 def test_no_model_of_open_clip_ends_in_a_traceback():
-    """Each is built on the meta device, or refused; none asks the network. Large twins are left
-    out: building them takes long."""
+    """Each is built on the meta device or refused, without network requests. Large variants are
+    left out, because building them is slow."""
     read, lines = set(), {}
     large = ("ViT-L", "ViT-H", "ViT-g", "ViT-bigG", "ViT-SO")
     included = ("ViT-L-14", "ViT-L-14-CLIPA")

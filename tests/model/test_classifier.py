@@ -1,4 +1,4 @@
-"""What learns, how deep it lies, and what drop path drops, in every family."""
+"""Trainable parameters, their depths and drop path, in every family."""
 
 import functools
 
@@ -43,7 +43,7 @@ def pixels(images=4, seed=0):
 
 
 def train_steps(model, steps=2):
-    """A few steps on the parameters that may learn; what the model was before."""
+    """Take a few steps on the trainable parameters; returns the model before."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(parameters, lr=0.5)
@@ -57,7 +57,7 @@ def train_steps(model, steps=2):
 
 
 def expected_depth(name):
-    """Told by the names that a person reads, not by identity or order."""
+    """The depth by parameter name, not by identity or order."""
     if any(part in name for part in AFTER):
         return 3
     parts = name.split(".")
@@ -73,7 +73,7 @@ def expected_depth(name):
 
 @pytest.mark.parametrize("features", ["usual", "other"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_depth_follows_the_way_of_a_picture(family, features):
+def test_depth_follows_the_way_of_an_image(family, features):
     other = {"clip": "projected", "siglip2": "patch_mean"}.get(family, "cls_patch_mean")
     model, _ = classifier(family, features=other if features == "other" else None)
     names = [name for name, _ in model.named_parameters()]
@@ -128,7 +128,7 @@ def decaying_names(model):
 
 @pytest.mark.parametrize(("family", "features"), TOKENS)
 def test_tokens_queries_and_positions_of_every_family_do_not_decay(family, features):
-    """All matrices do, and nothing else: counted over every parameter."""
+    """All other matrices decay, and only those: every parameter is counted."""
     model, _ = classifier(family, head="mlp", features=features)
     names = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
     tokens = {f"backbone.trunk.{name}" for name in TOKENS[family, features]}
@@ -162,7 +162,7 @@ def test_queries_of_other_pooling_heads_do_not_decay():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_of_it_gets_a_gradient(family):
-    """DistributedDataParallel would wait for a parameter that no image reaches."""
+    """DistributedDataParallel would wait for a parameter without a gradient."""
     model, _ = classifier(family, head="mlp")
     model.train()
     model(pixels()).square().sum().backward()
@@ -197,7 +197,7 @@ def test_more_stages_than_there_are_are_refused():
     assert "\n" not in str(error.value)
 
 
-def test_the_head_computes_in_float32_whatever_the_backbone_does():
+def test_the_head_computes_in_float32_for_any_precision_of_the_backbone():
     model, _ = classifier("vit", head="cosine")
     with torch.autocast("cpu", torch.bfloat16):
         assert model.backbone.feature(pixels()).dtype in (torch.float32, torch.bfloat16)
@@ -211,12 +211,12 @@ def test_the_head_computes_in_float32_whatever_the_backbone_does():
 
 
 def set_keys(model, images, first=0):
-    """Give the images that come next keys of their own."""
+    """Set distinct random keys for the next images."""
     model.random_layers.set_keys(torch.arange(first, first + images) * 7919 + 3)
 
 
 def record_branches(model):
-    """Outputs of the residual branches of the last block, recorded at every forward."""
+    """Outputs of the residual branches of the last block, recorded in every forward pass."""
     block, outputs = model.backbone.blocks[-1], []
     names = next(
         pair
@@ -293,7 +293,7 @@ def test_drop_path_does_nothing_in_evaluation(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recomputed_blocks_give_the_same_gradients(family):
-    """Dropped branches included: what is computed again must drop the same ones."""
+    """Including dropped branches: recomputation must drop the same branches."""
     gradients, calls = [], []
     for recompute in (False, True):
         model, _ = classifier(family, head="mlp")

@@ -1,4 +1,4 @@
-"""CLIP's tokens, features and text are open_clip's own; a wrong activation never gets through."""
+"""CLIP's tokens, features and text equal open_clip's; a wrong activation is always refused."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ def _build(conf, side=224):
 
 
 def _reference(conf, path, side) -> Any:
-    """open_clip's own model, loading and resizing."""
+    """Model, loading and resizing by open_clip."""
     config = conf.checkpoints["mini"].architecture
     sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
     model = open_clip.CLIP(**sized_config).eval()
@@ -132,7 +132,7 @@ def test_an_image_tower_by_itself_is_read(mini, clip_model, clip_file, tmp_path,
     assert torch.equal(found_BD, expected_BD)
 
 
-def test_what_a_record_says_of_it(mini, clip_file):
+def test_what_a_record_states_of_it(mini, clip_file):
     macs = {}
     for features in ("cls", "projected"):
         backbone = _build(mini("clip", clip_file(), features=features))
@@ -165,7 +165,7 @@ def _refusal(conf):
     return str(error.value)
 
 
-def test_a_row_that_belies_the_activation_of_its_model_is_refused(mini, clip_file):
+def test_a_row_that_contradicts_the_activation_of_its_model_is_refused(mini, clip_file):
     conf = mini("clip", clip_file())
     conf.checkpoints["mini"].activation = "gelu"
     assert "the model CLIP-mini has quick_gelu" in _refusal(conf)

@@ -1,4 +1,4 @@
-"""conf/backbone: complete, as the libraries say, and open to a checkpoint of one's own."""
+"""conf/backbone: complete, consistent with the libraries, and extensible by own checkpoints."""
 
 import shutil
 from dataclasses import fields, replace
@@ -164,7 +164,7 @@ def test_every_row_of_clip_is_what_open_clip_says():
         ("datacomp_l14", "vit_large_patch14_clip_224.datacompxl"),
     ],
 )
-def test_timm_says_the_same_of_clip(name, official_text):
+def test_timm_agrees_on_clip(name, official_text):
     rows, conf = _rows("clip")
     row, official = rows[name], not_none(timm.get_pretrained_cfg(official_text))
     assert official.input_size == (3, row.native, row.native)
@@ -195,7 +195,7 @@ def test_every_row_of_siglip2_is_what_open_clip_and_timm_say():
 
 
 def _official_statistics(family, name, row):
-    """Mean and std as the library that publishes a row states them."""
+    """Mean and standard deviation from the library that publishes the row."""
     if family == "clip":
         config = open_clip.get_pretrained_cfg(row.model, row.tag)
         return config["mean"], config["std"]

@@ -32,7 +32,7 @@ def pixels(images):
 
 
 def splitmix64(seed, count):
-    """The published algorithm, with Python's integers."""
+    """The published algorithm, in Python integers."""
     state, numbers = seed, []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) & MASK64
@@ -72,7 +72,7 @@ def test_what_is_kept_in_bfloat16_is_scaled_in_float32():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_a_mask_is_of_the_dtype_and_drops_the_same_whatever_it_is(dtype):
+def test_a_mask_is_of_the_dtype_and_drops_the_same_for_every_dtype(dtype):
     layers = RandomLayers()
     drop = ImageDrop(layers, 0.5, per_image=False)
     layers.set_keys(KEYS)
@@ -87,7 +87,7 @@ def test_a_mask_is_of_the_dtype_and_drops_the_same_whatever_it_is(dtype):
 
 @pytest.mark.parametrize("head", ["mlp", "linear"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_image_is_dropped_alike_in_every_batch(family, head):
+def test_an_image_is_dropped_equally_in_every_batch(family, head):
     model = classifier(family, head)
     if head == "mlp":
         assert isinstance(model.head, MlpHead)

@@ -1,4 +1,4 @@
-"""What holds for every family alike: one interface, one library, one way to say no."""
+"""Properties of every family: the same interface, one library, the same errors."""
 
 import json
 import subprocess
@@ -67,7 +67,7 @@ def test_random_weights_follow_from_the_seed_and_leave_no_trace(mini, family):
 
 
 @every_family
-def test_it_is_frozen_and_can_be_thawed(mini, family):
+def test_it_is_frozen_and_can_be_unfrozen(mini, family):
     backbone = build(mini(family, pretrained=False), 224, RANDOM, seed=0)
     assert not backbone.training
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
@@ -124,7 +124,7 @@ def test_text_and_image_meet_in_one_space(mini, family):
 
 
 @pytest.mark.parametrize("family", READERS)
-def test_a_row_that_belies_its_model_is_refused(mini, family):
+def test_a_row_that_contradicts_its_model_is_refused(mini, family):
     conf = mini(family, pretrained=False)
     conf.checkpoints["mini"].embedding = 9
     for build_tower in (

@@ -1,4 +1,4 @@
-"""The heads: against plain formulas, fresh by their seed, and back from a file."""
+"""The heads: equal to plain formulas, initialised by their seed, and restored from a file."""
 
 import math
 
@@ -136,7 +136,7 @@ def test_text_linear_with_the_texts_own_weights_is_the_text_head():
 
 
 @pytest.mark.parametrize("kind", ["cosine", "mlp", "text", "text_linear", "knn"])
-def test_the_length_of_a_feature_is_nothing(kind):
+def test_the_length_of_a_feature_is_ignored(kind):
     head = HEADS[kind]()
     torch.testing.assert_close(head(FEATURE_BD * 100), head(FEATURE_BD), atol=1e-3, rtol=1e-3)
 
@@ -158,7 +158,7 @@ def test_logits_are_float32_for_half_precision_features(kind):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
+def test_a_head_is_restored_from_a_file_bit_for_bit(kind, tmp_path):
     head = HEADS[kind]()
     save_file(head.state_dict(), tmp_path / "head.safetensors")
     before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Folders that transformers saved of ViT, DINOv2, DINOv3 and CLIP: the tokens are its own."""
+"""Folders of ViT, DINOv2, DINOv3 and CLIP saved by transformers give its tokens."""
 
 import json
 import re
@@ -58,7 +58,7 @@ CLIP = CLIPConfig(
 
 
 def _perturbed(model):
-    """No parameter at its initial value, no norm that does nothing."""
+    """Random values for every parameter, also of the norms."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(7)
         for parameter in model.parameters():
@@ -68,7 +68,7 @@ def _perturbed(model):
 
 @pytest.fixture(scope="session")
 def save_model(tmp_path_factory):
-    """made(name of a class) -> transformers' model and the folder that it saved."""
+    """save_model(class name) -> transformers' model and its saved folder."""
     models = {}
 
     def make(name, config=None):
@@ -87,7 +87,7 @@ def save_model(tmp_path_factory):
 
 @pytest.fixture
 def row_of(mini):
-    """row_of(family, folder) -> the made-up row of the family, with registers where asked."""
+    """row_of(family, folder) -> the test row of the family, with registers if requested."""
 
     def make(family, folder, **fields):
         conf = mini("dinov2" if family == "registers" else family, folder, **fields)
@@ -330,7 +330,7 @@ def test_biases_that_timms_dinov3_lacks_are_not_dropped_unless_zero(save_model, 
 
 
 def _as_the_authors(state, registers):
-    """DINOv2 or DINOv3 of transformers under the names of its authors' own file."""
+    """DINOv2 or DINOv3 of transformers with the tensor names of its authors."""
     names = ("query", "key", "value")
     if registers == "storage_tokens":
         names = ("q_proj", "k_proj", "v_proj")
@@ -409,7 +409,7 @@ def test_the_architecture_that_timm_names_is_that_of_the_row(mini, saved_vit):
 
 @pytest.fixture
 def saved_vit(mini, tmp_path):
-    """A folder as timm saves the made-up ViT, and its config.json."""
+    """A folder of the test ViT as saved by timm, and its config.json."""
     import timm
 
     row = mini("vit").checkpoints["mini"]

@@ -1,4 +1,4 @@
-"""model.onnx computes what the classifier computes: each family, each head, any size of batch."""
+"""model.onnx gives the logits of the classifier: each family and head, any batch size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mlp(width):
 
 
 def knn(width):
-    """Neighbours that tie at the border of the k nearest: each row of the bank is there twice."""
+    """Neighbours with ties at the k-th place: each row of the bank occurs twice."""
     bank_ND = torch.randn(BANK // 2, width, generator=RANDOM).repeat(2, 1)
     return head_layers.KnnHead(bank_ND, torch.arange(BANK) % CLASSES, CLASSES, 5, 0.07)
 
@@ -82,7 +82,7 @@ def test_the_graph_answers_as_the_classifier(family, tmp_path):
 
 
 class Row(torch.nn.Module):
-    """Attention between the rows of a picture: no choice after it hides how large a number is."""
+    """Attention between the rows of an image: no selection after it hides the values."""
 
     def forward(self, pixels_BCHW):
         query_BhMD, key_BhND = pixels_BCHW[:, :, :3] * 4, pixels_BCHW

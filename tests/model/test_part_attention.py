@@ -1,4 +1,4 @@
-"""What is selected, against an oracle: every map in full, by the library's own eager attention."""
+"""Selected tokens equal an oracle's, which has full maps of the library's eager attention."""
 
 import copy
 from typing import Any
@@ -53,7 +53,7 @@ def deep(option):
 
 @pytest.fixture(scope="session")
 def make_backbone(deep):
-    """made(family, side, stride) -> a backbone whose attention is anything but even."""
+    """made(family, side, stride) -> a backbone with uneven attention."""
 
     def make(family, side=224, stride=None, **fields):
         backbone = build(deep(family, **fields), side, RANDOM, 0, stride)
@@ -79,7 +79,7 @@ def _pixels(side, batch=2):
 
 
 class Oracle:
-    """The plain forward of an untouched copy: the maps of its blocks, and what enters the last.
+    """The plain forward pass of a copy: attention maps of all blocks, and input of the last block.
 
     maps_LBHTT; token_BTC; rope_ND, None without rotary positions; row_BHN: of the pooling head.
     """
@@ -124,7 +124,7 @@ class Oracle:
         self.maps.append(forward(module, *args, need_weights=True, average_attn_weights=False)[1])
 
     def score(self, name):
-        """The full product of the full maps, and of that the reader's row and the patches."""
+        """The product of the full maps, restricted to the reader's row and the patches."""
         prefix, (*maps, last_BHTT) = self.backbone.prefix, self.maps
         assert len(maps) == len(self.backbone.blocks) - 1
         if name == "cls_topk":
@@ -143,7 +143,7 @@ class Oracle:
         return (reader[..., None, :] @ product)[..., 0, :]
 
     def rest(self, index_BK):
-        """What follows the last block's new input, image by image."""
+        """The rest of the forward pass from the last block's new input, image by image."""
         prefix, result = self.backbone.prefix, []
         for token_TC, index_K in zip(self.token_BTC, index_BK, strict=True):
             kept_1TC = torch.cat([token_TC[:prefix], token_TC[prefix:][index_K]])[None]
@@ -158,7 +158,7 @@ class Oracle:
 
 
 def _clear_ranks(score, count):
-    """The oracle's first `count` places, and where no neighbour is within 1e-5 of them."""
+    """The oracle's first `count` ranks, and which are separated from their neighbours by 1e-5."""
     best, index = score.sort(-1, descending=True)
     apart = (best[..., :-1] - best[..., 1:]) > 1e-5 * best[..., :-1]
     above = torch.cat([torch.ones_like(apart[..., :1]), apart], -1)[..., :count]
@@ -166,7 +166,7 @@ def _clear_ranks(score, count):
 
 
 def _check_against_oracle(backbone, name, pixels_BCHW, tokens=None):
-    """Indices, scores and every token that follows; how many places were clear."""
+    """Compare indices, scores and all later tokens; returns the number of clear ranks."""
     oracle = Oracle(backbone, pixels_BCHW)
     selector = _attach(backbone, name, tokens)
     with torch.inference_mode():
@@ -230,7 +230,7 @@ def test_bf16_selects_nearly_the_same(make_backbone):
 
 @every_family
 @pytest.mark.parametrize("name", ["random", "centre"])
-def test_controls_keep_what_they_say(make_backbone, family, name):
+def test_controls_keep_the_stated_patches(make_backbone, family, name):
     backbone = make_backbone(family)
     oracle = Oracle(backbone, _pixels(224))
     selector = _attach(backbone, name, 5, seed=3)
@@ -267,7 +267,7 @@ def test_random_patches_follow_from_seed_and_image_alone(make_backbone):
     assert counts.max() < 100
 
 
-def test_random_needs_the_images_of_each_forward_anew(make_backbone):
+def test_random_needs_the_images_of_each_forward_pass(make_backbone):
     backbone = make_backbone("vit", 64)
     selector = _attach(backbone, "random")
     with pytest.raises(AssertionError, match="images"):
@@ -282,7 +282,7 @@ def test_random_needs_the_images_of_each_forward_anew(make_backbone):
     ("side", "tokens", "expected"),
     [(64, 4, [5, 6, 9, 10]), (80, 5, [12, 7, 11, 13, 17]), (64, 6, [5, 6, 9, 10, 1, 2])],
 )
-def test_the_centre_is_the_middle_of_the_picture(make_backbone, side, tokens, expected):
+def test_the_centre_is_the_middle_of_the_image(make_backbone, side, tokens, expected):
     backbone = make_backbone("vit", side)
     selector = _attach(backbone, "centre", tokens)
     backbone(_pixels(side, 1))
@@ -316,14 +316,14 @@ def test_impossible_numbers_of_tokens_are_refused(make_backbone, name, tokens, m
 
 
 @pytest.mark.parametrize("name", ATTENDING)
-def test_without_a_pooling_head_nobody_reads(make_backbone, name):
+def test_without_a_pooling_head_there_is_no_reader(make_backbone, name):
     backbone = make_backbone("siglip2", features="patch_mean")
     with pytest.raises(UserError, match="backbone.features=patch_mean.*take features=map"):
         attach_selector(backbone, _conf(name), seed=0)
     assert attach_selector(make_backbone("siglip2", features="patch_mean"), _conf("centre"), seed=0)
 
 
-def test_one_block_cannot_both_look_and_keep(deep):
+def test_one_block_cannot_both_score_and_select(deep):
     conf = deep("vit")
     conf.checkpoints["mini"].architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}
     with pytest.raises(UserError, match="has 1 block, and at least 2"):

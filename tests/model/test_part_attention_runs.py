@@ -1,4 +1,4 @@
-"""The same selection however the model runs: compiled, checkpointed, in ranks, cut finer."""
+"""The same selection in every mode: compiled, checkpointed, on ranks, in micro-batches."""
 
 import copy
 import functools
@@ -58,7 +58,7 @@ def _pixels(batch=2, side=64, seed=0):
 
 
 def _gradients(backbone, forward, *batches):
-    """Of the sum of the squared features, by name; the backward passes follow all forwards."""
+    """Gradients of the sum of squared features, by name; all forward passes come first."""
     backbone.requires_grad_(True).train()
     backbone.zero_grad()
     losses = [forward(pixels_BCHW).pooled_BD.square().sum() for pixels_BCHW in batches]
@@ -171,7 +171,7 @@ def test_compiled_it_learns_the_same(make_backbone, family, checkpointed):
     _assert_close(_gradients(other, compiled, _pixels()), _gradients(plain, plain, _pixels()))
 
 
-def test_attached_to_a_compiled_model_it_runs_all_the_same(make_backbone):
+def test_attached_to_a_compiled_model_it_runs_too(make_backbone):
     backbone = make_backbone("vit")
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager")
@@ -245,7 +245,9 @@ def test_parameters_keep_their_names_and_their_order(make_backbone, family):
 
 
 @every_family
-def test_a_last_block_by_lot_is_the_librarys_and_the_rest_stays(make_backbone, family):
+def test_a_random_last_block_is_initialised_as_by_the_library_and_the_others_stay(
+    make_backbone, family
+):
     backbone, fresh = make_backbone(family), make_backbone(family)
     before = copy.deepcopy(backbone.state_dict())
     attach_selector(backbone, _conf(), seed=0)
@@ -299,7 +301,7 @@ def test_gaps_between_patches_are_refused(make_backbone, stride):
 def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
     mini, clip_file, siglip_folder, conf, saved
 ):
-    """From a grid of 14 to one of 18: bicubic; timm's and open_clip's antialiased."""
+    """From a 14 x 14 to an 18 x 18 grid: bicubic, antialiased in timm and open_clip."""
     from fgvc.model.backbone import weights
 
     cases = [
@@ -345,7 +347,7 @@ def test_macs_count_what_runs(make_backbone, family):
 
 
 def test_the_largest_tensor_is_one_chunk_of_one_map(make_backbone, monkeypatch):
-    """By torch's own profiler; maps in full would be 2 layers x 2 images x 2 heads x 785 x 785."""
+    """By torch's profiler; full maps have 2 layers x 2 images x 2 heads x 785 x 785 values."""
     from fgvc.model.part_attention import rollout
 
     monkeypatch.setitem(rollout.CHUNK, "cpu", 2**16)
@@ -360,7 +362,7 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(make_backbone, monkeypatch):
 
 
 def test_an_attention_run_again_is_not_seen_twice(make_backbone):
-    """A hook inside a checkpoint fires again in the backward pass, when nothing is armed."""
+    """A hook inside a checkpoint runs again in the backward pass, when capturing is off."""
     backbone = make_backbone("vit")
     selector = _selector(backbone)
     for block in backbone.blocks:

@@ -1,4 +1,4 @@
-"""backbone.position_resize=zoom: positions as TransFG's authors load them, for ViTs of timm."""
+"""backbone.position_resize=zoom: positions resized as by TransFG's authors, for ViTs of timm."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TABLES = {"vit": (1, 14), "dinov2": (1, 37), "registers": (0, 37)}
 
 
 def as_the_authors_load_them(table_1TD, prefix, grid_new):
-    """What TransFG's modeling.py does with a table of another size."""
+    """The resizing of positions in TransFG's modeling.py."""
     head_1PD, grid_ND = table_1TD[:, :prefix], table_1TD[0, prefix:]
     grid_old = int(np.sqrt(len(grid_ND)))
     grid_HWD = grid_ND.reshape(grid_old, grid_old, -1)
@@ -53,7 +53,7 @@ def test_positions_are_those_of_the_authors(conf, saved, family, side, stride):
 
 
 @pytest.mark.parametrize(("family", "side"), [("vit", 224), ("dinov2", 518)])
-def test_at_the_size_of_the_table_both_ways_are_one(conf, saved, family, side):
+def test_at_the_size_of_the_table_both_ways_agree(conf, saved, family, side):
     confs = [
         conf(family, weights=str(saved(family)), position_resize=method)
         for method in ("timm", "zoom")

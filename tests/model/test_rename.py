@@ -1,4 +1,4 @@
-"""Names of another library are replaced by a table; nothing is lost on the way."""
+"""Tensor names of another library are replaced by a table; no tensor is lost."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Which part of a training checkpoint is read; what is refused, and what the message names."""
+"""The part of a training checkpoint that is read, the refused ones, and their messages."""
 
 import contextlib
 import shlex
@@ -31,7 +31,7 @@ def _add_prefix(prefix, state):
 
 @pytest.fixture
 def build_from(conf, tmp_path):
-    """built(content) -> the backbone that a file with this content gives."""
+    """build_from(content) -> the backbone of a file with this content."""
 
     def make(content, family="vit"):
         torch.save(content, tmp_path / "w.pth")
@@ -69,7 +69,7 @@ def test_the_ema_is_read_as_by_timm(build_from, state, tmp_path, form):
     timm.models.load_checkpoint(expected_model, str(tmp_path / "w.pth"), use_ema=True)
     assert _has_values_of(backbone, expected_model.state_dict())
     (note,) = backbone.notes
-    assert "the EMA, as timm does; left aside: `" in note
+    assert "the EMA, as timm does; ignored: `" in note
     assert note.startswith("weights w.pth: read from `")
 
 
@@ -152,7 +152,7 @@ WRAPPED = {  # form, path in the note
 
 
 @pytest.mark.parametrize("form", WRAPPED)
-def test_the_one_wrapper_or_prefix_that_fits_is_taken_off(build_from, state, form):
+def test_the_one_wrapper_or_prefix_that_fits_is_removed(build_from, state, form):
     make, named = WRAPPED[form]
     backbone = build_from(make(state))
     assert _has_values_of(backbone, state)
@@ -179,7 +179,7 @@ def test_of_teacher_and_student_the_teacher_is_read_with_a_note(build_from, stat
     [("base_encoder.", "momentum_encoder."), ("encoder_q.", "encoder_k."), ("online.", "target.")],
 )
 def test_of_two_encoders_the_trained_one_is_read(build_from, state, trained, other):
-    """As the authors of MoCo and BYOL evaluate."""
+    """The authors of MoCo and BYOL evaluate it too."""
     flat = _add_prefix(f"module.{other}", _shift(state, 1.0)) | _add_prefix(
         f"module.{trained}", state
     )

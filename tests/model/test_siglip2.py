@@ -1,4 +1,4 @@
-"""SigLIP 2's tokens, features and text are transformers' own; its tokenizer is held to account."""
+"""SigLIP 2's tokens, features and text equal transformers'; its tokenizer is verified."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_tokens_and_features_are_those_of_transformers(mini, siglip_folder, refe
 
 
 def test_a_published_side_that_its_patch_does_not_divide_is_cut_as_by_transformers(mini, tmp_path):
-    """72 px in patches of 16, as 384 in patches of 14: 4 x 4 of them, 8 px are left out."""
+    """72 px in patches of 16, like 384 in patches of 14: 4 x 4 patches, and 8 px are ignored."""
     conf = mini("siglip2")
     row = conf.checkpoints["mini"]
     row.native = 72
@@ -169,7 +169,7 @@ def test_prompts_are_lower_cased_and_keep_their_punctuation(mini, siglip_folder)
     assert not torch.allclose(lower_E, joined_E)
 
 
-def test_what_a_record_says_of_it(mini, siglip_folder):
+def test_what_a_record_states_of_it(mini, siglip_folder):
     macs, parameters = {}, {}
     for features in ("patch_mean", "map"):
         backbone = _build(mini("siglip2", siglip_folder, features=features))
@@ -269,7 +269,7 @@ def test_weights_alone_are_enough(mini, copy):
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_an_activation_that_belies_the_architecture_is_refused(mini):
+def test_an_activation_that_contradicts_the_architecture_is_refused(mini):
     conf = mini("siglip2", pretrained=False)
     conf.checkpoints["mini"].activation = "gelu"
     with pytest.raises(UserError, match="activation=gelu, but its architecture has hidden_act="):

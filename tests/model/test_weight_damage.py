@@ -1,4 +1,4 @@
-"""Damaged and hostile files of weights, from the config to the model: always one line."""
+"""Damaged and hostile weights files, from the config to the model: always one line."""
 
 import json
 import struct
@@ -18,7 +18,7 @@ ENTRY = b"PK\x01\x02"  # of the directory at the end of a zip archive
 
 
 def _changed(*changes):
-    """A file of torch.save with bytes changed: (what they follow, how far behind it, new byte)."""
+    """A file of torch.save with changed bytes: (marker, offset after the marker, new byte)."""
 
     def write(path, state):
         torch.save(state, path)

@@ -1,5 +1,4 @@
-"""Folders of a training: the file in them is read, or the message says what they are and what to
-name instead."""
+"""Folders of a training: their weights file is read, or the message suggests another path."""
 
 import json
 import re
@@ -19,7 +18,7 @@ LORA = "base_model.model.vit.encoder.layer.0.attention.attention.query.lora_A.we
 
 @pytest.fixture
 def refusal(mini, tmp_path):
-    """refusal(folder) -> the message, which is the same when composed and when read."""
+    """refusal(folder) -> the message, equal in composing and in reading."""
 
     def read(folder):
         conf = mini("vit", folder)

@@ -1,4 +1,4 @@
-"""Google's .npz, OpenAI's archive, shards and files of other libraries, against the libraries."""
+"""Google's .npz, OpenAI's archive, shards and files of other libraries, read as by these."""
 
 import hashlib
 import json
@@ -132,7 +132,7 @@ def test_an_npz_gives_the_tokens_of_timm(conf, state, tmp_path, form, side):
 
 
 def test_an_npz_is_known_by_its_content(conf, state, tmp_path):
-    """As in the content store, where files have no suffix."""
+    """The content store has files without suffix."""
     with (tmp_path / "abc").open("wb") as file:
         np.savez(file, **_flax_arrays(state))
     backbone = _build(conf("vit", weights=str(tmp_path / "abc")))
@@ -168,7 +168,7 @@ def test_the_zoom_of_positions_is_the_same_for_an_npz(conf, state, saved, tmp_pa
     ids=["missing", "deeper", "hybrid", "missing in a block"],
 )
 def test_an_npz_of_another_model_is_refused(conf, state, tmp_path, change, message):
-    """timm would read the first blocks of a deeper model without a word."""
+    """timm would silently read the first blocks of a deeper model."""
     arrays = _flax_arrays(state)
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)
@@ -351,11 +351,11 @@ def test_the_digest_of_shards_covers_index_and_shards(conf, state, tmp_path):
         (lambda index: (index.parent / "model-00002-of-00003.safetensors").unlink(),
          "1 of them are missing, the first is model-00002-of-00003.safetensors"),
         (lambda index: index.write_text('{"weight_map": {"a": "../w.safetensors"}}'),
-         "must lie beside its index"),
+         "must be beside its index"),
         (lambda index: index.write_text('{"weight_map": {"a": "/etc/passwd"}}'),
-         "must lie beside its index"),
-        (lambda index: index.write_text('{"weight_map": {"a": ".."}}'), "must lie beside its"),
-        (lambda index: index.write_text('{"weight_map": {"a": "..\\\\w"}}'), "must lie beside its"),
+         "must be beside its index"),
+        (lambda index: index.write_text('{"weight_map": {"a": ".."}}'), "must be beside its"),
+        (lambda index: index.write_text('{"weight_map": {"a": "..\\\\w"}}'), "must be beside its"),
         (lambda index: index.write_text('{"weight_map": {}}'), "no index of shards"),
         (lambda index: index.write_text('{"weight_map": [1]}'), "no index of shards"),
         (lambda index: index.write_text('{"weight_map": {"a": 3}}'), "no index of shards"),
@@ -444,7 +444,7 @@ def test_config_and_reader_take_the_same_file_of_a_folder(mini, tmp_path, family
         ("training_args.bin", "as timm saves them; name the file itself"),
     ],
 )
-def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, message):
+def test_a_folder_names_its_content(mini, tmp_path, name, message):
     (tmp_path / name).write_bytes(b"x")
     backbone_conf = mini("vit", tmp_path)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Nothing that a pickled file names is ever run: it gives tensors and plain values alone."""
+"""No function that a pickle names is ever called: only tensors and plain values are read."""
 
 import argparse
 import builtins

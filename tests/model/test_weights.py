@@ -1,4 +1,4 @@
-"""Where weights are found, and what is said of files that are not weights."""
+"""Where weights are found, and the errors for files that are not weights."""
 
 import hashlib
 import http.server
@@ -51,7 +51,7 @@ def _is_state(read):
     ids=["bare", "model", "state_dict", "module"],
 )
 @pytest.mark.parametrize("legacy", [False, True])
-def test_wrappers_are_taken_off(tmp_path, wrapped, legacy):
+def test_wrappers_are_removed(tmp_path, wrapped, legacy):
     torch.save(wrapped, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     assert _is_state(weights.read(tmp_path / "w.pth"))
 
@@ -271,7 +271,7 @@ def find(tmp_path):
 
 
 class Hub:
-    """A server that answers as the hub does; `held` are the files of its one repository.
+    """A server that responds like the hub; `held`: the files of its only repository.
 
     answering: cleared to let requests wait for an answer. requests: how many there were.
     """
@@ -342,7 +342,7 @@ def test_offline_names_both_ways_out_within_five_seconds(find, library):
 @pytest.mark.fault(29)
 @pytest.mark.slow
 def test_a_hub_that_never_answers_is_given_up_on(find, hub):
-    """After one request; the hub's own client would try again and again."""
+    """After one request; the client of the hub would retry."""
     hub.answering.clear()
     assert "the hub cannot be reached" in find(bounded=True, HF_ENDPOINT=hub.endpoint)
     assert hub.requests == 1

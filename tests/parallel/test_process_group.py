@@ -46,7 +46,7 @@ def work(rank_module) -> Any:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether no such process runs (a zombie does not)."""
+    """Whether the process has ended (a zombie has)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -157,7 +157,7 @@ def test_rank_0_learns_of_a_lost_rank_while_it_computes(work, wait_until):
 @pytest.mark.fault(3, 40)
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 def test_an_error_or_a_signal_in_rank_0_ends_the_other_ranks_at_once(work, monkeypatch, error):
-    """Although they compute: no grace is needed."""
+    """Even while they compute: no grace period is needed."""
     monkeypatch.setattr(process_group, "GRACE", 1e6)
     ranks: list[tuple[int, str]] = []
 
@@ -216,7 +216,7 @@ def test_a_signal_is_answered_while_rank_0_waits_for_the_others(work, monkeypatc
     "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_no_rank_outlives_rank_0_nor_ends_before_it(work, tmp_path, wait_until, number):
-    """A signal that reaches the whole group is answered by rank 0 only."""
+    """Only rank 0 responds to a signal to the whole group."""
 
     def job() -> None:
         os.setpgid(0, 0)

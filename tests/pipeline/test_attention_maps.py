@@ -1,4 +1,4 @@
-"""Where part attention looked: in the outcome of every task, in the record, on the board."""
+"""The attention of part selection: in the results of every task, the record and TensorBoard."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = ("resolution.side=64", "resolution.name=r64", "runtime.stack_check=false
 MINI = ("backbone=vit", "backbone.size=mini", *SMALL)
 PROBE = (*MINI, "head=knn", "head.k=3")
 TRAIN = (*MINI, "task=train", "task.epochs=1", "task.batch_size=16", "task.drop_path=0")
-TEST = 30  # test pictures of the synthetic birds here
+TEST = 30  # test images of the synthetic birds here
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def outcomes(monkeypatch) -> list:
 
 @pytest.fixture
 def forwards(monkeypatch) -> list[int]:
-    """Images of each forward through a classifier in evaluation."""
+    """Number of images per forward pass of a classifier in evaluation."""
     batch_sizes, forward = [], Classifier.with_features
 
     def counted(self, pixels_BCHW):
@@ -85,7 +85,7 @@ def tags_of(ran):
 
 @pytest.mark.parametrize("scores", [True, False])
 @pytest.mark.parametrize("choice", ["off", "transfg", "rollout", "random"])
-def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
+def test_columns_are_split_as_they_were_joined(choice, scores):
     conf = typed(composed(["backbone=vit_tiny", f"part_attention={choice}"]))
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(5, 192)).astype(np.float32)
@@ -111,7 +111,7 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
 
 
 def rank_results(row_N, columns=5, bad=()):
-    """What a rank returns that classified these rows and could not read `bad`."""
+    """The result of a rank that classified these rows; `bad` are unreadable."""
     every_N = np.array([*row_N, *(image.row for image in bad)], np.int64)
     predictions = Predictions(every_N, np.zeros(len(every_N), np.int64), np.ones((len(every_N), 3)))
     width = columns if len(row_N) else 0
@@ -208,7 +208,7 @@ def test_zero_shot_records_attention_maps(run, outcomes):
 # --- the record ---
 
 
-def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outcomes):
+def test_the_record_states_the_places_of_the_patches_by_an_independent_count(run, outcomes):
     ran = run(*PROBE, "part_attention=transfg", "part_attention.stride=12", "preprocess=transfg")
     parts = parts_of(ran)
     ((job, outcome),) = outcomes
@@ -216,8 +216,8 @@ def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outc
     assert maps.grid == 5
     inside = []
     for row, index_K in zip(maps.row_N.tolist(), maps.index_NK.tolist(), strict=True):
-        with Image.open(manifest.root / manifest.path[row]) as picture:
-            width, height = picture.size
+        with Image.open(manifest.root / manifest.path[row]) as image:
+            width, height = image.size
         x, y, w, h = manifest.box_N4[row].tolist()
         for index in index_K:  # squashed to 86 x 86 pixels; the network sees the central 64 x 64
             across, down = ((11 + 12 * n + 8) / 86 for n in (index % 5, index // 5))
@@ -236,7 +236,7 @@ def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outc
     assert f"% of {parts['tokens']} patches inside the box: transfg " in ran.out
 
 
-def test_the_controls_and_the_pictures_are_the_same_whatever_was_selected(run):
+def test_the_controls_and_the_images_are_the_same_for_any_selection(run):
     fixed = ("part_attention.tokens=3", "seed=4")
     runs = [
         run(*PROBE, f"part_attention={choice}", *fixed)
@@ -255,7 +255,7 @@ def test_the_controls_and_the_pictures_are_the_same_whatever_was_selected(run):
         assert tags_of(ran)[1] == {f"overlays/{name}" for name in names}
 
 
-def test_a_picture_that_cannot_be_read_and_pictures_without_boxes(run, outcomes, tmp_path, jpeg):
+def test_an_image_that_cannot_be_read_and_images_without_boxes(run, outcomes, tmp_path, jpeg):
     for number in range(24):
         part = "train" if number % 4 else "test"
         file = tmp_path / "birds" / part / f"class {number % 3}" / f"{'ö' * 70}{number:02d}.jpg"
@@ -283,21 +283,21 @@ def test_a_picture_that_cannot_be_read_and_pictures_without_boxes(run, outcomes,
 @pytest.mark.parametrize("size", [(500, 200), (200, 500), (300, 290)])
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 @pytest.mark.parametrize("stride", ["null", "12", "5"])
-def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, stride):
-    """The planted square is found by the network's own grid, and drawn where it was planted."""
+def test_heat_and_frame_are_at_the_planted_bright_patch(size, policy, stride):
+    """The planted square is found on the grid of the network, and drawn in the right place."""
     chosen = ["backbone=vit_tiny", "part_attention=rollout", f"part_attention.stride={stride}"]
     conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
     width, height = size
-    picture_CHW = torch.zeros(3, height, width, dtype=torch.uint8)
+    image_CHW = torch.zeros(3, height, width, dtype=torch.uint8)
     x, y, side = round(0.6 * width), round(0.35 * height), 24
-    picture_CHW[:, y : y + side, x : x + side] = 255
-    seen_CHW = evaluation_transform(conf)(picture_CHW).float()
+    image_CHW[:, y : y + side, x : x + side] = 255
+    seen_CHW = evaluation_transform(conf)(image_CHW).float()
     step = 16 if stride == "null" else int(stride)
     bright_RR = torch.nn.functional.avg_pool2d(seen_CHW.mean(0)[None], 16, step)[0].numpy()
     score_G = bright_RR.ravel().astype(np.float32)
-    drawn = draw_overlay(picture_CHW, conf, "", np.array([score_G.argmax()]), score_G)
+    drawn = draw_overlay(image_CHW, conf, "", np.array([score_G.argmax()]), score_G)
     dark = image_overlay.Overlay(
-        np.zeros_like(drawn.picture_HWC),
+        np.zeros_like(drawn.image_HWC),
         "",
         np.empty((0, 4)),
         drawn.seen,
@@ -311,7 +311,7 @@ def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, strid
     weight_HW = np.where(red_HW > 0.7 * red_HW.max(), 1.0, 0.0)
     middle = (weight_HW * np.arange(width)).sum() / weight_HW.sum() + 0.5
     centre = (weight_HW.T * np.arange(height)).sum() / weight_HW.sum() + 0.5
-    # network pixels in the picture's: an overlapping grid may be off by half its stride
+    # network pixels in the image's: an overlapping grid may be off by half its stride
     _, _, *seen = not_none(drawn.seen)
     across, down = (length / 224 for length in seen)
     assert abs(middle - (x + side / 2)) <= (step / 2 + 0.5) * across
@@ -321,11 +321,11 @@ def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, strid
     assert abs(patch[1] + patch[3] / 2 - (y + side / 2)) <= (step / 2 + 8) * down
 
 
-def test_a_box_that_pictures_are_cut_to_moves_what_is_drawn():
+def test_a_box_that_images_are_cut_to_moves_what_is_drawn():
     conf = typed(composed(["backbone=vit_tiny", "part_attention=centre"]))
-    picture_CHW = torch.zeros(3, 300, 400, dtype=torch.uint8)
+    image_CHW = torch.zeros(3, 300, 400, dtype=torch.uint8)
     box_4 = np.array([100.0, 50, 80, 80])
-    drawn = draw_overlay(picture_CHW, conf, "", np.array([0]), None, box_4)
+    drawn = draw_overlay(image_CHW, conf, "", np.array([0]), None, box_4)
     left, top, width, height = not_none(drawn.seen)
     assert (left, top) > (100, 50)
     assert left + width < 180
@@ -334,7 +334,7 @@ def test_a_box_that_pictures_are_cut_to_moves_what_is_drawn():
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_header_alone_tells_the_size_that_is_decoded(turn, tmp_path):
+def test_a_header_alone_gives_the_size_that_is_decoded(turn, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = turn
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)

@@ -1,4 +1,4 @@
-"""A row of backbone.checkpoints of the user's own, through a whole run and its evaluation."""
+"""A user's row of backbone.checkpoints, through a whole run and its evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ head:
 
 
 @pytest.mark.parametrize(("field", "value"), [("width", 100), ("patch", 14), ("prefix", 2)])
-def test_a_row_that_belies_its_model_is_refused_with_a_warm_cache(run, finished, field, value):
+def test_a_row_that_contradicts_its_model_is_refused_with_a_warm_cache(run, finished, field, value):
     finished(*MINI)
     overrides = (*MINI, f"backbone.checkpoints.mini.{field}={value}")
     refused = run(*overrides)
@@ -71,7 +71,7 @@ def test_a_record_of_own_options_needs_no_folder_of_options(run, places, tmp_pat
     assert again.json("metrics.json")["test"] == metrics["test"]
 
 
-def test_an_experiment_file_of_ones_own(run, tmp_path):
+def test_an_experiment_file_of_the_user(run, tmp_path):
     file = tmp_path / "own experiment.yaml"
     file.write_text(OWN)
     ran = run(

@@ -1,4 +1,4 @@
-"""image= names files, folders, patterns, a list of them or standard input; the rest is named."""
+"""image= takes files, folders, patterns, lists of these or standard input, and nothing more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgvc.types import UserError
 
 @pytest.fixture
 def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures at two depths, in the current folder, with other files between them."""
+    """Images at two depths in the current folder, among other files."""
     monkeypatch.chdir(tmp_path)
     for place, name in enumerate(("a.jpg", "b.JPG", "c.png", "deep/d.jpg", "deep/down/e.jpg")):
         file = tmp_path / "pics" / name
@@ -78,7 +78,7 @@ def test_a_name_that_exists_is_no_pattern(pics, jpeg):
     assert paths(2026)[1] == ("2026",)  # Hydra reads a number
 
 
-def test_what_is_passed_over_is_counted_by_kind(pics):
+def test_what_is_skipped_is_counted_by_kind(pics):
     (pics / "a.nef").write_bytes(b"II*\0" + bytes(60))
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
@@ -144,7 +144,7 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
     ],
     ids=str,
 )
-def test_what_is_no_picture_on_this_machine_is_named(pics, image, message):
+def test_what_is_no_image_on_this_machine_is_named(pics, image, message):
     assert re.search(message, refused(image))
 
 

@@ -1,4 +1,4 @@
-"""part_attention= in a run: cached with the features, repeated by eval, learnt in a finetune."""
+"""part_attention= in a run: cached with the features, repeated by eval, trained in a finetune."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _weights(folder):
 
 @pytest.mark.parametrize("choice", ["transfg", "random"])
 def test_a_finetune_learns_through_the_kept_tokens(run, tmp_path, choice):
-    """Weights of a file: the last block of random weights is random already."""
+    """With weights from a file, because the last block of random weights is random anyway."""
     ran = run(
         f"backbone.weights={_weights(tmp_path)}",
         "backbone.pretrained=true",
@@ -121,8 +121,8 @@ def test_a_finetune_learns_through_the_kept_tokens(run, tmp_path, choice):
 
 @pytest.mark.slow
 def test_random_patches_do_not_depend_on_the_micro_batch(run):
-    """Units are read one ahead, and each goes through the model twice: the patches must be drawn
-    for the images that are in the model."""
+    """Micro-batches are prefetched, and each passes through the model twice: patches must be drawn
+    for the images in the model."""
     chosen = (
         "backbone=vit",
         *MINI,

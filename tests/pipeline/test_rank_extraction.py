@@ -1,4 +1,4 @@
-"""Features extracted by several ranks: the bytes of one process, and nothing finished is lost.
+"""Features extracted by several ranks: the bytes of one process, and no finished shard is lost.
 
 In the first tests, the ranks compute rows of numbers in place of images.
 """

@@ -23,7 +23,7 @@ from fgvc.pipeline.finetune import convert_epochs
 from fgvc.record.resume_state import States
 from tests.narrow import not_none
 
-SMALL = (  # takes seconds, on generated pictures
+SMALL = (  # takes seconds, on generated images
     "dataset=folder",
     "dataset.subset=null",
     "resolution.name=r64",
@@ -36,7 +36,7 @@ SMALL = (  # takes seconds, on generated pictures
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """A folder dataset of three classes that differ in brightness."""
     root, rng = tmp_path / "pictures", np.random.default_rng(0)
     for level, name in enumerate("abc"):
@@ -50,11 +50,11 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def train(finetune, pictures):
-    """train(*overrides): a small finetune on `pictures`, under the run_id r."""
+def train(finetune, images):
+    """train(*overrides): a small finetune on `images`, under the run_id r."""
 
     def start(*overrides):
-        return finetune(*SMALL, f'dataset.root="{pictures}"', *overrides)
+        return finetune(*SMALL, f'dataset.root="{images}"', *overrides)
 
     return start
 
@@ -81,7 +81,7 @@ def refused(ran, *words):
 
 
 def swap(root):
-    """train/ and test/ change places."""
+    """Swap train/ and test/."""
     (root / "train").rename(root / "kept")
     (root / "test").rename(root / "train")
     (root / "kept").rename(root / "test")
@@ -95,17 +95,17 @@ def read_files(paths):
 
 
 @pytest.mark.fault(43)
-def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures, run_files):
+def test_training_images_do_not_become_the_test_of_a_resumed_run(train, images, run_files):
     assert train("runtime.stop_before_test=true").code == 0
     (validation,) = run_files("in-progress/validation.json")
     before = json.loads(validation.read_text())["identity"]["manifest_digest"]
     states = read_files(run_files("in-progress/resume/*"))
-    swap(pictures)
+    swap(images)
     refused(train("runtime.stop_before_test=true"), "manifest_digest", before[:16])
     assert validation.exists()  # nothing of the run was touched
     refused(train(), "manifest_digest", before[:16], "runtime.run_id")
     assert read_files(run_files("in-progress/resume/*")) == states
-    swap(pictures)
+    swap(images)
     ran = train()
     assert ran.code == 0, ran.err
     assert ran.json("metrics.json")["test_reads"] == 1
@@ -115,11 +115,11 @@ def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures
 
 
 @pytest.mark.fault(43)
-def test_a_file_that_changed_is_other_data(train, stop_finetune, pictures, run_files, tmp_path):
+def test_a_file_that_changed_is_other_data(train, stop_finetune, images, run_files, tmp_path):
     stop_finetune(1)
     states = read_files(run_files("in-progress/resume/*"))
-    pixels = np.asarray(Image.open(pictures / "train/a/train-0.png"))
-    Image.fromarray(255 - pixels).save(pictures / "train/a/train-0.png")
+    pixels = np.asarray(Image.open(images / "train/a/train-0.png"))
+    Image.fromarray(255 - pixels).save(images / "train/a/train-0.png")
     before = train()
     refused(before, "manifest_digest")
     assert "1 of 36 files changed since they were last hashed" in before.out
@@ -147,7 +147,7 @@ def rewritten(folder, change):
 
 @pytest.mark.fault(43)
 @pytest.mark.slow
-def test_each_identity_is_checked_wherever_a_state_is_taken_from(
+def test_each_identity_is_checked_from_any_source_of_a_state(
     train, stop_finetune, run_files, tmp_path
 ):
     stop_finetune(1)
@@ -171,9 +171,9 @@ def test_each_identity_is_checked_wherever_a_state_is_taken_from(
 
 
 @pytest.mark.fault(43)
-def test_force_forgives_no_other_dataset(train, stop_finetune, pictures, run_files, tmp_path):
+def test_force_forgives_no_other_dataset(train, stop_finetune, images, run_files, tmp_path):
     stop_finetune(1)
-    shutil.copytree(pictures, tmp_path / "second")
+    shutil.copytree(images, tmp_path / "second")
     swap(tmp_path / "second")
     (folder,) = run_files("in-progress")
     other = (
@@ -185,7 +185,7 @@ def test_force_forgives_no_other_dataset(train, stop_finetune, pictures, run_fil
     refused(train(*other), "manifest_digest", "dataset.name: folder there, second here")
     refused(train(*other, "runtime.resume_force=true"), "manifest_digest")
     copy = ("dataset.root", "pictures moved")
-    shutil.copytree(pictures, tmp_path / copy[1])  # the same images in another place
+    shutil.copytree(images, tmp_path / copy[1])  # the same images in another place
     moved = f'dataset.root="{tmp_path / copy[1]}"'
     ran = train(*other[:2], moved, "dataset.name=second", "runtime.resume_force=true")
     assert ran.code == 0, ran.err
@@ -240,19 +240,19 @@ def test_a_hub_revision_that_moved_is_other_weights():
 
 
 @pytest.fixture
-def table(pictures, tmp_path):
-    """table(**renamed) -> options that read `pictures` by a list of them, some classes renamed."""
+def table(images, tmp_path):
+    """table(**renamed) -> options that read `images` by a list of them, some classes renamed."""
     file = tmp_path / "list" / "pictures.csv"
     file.parent.mkdir()
 
     def write(**renamed):
-        paths = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+        paths = sorted(path.relative_to(images) for path in images.rglob("*.png"))
         lines = [
             f"{path.as_posix()},{renamed.get(path.parts[1], path.parts[1])},{path.parts[0]}"
             for path in paths
         ]
         file.write_text("\n".join(["path,label,split", *lines]) + "\n")
-        return ("dataset=table", f"dataset.table={file}", f"dataset.root={pictures}")
+        return ("dataset=table", f"dataset.table={file}", f"dataset.root={images}")
 
     return write
 
@@ -280,18 +280,18 @@ def test_a_complete_run_with_another_label_map_is_not_skipped(probe, table):
 
 
 @pytest.mark.fault(16)
-def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, pictures, tmp_path):
-    """Data in another place give another head under the same config_hash."""
+def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, images, tmp_path):
+    """Other data give another head with the same config_hash."""
     other = tmp_path / "other"
-    shutil.copytree(pictures, other)
+    shutil.copytree(images, other)
     swap(other)
-    first = probe("dataset=folder", f"dataset.root={pictures}")
+    first = probe("dataset=folder", f"dataset.root={images}")
     second = probe("dataset=folder", f"dataset.root={other}", "runtime.run_id=q")
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert first.folder.parent.name == second.folder.parent.name
 
     def evaluate(fitted):
-        at = (f"checkpoint={fitted.folder}", f"dataset.root={pictures}", "runtime.run_id=e")
+        at = (f"checkpoint={fitted.folder}", f"dataset.root={images}", "runtime.run_id=e")
         return run("task=eval", "runtime.stack_check=false", *at, bare=True)
 
     assert evaluate(first).code == 0
@@ -302,7 +302,7 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
 # --- another number of steps ---
 
 
-def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(
+def test_a_named_state_is_not_skipped_where_the_run_has_its_own(
     train, stop_finetune, run_files, tmp_path
 ):
     """The command that named it may be repeated; another place is refused, with both names."""
@@ -339,13 +339,13 @@ def test_a_state_named_by_a_relative_path_keeps_its_origin(
 
 
 def test_a_refused_run_leaves_the_states_of_a_stopped_training(
-    train, stop_finetune, pictures, run_files, tmp_path
+    train, stop_finetune, images, run_files, tmp_path
 ):
-    """A complete run of other data lies beside them, as when outputs of two machines are merged."""
+    """A complete run of other data is beside them, as after merging outputs of two machines."""
     trained = train()
     (tmp_path / "aside").mkdir()
     aside = shutil.move(trained.folder, tmp_path / "aside")
-    swap(pictures)
+    swap(images)
     stop_finetune(2, "runtime.cache_root=" + str(tmp_path / "other"))
     states = read_files(run_files("in-progress/resume/*"))
     shutil.move(aside, trained.folder)
@@ -354,7 +354,7 @@ def test_a_refused_run_leaves_the_states_of_a_stopped_training(
 
 
 def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
-    train, stop_finetune, run, pictures, run_files
+    train, stop_finetune, run, images, run_files
 ):
     """Both have the config of the training, so its run_id gives them one folder."""
     trained = train("runtime.run_id=made")
@@ -363,7 +363,7 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     assert states
     places = (
         f"checkpoint={trained.folder}",
-        f'dataset.root="{pictures}"',
+        f'dataset.root="{images}"',
         "runtime.stack_check=false",
     )
     again = run("task=eval", *places, "runtime.run_id=r", bare=True)
@@ -491,11 +491,11 @@ def test_weights_that_do_not_fit_leave_no_state(train, stop_finetune, run_files,
     ran = train(*other, f"runtime.resume={folder}", "runtime.resume_force=true")
     refused(ran, "head.log_scale is missing in the state (2 such tensors)")
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
-    assert train(*other).code == 0  # the same command without the state starts anew
+    assert train(*other).code == 0  # the same command without the state starts from step 0
 
 
 def test_damaged_states_that_are_named_do_not_announce_a_training(train, stop_finetune, run_files):
-    """The training starts anew only from a run's own damaged states."""
+    """Only damaged states of the run itself let the training start from step 0."""
     stop_finetune(1)
     (folder,) = run_files("in-progress")
     for path in run_files("in-progress/resume/state-*.pt"):
@@ -503,7 +503,7 @@ def test_damaged_states_that_are_named_do_not_announce_a_training(train, stop_fi
     ran = train("runtime.run_id=second", f"runtime.resume={folder}")
     refused(ran, f"runtime.resume={folder}: no resume state there")
     assert "no intact resume state is left" in ran.out
-    assert "starts anew" not in ran.out
+    assert "starts from step 0" not in ran.out
     assert "before it" not in ran.out
 
 
@@ -553,7 +553,7 @@ def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stop_fin
     ],
 )
 def test_two_ranks_refuse_a_state_in_one_line(
-    start_finetune, stop_finetune, pictures, run_files, change, message
+    start_finetune, stop_finetune, images, run_files, change, message
 ):
     stop_finetune(3)
     (folder,) = run_files("in-progress")
@@ -562,7 +562,7 @@ def test_two_ranks_refuse_a_state_in_one_line(
         f"runtime.resume={folder}",
         "runtime.resume_force=true",
     )
-    options = (*SMALL, f"dataset.root={pictures}", *resume_overrides, change, "runtime.nproc=2")
+    options = (*SMALL, f"dataset.root={images}", *resume_overrides, change, "runtime.nproc=2")
     job = start_finetune(*options)
     assert job.wait() == 1, job.output
     assert message in job.line

@@ -1,4 +1,4 @@
-"""Class names at work: zero-shot, the head drawn towards them, and heads fitted by gradient."""
+"""Class names: zero-shot, the head regularized towards them, and heads fitted by gradient."""
 
 from __future__ import annotations
 

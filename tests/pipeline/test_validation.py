@@ -1,5 +1,4 @@
-"""No validation image: what needs one is refused before anything is computed, and what the message
-advises works."""
+"""No validation image: tasks that need one are refused early, and the advice works."""
 
 from __future__ import annotations
 

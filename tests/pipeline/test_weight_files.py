@@ -1,4 +1,4 @@
-"""Runs from weights in the forms people hold: what is said, recorded, and found again."""
+"""Runs from weights in common formats: messages, record, and search by digest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
-    """Of the made-up model of backbone=vit."""
+    """The state dict of the test model of backbone=vit."""
     row = published_rows("vit")["mini"]
     torch.manual_seed(0)
     return timm.create_model(row["model"], num_classes=0, **row["architecture"]).state_dict()

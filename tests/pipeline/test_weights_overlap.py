@@ -1,4 +1,4 @@
-"""A checkpoint of fgvc as the backbone of the next run: its tensors, its history, its images."""
+"""A checkpoint of fgvc as the backbone of the next run: tensors, earlier runs and fitted images."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_digest_chain_is_recorded(run, finetuned, refinetuned):
 
 @pytest.fixture(scope="session")
 def album(birds, tmp_path_factory) -> Path:
-    """Class folders of the birds, from which each split_seed carves another test split."""
+    """Class folders of the birds, from which each split_seed draws another test split."""
     root = tmp_path_factory.mktemp("album")
     for label in range(4):
         (root / f"class {label}").mkdir()
-    pictures = sorted(birds.rglob("*.jpg")) + sorted(birds.rglob("*.png"))
-    for number, picture in enumerate(pictures[:32]):
-        shutil.copy(picture, root / f"class {number % 4}" / f"{number}{picture.suffix}")
+    images = sorted(birds.rglob("*.jpg")) + sorted(birds.rglob("*.png"))
+    for number, image in enumerate(images[:32]):
+        shutil.copy(image, root / f"class {number % 4}" / f"{number}{image.suffix}")
     return root
 
 
@@ -159,7 +159,7 @@ def test_evaluation_keeps_the_images_and_the_chain(run, probed):
 
 @pytest.mark.slow
 def test_export_serves_as_a_backbone(run, finetuned, finished, tmp_path):
-    """An export of a finetune and of a probe; what each says of its backbone."""
+    """An export of a finetune and of a probe, and their statements on the backbone."""
     weights_of = {}
     for name, ran in {
         "tuned": finetuned,
@@ -212,13 +212,13 @@ def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):
         shutil.copytree(finetuned.folder, tmp_path / "runs" / name / finetuned.folder.name)
     refused = probe_of(run, tmp_path / "runs")
     assert refused.code == 2
-    assert "2 complete runs lie below it; name one: " in refused.err
+    assert "2 complete runs are below it; choose one: " in refused.err
 
 
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("place", ["tensor", "facts"])
 def test_a_flipped_byte_is_refused(run, finetuned, probed, tmp_path, place):
-    """With a warm cache too, which `probed` leaves."""
+    """Also with the warm cache of `probed`."""
     data = bytearray((finetuned.folder / "ckpt.bin").read_bytes())
     header = int.from_bytes(data[:8], "little")
     where = len(data) - 1000 if place == "tensor" else data.index(b"CC0-1.0", 8, 8 + header)
@@ -277,7 +277,7 @@ def stored_whole(folder: Path, conf: schema.Config) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("where", ["same", "larger", "overlapping"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_reads_its_own_checkpoint_as_a_file_of_its_library(family, where, tmp_path):
-    """The oracle is the same tensors in a file as the library saves one."""
+    """The oracle: the same tensors in a file of the library's format."""
     transfg = ("part_attention=transfg", "part_attention.stride=12")
     written_conf = conf_of(family, "backbone.pretrained=false", *transfg * (where == "overlapping"))
     state = stored_whole(tmp_path / "run", written_conf)

@@ -1,4 +1,4 @@
-"""A task's results are written by the chosen writers, and the folder is sealed all the same."""
+"""A task's results are written by the chosen writers, and the folder is sealed in any case."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def sha256(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def test_overlap_counts_images_whatever_their_order_and_bits():
+def test_overlap_counts_images_for_any_order_and_bits():
     """Half of all digests have the highest bit set, the sign of an int64."""
     fitted_N = fitted_images.short_digests([sha256(number) for number in range(100)])
     assert fitted_N.dtype == np.int64
@@ -99,9 +99,9 @@ def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(images):
     validation_N = fitted_images.short_digests(
         [sha256(number) for number in range(90, 90 + images)]
     )
-    fit = fitted_images.Fit("m", "s", image_N, validation_N, forced=True)
-    facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": fit.facts()}
-    tensors = load(save({"head.bias": torch.zeros(2), **fit.tensors()}))
+    fitted = fitted_images.FittedImages("m", "s", image_N, validation_N, forced=True)
+    facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": fitted.facts()}
+    tensors = load(save({"head.bias": torch.zeros(2), **fitted.tensors()}))
     restored = fitted_images.from_checkpoint(facts, tensors)
     assert (restored.manifest, restored.split, restored.forced) == ("m", "s", True)
     assert np.array_equal(restored.image_N, image_N)

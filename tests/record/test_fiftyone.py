@@ -260,7 +260,7 @@ def test_fiftyone_reads_every_field(real, results):
 
 
 @pytest.mark.slow
-def test_fiftyone_evaluates_every_sample_alike(real, results):
+def test_fiftyone_evaluates_every_sample_in_the_same_way(real, results):
     for split, key in (("test", "eval"), ("val", "eval_val")):
         predictions = results.splits[split]
         view = real.match_tags(split)

@@ -22,5 +22,5 @@ def test_no_more_components_than_features():
     assert principal_components(np.eye(9, 2), 32).shape == (9, 2)
 
 
-def test_equal_features_lie_at_the_origin():
+def test_equal_features_are_at_the_origin():
     assert not principal_components(np.ones((4, 8), np.float32), 3).any()

@@ -62,7 +62,7 @@ def reopen(states):
     return States(states.folder, states.keep)
 
 
-def test_a_state_comes_back_as_it_was(states, notes):
+def test_a_state_is_restored_exactly(states, notes):
     saved = training_state(30)
     states.save(30, saved)
     step, loaded = not_none(reopen(states).newest(notes.append))
@@ -223,8 +223,8 @@ def test_best_weights_damaged_later_are_refused(states):
 def test_a_note_reports_that_no_state_is_intact(states, notes):
     states.save(10, {})
     flip_bit(paths_of(states)[0])
-    assert reopen(states).newest(notes.append, ", the training starts anew") is None
-    assert notes[-1].endswith("no intact resume state is left, the training starts anew")
+    assert reopen(states).newest(notes.append, ", the training starts from step 0") is None
+    assert notes[-1].endswith("no intact resume state is left, the training starts from step 0")
 
 
 class Malicious:

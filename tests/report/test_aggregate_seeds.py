@@ -19,11 +19,11 @@ def lines(root):
 
 
 def test_only_seeds_share_a_line(real):
-    found_lines = lines(real)
-    assert {(line.first.head, line.first.final_fit) for line in found_lines} == {
+    report_lines = lines(real)
+    assert {(line.first.head, line.first.final_fit) for line in report_lines} == {
         (head, fit) for head in ("linear", "knn") for fit in ("train", "trainval")
     }
-    for line in found_lines:
+    for line in report_lines:
         assert [run.seed for run in line.runs] == [0, 1]
         assert line.repeats == 0
         values = [run.top1 for run in line.runs]
@@ -129,9 +129,9 @@ def test_two_forced_resumes_are_no_repeats_of_each_other_and_have_names_of_their
 ):
     for name in ("one", "two"):
         forge(name, numbers={"resumed": {"forced": True}})
-    found_lines = lines(output_root)
-    assert [line.repeats for line in found_lines] == [0, 0]
-    names = unique_names(found_lines)
+    report_lines = lines(output_root)
+    assert [line.repeats for line in report_lines] == [0, 0]
+    names = unique_names(report_lines)
     assert len(set(names)) == 2
     assert all("forced resume" in name for name in names)
 
@@ -208,7 +208,7 @@ def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge
     assert place in not_none(outside["c"])
 
 
-def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, output_root):
+def test_without_the_run_the_newest_evaluation_represents_the_checkpoint(forge, output_root):
     right_N = np.arange(60) < 50
     for day, answers in ((1, right_N), (2, np.roll(right_N, 1)), (3, right_N)):
         stamp = {**EVAL, "started": f"2026-11-0{day}T00:00:00+00:00"}

@@ -247,7 +247,7 @@ def test_a_wrong_key_and_a_second_read_of_test_are_found(run, seal):
 
 @pytest.mark.parametrize("part", [field.name for field in fields(Comparability)])
 def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run, seal, part):
-    """The key follows from the lie: the audit must not check metrics.json against itself."""
+    """The key follows from the forged value, so metrics.json must not be its only check."""
 
     def lie(plain):
         plain["comparability"][part] = "a lie"

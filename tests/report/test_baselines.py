@@ -101,7 +101,7 @@ def test_the_same_folders_give_the_same_bytes_in_another_place(real, tmp_path):
         assert str(tmp_path) not in (tmp_path / "c" / name).read_text()
 
 
-def test_the_table_may_lie_among_the_runs_and_is_rewritten(outputs):
+def test_the_table_may_be_among_the_runs_and_is_rewritten(outputs):
     write_baselines(outputs, outputs)
     first = (outputs / "baselines.csv").read_bytes()
     shutil.rmtree(next(outputs.glob("*/*/*/ckpt.bin")).parent)

@@ -16,7 +16,7 @@ from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.baselines_page import class_heatmap, render_baselines
 from fgvc.report.pairwise_tests import PairwiseTest
-from fgvc.report.ranking import Entry
+from fgvc.report.ranking import RankingEntry
 from fgvc.report.run_rows import scan_runs
 from tests.narrow import not_none
 
@@ -43,7 +43,7 @@ def three(forge):
         forge(head, config={"head": {"name": head}}, right=right_N)
 
 
-def test_the_same_folders_give_the_same_page_wherever_they_lie(outputs, tmp_path):
+def test_the_same_folders_give_the_same_page_at_any_place(outputs, tmp_path):
     moved = shutil.copytree(outputs, tmp_path / "elsewhere")
     for root in (outputs, moved):
         write_baselines(root, root)
@@ -51,7 +51,7 @@ def test_the_same_folders_give_the_same_page_wherever_they_lie(outputs, tmp_path
     assert str(tmp_path) not in text_of(moved)
 
 
-def test_every_line_links_to_its_runs_from_wherever_the_page_lies(outputs, tmp_path):
+def test_every_line_links_to_its_runs_from_any_place_of_the_page(outputs, tmp_path):
     for target in (outputs, tmp_path / "a b" / "deep"):
         write_baselines(outputs, target)
         links = set(re.findall(r'href="([^"#]+report\.html)"', text_of(target)))
@@ -149,7 +149,7 @@ def test_every_control_becomes_a_column(outputs):
     group = table.groups[0]
     helps = PairwiseTest(0.021, 0.004, 0.05, "mcnemar", 0.01, False, 0.02)
     entries = tuple(
-        Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
+        RankingEntry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
     )
     text = render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')

@@ -1,4 +1,4 @@
-"""Two runs: tests as in scipy, changed images by name, and runs that are not comparable."""
+"""Two runs: test results equal scipy's, changed images by name, incomparable runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part attention and its controls: matched by their settings, tested as in scipy."""
+"""Part attention and its controls: matched by their settings; test results equal scipy's."""
 
 from __future__ import annotations
 

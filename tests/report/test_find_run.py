@@ -35,7 +35,7 @@ def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
         assert out.startswith(f"note: run={folder}: ")
 
 
-def test_a_file_of_a_run_stands_for_its_folder(alone):
+def test_a_file_of_a_run_means_its_folder(alone):
     assert find_run(alone / "report.html", "run") == alone
     assert find_run(alone / "ckpt.bin", "run") == alone
     assert checkpoint.locate(alone / "ckpt.bin") == alone / "ckpt.bin"
@@ -47,11 +47,11 @@ def test_several_runs_are_refused_and_listed(real, key):
     with pytest.raises(UserError) as caught:
         find_run(sweep, key)
     line = str(caught.value)
-    assert line.startswith(f"{key}={sweep}: 8 complete runs lie below it; name one: ")
+    assert line.startswith(f"{key}={sweep}: 8 complete runs are below it; choose one: ")
     assert line.endswith(" and 4 more")
-    first = line.partition("name one: ")[2].partition(",")[0]
+    first = line.partition("choose one: ")[2].partition(",")[0]
     assert find_run(sweep / first, key) == sweep / first
-    with pytest.raises(UserError, match="complete runs lie below it"):
+    with pytest.raises(UserError, match="complete runs are below it"):
         checkpoint.locate(real)
 
 
@@ -66,7 +66,7 @@ def test_a_run_in_progress_is_reported_and_is_no_record(alone):
     )  # given directly: its reader reports the reason
 
 
-def test_a_run_beside_one_in_progress_is_the_only_one(alone):
+def test_a_run_beside_one_in_progress_is_the_only_result(alone):
     shutil.copytree(alone, alone.with_name("in-progress"))
     assert find_run(alone.parents[2], "run") == alone
 

@@ -1,4 +1,4 @@
-"""A value of a Markdown template is inert wherever the template prints it."""
+"""A value in a Markdown template is inert in every position."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_a_plain_run_has_no_reason_in_any_output(forge, outputs_of):
             assert not any(badge in own for own in titles(output)), name
 
 
-def test_an_evaluation_that_contradicts_its_run_says_so_in_table_and_page(
+def test_an_evaluation_that_contradicts_its_run_is_noted_in_table_and_page(
     forge, output_root, capsys
 ):
     right_N = np.arange(60) < 50

@@ -73,8 +73,8 @@ def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines"
     retention.write(root / f"{stem}.retention.json", retention.new_retention(created, 90, of))
 
 
-def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:
-    return {item.name: item.verdict for item in OutputRoot(root, moment, 90).survey()}
+def decisions(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:
+    return {item.name: item.decision for item in OutputRoot(root, moment, 90).survey()}
 
 
 def pruned(root: Path, moment: datetime = NOW) -> list[str]:
@@ -88,10 +88,10 @@ def name(run_id: str, last: str = HEX[::-1]) -> str:
 
 def test_only_expired_runs_are_removed(root):
     expired, young, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
-    verdict = verdicts(root)
-    assert verdict[name("gone")] == (True, "expired on 2026-05-02")
-    assert verdict[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
-    assert not verdict[name("l")][0]
+    decision = decisions(root)
+    assert decision[name("gone")] == (True, "expired on 2026-05-02")
+    assert decision[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
+    assert not decision[name("l")][0]
     assert pruned(root) == [name("gone")]
     assert [path.exists() for path in (expired, young, longer)] == [False, True, True]
     assert list((root / TRASH).iterdir()) == [root / TRASH / ".lock"]
@@ -101,7 +101,7 @@ def test_a_survey_touches_nothing(root):
     run(root, "gone")
     write_stopped_run(root, "stopped", OLD)
     before = sorted(root.rglob("*"))
-    verdicts(root)
+    decisions(root)
     assert sorted(root.rglob("*")) == before
 
 
@@ -115,10 +115,10 @@ def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
         run(root, run_id, created, days=1 if run_id == "short" else 90)
     for path in root.rglob("*"):
         os.utime(path, (0, 0))
-    verdict = verdicts(root)
-    assert "made in the future" in verdict[name("future")][1]
-    assert "a clock was wrong" in verdict[name("epoch")][1]
-    assert "kept until" in verdict[name("short")][1]
+    decision = decisions(root)
+    assert "made in the future" in decision[name("future")][1]
+    assert "a clock was wrong" in decision[name("epoch")][1]
+    assert "kept until" in decision[name("short")][1]
     assert pruned(root) == []
 
 
@@ -126,10 +126,10 @@ def test_a_run_without_a_readable_retention_stays(root):
     for run_id, text in (("none", None), ("torn", "{"), ("edited", None)):
         file = run(root, run_id) / retention.FILE
         file.unlink() if run_id == "none" else file.write_text(text or file.read_text() + " ")
-    verdict = verdicts(root)
-    assert verdict[name("none")] == (False, "retention.json: missing")
-    assert "damaged" in verdict[name("torn")][1]
-    assert "not as it was written" in verdict[name("edited")][1]
+    decision = decisions(root)
+    assert decision[name("none")] == (False, "retention.json: missing")
+    assert "damaged" in decision[name("torn")][1]
+    assert "not as it was written" in decision[name("edited")][1]
     assert pruned(root) == []
 
 
@@ -138,8 +138,8 @@ def test_pinned_and_running_runs_stay(root):
     retention.pin(run(root, "pinned") / retention.FILE, "release 1")
     busy = run(root, "busy")
     with lock(busy.parent / ".lock"):
-        assert verdicts(root)[name("pinned")] == (False, "pinned by release 1")
-        assert "running: " in verdicts(root)[name("busy")][1]
+        assert decisions(root)[name("pinned")] == (False, "pinned by release 1")
+        assert "running: " in decisions(root)[name("busy")][1]
         assert pruned(root) == []
     assert pruned(root) == [name("busy")]
 
@@ -150,7 +150,7 @@ def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     folder = run(root, "a")
     place = OutputRoot(root, NOW, 90)
     items = place.survey()
-    assert items[0].verdict.goes
+    assert items[0].decision.remove
     if change == "pinned":
         retention.pin(folder / retention.FILE, "late")
         assert place.remove(items) == []
@@ -168,9 +168,9 @@ def test_a_stopped_run_stays_resumable_for_the_same_time(root):
     )
     (killed / "resume" / "newer").touch()  # written long after its status
     os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
-    verdict = verdicts(root)
-    assert verdict[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
-    assert verdict[name("killed", "in-progress")][1].startswith("running, resumable: kept until")
+    decision = decisions(root)
+    assert decision[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
+    assert decision[name("killed", "in-progress")][1].startswith("running, resumable: kept until")
     assert pruned(root) == [name("old", "in-progress")]
     assert not old.exists()
 
@@ -186,12 +186,12 @@ def test_runs_of_a_table_that_is_kept_stay(root):
     (root / "elsewhere").mkdir()
     table(root, NOW - timedelta(days=100), old)
     table(root / "elsewhere", YOUNG, young)
-    verdict = verdicts(root)
-    assert verdict[name("young")] == (
+    decision = decisions(root)
+    assert decision[name("young")] == (
         False,
         "in baselines.json, kept until 2026-05-13 00:00 UTC",
     )
-    assert verdict["baselines.*"] == (False, "the current table")
+    assert decision["baselines.*"] == (False, "the current table")
     assert pruned(root) == [name("alone"), name("old")]
     assert not alone.exists()
 
@@ -208,7 +208,7 @@ def test_an_unreadable_table_stops_the_prune(root):
     folder = run(root, "a")
     (root / "baselines.json").write_text("[")
     with pytest.raises(UserError, match=r"baselines\.json: ") as caught:
-        verdicts(root)
+        decisions(root)
     assert "\n" not in str(caught.value)
     assert folder.exists()
 
@@ -225,10 +225,10 @@ def test_links_and_foreign_files_stay_and_nothing_outside_is_touched(root, tmp_p
     (root / "mine" / "photo = é.jpg").touch()
     inside = run(root, "inside")
     (inside / "link").symlink_to(outside)
-    verdict = verdicts(root)
+    decision = decisions(root)
     for item in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
-        assert verdict[item] == (False, "a link, never followed")
-    assert verdict["mine"] == (False, "neither a run nor a table of fgvc")
+        assert decision[item] == (False, "a link, never followed")
+    assert decision["mine"] == (False, "neither a run nor a table of fgvc")
     assert pruned(root) == [name("inside")]
     assert (outside / "tb" / "0").exists()
     assert (root / "mine" / "photo = é.jpg").exists()
@@ -291,7 +291,7 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
         remaining = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
         assert remaining or any(folder.exists() for folder in folders), "it was not cut"
         leftover = [item for item in OutputRoot(root, NOW, 90).survey() if item.home is None]
-        assert [item.verdict.goes for item in leftover] == [True] * len(remaining)
+        assert [item.decision.remove for item in leftover] == [True] * len(remaining)
         pruned(root)
         assert [path for path in (root / TRASH).iterdir() if path.name != ".lock"] == []
         assert not any(folder.exists() for folder in folders)

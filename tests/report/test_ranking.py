@@ -30,7 +30,7 @@ def ranked(root):
     return ranking.rank_lines(scan_runs(root.glob("*/*/*"))[0])
 
 
-def comparisons(entries: Iterable[ranking.Entry]) -> list[PairwiseTest]:
+def comparisons(entries: Iterable[ranking.RankingEntry]) -> list[PairwiseTest]:
     return [not_none(entry.versus) for entry in entries]
 
 

@@ -1,4 +1,4 @@
-"""A run on `dataset.subset=tiny` is marked wherever its numbers are printed."""
+"""A run on `dataset.subset=tiny` is marked in every output with its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose test is validation, or split from train, is marked wherever its numbers are."""
+"""A run whose test is validation, or split from train, is marked in every output."""
 
 from __future__ import annotations
 

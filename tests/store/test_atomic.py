@@ -74,8 +74,8 @@ def test_a_file_where_a_folder_should_be(tmp_path):
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("size_known", [True, False])
-def test_a_disk_that_takes_no_more(tmp_path, forked, ended, size_known):
-    """The kernel's limit on file size refuses a write half way, as a full disk does."""
+def test_a_full_disk_leaves_the_old_file(tmp_path, forked, ended, size_known):
+    """The kernel's limit on file size refuses a write half way, like a full disk."""
     target = tmp_path / "file"
     atomic.write_bytes(target, b"old")
 

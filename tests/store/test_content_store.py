@@ -32,7 +32,7 @@ def test_editing_the_source_leaves_the_kept_file_alone(tmp_path, source):
 
 
 @pytest.mark.fault(50)
-def test_a_flipped_byte_is_refused_and_put_mends_it(tmp_path, source):
+def test_a_flipped_byte_is_refused_and_put_replaces_it(tmp_path, source):
     sha256 = ContentStore(tmp_path / "store").put(source)
     stored = ContentStore(tmp_path / "store").path(sha256)
     data = bytearray(stored.read_bytes())

@@ -1,4 +1,4 @@
-"""An error of the disk names the key or the variable that moves the folder elsewhere."""
+"""An error of the disk names the key or the variable that moves the folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_folder_of_a_key_names_the_key(runtime, tmp_path):
     )
 
 
-def test_any_root_is_recognized_and_an_error_elsewhere_is_left_alone(runtime, tmp_path):
+def test_any_root_is_recognized_and_an_unrelated_error_is_unchanged(runtime, tmp_path):
     for name in ("output_root", "multirun_root"):
         inside = Path(runtime[name]).absolute() / "deep" / "file"
         line = disk_error_line(OSError(errno.EROFS, "Read-only file system", str(inside)), runtime)

@@ -26,7 +26,7 @@ def _expected(rows):
 
 
 class Counted:
-    """Compute that says in a file, which all processes share, what it was asked for."""
+    """A compute function that logs the requested rows in a file shared by all processes."""
 
     def __init__(self, log, bad=()):
         self.log, self.bad = log, bad
@@ -75,7 +75,7 @@ def test_the_second_call_reads_what_the_first_computed(tmp_path, counted):
 
 
 def test_a_shard_without_a_lost_image_is_not_kept(tmp_path, counted):
-    """Its file was there when the run began: it is no fact about the images of this key."""
+    """The file existed at the start of the run, so the loss is not part of the key."""
 
     def losing(row_n):
         features = counted(row_n)
@@ -158,7 +158,7 @@ def get_and_die(cache, compute, last):
 
 @pytest.mark.fault(1, 51)
 def test_sigkill_at_any_moment_costs_at_most_the_shard_at_work(tmp_path, forked, ended, counted):
-    """The moments are lines of the program: the load of the machine does not move them."""
+    """The moments are lines of code, so machine load does not move them."""
     lines, draw = LinesThatWrite(), random.Random(0)
     with lines:
         _get(tmp_path / "undisturbed", counted)
@@ -176,7 +176,7 @@ def test_sigkill_at_any_moment_costs_at_most_the_shard_at_work(tmp_path, forked,
 
 
 def test_runs_at_once_compute_once(tmp_path, forked, ended, counted):
-    """The first to come computes only when the two others have said that they wait."""
+    """The first one computes only after the two others have reported that they wait."""
 
     def compute(row_n):
         until(lambda: len(list(tmp_path.glob("waiting*"))) == 2)
@@ -215,7 +215,7 @@ def _flip(path, at):
     ],
     ids=["header", "middle", "end", "cut", "empty", "digest", "no digest"],
 )
-def test_a_damaged_shard_is_computed_again_and_said_so(tmp_path, counted, damage, done):
+def test_a_damaged_shard_is_computed_again_with_a_note(tmp_path, counted, damage, done):
     _get(tmp_path, counted)
     if not done:
         (_folder(tmp_path) / "done.json").unlink()
@@ -241,7 +241,7 @@ def test_a_shard_put_in_the_place_of_another_is_noticed(tmp_path, counted):
     assert len(notes) == 1
 
 
-def test_damage_is_a_warning_where_nobody_listens(tmp_path, counted):
+def test_damage_is_a_warning_without_a_callback(tmp_path, counted):
     _get(tmp_path, counted)
     _flip(_folder(tmp_path) / "00000.safetensors", -1)
     with pytest.warns(UserWarning, match="computed again"):
@@ -262,7 +262,7 @@ def test_a_failing_compute_keeps_the_shards_before_it(tmp_path, counted):
 
 
 def test_missing_shards_can_be_computed_at_once_in_any_order(tmp_path, counted):
-    """The bytes of one after the other; a shard that is there is asked of nobody."""
+    """The bytes equal those of sequential computation; existing shards are not requested."""
     requested = []
 
     def many(shards):

@@ -1,4 +1,4 @@
-"""One holder at a time, named to the others; a dead one holds nothing."""
+"""One holder at a time, named in the errors of others; a dead process holds no lock."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def holder(tmp_path, forked):
 
 
 @pytest.mark.fault(15)
-def test_a_second_holder_is_told_who_holds_it(tmp_path, holder):
+def test_a_second_holder_gets_the_name_of_the_holder(tmp_path, holder):
     with pytest.raises(LockHeld) as caught, lock(tmp_path / "lock"):
         pytest.fail("two holders")
     message = str(caught.value)
@@ -97,7 +97,7 @@ def test_a_forked_child_does_not_end_the_parents_lock(tmp_path, forked, ended):
             pytest.fail("the child's exit released it")
 
 
-def test_many_processes_take_turns(tmp_path, forked, ended):
+def test_many_processes_alternate(tmp_path, forked, ended):
     counter = tmp_path / "count"
     counter.write_text("0")
 

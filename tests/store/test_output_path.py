@@ -1,4 +1,4 @@
-"""task.output=: a file by its suffix, otherwise a folder, the same for every operation."""
+"""task.output=: a file if it has a suffix, otherwise a folder, for every operation."""
 
 from __future__ import annotations
 

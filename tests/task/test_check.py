@@ -1,4 +1,4 @@
-"""task=check as a user runs it: a line a step, a record that opens the gate, an exit code."""
+"""task=check from the command line: a line per step, a record that opens the gate, an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""task=doctor as a user runs it: verdict, table, JSON, exit code; nothing else is touched."""
+"""task=doctor as a user runs it: verdict, table, JSON and exit code; no other file is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BIRDS = (
 
 @pytest.fixture
 def birds(tmp_path, run) -> Path:
-    """A copy of synthetic birds, which is in CUB's layout."""
+    """A copy of the synthetic birds, in CUB's layout."""
     root = tmp_path / "my [red]birds[/red]"
     assert run("task=doctor", *BIRDS, f'dataset.root="{root}"', bare=True).code == 0
     shutil.rmtree(tmp_path / "outputs")
@@ -55,9 +55,9 @@ def test_a_sound_copy_exits_with_0(birds, run, tmp_path):
 
 
 def test_a_wrong_copy_exits_with_1_and_reports_the_fix(birds, run, tmp_path):
-    pictures = sorted((birds / "images").rglob("*.jpg"))
-    pictures[0].write_bytes(pictures[0].read_bytes()[:500])
-    pictures[-1].unlink()
+    images = sorted((birds / "images").rglob("*.jpg"))
+    images[0].write_bytes(images[0].read_bytes()[:500])
+    images[-1].unlink()
     ran = run(*as_cub(birds), bare=True)
     assert ran.code == 1
     assert ran.err == ""
@@ -134,7 +134,7 @@ def test_the_real_partial_copy_is_partial_and_nothing_else_is_wrong(run, tmp_pat
         "task=doctor", "dataset=cub", f"dataset.root={root}", "dataset.partial=true", bare=True
     )
     assert ran.code == 0
-    assert "PARTIAL COPY, as declared; nothing else wrong" in ran.out
+    assert "PARTIAL COPY, as declared; no other finding" in ran.out
     report = examination(tmp_path)
     assert [(f["severity"], f["check"]) for f in report["findings"]] == [
         ("note", "counts"),
@@ -158,7 +158,7 @@ def test_a_declared_partial_copy_of_every_layout(run, copies, tmp_path, layout):
     places = f"dataset={name}", f'dataset.root="{root}"'
     ran = run("task=doctor", *places, "dataset.partial=true", bare=True)
     assert ran.code == 0, ran.out
-    assert f"{name}: PARTIAL COPY, as declared; nothing else wrong" in ran.out
+    assert f"{name}: PARTIAL COPY, as declared; no other finding" in ran.out
     report = examination(tmp_path, name)
     assert {f["severity"] for f in report["findings"]} == {"note"}
     assert report["pictures"]["read"] == 18

@@ -41,7 +41,7 @@ def test_eval_reproduces_the_recorded_numbers_exactly(run, finished, head):
 
 
 def repeat(run, path, *more):
-    """task=eval with nothing but places and runtime, as it must be."""
+    """task=eval with only paths and runtime, as required."""
     return run("task=eval", f"checkpoint={path}", *more, bare=True)
 
 
@@ -161,7 +161,7 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
 
 @pytest.mark.fault(30)
 def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
-    """A run keeps its local weights once, by content: the checkpoint outlives the file's place."""
+    """A run stores local weights by digest, so the checkpoint works after the file has moved."""
     torch.manual_seed(0)
     file = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10).state_dict(), file)
@@ -218,7 +218,7 @@ def roots(birds, tmp_path, monkeypatch):
 
 
 def report(run, root):
-    """Rows of baselines.json by run_id, and what the terminal shows."""
+    """Rows of baselines.json by run_id, and the terminal output."""
     ran = run("task=report", bare=True)
     assert ran.code == 0, ran.err
     rows = json.loads((root / "baselines.json").read_text())["rows"]
@@ -279,7 +279,7 @@ def test_other_images_make_another_group_in_table_and_audit(run, roots, tmp_path
     assert [check.id for check in run_audit(again.folder)[1] if check.state == "FAIL"] == []
 
 
-def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
+def test_identical_files_in_train_and_test_exclude_the_run_from_the_ranking(run, roots, tmp_path):
     root = roots[0]
     is_train = dict(
         line.split() for line in (root / "train_test_split.txt").read_text().splitlines()

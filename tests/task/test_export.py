@@ -1,4 +1,4 @@
-"""task=export: one checkpoint that needs no other file, and a graph that answers as it does."""
+"""task=export: one checkpoint that needs no other file, and a graph with the same predictions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def exported(run, probe_run, tmp_path_factory) -> Path:
     return RUN_CACHE["folder"]
 
 
-def pictures(ran, target: Path) -> Path:
+def copy_test_images(ran, target: Path) -> Path:
     root = Path(OmegaConf.load(ran.folder / "config.yaml").dataset.root)
     for path in (ran.folder / "splits/test.txt").read_text().split():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def sha256(file: Path) -> str:
 def test_the_exported_checkpoint_alone_gives_the_original_predictions(
     run, probe_run, exported, tmp_path
 ):
-    images = pictures(probe_run, tmp_path / "pictures")
+    images = copy_test_images(probe_run, tmp_path / "pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(exported / "ckpt.bin", alone)
     assert_same_predictions(predicted(run, alone, images), predicted(run, probe_run.folder, images))
@@ -130,7 +130,7 @@ def test_the_card_states_metrics_and_terms_and_its_code_runs(
         assert must in card
     (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(block.splitlines()) == 5
-    images = pictures(probe_run, tmp_path / "pictures")
+    images = copy_test_images(probe_run, tmp_path / "pictures")
     answers = predicted(run, exported, images)
     path = sorted(answers)[0]
     shutil.copy(exported / "model.onnx", tmp_path)
@@ -152,7 +152,7 @@ def test_an_export_that_fails_verification_leaves_no_folder(run, probe_run, tmp_
 
 @pytest.mark.slow
 def test_an_export_of_an_export_has_the_same_bytes(run, probe_run, exported, tmp_path):
-    images, again = pictures(probe_run, tmp_path / "pictures"), tmp_path / "again"
+    images, again = copy_test_images(probe_run, tmp_path / "pictures"), tmp_path / "again"
     done = export(run, exported / "ckpt.bin", again, f"image={images}")  # whole already
     assert done.code == 0, done.err
     for name in ("ckpt.bin", "model.onnx"):
@@ -202,7 +202,7 @@ def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     target = tmp_path / "export"
     done = export(run, ran.folder, target)
     assert done.code == 0, done.err
-    images = pictures(ran, tmp_path / "pictures")
+    images = copy_test_images(ran, tmp_path / "pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(target / "ckpt.bin", alone)
     assert_same_predictions(predicted(run, alone, images), predicted(run, ran.folder, images))
@@ -212,7 +212,7 @@ def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     assert str(REAL) not in card
 
 
-def test_where_an_export_goes_is_checked_before_any_work(run, probe_run, tmp_path):
+def test_the_target_of_an_export_is_checked_before_any_work(run, probe_run, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").touch()

@@ -1,4 +1,4 @@
-"""The order in which an index lists its images changes no byte of an answer."""
+"""The order of images in an index changes no byte of a result."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def test_a_probe_with_random_patches(both, head):
     numbers, others = first.json("metrics.json"), second.json("metrics.json")
     for key in ("test", "val", "parts", "selection", "worst_pairs", "comparability_key"):
         assert numbers[key] == others[key]
-    pictures = [
+    images = [
         sorted(path.name for path in each_run.folder.glob("overlays/*"))
         for each_run in (first, second)
     ]
-    assert pictures[0] == pictures[1] != []
+    assert images[0] == images[1] != []
 
 
 @pytest.mark.parametrize(
     "extra", [("task.sampling=class_balanced", *RANDOM), ("task.debug=overfit",)]
 )
 def test_a_finetune(both, finetune, read_outcome, extra):
-    """The losses of every step, the weights and the answers."""
+    """The losses of every step, the weights and the predictions."""
     first, second = both("dataset.subset=null", "task.epochs=1", *extra, runner=finetune)
     assert read_outcome(first.folder) == read_outcome(second.folder)
 

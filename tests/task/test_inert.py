@@ -1,4 +1,4 @@
-"""Keys that are left out of the hash do not change a single bit of the answer."""
+"""Keys that are left out of the hash do not change a single bit of the result."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_table(run, copies, kind, split):
 
 
 def test_hugging_face_shards(run, copies):
-    """Images and class names inside Parquet; validation is the test, as there is no test."""
+    """Images and class names inside Parquet; without a test split, validation is test."""
     whole_table = pq.read_table(copies.table("parquet"))
     names = sorted(set(whole_table["label"].to_pylist()))
     about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
@@ -74,7 +74,7 @@ def test_hugging_face_shards(run, copies):
 
 
 def test_a_complete_copy_that_is_declared_partial_is_recorded_as_complete(run, copies, capfd):
-    """One script for two machines: what is declared is no part of the question or the answer."""
+    """One script for two machines: the declaration changes neither hash nor result."""
     counts = ("classes=3", "train=12", "test=6")
     official = [f"dataset.official.{count}" for count in counts]
     places = ("dataset=nabirds", f'dataset.root="{copies.nabirds()}"')
@@ -93,7 +93,7 @@ def test_a_complete_copy_that_is_declared_partial_is_recorded_as_complete(run, c
 
 
 def check(ran, name):
-    """Three classes of one brightness each: any features at all tell them apart."""
+    """Three classes of one brightness each, which any features separate."""
     assert ran.json("metrics.json")["test"]["top1"] == 1.0
     assert ran.json("env_stamp.json")["dataset"] == name
     rows = pq.read_table(ran.folder / "predictions.parquet").to_pandas()

@@ -1,4 +1,4 @@
-"""task=plan: a document whose commands are real, or the items it cannot answer and why."""
+"""task=plan: a document with valid commands, or the unanswered items with reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def plan(run, tmp_path):
-    """plan(*overrides) -> how it ended, and the document."""
+    """plan(*overrides) -> the finished command and the document."""
 
     def start(*overrides):
         folder = tmp_path / "plans" / str(len(list(tmp_path.glob("plans/*"))))
@@ -34,13 +34,13 @@ def plan(run, tmp_path):
 
 
 def answer(text: str, key: str) -> str:
-    """What stands under one item."""
+    """The text of one item."""
     (section,) = re.findall(rf"\(`{key}`\)\n\n(.*?)(?=\n\n\*\*|\n\n## |\Z)", text, re.DOTALL)
     return section
 
 
 def hash_of(command: str, **places: object) -> str:
-    """Of the config that a command of the document composes to."""
+    """The config hash of a command of the document."""
     words = shlex.split(command, comments=True)
     assert words[:3] == ["python", "-m", "fgvc.run"]
     for name, value in places.items():
@@ -103,10 +103,10 @@ def test_a_modern_backbone_on_a_stack_that_was_not_checked_is_named(plan, tmp_pa
 def test_data_that_nobody_approved_licensed_or_counted_is_named(plan, run, copies):
     root = copies.table().parent
     for number in range(6):
-        copies.picture(f"own/train/a/{number}.jpg", 0)
-        copies.picture(f"own/test/a/{number}.jpg", 0)
-        copies.picture(f"own/train/b/{number}.jpg", 1)
-        copies.picture(f"own/test/b/{number}.jpg", 1)
+        copies.image(f"own/train/a/{number}.jpg", 0)
+        copies.image(f"own/test/a/{number}.jpg", 0)
+        copies.image(f"own/train/b/{number}.jpg", 1)
+        copies.image(f"own/test/b/{number}.jpg", 1)
     data = ("dataset=folder", "dataset.name=own", f'dataset.root="{root / "own"}"')
     ran, text = plan("backbone=vit_tiny", *data)
     assert ran.code == 1

@@ -1,4 +1,4 @@
-"""task=predict: a checkpoint names what pictures show, without their dataset, as evaluation did."""
+"""task=predict: a checkpoint classifies images without their dataset, as in evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = ("resolution.side=64", "resolution.name=r64")  # 16 patches: nothing her
 
 
 def predict(run, checkpoint, image, *more):
-    """task=predict with nothing but places, runtime and its own node."""
+    """task=predict with only paths, runtime and its own node."""
     return run("task=predict", f"checkpoint={checkpoint}", f'image="{image}"', *more, bare=True)
 
 
@@ -38,8 +38,8 @@ def as_json(ran):
     return json.loads(ran.out)
 
 
-def pictures_of(ran, target: Path) -> Path:
-    """The run's test pictures, taken away from their dataset."""
+def images_of(ran, target: Path) -> Path:
+    """The run's test images, copied out of their dataset."""
     root = Path(OmegaConf.load(ran.folder / "config.yaml").dataset.root)
     for path in (ran.folder / "splits/test.txt").read_text().split():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def pictures_of(ran, target: Path) -> Path:
 
 
 def assert_as_evaluated(ran, answer):
-    """Every class's log-probability is that of predictions.parquet, picture by picture."""
+    """Compare every log-probability with predictions.parquet, image by image."""
     table = pq.read_table(ran.folder / "predictions.parquet").to_pylist()
     recorded = {row["path"]: row for row in table if row["split"] == "test"}
     assert {image["path"] for image in answer["images"]} == set(recorded)
@@ -76,18 +76,18 @@ HEADS = {
 
 @pytest.mark.parametrize("choice", HEADS)
 def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_path):
-    """The checkpoint alone, the pictures elsewhere, other batches."""
+    """The checkpoint alone, images in another folder, other batches."""
     fitted = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
     assert fitted.code == 0, fitted.err
-    pictures = pictures_of(fitted, tmp_path / "my pictures")
+    images = images_of(fitted, tmp_path / "my pictures")
     alone = tmp_path / "alone.bin"
     shutil.copy(fitted.folder / "ckpt.bin", alone)
     without_data = (f"runtime.data_root={tmp_path / 'none'}", "runtime.eval_batch_size=7")
-    answer = as_json(predict(run, alone, pictures, ALL, "task.format=json", *without_data))
+    answer = as_json(predict(run, alone, images, ALL, "task.format=json", *without_data))
     assert_as_evaluated(fitted, answer)
     assert answer["checkpoint"] == fitted.folder.name + answer["checkpoint"][16:]
     assert answer["config_hash"].startswith(fitted.folder.parent.name)
-    assert answer["root"] == str(pictures)
+    assert answer["root"] == str(images)
     assert [image["path"] for image in answer["images"]] == sorted(
         image["path"] for image in answer["images"]
     )
@@ -107,25 +107,25 @@ def probe_run(run):
 
 @pytest.fixture
 def mixed(probe_run, tmp_path) -> Path:
-    """Good, bad, turned, hidden and alien files at several depths."""
-    source = next(pictures_of(probe_run, tmp_path / "all").rglob("*.jpg"))
+    """Valid, damaged, rotated, hidden and other files at several depths."""
+    source = next(images_of(probe_run, tmp_path / "all").rglob("*.jpg"))
     root = tmp_path / "mixed = 1"
     for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/no suffix"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, root / name)
-    (root / "z" / "notes.txt").write_text("no picture")
+    (root / "z" / "notes.txt").write_text("no image")
     (root / "z" / "phone.jfif").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (root / "z" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (root / "Thumbs.db").write_bytes(b"rubbish")
     (root / "a" / "torn.jpg").write_bytes(source.read_bytes()[:300])
     (root / "gone.png").symlink_to(root / "nowhere.png")
-    picture = Image.open(source)
+    image = Image.open(source)
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.transpose(Image.Transpose.ROTATE_90).save(
+    image.transpose(Image.Transpose.ROTATE_90).save(
         root / "turned.png", exif=exif
     )  # lossless, so that only the turn could make a difference
-    picture.save(root / "upright.png")
+    image.save(root / "upright.png")
     return root
 
 
@@ -163,7 +163,7 @@ def test_a_folder_is_walked_in_order_and_bad_images_are_skipped(run, probe_run, 
 
 
 def test_patterns_lists_and_standard_input(run, probe_run, mixed, monkeypatch):
-    """The same numbers as for the folder, whatever names the picture."""
+    """The same numbers as for the folder, for each form of image=."""
     ran = predict(run, probe_run.folder, mixed, "task.format=json")
     folder_predictions = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
     as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
@@ -215,7 +215,7 @@ def test_csv_and_table_hold_the_same_as_json(run, probe_run, mixed):
 
 def test_one_image_by_any_path_into_a_file(run, probe_run, mixed, tmp_path):
     target = tmp_path / "new" / "answer.json"
-    odd = tmp_path / "picture without ending"
+    odd = tmp_path / "image without ending"
     shutil.copy(mixed / "b.jpg", odd)
     ran = predict(run, probe_run.folder, odd, "task.format=json", f"task.output={target}", ALL)
     assert (ran.code, ran.out) == (0, "")
@@ -254,14 +254,14 @@ def one_line(ran, code, *words):
 
 
 def test_missing_files_are_named(run, probe_run, tmp_path):
-    empty, picture = tmp_path / "empty", tmp_path / "a.jpg"
+    empty, image = tmp_path / "empty", tmp_path / "a.jpg"
     empty.mkdir()
-    (empty / "notes.txt").write_text("no picture")
-    picture.write_bytes(b"never looked at")
+    (empty / "notes.txt").write_text("no image")
+    image.write_bytes(b"never looked at")
     one_line(predict(run, probe_run.folder, tmp_path / "no.jpg"), 2, "no.jpg", "no such file")
-    one_line(predict(run, tmp_path / "no.bin", picture), 2, "no.bin", "no such file")
-    one_line(predict(run, empty, picture), 1, f"checkpoint={empty}", "ckpt.bin")
-    one_line(predict(run, picture, picture), 1, "not a checkpoint")
+    one_line(predict(run, tmp_path / "no.bin", image), 2, "no.bin", "no such file")
+    one_line(predict(run, empty, image), 1, f"checkpoint={empty}", "ckpt.bin")
+    one_line(predict(run, image, image), 1, "not a checkpoint")
     one_line(predict(run, probe_run.folder, empty), 1, f"image={empty}", "no image", ".jpg")
     one_line(run("task=predict", f"image={tmp_path}", bare=True), 2, "checkpoint=PATH")
     one_line(run("task=predict", f"checkpoint={tmp_path}", bare=True), 2, "image=PATH")
@@ -288,10 +288,10 @@ def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path
     pretrained = (f"backbone.weights={tmp_path / 'vit.pth'}", "backbone.pretrained=true")
     fitted = run(*pretrained, *SMALL, *ONE_C, cache)
     assert fitted.code == 0, fitted.err
-    pictures = pictures_of(fitted, tmp_path / "pictures")
+    images = images_of(fitted, tmp_path / "pictures")
     moved = tmp_path / "kept.pth"
     (tmp_path / "vit.pth").rename(moved)
-    arguments = (fitted.folder, pictures, ALL, "task.format=json")
+    arguments = (fitted.folder, images, ALL, "task.format=json")
     assert_as_evaluated(fitted, as_json(predict(run, *arguments, cache)))
     shutil.rmtree(own / "weights")
     digest = fitted.json("env_stamp.json")["weights_digest"]
@@ -317,7 +317,7 @@ def test_a_local_file_replaces_weights_of_the_hub(run, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     fitted = run("backbone.pretrained=true", *SMALL, *ONE_C)
     assert fitted.json("env_stamp.json")["weights"]["kind"] == "hub"
-    arguments = (fitted.folder, pictures_of(fitted, tmp_path / "pictures"), ALL, "task.format=json")
+    arguments = (fitted.folder, images_of(fitted, tmp_path / "pictures"), ALL, "task.format=json")
     assert_as_evaluated(fitted, as_json(predict(run, *arguments)))
     moved = (snapshot / "model.safetensors").rename(tmp_path / "moved.safetensors")
     assert_as_evaluated(fitted, as_json(predict(run, *arguments, f"backbone.weights={moved}")))
@@ -336,19 +336,19 @@ def test_overlays_of_a_checkpoint_that_selects_patches(run, stride, tmp_path):
     chosen = ("part_attention=transfg", f"part_attention.stride={stride}")
     fitted = run(*SMALL, *ONE_C, *chosen)
     assert fitted.code == 0, fitted.err
-    pictures, overlays = pictures_of(fitted, tmp_path / "pictures"), tmp_path / "seen"
-    torn = pictures / "torn.jpg"
+    images, overlays = images_of(fitted, tmp_path / "pictures"), tmp_path / "seen"
+    torn = images / "torn.jpg"
     torn.write_bytes(b"")
-    ran = predict(run, fitted.folder, pictures, ALL, "task.format=json", f"task.overlay={overlays}")
+    ran = predict(run, fitted.folder, images, ALL, "task.format=json", f"task.overlay={overlays}")
     answer = as_json(ran)
     assert answer["images"].pop()["path"] == torn.name
     assert_as_evaluated(fitted, answer)
     paths = {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")}
     assert paths == {f"{image['path']}.png" for image in answer["images"]}
     path = answer["images"][0]["path"]
-    drawn, picture = Image.open(overlays / f"{path}.png"), Image.open(pictures / path)
-    assert drawn.height > picture.height
-    assert drawn.width == max(picture.width, 240)
+    drawn, image = Image.open(overlays / f"{path}.png"), Image.open(images / path)
+    assert drawn.height > image.height
+    assert drawn.width == max(image.width, 240)
 
 
 @pytest.mark.parametrize("size", [(500, 200), (200, 500)])
@@ -359,9 +359,9 @@ def test_selected_patches_and_heat_are_drawn_on_the_image(size, policy, stride):
     conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
     side = 14 if stride == "null" else 18
     score_N = np.arange(side * side, dtype=np.float32)
-    picture_CHW = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
-    drawn = draw_overlay(picture_CHW, conf, "a bird", np.array([0, side * side - 1]), score_N)
-    assert drawn.picture_HWC.shape == (size[1], size[0], 3)
+    image_CHW = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
+    drawn = draw_overlay(image_CHW, conf, "a bird", np.array([0, side * side - 1]), score_N)
+    assert drawn.image_HWC.shape == (size[1], size[0], 3)
     assert drawn.seen is not None
     assert drawn.heat_RR is not None
     np.testing.assert_array_equal(drawn.heat_RR.ravel(), score_N)
@@ -374,14 +374,14 @@ def test_selected_patches_and_heat_are_drawn_on_the_image(size, policy, stride):
 
 def test_the_folder_of_a_sole_run_and_a_file_named_by_its_format(run, probe_run, mixed, tmp_path):
     """checkpoint=outputs/RUN, and task.output=FILE.csv without task.format."""
-    picture, table = mixed / "b.jpg", tmp_path / "new" / "answer.csv"
-    ran = predict(run, probe_run.folder.parents[1], picture, f"task.output={table}")
+    image, table = mixed / "b.jpg", tmp_path / "new" / "answer.csv"
+    ran = predict(run, probe_run.folder.parents[1], image, f"task.output={table}")
     assert ran.code == 0, ran.err
     assert f"{probe_run.folder}, the only complete run there" in ran.err
-    direct = predict(run, probe_run.folder, picture, "task.format=csv")
+    direct = predict(run, probe_run.folder, image, "task.format=csv")
     assert table.read_text() == direct.out
     ran = predict(
-        run, probe_run.folder, picture, "task.format=json", f"task.output={tmp_path}/there/"
+        run, probe_run.folder, image, "task.format=json", f"task.output={tmp_path}/there/"
     )
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "there" / "predictions.json").read_text())["images"]

@@ -1,4 +1,4 @@
-"""task=probe on the synthetic birds: the record is whole, true, and repeats."""
+"""task=probe on the synthetic birds: the record is complete, consistent and reproducible."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_hash_in_the_record_is_the_one_a_script_outside_computes(finished):
 
 
 def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, tmp_path):
-    """Identical predictions wherever scikit-learn's own margin exceeds 1e-3, at the chosen C."""
+    """Identical predictions if the margin of scikit-learn exceeds 1e-3, at the chosen C."""
     ran = run(*SMALL, *own_cache(tmp_path), "task.c_low=1", "task.c_high=100", "task.c_count=5")
     features = cached_features(tmp_path)
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
@@ -367,7 +367,7 @@ def test_a_second_probe_imports_little(run, tmp_path):
 
 
 def test_a_probe_never_imports_matplotlib(start_job):
-    """Nor does the server that forks the jobs of a sweep."""
+    """The server that forks the jobs of a sweep does not either."""
     setup = "assert 'matplotlib' not in sys.modules; sys.modules['matplotlib'] = None"
     job = start_job(*SMALL, setup=setup)
     assert job.wait() == 0, job.output
@@ -438,7 +438,7 @@ def test_tiny_subset_end_to_end(run, precision):
 
 @pytest.mark.slow
 def test_synthetic_birds_are_clearly_above_chance(run):
-    """What `make smoke` ends with: random weights, 12 look-alike classes, chance 1/12."""
+    """The last job of `make smoke`: random weights, 12 similar classes, chance 1/12."""
     ran = run("experiment=synthetic_probe", birds=False)
     assert ran.json("metrics.json")["test"]["top1_ci95"][0] > 1.5 / 12
 

@@ -1,4 +1,4 @@
-"""The main job on real photographs and real weights, held against independent oracles.
+"""The main job on real photographs and weights, compared with independent oracles.
 
 FGVC_REAL_DATA names a folder with data/cub20/CUB_200_2011 (the first 20 classes of CUB-200-2011)
 and weights/vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth.
@@ -68,7 +68,7 @@ def features(cache: Path, role: str) -> np.ndarray:
 
 
 def labels_and_paths(split: str) -> tuple[np.ndarray, list[str]]:
-    """In the order of their paths, read from the index files by hand, without fgvc's reader."""
+    """Sorted by path, read from the index files without fgvc's reader."""
 
     def column(name: str) -> dict[str, str]:
         lines = (CUB / name).read_text().splitlines()
@@ -157,8 +157,8 @@ def test_pixels_against_torchvision_on_pillow():
     )
     worst = []
     for path in labels_and_paths("test")[1][::40]:
-        with Image.open(CUB / "images" / path) as picture:
-            expected = reference(picture.convert("RGB")).int()
+        with Image.open(CUB / "images" / path) as image:
+            expected = reference(image.convert("RGB")).int()
         actual = transform(decode((CUB / "images" / path).read_bytes(), path)).int()
         worst.append((actual - expected).abs())
     assert torch.stack(worst).max() <= 2

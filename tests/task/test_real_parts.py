@@ -1,4 +1,4 @@
-"""Where part attention looks on real photographs: rollout finds the bird, and so does the middle.
+"""Part attention on real photographs: rollout finds the bird, and so does the image centre.
 
 FGVC_REAL_DATA as in test_real.py.
 """

@@ -49,7 +49,7 @@ def kill(when="True", **place):
 
 @pytest.fixture
 def again(run, monkeypatch):
-    """Give the command of a killed job again, in this process, outside any git checkout."""
+    """Repeat the command of a killed job in this process, outside any git checkout."""
     monkeypatch.setenv("GIT_DIR", os.devnull)
 
     def start(*overrides):
@@ -146,7 +146,7 @@ def test_a_training_that_continues_another_run_counts_its_reads(killed_training,
 
 
 def test_test_reads_of_another_run_fail_the_audit(start_job, again, birds, tmp_path):
-    """A probe that was killed after it had read test, then given again on other images."""
+    """A probe was killed after reading test, then repeated on other images."""
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
     cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true")

@@ -1,4 +1,4 @@
-"""task=train from command to record: what it learns, what it selects on, what it leaves."""
+"""task=train from command to record: training, selection and files."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
 
 @pytest.fixture
 def listed(birds, tmp_path):
-    """listed(turn) -> overrides for a table of the birds, test labels rotated by so many rows."""
+    """listed(turn) -> overrides for a table of birds with test labels rotated by `turn` rows."""
 
     def table(turn):
         columns = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
@@ -168,7 +168,7 @@ def listed(birds, tmp_path):
 
 
 def test_test_labels_decide_nothing(finetune, listed):
-    """Rotated among the test images they change the test's numbers and not one weight."""
+    """Rotating them changes the test numbers but no weight."""
     usual = ("dataset.subset=null", "task.epochs=2", "task.batch_size=16")
     honest, turned = finetune(*listed(0), *usual), finetune(*listed(7), *usual)
     assert (honest.code, turned.code) == (0, 0), honest.err + turned.err
@@ -208,7 +208,7 @@ def test_patience_stops_early_and_keeps_the_best(finetune):
 
 @pytest.mark.slow
 def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
-    """A rate that ruins what was learnt: best and last differ, and eval repeats the best."""
+    """At a destructive rate, best and last differ, and eval repeats the best."""
     ruin = ("task.learning_rate=1", "task.optimiser=sgd", "task.clip_norm=null", "task.epochs=4")
     fitted = finetune("task.select=loss", *PLAIN, *ruin, "task.warmup_steps=0")
     assert fitted.code == 0, fitted.err
@@ -292,7 +292,7 @@ def test_micro_batches_change_no_prediction_if_an_image_is_drawn_twice(finetune)
 
 @pytest.mark.slow
 def test_options_of_memory_and_speed_change_no_loss(finetune):
-    """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
+    """Micro-batches and recomputed blocks, compared with the whole batch at once."""
     usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")
     plain = finetune(*usual)
     again = finetune(*usual, "runtime.grad_checkpointing=true", "runtime.micro_batch=2")

@@ -1,4 +1,4 @@
-"""One finetune on two processes: the numbers of one, and nobody left behind however it ends.
+"""One finetune on two processes: the numbers of one process, and no process left after any end.
 
 Fault table of the project: rows 3, 40.
 """
@@ -52,7 +52,7 @@ def running_processes(tmp_path):
 
 @pytest.fixture
 def wait_for_processes(running_processes, wait_until):
-    """gone(): all of them end, a server that jobs were forked from too, once its last job has."""
+    """gone(): wait until all have ended, including the fork server after its last job."""
     return lambda: wait_until(lambda: not running_processes())
 
 
@@ -94,21 +94,21 @@ def assert_agree(first, second):
 
 
 def odd(root, tmp_path):
-    """A table of 34 images to train and validate on, and 11 to test on; three cannot be read."""
-    pictures = shutil.copytree(root / "images", tmp_path / "odd")
+    """A table of 34 images to train and validate on, and 11 to test on; three are unreadable."""
+    images = shutil.copytree(root / "images", tmp_path / "odd")
     names = [line.split()[1] for line in (root / "images.txt").open()][::2]
     lines = [
         f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
         for place, name in enumerate(names)
     ]
     for torn in names[:3]:
-        (pictures / torn).write_bytes(torn.encode())
+        (images / torn).write_bytes(torn.encode())
     file = tmp_path / "odd.csv"
     file.write_text("\n".join(["path,label,split", *lines]) + "\n")
     return (
         "dataset=table",
         f'dataset.table="{file}"',
-        f"dataset.root={pictures}",
+        f"dataset.root={images}",
         "dataset.on_bad_image=skip",
         "dataset.val_fraction=0.2",
         "dataset.subset=null",
@@ -120,7 +120,7 @@ def odd(root, tmp_path):
 def test_two_processes_give_the_numbers_of_one(pair, finetune, tmp_path, birds, wait_for_processes):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
-    The second job of the sweep finds nothing left of the first one's processes.
+    No process of the first job remains when the second job of the sweep starts.
     """
     usual = (*RANKS, *odd(birds, tmp_path), "task.batch_size=6", "task.mixup=0.8")
     single = finetune(*usual, "runtime.run_id=one")
@@ -167,7 +167,7 @@ def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(
 @pytest.mark.fault(40)
 @pytest.mark.slow
 def test_two_nodes_give_the_numbers_of_one_process(nodes, finetune, tmp_path, wait_for_processes):
-    """A node that is lost ends the other, and the same two commands go on from the last state."""
+    """A lost node ends the other node, and the same two commands resume from the last state."""
     first, second = nodes(*RANKS, "runtime.run_id=n")
     first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
     for pid in (*second.ranks(), second.process.pid):
@@ -268,7 +268,7 @@ def test_a_stop_signal_ends_all_ranks_and_they_resume_together(
 def test_a_stop_signal_ends_the_job_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
-    """The first rank waits in a collective call, where no handler of Python's can run."""
+    """The first rank waits in a collective call, where no Python handler can run."""
     job = pair(*LONG, "runtime.stop_grace=0.5")
     stepping(job, run_files)
     (follower,) = running_processes("fgvc.launch.ddp_worker")
@@ -294,7 +294,7 @@ def test_a_stop_signal_ends_the_job_though_a_rank_does_not_answer(
 def test_a_second_signal_ends_the_job_at_once_though_a_rank_does_not_answer(
     pair, run_files, running_processes, wait_for_processes, wait_until
 ):
-    """Sent again and again, as signals that are still pending become one."""
+    """Sent repeatedly, because pending signals of one kind are merged."""
     job = pair(*LONG, "runtime.stop_grace=600")
     stepping(job, run_files)
     (follower,) = running_processes("fgvc.launch.ddp_worker")
@@ -365,7 +365,7 @@ def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, wait_for_
 
 @pytest.mark.slow
 def test_ranks_of_torchrun_extract_features(torchrun, run, tmp_path, monkeypatch):
-    """A second probe reads them from the cache and lets its ranks go."""
+    """A second probe reads them from the cache and releases its ranks."""
     monkeypatch.setattr(features, "SHARD", 8)
     usual = ("head=knn", "head.k=3", *SMALL, "runtime.threads=1")
     results = {}
@@ -420,7 +420,7 @@ script()
 
 @pytest.fixture
 def no_process_remains(running_processes):
-    """Kills what a failed test has left: its ranks would wait for ever."""
+    """Kill the processes of a failed test, because its ranks would wait forever."""
     yield
     for pid in running_processes("program.py"):
         os.kill(pid, signal.SIGKILL)
@@ -433,9 +433,9 @@ def no_process_remains(running_processes):
 def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
     places, tmp_path, wait_until, running_processes, target
 ):
-    """Rank 0 waits for the shard of rank 1, which ignores signals, and gives up after a while.
+    """Rank 0 waits for the shard of rank 1, which ignores signals, until the grace period ends.
 
-    Rank 1 is killed then; torchrun would kill it after 30 seconds.
+    Then rank 1 is killed; torchrun would kill it after 30 seconds.
     """
     program, reached, log = (tmp_path / name for name in ("program.py", "reached", "log.txt"))
     program.write_text(WAITING.format(reached=str(reached)))
@@ -490,7 +490,7 @@ def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, wait_fo
     ids=["sweep", "typo"],
 )
 def test_what_else_rank_0_refuses(places, tmp_path, monkeypatch, capfd, overrides, message):
-    """It alone composes; the others are then cleared away as above."""
+    """Only rank 0 composes the config; the other ranks are ended as above."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*overrides, *SMALL, *places]) == 2

@@ -1,4 +1,4 @@
-"""task=view: what is refused in one line, and what a person sees in the real App."""
+"""task=view: refusals in one line, and the view in the real App."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def runs(root, places):
 
 @pytest.fixture
 def viewed(places, capfd):
-    """viewed(*overrides) -> exit code and the one line of the refusal."""
+    """viewed(*overrides) -> exit code and the error line."""
 
     def start(*overrides):
         capfd.readouterr()
@@ -114,7 +114,7 @@ def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
     assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
     assert "outputs/RUN/CONFIG/CHECKPOINT" in line
     code, line = viewed(run_of(root / "output"))
-    assert (code, "2 complete runs lie below it; name one: knn/" in line) == (1, True)
+    assert (code, "2 complete runs are below it; choose one: knn/" in line) == (1, True)
     copy = tmp_path / runs["linear"].name
     shutil.copytree(runs["linear"], copy)
     with (copy / "fiftyone" / "samples.json").open("a") as file:
@@ -143,8 +143,8 @@ def test_a_taken_port_and_one_checkpoint_twice_are_refused(runs, viewed):
     assert (code, "run= and against=" in line) == (1, True)
 
 
-def test_attention_lies_where_the_network_looked():
-    """A wide picture: the outer columns were cropped away; the hottest patch is where it was."""
+def test_attention_is_within_the_view_of_the_network():
+    """A wide image: the outer columns are cropped; the best patch is in its place."""
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false"]))
     size_2 = np.array([400, 200])
     image_view = seen_by(evaluation_transform(conf), size_2[None])
@@ -168,7 +168,7 @@ def test_attention_lies_where_the_network_looked():
 
 @pytest.fixture(scope="module")
 def app(runs, places, tmp_path_factory):
-    """The App in a process of its own, with both runs; yields its port and what it printed."""
+    """The App in its own process, with both runs; yields its port and output."""
     port, log = free_port(), tmp_path_factory.mktemp("said") / "out.txt"
     linear, knn = runs["linear"], runs["knn"]
     command = [sys.executable, "-m", "fgvc.run", "task=view", *places, run_of(linear)]
@@ -195,7 +195,7 @@ def app(runs, places, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_person_sees_the_mistakes(app, runs, tmp_path):
-    """Headless Chromium opens the saved view and counts what stands there."""
+    """Headless Chromium opens the saved view and counts its samples."""
     from playwright.sync_api import expect, sync_playwright
 
     port, log = app
@@ -238,7 +238,7 @@ def free_port() -> int:
 
 @contextmanager
 def start_view(runs, places, cwd, *overrides, **env):
-    """task=view in a process group of its own, which is killed at the end of the block."""
+    """task=view in its own process group, which is killed at the end of the block."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
     chosen = {item.partition("=")[0]: item for item in (*places, *overrides)}
     command = ["task=view", run_of(runs["linear"]), f"task.port={free_port()}", *chosen.values()]
@@ -302,7 +302,7 @@ def test_any_job_whose_interrupt_becomes_an_error_is_resumable(
 
 @pytest.mark.slow
 def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
-    """By its variable, without the password, and long before FiftyOne's half minute."""
+    """By its variable, without the password, long before FiftyOne's timeout of half a minute."""
     uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     with start_view(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
         printed = not_none(process.stdout).read()
@@ -316,8 +316,8 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
 
 @pytest.mark.fault(34)
 @pytest.mark.slow
-def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
-    """Its folder is damaged; FiftyOne itself would wait for minutes and say nothing."""
+def test_a_mongod_that_ends_at_once_gives_the_reason(runs, places, tmp_path):
+    """Its folder is damaged; FiftyOne would wait for minutes without a message."""
     database = tmp_path / "cache" / "fiftyone"
     database.mkdir(parents=True)
     (database / "storage.bson").write_text("junk")
@@ -366,6 +366,6 @@ view._close(Stuck())
 
 
 def test_an_app_that_does_not_close_ends_with_its_process():
-    """The time given to the App is over once the App was asked to close."""
+    """The timeout of the App has passed after the request to close."""
     done = subprocess.run([sys.executable, "-uc", STUCK], capture_output=True, timeout=HANG)
     assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr

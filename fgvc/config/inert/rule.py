@@ -44,7 +44,6 @@ def fixed(value: object, keys: str, inert: Condition, reason: str) -> Rule:
 
 
 def of_task(name: str, *rules: Rule) -> tuple[Rule, ...]:
-    """The rules, restricted to one task."""
 
     def restricted(rule: Rule) -> Rule:
         return replace(rule, inert=lambda conf: conf.task.name == name and rule.inert(conf))

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.errors import ConfigError, InvalidCombinationError
 from fgvc.config.schema.fields import card, later, one_of, place
 from fgvc.config.schema.library import FEATURES, LIBRARIES, POSITION_RESIZES
 
@@ -90,7 +90,6 @@ class Backbone:
 
 
 def row_key(backbone: Backbone) -> str:
-    """The dotted key of the chosen row."""
     row = chosen_checkpoint(backbone)
     name = next(name for name, other in backbone.checkpoints.items() if other is row)
     return f"backbone.checkpoints.{name}"
@@ -113,7 +112,7 @@ def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
     sizes = list(dict.fromkeys(row.size for row in rows))
     of_size = [row for row in rows if row.size == backbone.size]
     if not of_size:
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             f"backbone.size={backbone.size}: {backbone.name} has {', '.join(sizes)}"
         )
     matches = [
@@ -125,7 +124,7 @@ def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
         choices = "; ".join(
             f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size
         )
-        raise ImpossibleError(
+        raise InvalidCombinationError(
             f"backbone.patch={backbone.patch} "
             f"backbone.registers={str(backbone.registers).lower()}: "
             f"{backbone.name} {backbone.size} has {choices}"

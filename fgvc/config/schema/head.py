@@ -61,5 +61,4 @@ class HeadSpec:
 
 @functools.cache
 def heads() -> Mapping[str, HeadSpec]:
-    """The heads by name."""
     return gather("fgvc.model.head", "HEAD")

@@ -21,7 +21,7 @@ class Number:
     null: bool = False
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value has the type and lies within the bounds."""
+        """Whether a value has the type and is within the bounds."""
         if value is None:
             return self.null
         types = int if self.whole else (int, float)

@@ -4,8 +4,8 @@ For an unknown key (keys.py) or option (options.py): overrides with the same val
 fgvc has no such setting. None for an unknown word: then the nearest spelling is suggested.
 """
 
-from fgvc.config.synonyms.advice import Advice, Command
+from fgvc.config.synonyms.advice import Advice, CommandContext
 from fgvc.config.synonyms.keys import NAMES, for_key, for_word, unknown_key
 from fgvc.config.synonyms.options import for_option
 
-__all__ = ["NAMES", "Advice", "Command", "for_key", "for_option", "for_word", "unknown_key"]
+__all__ = ["NAMES", "Advice", "CommandContext", "for_key", "for_option", "for_word", "unknown_key"]

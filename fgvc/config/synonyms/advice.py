@@ -26,7 +26,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandContext:
     """A command. legal: keys of the chosen options. values: the values that it sets, by key."""
 
     legal: frozenset[str]

@@ -10,7 +10,7 @@ from fgvc.config.errors import nearest
 from fgvc.config.option_files import options
 from fgvc.config.schema_keys import owners
 from fgvc.config.synonyms import values
-from fgvc.config.synonyms.advice import Advice, Command
+from fgvc.config.synonyms.advice import Advice, CommandContext
 from fgvc.config.synonyms.options import for_option, yaml_table
 
 LISTS = ("head.fit.learning_rates", "head.fit.weight_decays")
@@ -41,7 +41,7 @@ def meanings() -> dict[str, Meaning]:
     return {word: row for row in rows for word in row.words.split()}
 
 
-def unknown_key(key: str, value: str, command: Command) -> str:
+def unknown_key(key: str, value: str, command: CommandContext) -> str:
     """The message for a key that cannot be set: by its meaning, otherwise by its spelling."""
     advice = for_key(key, value, command)
     if key in NAMES:
@@ -54,7 +54,7 @@ def unknown_key(key: str, value: str, command: Command) -> str:
     return f"unknown config key {key}{nearest(key, legal)}"
 
 
-def _other_choice(advice: Advice, command: Command) -> str | None:
+def _other_choice(advice: Advice, command: CommandContext) -> str | None:
     """The message if a suggestion would replace an option of the command; otherwise None."""
     for override in advice.overrides[:-1]:
         axis, _, option = override.partition("=")
@@ -68,7 +68,7 @@ def _other_choice(advice: Advice, command: Command) -> str | None:
     return None
 
 
-def for_key(key: str, value: str, command: Command) -> Advice | None:
+def for_key(key: str, value: str, command: CommandContext) -> Advice | None:
     """What to write instead of a key that the chosen options lack; None: not known.
 
     Args:
@@ -96,7 +96,7 @@ def for_word(word: str) -> Advice | None:
     return for_option("task", word)
 
 
-def _advice(meaning: Meaning, word: str, value: str, command: Command) -> Advice:
+def _advice(meaning: Meaning, word: str, value: str, command: CommandContext) -> Advice:
     converted = values.converter(meaning.value)(value, command)
     if isinstance(converted, Advice):
         return converted

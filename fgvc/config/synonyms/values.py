@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 
 from fgvc.config.option_files import options
-from fgvc.config.synonyms.advice import Advice, Command, is_true
+from fgvc.config.synonyms.advice import Advice, CommandContext, is_true
 from fgvc.config.synonyms.options import for_option
 
-Convert = Callable[[str, Command], str | Advice | None]  # None: fgvc has no such value
+Convert = Callable[[str, CommandContext], str | Advice | None]  # None: fgvc has no such value
 SWITCHED_ON = ("true", "1", "yes", "on", "value")
 BATCH = 64  # images per step of recipe=modern
 
@@ -21,12 +21,12 @@ def converter(text: str) -> Convert:
     return function(*arguments) if arguments else function
 
 
-def same(value: str, command: Command) -> str:
+def same(value: str, command: CommandContext) -> str:
     """The typed value."""
     return value
 
 
-def path(value: str, command: Command) -> str | None:
+def path(value: str, command: CommandContext) -> str | None:
     """The typed path; a switch is no path."""
     return None if value.lower() in SWITCHED_ON[:-1] or not is_true(value) else value
 
@@ -49,7 +49,7 @@ def first_prefix(default: str, *pairs: str) -> Convert:
     """
     names = dict(pair.split("=") for pair in pairs)
 
-    def convert(value: str, command: Command) -> str | None:
+    def convert(value: str, command: CommandContext) -> str | None:
         word = value.lower().replace("-", "_")
         if word in SWITCHED_ON:
             return default
@@ -62,7 +62,7 @@ def first_prefix(default: str, *pairs: str) -> Convert:
 def number(default: str, off: str = "0") -> Convert:
     """The typed number; for a switch that is off, `off`; otherwise the default."""
 
-    def convert(value: str, command: Command) -> str:
+    def convert(value: str, command: CommandContext) -> str:
         if re.fullmatch(r"[-+.\deE]+", value):
             return value
         return default if is_true(value) else off
@@ -70,7 +70,7 @@ def number(default: str, off: str = "0") -> Convert:
     return convert
 
 
-def chosen_by(value: str, command: Command) -> str | None:
+def chosen_by(value: str, command: CommandContext) -> str | None:
     """The criterion for the best epoch: loss or top1."""
     word = value.lower()
     if "loss" in word:
@@ -78,19 +78,19 @@ def chosen_by(value: str, command: Command) -> str | None:
     return "top1" if re.search("acc|top_?-?1|prec@?1", word) else None
 
 
-def micro_batch(value: str, command: Command) -> str:
+def micro_batch(value: str, command: CommandContext) -> str:
     """Images per forward pass, from the number of passes per step."""
     passes = int(value) if value.isdigit() and int(value) else 1
     batch = command.number("task.batch_size", BATCH)
     return str(max(1, batch // (passes * command.number("runtime.nproc", 1))))
 
 
-def per_device(value: str, command: Command) -> str:
+def per_device(value: str, command: CommandContext) -> str:
     nproc = command.number("runtime.nproc", 1)
     return str(int(value) * nproc) if value.isdigit() else value
 
 
-def devices(value: str, command: Command) -> Advice:
+def devices(value: str, command: CommandContext) -> Advice:
     """A device name, or a number of devices."""
     word = value.lower().strip("\"'")
     if word in ("gpu", "cuda") or word.startswith("cuda:"):
@@ -104,7 +104,7 @@ def devices(value: str, command: Command) -> Advice:
     return Advice((f"runtime.nproc={count or 1}",), note)
 
 
-def precision(value: str, command: Command) -> Advice:
+def precision(value: str, command: CommandContext) -> Advice:
     """fp32, bf16 or fp16, under any name; a switch for mixed precision means bf16."""
     word = value.lower()
     if not is_true(word) or re.search("32|^float$|^single$|^full$", word):
@@ -119,7 +119,7 @@ def precision(value: str, command: Command) -> Advice:
 def option(group: str) -> Convert:
     """For a key that means an axis: the option, under our name or another tool's."""
 
-    def build(value: str, command: Command) -> Advice:
+    def build(value: str, command: CommandContext) -> Advice:
         if value in options(group):
             return Advice((f"{group}={value}",))
         advice = for_option(group, value)
@@ -128,7 +128,7 @@ def option(group: str) -> Convert:
     return build
 
 
-def weights(value: str, command: Command) -> Advice:
+def weights(value: str, command: CommandContext) -> Advice:
     if value.lower() in ("true", "1", "none", "null", "false", "0", "default") or "_V" in value:
         return Advice((f"backbone.pretrained={'true' if is_true(value) else 'false'}",))
     return Advice((f"backbone.weights={value}",))

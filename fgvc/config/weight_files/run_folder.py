@@ -38,7 +38,7 @@ def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path |
         names = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST_NAMED])
         more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
         raise ConfigError(
-            f"{key}={path}: {len(folders)} complete runs lie below it; name one: {names}{more}"
+            f"{key}={path}: {len(folders)} complete runs are below it; choose one: {names}{more}"
         )
     if folders:
         return folders[0]

@@ -87,7 +87,7 @@ def shard_names(index: Path) -> list[str]:
     outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
     if outside:
         raise ConfigError(
-            f"{index} names the shard {outside[0]!r}: a shard must lie beside its index; fetch the "
+            f"{index} names the shard {outside[0]!r}: a shard must be beside its index; fetch the "
             "index again"
         )
     return names
@@ -114,7 +114,6 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def is_index(path: Path) -> bool:
-    """Whether the name of a file is that of an index of shards."""
     return path.name.endswith(INDEX)
 
 
@@ -150,6 +149,6 @@ def sha256_of_file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
-    """Cached, because every composed config asks for the digest of gigabytes."""
+    """Cached, because every composed config needs the digest of gigabytes."""
     with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -65,7 +65,7 @@ def _names_in(weights: Path) -> Iterator[str]:
 def _pickled_names(pickled: IO[bytes]) -> Iterator[str]:
     """The texts of a pickle directly before a function that rebuilds a tensor."""
     memo: dict[int, object] = {}
-    previous: object = None  # what the previous opcode pushed: a text, REBUILD or anything else
+    previous: object = None  # what the previous opcode pushed: a string, REBUILD or another value
     for opcode, value, _ in pickletools.genops(pickled):
         argument: Any = value
         if "PUT" in opcode.name or opcode.name == "MEMOIZE":

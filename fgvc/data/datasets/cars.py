@@ -94,7 +94,6 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
 
 
 def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:
-    """Label map of class_names, with ids from 1."""
     names = file.texts("class_names")
     return labelmap.from_ids(range(1, len(names) + 1), names, raw_N, str(file.file), partial)
 

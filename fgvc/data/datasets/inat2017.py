@@ -140,7 +140,7 @@ def _read_annotations(file: Path) -> AnnotationFile:
 
 
 def _id(row: Mapping[str, Any], key: str) -> int:
-    """An integer that fits int64; ValueError for anything else, including true and false."""
+    """An integer that fits int64; ValueError for any other value, including true and false."""
     value = row[key]
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{key} {str(value)[:40]!r} is no whole number of 64 bits")
@@ -229,7 +229,7 @@ def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
     shared = set(val.path).intersection(train.path)
     if shared:
         raise UserError(
-            f"{train.file}: {len(shared)} images also stand in {val.file.name} "
+            f"{train.file}: {len(shared)} images are also in {val.file.name} "
             f"({list_first(sorted(shared), 1)}): train and val merged; get the original files"
         )
     differing = sorted(
@@ -239,7 +239,7 @@ def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
     )
     if differing:
         raise UserError(
-            f"{train.file}: category ids that mean something else in {val.file.name}: "
+            f"{train.file}: category ids with another meaning in {val.file.name}: "
             f"{list_first(differing)}; get both files from one release"
         )
 

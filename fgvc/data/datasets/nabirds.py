@@ -68,7 +68,7 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
         while node in parent and parent[node] != node:
             node = parent[node]
             if node in ancestors:
-                raise UserError(f"{file}: node {node} lies above itself")
+                raise UserError(f"{file}: node {node} is its own ancestor")
             ancestors.append(node)
         chain.append(tuple(map(str, ancestors)))
     above = sorted({int(node) for ancestors in chain for node in ancestors})

@@ -33,12 +33,12 @@ def check_archives(
             facts[str(file)] = reason or "official"
             if reason is None:
                 continue
-            severity, says = ERROR, f"{file}: {reason}"
-            mend = "the download was cut off or changed: fetch it again, unpack it again"
+            severity, message = ERROR, f"{file}: {reason}"
+            fix = "the download was cut off or changed: fetch it again, unpack it again"
             if file.suffix == ".mat":  # runs read it, and people may cut or edit it
-                severity, says = NOTE, f"{file}: not the official file ({reason})"
-                mend = "if nobody changed it on purpose, get the official file: it holds the labels"
-            findings.append(Finding(severity, "archives", says, mend))
+                severity, message = NOTE, f"{file}: not the official file ({reason})"
+                fix = "if nobody changed it on purpose, get the official file: it holds the labels"
+            findings.append(Finding(severity, "archives", message, fix))
     return facts, findings
 
 

@@ -49,11 +49,11 @@ def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]
     findings += _check_classes(conf, index)
     try:
         notes = check_coverage(index)
-        mend = "their accuracy cannot be measured"
-        findings += [Finding(NOTE, "classes", note, mend) for note in notes]
+        fix = "their accuracy cannot be measured"
+        findings += [Finding(NOTE, "classes", note, fix) for note in notes]
     except UserError as error:
-        mend = readers()[conf.reader].coverage_fix
-        findings.append(from_error(error, "classes", mend))
+        fix = readers()[conf.reader].coverage_fix
+        findings.append(from_error(error, "classes", fix))
     official = dataset.expected_counts(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
@@ -77,15 +77,14 @@ def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, in
 
 
 def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """A finding on images in the copy that its index does not list."""
     source = readers()[conf.reader].index
     if source is None:
         return []
     listed = set(map(nfc, index.path))
     unlisted = (path for path in images_below(index.root) if nfc(path) not in listed)
-    says = f"{{count}} images that the {source} does not name: {{first}}"
-    mend = f"harmless, because nothing reads them; remove them, or complete the {source}"
-    return about(unlisted, NOTE, "files", says, mend)
+    message = f"{{count}} images that the {source} does not name: {{first}}"
+    fix = f"harmless, because nothing reads them; remove them, or complete the {source}"
+    return about(unlisted, NOTE, "files", message, fix)
 
 
 def images_below(root: Path) -> Iterator[str]:
@@ -102,15 +101,15 @@ def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's error as a finding, with advice if the folder is recognised."""
     root = named_root(conf.root, conf.table)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
-        says = (
+        message = (
             f"{root}: iNaturalist with train and val merged: images by species, but no "
             "train2017.json and val2017.json, so the test images are unknown"
         )
-        mend = "unpack train_val2017.zip beside train_val_images/"
-        return Finding(ERROR, "layout", says, mend, (str(error),))
+        fix = "unpack train_val2017.zip beside train_val_images/"
+        return Finding(ERROR, "layout", message, fix, (str(error),))
     finding = from_error(error, "layout", readers()[conf.reader].layout_fix)
     advice = recognize_dataset.advice(root, conf.reader)
-    return finding if advice is None else replace(finding, mend=advice)
+    return finding if advice is None else replace(finding, fix=advice)
 
 
 def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
@@ -125,10 +124,10 @@ def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
         for number, name in zip(ids, names, strict=True)
         if re.match(r"\d{3}\.", name) and int(name[:3]) != int(number)
     ]
-    limits = f"class ids {{first}} lie outside the official range {first} to {first + count - 1}"
+    limits = f"class ids {{first}} are outside the official range {first} to {first + count - 1}"
     numbers = "{count} classes have another number than their name: {first}"
-    mend = "the class file was changed: restore the official one, and the labels with it"
+    fix = "the class file was changed: restore the official one, and the labels with it"
     return [
-        *about(outside if count else (), ERROR, "classes", limits, mend, shown=5),
-        *about(mismatched, ERROR, "classes", numbers, mend),
+        *about(outside if count else (), ERROR, "classes", limits, fix, shown=5),
+        *about(mismatched, ERROR, "classes", numbers, fix),
     ]

@@ -43,13 +43,13 @@ def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
         elif len(rows) > 1 and not pairs:
             same_split.append(rows)
     look = f"look the same (at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)"
-    mend = "inspect them: the same photograph in both splits inflates the accuracy"
+    fix = "inspect them: the same photograph in both splits inflates the accuracy"
     near = _near_duplicates(index, images)
     return [
         *_finding(ERROR, index, train_test, *TRAIN_TEST),
         *_finding(NOTE, index, two_labels, *TWO_LABELS),
         *_finding(NOTE, index, same_split, *SAME_SPLIT),
-        *_finding(NOTE, index, near, f"pairs of train and test images {look}", mend),
+        *_finding(NOTE, index, near, f"pairs of train and test images {look}", fix),
     ]
 
 
@@ -64,8 +64,8 @@ def _near_duplicates(index: Index, images: ImageTable) -> list[list[int]]:
 
 
 def _finding(
-    severity: str, index: Index, groups: list[list[int]], what: str, mend: str
+    severity: str, index: Index, groups: list[list[int]], what: str, fix: str
 ) -> list[Finding]:
     names = [" = ".join(index.path[row] for row in rows) for rows in groups]
     first = " = ".join(index.path[row] for rows in groups[:1] for row in rows[:2])
-    return about(names, severity, "duplicates", f"{{count}} {what} (first: {first})", mend)
+    return about(names, severity, "duplicates", f"{{count}} {what} (first: {first})", fix)

@@ -14,16 +14,15 @@ MAX_OFFENDERS = 10_000  # offenders per finding in the JSON; `count` counts all 
 
 @dataclass(frozen=True)
 class Finding:
-    """An error or a note; the fields are those of the JSON.
+    """An error or a note.
 
-    check: name of the check. says: what was found, with the first offenders. mend: how to fix it.
-    offenders: all of them.
+    check: name of the check. message: names the first offenders. offenders: all of them.
     """
 
     severity: str
     check: str
-    says: str
-    mend: str
+    message: str
+    fix: str
     offenders: tuple[str, ...] = ()
 
 
@@ -61,10 +60,13 @@ class Examination:
             "partial": self.partial,
             "caveat": self.caveat,
             "findings": [
-                vars(finding)
-                | {
-                    "count": len(finding.offenders),
+                {
+                    "severity": finding.severity,
+                    "check": finding.check,
+                    "says": finding.message,
+                    "mend": finding.fix,
                     "offenders": list(finding.offenders[:MAX_OFFENDERS]),
+                    "count": len(finding.offenders),
                 }
                 for finding in self.findings
             ],
@@ -73,22 +75,22 @@ class Examination:
 
 
 def about(
-    offenders: Iterable[str], severity: str, check: str, says: str, mend: str, shown: int = 2
+    offenders: Iterable[str], severity: str, check: str, message: str, fix: str, shown: int = 2
 ) -> list[Finding]:
     """A finding on the offenders; none without offenders.
 
     Args:
-        says: with `{count}` and `{first}`, which stand for the number of offenders and the first.
+        message: `{count}` and `{first}` stand for the number of offenders and the first.
         shown: number of offenders in `{first}`.
     """
     names = tuple(offenders)
-    text = says.replace("{count}", str(len(names))).replace("{first}", list_first(names, shown))
-    return [Finding(severity, check, text, mend, names)] if names else []
+    text = message.replace("{count}", str(len(names))).replace("{first}", list_first(names, shown))
+    return [Finding(severity, check, text, fix, names)] if names else []
 
 
-def from_error(error: UserError, check: str, mend: str) -> Finding:
+def from_error(error: UserError, check: str, fix: str) -> Finding:
     """Turn an error into a finding: its message, and the fix after the last `; `, if any."""
-    says, semicolon, way_out = str(error).rpartition("; ")
+    message, semicolon, advice = str(error).rpartition("; ")
     if not semicolon:
-        return Finding(ERROR, check, str(error), mend)
-    return Finding(ERROR, check, says, way_out)
+        return Finding(ERROR, check, str(error), fix)
+    return Finding(ERROR, check, message, advice)

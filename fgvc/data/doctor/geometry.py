@@ -13,7 +13,7 @@ from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about
 from fgvc.data.doctor.images import ImageTable
 from fgvc.data.index import Index
 
-TOLERANCE = 5.0  # pixels; boxes of the official CUB-200-2011 lie this far outside
+TOLERANCE = 5.0  # pixels; boxes of the official CUB-200-2011 are this far outside
 COPY_SHARE = 0.05  # share of mismatches above which the copy, not an annotation, is wrong
 FIX = (
     "take the original images: annotations, crops to the box and published numbers hold for "
@@ -31,24 +31,24 @@ def check_geometry(index: Index, images: ImageTable) -> list[Finding]:
     far = np.flatnonzero(over_N > TOLERANCE)
     annotated = int((~np.isnan(over_N)).sum())
     if _is_whole_copy(len(far), annotated):
-        says = (
-            f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} images lie "
+        message = (
+            f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} images are "
             f"outside them ({_example(index, images, far[0])})"
         )
-        return about((index.path[row] for row in far), ERROR, "sizes", says, FIX)
+        return about((index.path[row] for row in far), ERROR, "sizes", message, FIX)
     slightly = np.flatnonzero((over_N > 0) & (over_N <= TOLERANCE))
-    says = "boxes or parts of {count} images lie outside them: {first}"
+    message = "boxes or parts of {count} images are outside them: {first}"
 
     def offenders(rows: np.ndarray) -> list[str]:
         return [f"{index.path[row]} by {over_N[row]:.1f} px" for row in rows]
 
     no_area_N = False if index.box_N4 is None else (index.box_N4[:, 2:] <= 0).any(axis=1)
     no_area = [index.path[row] for row in np.flatnonzero(no_area_N)]
-    mend = "restore the official annotation files"
+    fix = "restore the official annotation files"
     return [
-        *about(offenders(far), ERROR, "boxes", says, "restore the annotation files or images", 1),
-        *about(offenders(slightly), NOTE, "boxes", says, "nothing: official boxes do that too", 1),
-        *about(no_area, ERROR, "boxes", "{count} boxes have no area: {first}", mend),
+        *about(offenders(far), ERROR, "boxes", message, "restore annotations or images", 1),
+        *about(offenders(slightly), NOTE, "boxes", message, "nothing: so do official boxes", 1),
+        *about(no_area, ERROR, "boxes", "{count} boxes have no area: {first}", fix),
     ]
 
 
@@ -67,15 +67,15 @@ def _check_sizes(index: Index, images: ImageTable, readable_N: np.ndarray) -> li
     width, height = index.size_N2[resized[0]].astype(int).tolist()
     total = int(stated_N.sum())
     copy = "a resized or cropped copy: " if _is_whole_copy(len(resized), total) else ""
-    says = (
+    message = (
         f"{copy}{len(resized)} of {total} images have another size than the index states "
         f"({_example(index, images, resized[0])}, stated {width}x{height})"
     )
-    return about((index.path[row] for row in resized), ERROR, "sizes", says, FIX)
+    return about((index.path[row] for row in resized), ERROR, "sizes", message, FIX)
 
 
 def _distance_outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
-    """Pixels by which the box or parts of each image lie outside; NaN without box and parts."""
+    """Pixels by which the box or parts of each image are outside; NaN without box and parts."""
     spans = []
     if index.box_N4 is not None:
         spans.append((index.box_N4[:, :2], index.box_N4[:, :2] + index.box_N4[:, 2:]))

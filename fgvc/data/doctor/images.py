@@ -27,7 +27,7 @@ from fgvc.types import Progress
 
 CHUNK = 16  # images per task of a thread
 THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest n/8 of its size not below this
-MISSING = ("missing", "a broken link")  # texts of file_state.UnreadableError
+MISSING = ("missing", "a broken link")  # texts of file_state.UnreadableFileError
 SKIP_EFFECT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
 
 
@@ -75,7 +75,6 @@ class ImageTable:
         return np.flatnonzero(self.size_N2[:, 0])
 
     def set_row(self, row: int, record: ImageRecord) -> None:
-        """Store the record of an image."""
         self.sha256[row] = record.sha256
         self.size_N2[row] = record.width, record.height
         self.kind[row] = sys.intern(record.kind)
@@ -138,7 +137,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
         "{count} have more than 8 bits per sample and are scaled to 0..255 from the range of "
         f"their format: {'; '.join(texts)}"
     )
-    mend = (
+    fix = (
         "if the values seen fill a small part of that range, convert all images to 8 bits with "
         "one range of your own"
     )
@@ -146,7 +145,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
     return [
         *about(missing, ERROR, "files", lost, f"{restore}; {SKIP_EFFECT}"),
         *about(damaged, ERROR, "pictures", "{count} cannot be read: {first}", again),
-        *about((path[row] for row in images.deep), NOTE, "depth", depth, mend),
+        *about((path[row] for row in images.deep), NOTE, "depth", depth, fix),
     ]
 
 
@@ -175,7 +174,7 @@ def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
 def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         data = file_state.read(f"{root}/{name}")
-    except file_state.UnreadableError as error:
+    except file_state.UnreadableFileError as error:
         reason = str(error)
         return ImageRecord(bad=reason if reason in MISSING else f"{name}: {reason}")
     sha256 = hashlib.sha256(data).digest()
@@ -186,7 +185,7 @@ def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
             decode(data, name, max_pixels)
         except ImageError as refused:  # the message of a run that reads this image
             return ImageRecord(sha256, bad=str(refused))
-        reason = f"damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"
+        reason = f"damaged image ({len(data)} bytes): {' '.join(str(error).split())}"
         return ImageRecord(sha256, bad=f"{name}: {reason}")
 
 

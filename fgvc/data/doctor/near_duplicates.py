@@ -80,7 +80,6 @@ def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
 
 
 def _equal_pairs(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of rows with equal values, in blocks."""
     order_N = np.argsort(band_N, kind="stable")
     low_M = np.searchsorted(band_N, band_M, "left", sorter=order_N)
     count_M = np.searchsorted(band_N, band_M, "right", sorter=order_N) - low_M

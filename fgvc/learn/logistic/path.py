@@ -87,7 +87,7 @@ class Choice:
 
 
 def range_end(chosen: float, tried: Iterable[float]) -> str | None:
-    """The end of the range of tried values that was selected; a better value may lie beyond it.
+    """The end of the range of tried values that was selected; a better value may be beyond it.
 
     Returns:
         "first": the smallest of at least two distinct values; "last": the largest; None otherwise.

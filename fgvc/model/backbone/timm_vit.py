@@ -84,7 +84,6 @@ def _create(conf: schema.Backbone, shape: PatchGrid) -> Any:
 
 
 def _load(conf: schema.Backbone, trunk: Any, path: Path) -> weights.SelectedState:
-    """Fill every tensor of the trunk from the file."""
     for part in trunk.modules():  # rotary periods and similar buffers, which no file holds
         compute: Any = getattr(part, "init_non_persistent_buffers", None)
         if compute is not None:
@@ -239,7 +238,6 @@ def _unsupported_reason(trunk: nn.Module) -> str | None:
 
 
 def _supported_models(name: str) -> str:
-    """The supported kinds of models, with similar names."""
     import timm
 
     excluded = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]

@@ -1,4 +1,4 @@
-"""part_attention= axis: keep the tokens that tell species apart.
+"""part_attention= axis: keep the tokens that distinguish species.
 
 Tokens -> fewer tokens of the same width, before the last block of any backbone, so that every
 method works with any head.

@@ -20,7 +20,6 @@ Capture = Callable[[Tensor], None]
 
 
 def head_count(backbone: Backbone) -> int:
-    """Number of attention heads of a block."""
     return _attention(backbone.blocks[0]).num_heads
 
 

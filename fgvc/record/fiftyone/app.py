@@ -193,7 +193,6 @@ def _ping(uri: str) -> None:
 
 
 def _log_errors(log: Path) -> Iterator[str]:
-    """The errors of the last start, in the order of the log."""
     try:
         text = untrusted.read_bytes(log, untrusted.LIST).decode("utf-8", "replace")
         lines = [json.loads(line) for line in text.splitlines()]

@@ -79,7 +79,6 @@ def run_fields(results: RunResults, about: Mapping[str, Any], computed: Sequence
 
 
 def write_samples(folder: Path, lines: Iterable[bytes]) -> None:
-    """Write samples.json line by line."""
     with atomic.open_atomic(folder / "samples.json") as out:
         out.write(b'{"samples": [')
         for number, line in enumerate(lines):

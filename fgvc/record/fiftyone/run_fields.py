@@ -100,14 +100,13 @@ class RunFields:
         return [json_documents.run(self.key(MAP), self._started, test_view, config)]
 
     def declarations(self) -> list[Document]:
-        """The declarations of the run's fields."""
         run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
         labels = {
             "predictions": (json_documents.CLASSIFICATION, PREDICTION, f"what {run_name} says"),
             "attention": (
                 json_documents.HEATMAP,
                 {"map": "Array", "map_path": "String", "range": "HeatmapRange of Float"},
-                "where part attention looked; nothing where the network did not look",
+                "scores of part attention; empty outside the network's view",
             ),
         }
         return [

@@ -65,7 +65,6 @@ class ImagePrediction:
 
 
 def sample_id(path: str) -> str:
-    """The id of the sample of an image, by its path in the manifest."""
     return json_documents.hex_id("sample", path)
 
 

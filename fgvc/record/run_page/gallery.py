@@ -1,8 +1,8 @@
 """Test images of a run -> the classes and errors to show on its page, as small JPEGs inside it.
 
 A shown image has the columns of predictions.parquet in COLUMNS; for an unreadable image pred is
-UNREADABLE and confidence None. An example is such an image and its picture on the page, which has a
-budget of bytes for all pictures. H x W pixels, C 3 channels.
+UNREADABLE and confidence None. An example is such an image with its thumbnail on the page. All
+thumbnails together have a budget of bytes. H x W pixels, C 3 channels.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
 
 
 def _examples(images: Iterable[Row], album: Album) -> list[tuple[Row, PageImage]]:
-    """The images with their pictures, without those that cannot be read or exceed the budget."""
+    """The images with their thumbnails, without those that cannot be read or exceed the budget."""
     pairs = ((image, album.test_image(image["path"])) for image in images)
     return [(image, page_image) for image, page_image in pairs if page_image is not None]
 

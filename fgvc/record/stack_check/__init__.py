@@ -38,16 +38,16 @@ SHUTDOWN = "shutdown"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a step. says: one line; after a failure the cause and the way out."""
+    """The outcome of a step. message: one line; after a failure the cause and the way out."""
 
     step: str
     result: str
     seconds: float
-    says: str
+    message: str
 
     def plain(self) -> dict[str, object]:
         """The value under the step's name in a record."""
-        return {"result": self.result, "seconds": round(self.seconds, 1), "says": self.says}
+        return {"result": self.result, "seconds": round(self.seconds, 1), "says": self.message}
 
 
 class MismatchError(Exception):
@@ -132,9 +132,9 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
     return file
 
 
-def _read(file: Path, on_note: json_cache.OnNote = lambda note: None) -> dict[str, Any] | None:
+def _read(file: Path, notify: json_cache.Notify = lambda note: None) -> dict[str, Any] | None:
     """A saved record; None if there is none, or if it is damaged, which a note reports."""
-    record = json_cache.read(file, on_note)
+    record = json_cache.read(file, notify)
     valid = (
         isinstance(record, dict)
         and record.get("env_hash") == file.stem
@@ -143,5 +143,5 @@ def _read(file: Path, on_note: json_cache.OnNote = lambda note: None) -> dict[st
         and all(isinstance(step, dict) and "result" in step for step in record["steps"].values())
     )
     if record is not None and not valid:
-        on_note(f"{file}: no record of this environment")
+        notify(f"{file}: no record of this environment")
     return record if valid else None

@@ -41,7 +41,7 @@ def examine(log: Path, limit: float = LIMIT) -> Generator[Outcome, None, None]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as log_file, scratch("check") as folder, ExitStack() as stack:
-        sides = [stack.enter_context(Side(name, folder, log_file, limit)) for name in SIDES]
+        sides = [stack.enter_context(CheckProcess(name, folder, log_file, limit)) for name in SIDES]
         for side in sides:
             yield from side.outcomes()
         start = time.monotonic()
@@ -54,7 +54,7 @@ def examine(log: Path, limit: float = LIMIT) -> Generator[Outcome, None, None]:
         yield Outcome(SHUTDOWN, result, time.monotonic() - start, text)
 
 
-class Side:
+class CheckProcess:
     """One process of the check; leaving the block kills it and every process that it started."""
 
     def __init__(self, name: str, root: Path, log: IO[bytes], limit: float) -> None:
@@ -83,7 +83,7 @@ class Side:
         self._alarm = Timer(limit, self._give_up)
         self._alarm.start()
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> CheckProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -56,7 +56,7 @@ def dataset(folder: Path) -> str:
     pred_N = LOGITS_NC.argmax(axis=1)
     samples = []
     for row, label in enumerate(LABEL_N):
-        file = folder / "pictures" / f"{row}.png"
+        file = folder / "images" / f"{row}.png"
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", (48, 36), (20 * row, 90, 160)).save(file)
         truth = fo.Classification(label=CLASSES[label])
@@ -68,7 +68,7 @@ def dataset(folder: Path) -> str:
     fo_dataset.default_classes = list(CLASSES)
     fo_dataset.add_samples(samples, progress=False)
     check_equal("samples", fo_dataset.count(), len(LABEL_N))
-    return f"{fo_dataset.count()} pictures with ground truth, predictions and logits"
+    return f"{fo_dataset.count()} images with ground truth, predictions and logits"
 
 
 def evaluation(folder: Path) -> str:
@@ -109,8 +109,8 @@ def export(folder: Path) -> str:
     check_equal("evaluations", imported.list_evaluations(), fo_dataset.list_evaluations())
     files = [Path(sample.filepath).resolve() for sample in imported.iter_samples()]
     exported = [file for file in files if file.is_relative_to(target.resolve()) and file.is_file()]
-    check_equal("pictures in the export", len(exported), len(LABEL_N))
-    return f"{imported.count()} pictures exported and read back, counts equal"
+    check_equal("images in the export", len(exported), len(LABEL_N))
+    return f"{imported.count()} images exported and read back, counts equal"
 
 
 def app(folder: Path) -> str:
@@ -136,14 +136,14 @@ def app(folder: Path) -> str:
         check_equal("version", version, fo.__version__)
         file = fo_dataset.first().filepath
         data = _get(port, f"/media?filepath={urllib.parse.quote(file)}")
-        check_equal("bytes of a picture", len(data), Path(file).stat().st_size)
+        check_equal("bytes of an image", len(data), Path(file).stat().st_size)
     finally:
         session.close()
     with socket.socket() as probe:
         probe.settimeout(TIMEOUT)
         if probe.connect_ex((ADDRESS, port)) == 0:
             raise MismatchError(f"the App still answers on port {port} after it was closed")
-    return f"FiftyOne {version}: its page, its program and a picture served"
+    return f"FiftyOne {version}: its page, its program and an image served"
 
 
 def _round(number: float) -> float:

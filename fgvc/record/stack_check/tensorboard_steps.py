@@ -26,14 +26,14 @@ def tensorboard(folder: Path) -> str:
         for key, points in points_of.items():
             for step, value in points:
                 board.scalar(key, value, step)
-        board.image("picture", np.full((8, 12, 3), (0, 128, 128), np.uint8))
+        board.image("image", np.full((8, 12, 3), (0, 128, 128), np.uint8))
     accumulator = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0, "images": 0})
     accumulator.Reload()
     tags = accumulator.Tags()
     check_equal("tags of scalars", sorted(tags["scalars"]), sorted(points_of))
     for key, points in points_of.items():
         check_equal(key, [(event.step, event.value) for event in accumulator.Scalars(key)], points)
-    check_equal("tags of pictures", tags["images"], ["picture"])
-    (image,) = accumulator.Images("picture")
-    check_equal("size of the picture", (image.width, image.height), (12, 8))
-    return f"{POINTS * len(KEYS)} points of {len(KEYS)} scalars and a picture, read back equal"
+    check_equal("tags of images", tags["images"], ["image"])
+    (image,) = accumulator.Images("image")
+    check_equal("size of the image", (image.width, image.height), (12, 8))
+    return f"{POINTS * len(KEYS)} points of {len(KEYS)} scalars and an image, read back equal"

@@ -4,7 +4,7 @@ KEYS are all scalar tags of a probe, TRAINING all scalar tags of a finetune, PAR
 tags of part attention. IMAGES, TEXTS and CURVES are the other tags of a finished run. Tests compare
 the written events with these lists.
 The step of a point is the number of optimiser steps behind the weights that it measures. Thus the
-final evaluation of a finetune lies on its validation curve, and a probe's lies at step 0. (For
+final evaluation of a finetune is on its validation curve, and a probe's is at step 0. (For
 select/val_* and select/log10_c of a probe the step is the index on the path of C.)
     events.py       events -> the event file, and tb/ -> the curves
     image_sheet.py  images and captions -> one sheet (IMAGES)
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fgvc.metrics.precision_recall import Curve
+from fgvc.metrics.precision_recall import PrecisionRecallCurve
 from fgvc.record.tensorboard.events import summary_writer
 from fgvc.record.tensorboard.image_sheet import draw_sheet
 from fgvc.record.tensorboard.projector import COLUMNS
@@ -91,7 +91,7 @@ class Board:
     """A writer of one run's events; close it before the folder is sealed."""
 
     def __init__(self, folder: Path) -> None:
-        """Start tb/ anew: the file of a killed process may be torn; `replay` writes its points."""
+        """Start tb/ again: a killed process may leave a torn file; `replay` writes its points."""
         self._folder = folder / "tb"
         if self._folder.exists():
             shutil.rmtree(self._folder)
@@ -163,7 +163,7 @@ class Board:
         summary = messages.Summary(value=[value])
         self._writer._get_file_writer().add_summary(summary, step)
 
-    def curve(self, tag: str, curve: Curve) -> None:
+    def curve(self, tag: str, curve: PrecisionRecallCurve) -> None:
         """Write precision and recall at thresholds evenly spaced from 0 to 1."""
         self._writer.add_pr_curve_raw(
             tag,
@@ -207,7 +207,6 @@ class Board:
             self._writer._get_file_writer().add_summary(summary)
 
     def text(self, tag: str, text: str) -> None:
-        """Write a text in Markdown."""
         self._writer.add_text(tag, text)
 
     def close(self) -> None:

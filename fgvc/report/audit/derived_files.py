@@ -76,7 +76,7 @@ def plot_follows(record: Record) -> str:
     except UncheckedError as error:
         if OLD_PLOT in record.artifacts:
             raise UncheckedError(f"{OLD_PLOT}: drawn by earlier code; {error}") from error
-        record.data(PLOT)  # a missing plot fails whatever the code is
+        record.data(PLOT)  # a missing plot fails under any code
         raise
     stored = record.data(PLOT)
     model = f"{shown['backbone']['name']} {shown['backbone']['size']}"

@@ -20,7 +20,7 @@ from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
 from fgvc.record import checkpoint, fitted_images, verify
 from fgvc.record.env_stamp import GitState
-from fgvc.record.fitted_images import Fit
+from fgvc.record.fitted_images import FittedImages
 from fgvc.record.prediction_tables import TOP, read_predictions
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import run_path
@@ -95,7 +95,7 @@ class Record:
         """The arguments in command.txt.
 
         A forger may write any text there. A line is accepted only if pasting it into a shell runs
-        `python -m fgvc.run` and nothing else: quoting its words again must give the same line.
+        `python -m fgvc.run` only: quoting its words again must give the same line.
 
         Raises:
             DamageError: fgvc does not write such a line; the message does not quote the line.
@@ -153,18 +153,17 @@ class Record:
         return self.json("metrics.json")
 
     @cached_property
-    def _checkpoint(self) -> tuple[dict[str, Any], Fit]:
+    def _checkpoint(self) -> tuple[dict[str, Any], FittedImages]:
         """Facts and fitted images of ckpt.bin, whose digest covers every tensor."""
         tensors, facts, _ = checkpoint.read(self.path / checkpoint.FILE)
         return facts, fitted_images.from_checkpoint(facts, tensors)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Facts of the checkpoint."""
         return self._checkpoint[0]
 
     @property
-    def fit(self) -> Fit:
+    def fitted_images(self) -> FittedImages:
         """The images that the head of the checkpoint was fitted on."""
         return self._checkpoint[1]
 

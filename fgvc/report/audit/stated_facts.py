@@ -179,20 +179,20 @@ def plain_fit(record: Record) -> str:
 
 def fitted_on(record: Record) -> str:
     """Does the number of fitted images follow from final_fit and the split?"""
-    fit, count = record.fit, record.numbers["fitted_on"]
+    fitted_images, count = record.fitted_images, record.numbers["fitted_on"]
     agree(
         "images of the fit",
-        ("the digests in ckpt.bin", len(fit.image_N)),
+        ("the digests in ckpt.bin", len(fitted_images.image_N)),
         ("ckpt.bin", record.facts["fit"]["images"]),
         ("metrics.json", count),
     )
     agree(
         "validation images that chose the head",
-        ("the digests in ckpt.bin", len(fit.validation_N)),
+        ("the digests in ckpt.bin", len(fitted_images.validation_N)),
         ("ckpt.bin", record.facts["fit"]["validation"]),
     )
     backbone = record.facts["fit"].get("backbone", 0)
-    counted = [("the digests in ckpt.bin", len(fit.backbone_N)), ("ckpt.bin", backbone)]
+    counted = [("the digests in ckpt.bin", len(fitted_images.backbone_N)), ("ckpt.bin", backbone)]
     if "made_by" not in record.facts["backbone"]["weights"]:
         counted.insert(0, ("weights of no run", 0))
     agree("images that fitted the backbone", *counted)
@@ -229,24 +229,28 @@ def _check_validation(record: Record) -> None:
     agree(
         "validation images that chose the head",
         ("validation images", len(readable) if selects and not on_trainval else 0),
-        ("ckpt.bin", len(record.fit.validation_N)),
+        ("ckpt.bin", len(record.fitted_images.validation_N)),
     )
     if selects or on_trainval:
-        count = record.fit.overlap(short_digests(readable))
+        count = record.fitted_images.overlap(short_digests(readable))
         counted_images = ("validation images in ckpt.bin", count)
         agree("images of fit and choice", ("validation images", len(readable)), counted_images)
 
 
 def no_test_image_fitted(record: Record) -> str:
     """Is no test image, byte for byte, among the images that fitted or chose head or backbone?"""
-    rows, fit = record.predictions["test"], record.fit
-    count = fit.overlap(short_digests(rows.sha256))
+    rows, fitted_images = record.predictions["test"], record.fitted_images
+    count = fitted_images.overlap(short_digests(rows.sha256))
     recorded = record.numbers["overlap"]["images"]
     agree("overlap", ("predictions.parquet and ckpt.bin", count), ("metrics.json", recorded))
     backbone = ""
-    if earlier := len(fit.backbone_N):
+    if earlier := len(fitted_images.backbone_N):
         backbone = f", or the {earlier} that fitted or chose the backbone in earlier runs"
-    images, fitted, chosen = len(rows.path), len(fit.image_N), len(fit.validation_N)
+    images, fitted, chosen = (
+        len(rows.path),
+        len(fitted_images.image_N),
+        len(fitted_images.validation_N),
+    )
     if count:
         raise DamageError(
             f"ckpt.bin: {count} of {images} test images are among the {fitted} that the head was "

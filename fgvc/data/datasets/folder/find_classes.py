@@ -67,7 +67,7 @@ def find(root: Folder) -> DatasetRoot:
         (split,) = splits
         raise UserError(
             f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
-            f"{_names(split.image_folders)}, but {_names(classes)} lie beside it; set "
+            f"{_names(split.image_folders)}, but {_names(classes)} are beside it; set "
             f"{setting('dataset.root', split.path)} to read only that folder, or rename "
             f"{split.name}/ if it is a class"
         )
@@ -108,7 +108,7 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
 
 
 def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
-    """The dataset root if several folders with images lie side by side."""
+    """The dataset root if several folders with images are siblings."""
     datasets = _find_datasets(folder.image_folders)
     if len(datasets) > 1:
         raise _ambiguous_error(folder, datasets)
@@ -178,7 +178,6 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
 
 
 def _ambiguous_error(folder: Folder, places: Sequence[Folder]) -> UserError:
-    """Error that names the folders in which the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
     rest = [inner.name for inner in folder.image_folders if inner not in places]
     other = f"; {list_first(rest)} would not be read then" if rest else ""
@@ -222,7 +221,6 @@ def _no_classes_error(root: Folder, last: Folder, above: Sequence[Folder]) -> Us
 
 
 def one_class_error(root: str, name: str) -> UserError:
-    """Error for splits with a single class."""
     return UserError(
         f"dataset.root={root}: holds one class ({name}), and a classifier needs two or more; add "
         "class folders, or name the classes of the images in a table (dataset=table)"
@@ -242,7 +240,7 @@ def _parent_hint(root: Folder) -> str:
 
 
 def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
-    """Advice to use a table, naming it if it lies there."""
+    """Advice to use a table, naming it if it is there."""
     files = [file.path for place in (folder, *others) for file in place.content.skipped]
     tables = [path for path in files if path.lower().endswith(TABLE_SUFFIXES)]
     if tables:

@@ -147,7 +147,7 @@ def _read_inner_splits(
 
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
-    """A note on classes that perhaps lie one level further down."""
+    """A note on classes that may be one level further down."""
     deep = [folder for folder in classes if not folder.images]
     if len(deep) < len(classes):
         return [
@@ -166,7 +166,6 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
 
 
 def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
-    """Add all class folders of a split and return the names of the classes."""
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
         if not folder.holds_images:

@@ -217,7 +217,6 @@ def _count_by_kind(files: Sequence[SkippedFile], root: str) -> Iterator[str]:
 
 
 def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
-    """Description of files of one suffix and kind."""
     them = "it" if single else "them"
     if kind in PLURAL:
         words = kind if single else PLURAL[kind]

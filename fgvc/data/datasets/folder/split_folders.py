@@ -55,7 +55,6 @@ def candidates(folder: Folder) -> dict[int, list[Folder]]:
 
 
 def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
-    """The folders of all splits."""
     return [folder for folders in by_split.values() for folder in folders]
 
 

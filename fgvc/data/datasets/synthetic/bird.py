@@ -173,7 +173,6 @@ def smooth_curve(points: Sequence[Point], steps: int = 6, corners: bool = False)
 
 
 def circle(centre: Point, radius: float) -> np.ndarray:
-    """A circle as a smooth polygon."""
     x, y = centre
     r, d = radius, radius * 0.7071
     ring = ((r, 0), (d, d), (0, r), (-d, d), (-r, 0), (-d, -d), (0, -r), (d, -d))

@@ -84,7 +84,7 @@ def write(
     root: Path,
     generator: Generator,
     progress: Progress | None = None,
-    on_note: Callable[[str], None] = warnings.warn,
+    notify: Callable[[str], None] = warnings.warn,
     redraw: bool = False,
 ) -> Path:
     """Draw the dataset into `root`, unless it is there already; returns `root`.
@@ -93,11 +93,11 @@ def write(
         root: the folder to create, with its parents.
         generator: number of classes and images, size, seed.
         progress: advanced by one per image.
-        on_note: called with one line if a damaged dataset is drawn again.
+        notify: called with one line if a damaged dataset is drawn again.
         redraw: the caller knows that an image is damaged.
 
     Raises:
-        UserError: root holds something else, or the settings cannot be drawn.
+        UserError: root holds other files, or the settings cannot be drawn.
         OSError: the disk fails.
     """
     settings = _check_settings(generator)
@@ -110,7 +110,7 @@ def write(
             return root
         if damage:
             _require_synthetic(root)
-            on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
+            notify(f"{root}: damaged synthetic birds ({damage}): drawn again")
         with new_folder(root, replace=bool(damage)) as folder:
             _draw_dataset(folder, generator, settings, progress)
     return root
@@ -144,7 +144,7 @@ def _check_settings(generator: Generator) -> dict[str, int]:
             f"set dataset.generator.version={VERSION}"
         )
     count = generator.classes * (generator.train_per_class + generator.test_per_class)
-    if (pixels := count * generator.side**2) > MAX_PIXELS:  # a checkpoint may ask for it
+    if (pixels := count * generator.side**2) > MAX_PIXELS:  # a checkpoint may name it
         raise UserError(
             f"dataset.generator: {count} images of {generator.side} pixels a side are {pixels} "
             f"pixels, more than {MAX_PIXELS}; draw fewer or smaller ones"

@@ -52,7 +52,7 @@ class Pose:
 class Drawing:
     """An image with annotations in pixels.
 
-    box: x, y, width, height. parts: name -> x, y, whether it lies inside the image.
+    box: x, y, width, height. parts: name -> x, y, whether it is inside the image.
     """
 
     image: Image.Image

@@ -16,7 +16,7 @@ from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
     PATH_NAMES,
-    Table,
+    DatasetTable,
     choose,
     find_column,
     raise_ambiguous,
@@ -99,8 +99,7 @@ def read(
     return replace(index, warnings=split.warnings)
 
 
-def _choose_columns(table: Table, conf: schema.Dataset) -> tuple[int, int]:
-    """Choose the columns of path and label."""
+def _choose_columns(table: DatasetTable, conf: schema.Dataset) -> tuple[int, int]:
     file, names = table.file, table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
@@ -130,7 +129,7 @@ def _choose_columns(table: Table, conf: schema.Dataset) -> tuple[int, int]:
     return path, label
 
 
-def _choose_path(table: Table, label: int | None) -> int | None:
+def _choose_path(table: DatasetTable, label: int | None) -> int | None:
     """Choose the path column by a common name, or the image column of a Parquet file."""
     allowed = set(range(len(table.names))) - {label}
     if isinstance(table, ParquetTable):
@@ -144,7 +143,7 @@ def _choose_path(table: Table, label: int | None) -> int | None:
     return choose(table, "path", PATH_NAMES, allowed)
 
 
-def _choose_label(table: Table, path: int | None) -> int | None:
+def _choose_label(table: DatasetTable, path: int | None) -> int | None:
     """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
     allowed = set(range(len(table.names))) - {path}
     column = choose(table, "label", LABEL_NAMES, allowed)
@@ -175,7 +174,6 @@ def _embedded_images(
     cache_root: Path | None,
     progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Root, paths and notes of the images inside a Parquet file."""
     file, notes = table.file, list[str]()
     if given_root is not None:
         notes.append(f"dataset.root={given_root}: not read, because {file.name} holds the images")
@@ -192,7 +190,7 @@ def _embedded_images(
     return root, tuple(path), tuple(notes)
 
 
-def _column_notes(table: Table, path: int, label: int, split: TableSplit) -> tuple[str, ...]:
+def _column_notes(table: DatasetTable, path: int, label: int, split: TableSplit) -> tuple[str, ...]:
     """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
     file, names, notes = table.file, [table.names[path], table.names[label]], []
     others = [name for name in table.names if name not in names and rank_of(name, LABEL_NAMES)]

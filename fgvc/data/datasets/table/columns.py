@@ -17,7 +17,7 @@ from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
 
-class Table(ABC):
+class DatasetTable(ABC):
     """The rows of a table as text. file: dataset.table. names: names of the columns."""
 
     file: Path
@@ -32,7 +32,6 @@ class Table(ABC):
         """File and line or row number of a row, for a message."""
 
     def holds_text(self, column: int) -> bool:
-        """Whether a column can be read as text."""
         return True
 
     def holds_numbers(self, column: int) -> bool:
@@ -98,7 +97,7 @@ def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> tuple[int, int] | None
     return None
 
 
-def find_column(table: Table, role: str, key: str) -> int:
+def find_column(table: DatasetTable, role: str, key: str) -> int:
     """Index of the column that dataset.ROLE_column names, in any case; UserError: there is none."""
     if key in table.names:
         return table.names.index(key)
@@ -112,7 +111,7 @@ def find_column(table: Table, role: str, key: str) -> int:
 
 
 def choose(
-    table: Table, role: str, ranks: Sequence[Sequence[str]], allowed: Container[int]
+    table: DatasetTable, role: str, ranks: Sequence[Sequence[str]], allowed: Container[int]
 ) -> int | None:
     """The best allowed column, None if no name is common; UserError: two columns of that rank."""
     ranked = sorted(  # within a rank, the most likely first: species before class (Aves)
@@ -126,7 +125,7 @@ def choose(
     return best[0] if best else None
 
 
-def raise_ambiguous(table: Table, role: str, columns: Sequence[int]) -> NoReturn:
+def raise_ambiguous(table: DatasetTable, role: str, columns: Sequence[int]) -> NoReturn:
     """Raise because several columns could be meant."""
     names = [table.names[column] for column in columns]
     raise UserError(
@@ -135,7 +134,7 @@ def raise_ambiguous(table: Table, role: str, columns: Sequence[int]) -> NoReturn
     )
 
 
-def raise_missing(table: Table, missing: Sequence[str]) -> NoReturn:
+def raise_missing(table: DatasetTable, missing: Sequence[str]) -> NoReturn:
     """Raise because a table has no path or label column; list its columns."""
     start = f"dataset.table={table.file}:"
     if len(table.names) == 1:

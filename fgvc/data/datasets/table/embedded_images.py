@@ -29,7 +29,7 @@ MAX_NAME = 50  # characters of a name: at most 200 of the 255 bytes of a file sy
 VERSION = 2  # of the folder: raise it when files.json has other columns
 # name, SHA256, then as in `file_state.state`: bytes, modification and change time in ns, inode
 State = list[str | int]
-OnNote = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 def has_bytes(table: ParquetTable, column: int) -> bool:
@@ -39,12 +39,12 @@ def has_bytes(table: ParquetTable, column: int) -> bool:
 
 
 def unpack(
-    table: ParquetTable, column: int, cache_root: Path, progress: Progress | None, on_note: OnNote
+    table: ParquetTable, column: int, cache_root: Path, progress: Progress | None, notify: Notify
 ) -> tuple[Path, list[str], int]:
     """Unpack the images of a column, unless the cache has them.
 
     Args:
-        on_note: called with one line on damage in the cache, which is then rebuilt.
+        notify: called with one line on damage in the cache, which is then rebuilt.
 
     Returns:
         The folder, the path of the image of each row in it, and the bytes of all images.
@@ -53,17 +53,17 @@ def unpack(
         UserError: a row without image bytes.
         OSError: the cache cannot be written.
     """
-    json_cache.clear_folder(cache_root / CACHE_FOLDER, on_note)
+    json_cache.clear_folder(cache_root / CACHE_FOLDER, notify)
     facts = {
         "version": VERSION,
         "column": table.names[column],
-        "files": [[file.stem, _sha256(file, cache_root, on_note)] for file in table.files],
+        "files": [[file.stem, _sha256(file, cache_root, notify)] for file in table.files],
     }
     key = hashing.sha256_bytes(hashing.canonical_json(facts))[:16]
     folder = cache_root / CACHE_FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
         temporary_files.remove_stale(folder.parent)
-        states = _verify_unpacked(folder, on_note)
+        states = _verify_unpacked(folder, notify)
         if states is None:
             with atomic.new_folder(folder, replace=True) as unfinished:
                 states = _write_images(table, column, unfinished / "images", progress)
@@ -74,7 +74,6 @@ def unpack(
 def _write_images(
     table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
-    """Write the images and return the state of each, row by row."""
     states: list[State] = []
     subfolders = [_safe_name(file.stem) for file in table.files]  # one per Parquet file
     if repeated(subfolders):
@@ -96,17 +95,17 @@ def _write_images(
     return states
 
 
-def _verify_unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
+def _verify_unpacked(folder: Path, notify: Notify) -> list[State] | None:
     """The states of the files in a folder that is complete and unchanged; otherwise None.
 
     Files whose state changed are hashed, because a copied cache has other times and inodes.
     """
     if not os.path.lexists(folder):
         return None
-    states = json_cache.read(folder / STATES_FILE, on_note, UNPACKED)
+    states = json_cache.read(folder / STATES_FILE, notify, UNPACKED)
     if states is None:
         if not os.path.lexists(folder / STATES_FILE):
-            json_cache.report(folder, f"without {STATES_FILE}", on_note, UNPACKED)
+            json_cache.report(folder, f"without {STATES_FILE}", notify, UNPACKED)
         return None
     changed = False
     for row in states:
@@ -119,7 +118,7 @@ def _verify_unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
             if hashing.sha256_file(file) == sha256:
                 row[2:], changed = now, True
                 continue
-        json_cache.report(file, "not the image that was unpacked", on_note, UNPACKED)
+        json_cache.report(file, "not the image that was unpacked", notify, UNPACKED)
         return None
     if changed:
         json_cache.write(folder / STATES_FILE, states)
@@ -141,12 +140,12 @@ def _safe_name(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-MAX_NAME:]
 
 
-def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
+def _sha256(file: Path, cache_root: Path, notify: Notify) -> str:
     """SHA256 of a Parquet file, cached with the file's state because files can be large."""
     state = list(states_of_files.state(str(file)))
     name = hashing.sha256_bytes(os.fsencode(file.resolve()))[:16]
     memory_file = cache_root / CACHE_FOLDER / f"{name}.json"
-    remembered = json_cache.read(memory_file, on_note)
+    remembered = json_cache.read(memory_file, notify)
     if remembered is not None and remembered["state"] == state:
         return remembered["sha256"]
     sha256 = hashing.sha256_file(file)

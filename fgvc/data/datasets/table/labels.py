@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Table
+from fgvc.data.datasets.table.columns import DatasetTable
 from fgvc.data.datasets.table.split_column import YES, is_flag, is_yes_or_no
 from fgvc.data.index import list_first
 from fgvc.data.labelmap import from_names
@@ -60,7 +60,7 @@ def check_not_empty(
     )
 
 
-def check_column_per_class(table: Table, path: int) -> None:
+def check_column_per_class(table: DatasetTable, path: int) -> None:
     """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
     others = [
         column for column, name in enumerate(table.names) if column != path and not is_flag(name)

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.data.datasets.table.columns import Table
+from fgvc.data.datasets.table.columns import DatasetTable
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, check_format
 from fgvc.data.find_root import walk
@@ -18,7 +18,7 @@ PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET_SUFFIXES)
 
 
-def open_table(file: Path) -> Table:
+def open_table(file: Path) -> DatasetTable:
     """Open a table, Parquet by its first bytes, others by suffix; UserError: no file, no table."""
     files = _list_files(file)
     for name in files:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvc import untrusted
-from fgvc.data.datasets.table.columns import Table
+from fgvc.data.datasets.table.columns import DatasetTable
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
@@ -41,7 +41,7 @@ class ImageCell:
     path: str | None
 
 
-class ParquetTable(Table):
+class ParquetTable(DatasetTable):
     """The rows of one or several Parquet files with the same columns. counts: rows per file."""
 
     def __init__(self, table: Path, files: Sequence[Path]) -> None:
@@ -94,7 +94,6 @@ class ParquetTable(Table):
         )
 
     def kind(self, column: int) -> str:
-        """Type of a column, for a message."""
         return str(self._types(column)[0])
 
     def images(self, column: int, file: int) -> Iterator[ImageCell]:

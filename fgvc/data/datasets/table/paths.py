@@ -1,6 +1,6 @@
 """Path cells of a table -> paths below the root, as they are on disk. N rows.
 
-Each folder is listed once, because a table may have 675,000 rows and lie on a network disk.
+Each folder is listed once, because a table may have 675,000 rows and be on a network disk.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
 
 
 def _relative_path(disk: Disk, table: Path, cell: str, cells: Sequence[str]) -> str:
-    """A cell as a path relative to the root; looks at the disk only if necessary."""
+    """A cell as a path relative to the root; reads the disk only if necessary."""
     shown = _shorten(cell)
     try:
         is_text = "\0" not in cell and (cell.isascii() or bool(cell.encode()))

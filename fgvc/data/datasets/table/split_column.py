@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Table, find_column, raise_ambiguous
+from fgvc.data.datasets.table.columns import DatasetTable, find_column, raise_ambiguous
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.index import list_first
 from fgvc.data.split import SPLIT_NAMES
@@ -58,7 +58,7 @@ class TableSplit:
     warnings: tuple[str, ...] = ()
 
 
-def read_splits(table: Table, key: str | None, taken: Sequence[int]) -> TableSplit:
+def read_splits(table: DatasetTable, key: str | None, taken: Sequence[int]) -> TableSplit:
     """Read the split of every row.
 
     Args:
@@ -90,7 +90,7 @@ def read_splits(table: Table, key: str | None, taken: Sequence[int]) -> TableSpl
     return replace(split, notes=(*notes, *notes_unused))
 
 
-def _unclear_columns(table: Table, rest: Sequence[int]) -> list[str]:
+def _unclear_columns(table: DatasetTable, rest: Sequence[int]) -> list[str]:
     """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
     names = {column: table.names[column] for column in rest}
     plain_names = {column: plain_name(name) for column, name in names.items()}
@@ -138,7 +138,9 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
     return TableSplit(warnings=tuple(warnings))
 
 
-def _split_from_names(table: Table, free: Sequence[int]) -> tuple[TableSplit | None, list[str]]:
+def _split_from_names(
+    table: DatasetTable, free: Sequence[int]
+) -> tuple[TableSplit | None, list[str]]:
     """The column with a common name that holds splits; notes on such columns that do not."""
     plain = {column: plain_name(table.names[column]) for column in free}
     named = [
@@ -180,12 +182,12 @@ def _split_of_cells(cells: Sequence[str]) -> dict[str, int | None]:
     return {**dict.fromkeys(different), **splits_among(different)}
 
 
-def _is_readable(table: Table, column: int) -> bool:
+def _is_readable(table: DatasetTable, column: int) -> bool:
     is_number = is_flag(table.names[column]) and table.holds_numbers(column)
     return table.holds_text(column) or is_number
 
 
-def _split_from_key(table: Table, column: int) -> np.ndarray:
+def _split_from_key(table: DatasetTable, column: int) -> np.ndarray:
     """Read the column that the user chose: words, or yes and no if it is named like a flag."""
     name = table.names[column]
     if isinstance(table, ParquetTable) and not _is_readable(table, column):
@@ -196,7 +198,7 @@ def _split_from_key(table: Table, column: int) -> np.ndarray:
     return _parse_splits(table, name, cells)
 
 
-def _parse_splits(table: Table, name: str, cells: Sequence[str]) -> np.ndarray:
+def _parse_splits(table: DatasetTable, name: str, cells: Sequence[str]) -> np.ndarray:
     """Words -> splits; UserError for the first cell that is no word for a split."""
     words = _split_of_cells(cells)
     if None in words.values():
@@ -228,7 +230,7 @@ def is_yes_or_no(cell: str) -> bool:
     return cell.lower() in (*YES, *NO)
 
 
-def _split_from_flags(table: Table, free: Sequence[int]) -> TableSplit | None:
+def _split_from_flags(table: DatasetTable, free: Sequence[int]) -> TableSplit | None:
     """Read columns such as is_train and is_test if all their cells are yes or no."""
     flags = {
         column: split
@@ -241,7 +243,7 @@ def _split_from_flags(table: Table, free: Sequence[int]) -> TableSplit | None:
         if column not in columns and plain.startswith(("is", "in", "for")):
             cells = list(table.cells(column))
             other = [row for row, cell in enumerate(cells) if not is_yes_or_no(cell)]
-            if len(other) < len(cells):  # yes or no in some rows, something else in others
+            if len(other) < len(cells):  # yes or no in some rows, other values in the rest
                 raise UserError(
                     f"{table.where(other[0])}: {table.names[column]} {cells[other[0]]!r}: neither "
                     "yes nor no; write 1 or 0"
@@ -257,7 +259,7 @@ def _split_from_flags(table: Table, free: Sequence[int]) -> TableSplit | None:
 
 
 def _combine_flags(
-    table: Table, cells_of: dict[int, list[str]], names: Sequence[str]
+    table: DatasetTable, cells_of: dict[int, list[str]], names: Sequence[str]
 ) -> np.ndarray:
     """The split whose flag a row sets; without a set flag, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
@@ -275,7 +277,7 @@ def _combine_flags(
     return split_N
 
 
-def _split_from_shards(table: Table) -> TableSplit | None:
+def _split_from_shards(table: DatasetTable) -> TableSplit | None:
     """Splits from the names of Parquet files: train-00000-of-00002.parquet, test/0.parquet."""
     if not isinstance(table, ParquetTable):
         return None
@@ -290,7 +292,7 @@ def _split_from_shards(table: Table) -> TableSplit | None:
         file = table.files[splits.index(None)]
         raise UserError(
             f"dataset.table={file}: the name contains no split, but the names of other files do; "
-            "rename it (train-, validation- or test-), or move it elsewhere"
+            "rename it (train-, validation- or test-), or move it to another folder"
         )
     split_N = np.repeat(np.array(splits, dtype=np.uint8), table.counts)
     return TableSplit(split_N, "the names of the files")

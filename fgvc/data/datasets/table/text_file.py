@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.data.datasets.table.columns import Table
+from fgvc.data.datasets.table.columns import DatasetTable
 from fgvc.data.image_formats import READABLE
 from fgvc.types import UserError
 from fgvc.untrusted.file_format import HEAD_BYTES, kind_of, with_article
@@ -29,7 +29,7 @@ _WAYS_OUT = {
 }
 
 
-class TextTable(Table):
+class TextTable(DatasetTable):
     """The rows of a text file; blank lines are skipped."""
 
     def __init__(self, file: Path) -> None:

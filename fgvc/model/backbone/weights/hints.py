@@ -45,11 +45,11 @@ def selection_notes(
         if best.rest:
             names = ", ".join(best.rest[:2]) + (", ..." if len(best.rest) > 2 else "")
             unread.append(f"{len(best.rest)} tensors lack this prefix ({names})")
-        notes.append(f"{note}; left aside: {', '.join(unread)}" if unread else note)
+        notes.append(f"{note}; ignored: {', '.join(unread)}" if unread else note)
     if best.rank != EMA_RANK and isinstance(content, Mapping):
         # an EMA without names, or of some layers only
         notes += [
-            f"weights {path.name}: the EMA in `{key}` does not fit the model and is left aside"
+            f"weights {path.name}: the EMA in `{key}` does not fit the model and is ignored"
             for key, value in content.items()
             if "ema" in split_words(str(key)) and _holds_tensors(value)
         ]

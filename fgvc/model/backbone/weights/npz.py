@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Tensor]:
                     # torch only has the byte order of the machine
                     native = array.astype(array.dtype.newbyteorder("="), copy=False)
                     tensors[name] = torch.from_numpy(native)
-    except Exception as error:  # a damaged archive fails in as many ways as there are layers
+    except Exception as error:  # each layer of the format reports damage with its own errors
         if "allow_pickle" in str(error):
             raise UserError(
                 f"weights {path} hold an array of Python objects: refused, and nothing in the "

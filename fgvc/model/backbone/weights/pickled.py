@@ -68,7 +68,7 @@ def read(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_refusal_message(path, str(error))) from error
-    except Exception as error:  # a damaged archive fails in as many ways as there are layers
+    except Exception as error:  # each layer of the format reports damage with its own errors
         raise unreadable_error(path, error) from error
 
 

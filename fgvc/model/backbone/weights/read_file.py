@@ -43,7 +43,7 @@ TAKE = "which is not read: take the same model as .safetensors, or as a state di
 WAYS_OUT = {  # format -> what to do
     "HTML page": DOWNLOAD,
     "XML document": DOWNLOAD,
-    "Git LFS pointer": "not weights: run `git lfs pull` where it lies",
+    "Git LFS pointer": "not weights: run `git lfs pull` in its folder",
     "HDF5 file": f"as Keras saves weights, {TAKE}",
     "GGUF file": f"as llama.cpp reads it, {TAKE}",
     "NumPy array": f"without names (.npy), {TAKE}",

@@ -124,7 +124,7 @@ def read(path: Path) -> dict[str, Tensor]:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # a damaged archive fails in as many ways as there are layers
+    except Exception as error:  # each layer of the format reports damage with its own errors
         raise unreadable_error(path, error) from error
 
 

@@ -17,12 +17,12 @@ WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 
 def overrides(folder: Path) -> list[str]:
     """The best available images, and folders below `folder` for everything that is written."""
-    pictures = (
+    dataset_overrides = (
         ["dataset=cub", f"dataset.root={CUB}", "dataset.partial=true"]
         if CUB.is_dir()
         else ["dataset=synthetic", "dataset.generator.side=500"]
     )
-    return pictures + [
+    return dataset_overrides + [
         f"runtime.{name}_root={folder / name}" for name in ("data", "cache", "output")
     ]
 
