@@ -8,6 +8,7 @@ with a socket to rank 0 as standard input.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -23,18 +24,29 @@ if TYPE_CHECKING:
     from fgvc.parallel.process_group import ProcessGroup
 
 
-def main() -> int:
-    """Follow rank 0 to the end; returns this rank's exit code."""
+def main(parent_socket: socket.socket | None = None) -> int:
+    """Follow rank 0 to the end; returns this rank's exit code.
+
+    Args:
+        parent_socket: to rank 0, if it has started this process; otherwise torchrun has.
+    """
     # rank 0 decides when all ranks stop: a signal to every process must not end this one first.
     # SIGTERM does so until there is a job: torchrun ends this way a rank that waits in vain
     signals.ignore([signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
     from fgvc.learn.train import NonFinite
-    from fgvc.parallel.process_group import is_lost_peer, join_group
+    from fgvc.parallel.process_group import join_group
+    from fgvc.parallel.rank_monitor import is_lost_peer, report_error
     from fgvc.types import Preempted, UserError
 
     try:
         with join_group(1) as group:
-            _follow(group)
+            try:
+                _follow(group)
+            except UserError as error:
+                if parent_socket is None:
+                    raise
+                report_error(parent_socket, error)  # before the connections to other ranks close
+                return FAILED
     except Preempted:
         return PREEMPTED
     except NonFinite:
@@ -68,8 +80,10 @@ def _follow(group: ProcessGroup) -> None:
     finetune.evaluate(None)
 
 
-def _attach_to_parent() -> None:
+def _attach_to_parent() -> socket.socket:
     """Report to rank 0, which waits, that this process has started; exit when rank 0 exits.
+
+    Returns the socket to rank 0.
 
     Thus this process can leave all signals to rank 0.
     """
@@ -77,7 +91,8 @@ def _attach_to_parent() -> None:
     parent_socket = socket.socket(fileno=os.dup(0))
 
     def watch() -> None:
-        parent_socket.recv(1)  # rank 0 sends nothing: this returns when its end is closed
+        with contextlib.suppress(OSError):  # rank 0 may have ended without reading an error
+            parent_socket.recv(1)  # rank 0 sends nothing: this returns when its end is closed
         os._exit(FAILED)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -85,8 +100,8 @@ def _attach_to_parent() -> None:
     import fgvc.pipeline.rank_extraction  # noqa: F401
 
     parent_socket.sendall(b".")
+    return parent_socket
 
 
 if __name__ == "__main__":
-    _attach_to_parent()
-    sys.exit(main())
+    sys.exit(main(_attach_to_parent()))

@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -25,6 +24,7 @@ import torch.distributed as dist
 
 from fgvc.parallel import signals
 from fgvc.parallel.device import check_gpu_count
+from fgvc.parallel.rank_monitor import RankMonitor, is_lost_peer
 from fgvc.parallel.watchdog import Watchdog, describe_resume
 from fgvc.types import Preempted, UserError
 
@@ -32,9 +32,7 @@ TIMEOUT = datetime.timedelta(hours=1)  # of a collective call; others may be eva
 IDLE_TIMEOUT = datetime.timedelta(days=7)  # of a wait for a request; rank 0 may be fitting a head
 POLL = 0.02  # seconds between two checks whether the other ranks have arrived
 CONNECT_TIMEOUT = 60.0  # seconds for a connection to another machine
-GRACE = 10.0  # seconds the other ranks have to end after one has died
 TORCHRUN = "torchrun"
-LOST_PEER = ("connection closed", "connection reset", "broken pipe")
 
 
 @dataclass(eq=False)
@@ -112,6 +110,21 @@ class ProcessGroup:
                     work.wait()
             raise
         work.wait()
+
+    @contextmanager
+    def naming_lost_rank(self) -> Iterator[ProcessGroup]:
+        """Do within this block what `join_group` does around its own: end the ranks after an error,
+        and replace the error of a collective call by one that names the lost rank.
+
+        Raises:
+            UserError: a rank was lost.
+        """
+        with ExitStack() as stack:
+            if self.monitor is not None:
+                stack.enter_context(self.monitor.ending_on_error())
+            elif self.is_torchrun:
+                stack.enter_context(_report_lost_rank(self.size, self.watchdog))
+            yield self
 
     def check(self) -> None:
         """Raise an error if a rank that this process has started is lost, without waiting for it.
@@ -222,12 +235,6 @@ def _report_lost_rank(size: int, watchdog: Watchdog | None) -> Iterator[None]:
         ) from error
 
 
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether the error of a collective call only means that another rank has ended."""
-    text = str(error).lower()
-    return isinstance(error, dist.DistNetworkError) or any(part in text for part in LOST_PEER)
-
-
 @contextmanager
 def _init_group(watchdog: Watchdog | None) -> Iterator[dist.ProcessGroup]:
     """torch's process group for the ranks of this environment (RANK, MASTER_ADDR, …); yields the
@@ -301,81 +308,3 @@ def _start_rank(
             stdin=child_socket.fileno(),
         )
     return process, parent_socket
-
-
-class RankMonitor:
-    """Kills the other ranks when one fails, and leaves no rank running at the end.
-
-    lost: whether a rank has failed.
-    """
-
-    def __init__(
-        self, ranks: list[tuple[subprocess.Popen[bytes], socket.socket]], watchdog: Watchdog
-    ) -> None:
-        self.processes = [process for process, _ in ranks]
-        self.sockets = [parent_socket for _, parent_socket in ranks]
-        self.watchdog, self.lost, self.ended = watchdog, False, False
-        self.closed = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        """Kill all ranks when one fails; rank 0's next collective call then raises an error."""
-        while not self.closed.wait(0.2):
-            if any(process.poll() not in (None, 0) for process in self.processes):
-                self.lost = True
-                self._kill()
-                return
-
-    @contextmanager
-    def ending_on_error(self) -> Iterator[None]:
-        """If the block raises, end the ranks at once: what they compute is of no use now.
-
-        Raises:
-            UserError: in place of the error of a collective call, if a rank was lost.
-        """
-        try:
-            yield
-        except BaseException as error:
-            cause = error
-            if isinstance(error, RuntimeError) and not self.ended:
-                cause = self._explain(error)
-            self._end()
-            if cause is not error:
-                raise cause from error
-            raise
-
-    def _explain(self, error: RuntimeError) -> Exception:
-        """An error that names the failed rank, if there is one; otherwise `error`."""
-        deadline = time.monotonic() + 2.0  # a rank that closed its connection takes a while to end
-        while time.monotonic() < deadline:
-            for rank, process in enumerate(self.processes, start=1):
-                if process.poll() not in (None, 0):
-                    return UserError(
-                        f"rank {rank} of {len(self.processes) + 1} ended with "
-                        f"{process.returncode}. Its output above gives the reason; "
-                        f"{describe_resume(self.watchdog)}"
-                    )
-            time.sleep(0.1)
-        return error
-
-    def close(self) -> None:
-        """Wait for the ranks to end, then kill those that run on."""
-        self.closed.set()
-        deadline = time.monotonic() + GRACE
-        while time.monotonic() < deadline and any(p.poll() is None for p in self.processes):
-            time.sleep(0.05)
-        self._kill()
-        self._end()
-
-    def _end(self) -> None:
-        """Close the sockets, at which the ranks exit."""
-        self.ended = True
-        for parent_socket in self.sockets:
-            parent_socket.close()
-
-    def _kill(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-        for process in self.processes:
-            process.wait()

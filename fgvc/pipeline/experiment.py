@@ -7,7 +7,7 @@ N images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -197,7 +197,7 @@ def open_experiment(
     }
     assert runtime.run_id is not None
     ranks = (runtime.nproc, runtime.device, runtime.stop_grace)
-    joined = join_group(*ranks, lazy=True) if group is None else nullcontext(group)
+    joined = join_group(*ranks, lazy=True) if group is None else group.naming_lost_rank()
     # the run outside, to record the error of the group
     with run_dir.open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
 

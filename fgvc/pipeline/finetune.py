@@ -128,7 +128,7 @@ class Finetune:
     def run(self, log: TrainingLog | None, should_stop: Callable[[], bool]) -> None:
         """Train to the end.
 
-        should_stop: called after each step; true: save the state and stop.
+        should_stop: called after each step and validation; true: save the state and stop.
 
         Raises:
             Preempted: on all ranks together; the state is saved.
@@ -137,6 +137,8 @@ class Finetune:
         while True:
             if self.epoch > self.validated_epochs:
                 self._validate(log)
+                if self.group.any(should_stop()):
+                    raise Preempted("stopped after an epoch")
             if self.epoch >= self.conf.task.epochs or self.trainer.best.exhausted:
                 return
             self._train_epoch(log, should_stop)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from fgvc.pipeline.finetune import Finetune
 from tests.faults.steps import (
     EVERYTHING,
     SMALL,
@@ -94,6 +95,27 @@ def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
     assert last.wait() == 0, last.output
     (metrics,) = run_files("*/metrics.json")
     assert read_outcome(metrics.parent) == undisturbed_outcome()
+
+
+@pytest.mark.fault(3)
+def test_a_stop_signal_in_the_last_validation_stops_before_test(finetune, run_files, monkeypatch):
+    options = (*SMALL, "runtime.run_id=r")
+    validate = Finetune._validate
+
+    def validate_signalled(self, log):
+        if self.epoch == self.conf.task.epochs:
+            signal.raise_signal(signal.SIGTERM)
+        validate(self, log)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetune, "_validate", validate_signalled)
+        stopped = finetune(*options)
+    assert stopped.code == 75, stopped.err
+    assert read_status(run_files)["state"] == "preempted"
+    resumed, undisturbed = finetune(*options), finetune(*SMALL, "runtime.run_id=s")
+    assert "resumed after step 9" in resumed.out
+    predictions = [run.folder / "predictions.parquet" for run in (resumed, undisturbed)]
+    assert predictions[0].read_bytes() == predictions[1].read_bytes()
 
 
 @pytest.mark.fault(4)

@@ -132,7 +132,9 @@ def test_a_lost_rank_is_named_with_its_exit_code_and_ends_the_others(work):
             ranks.extend(ask(group, "kill"))
             group.barrier()
 
-    with pytest.raises(UserError, match="rank [12] of 3 ended with -9") as caught:
+    with pytest.raises(
+        UserError, match="rank [12] of ranks 0 to 2 ended with exit code -9"
+    ) as caught:
         job()
     assert "if memory ran out, set a smaller runtime.nproc" in str(caught.value)
     assert len(ranks) == 2
@@ -150,7 +152,7 @@ def test_rank_0_learns_of_a_lost_rank_while_it_computes(work, wait_until):
             wait_until(lambda: group.monitor is not None and group.monitor.lost)
             group.check()
 
-    with pytest.raises(UserError, match="rank 1 of 2 ended with 1"):
+    with pytest.raises(UserError, match="rank 1 of ranks 0 to 1 ended with exit code 1"):
         job()
 
 

@@ -123,7 +123,7 @@ def test_ranks_deal_out_the_shards_serve_again_and_end(work):
         ("user", UserError, "a.jpg: not an image; repair it"),
         slow("disk", OSError, "/full"),
         slow("ours", RuntimeError, "KeyError: 'whatever'"),
-        slow("killed", UserError, "rank 1 of 2 ended with -9"),
+        slow("killed", UserError, "rank 1 of ranks 0 to 1 ended with exit code -9"),
     ],
 )
 def test_a_fault_of_a_rank_reaches_rank_0_after_finished_shards(work, fault, kind, message):

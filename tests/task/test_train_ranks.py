@@ -93,16 +93,17 @@ def assert_agree(first, second):
     np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-3)
 
 
-def odd(root, tmp_path):
-    """A table of 34 images to train and validate on, and 11 to test on; three are unreadable."""
+def odd(root, tmp_path, torn=lambda rows: rows[:3]):
+    """A table of 34 images to train and validate on, and 11 to test on; three are unreadable.
+
+    torn: the rows (name, split) of the table -> those of the unreadable images.
+    """
     images = shutil.copytree(root / "images", tmp_path / "odd")
     names = [line.split()[1] for line in (root / "images.txt").open()][::2]
-    lines = [
-        f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
-        for place, name in enumerate(names)
-    ]
-    for torn in names[:3]:
-        (images / torn).write_bytes(torn.encode())
+    rows = [(name, "test" if place % 4 == 1 else "train") for place, name in enumerate(names)]
+    lines = [f"{name},{name.split('/')[0]},{split}" for name, split in rows]
+    for name, _ in torn(rows):
+        (images / name).write_bytes(name.encode())
     file = tmp_path / "odd.csv"
     file.write_text("\n".join(["path,label,split", *lines]) + "\n")
     return (
@@ -213,7 +214,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_resumes(
     (follower,) = running_processes("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGKILL)
     assert job.wait() == 1, job.output
-    assert "rank 1 of 2 ended with -9" in job.line
+    assert "rank 1 of ranks 0 to 1 ended with exit code -9" in job.line
     assert ("resumes from the last state, if any" in job.line) is (moment == "importing")
     assert "Traceback" not in job.output
     wait_for_processes()
@@ -314,6 +315,23 @@ def test_a_loss_that_is_not_finite_is_reported_once(pair, wait_for_processes):
     job = pair(*RANKS, *wild, "task.warmup_steps=0")
     assert job.wait() == 1, job.output
     assert "task.learning_rate" in job.line
+    wait_for_processes()
+
+
+@pytest.mark.fault(33)
+@pytest.mark.slow
+@pytest.mark.parametrize(("torn", "count"), [("test", 1), ("train", 34)])
+def test_an_image_that_another_rank_cannot_read_is_reported_once_and_recorded(
+    pair, birds, tmp_path, run_files, wait_for_processes, torn, count
+):
+    """The last test image belongs to rank 1; of the training images, both ranks read some."""
+    table = odd(birds, tmp_path, lambda rows: [row for row in rows if row[1] == torn][-count:])
+    job = pair(*RANKS, "task.epochs=1", *table, "dataset.on_bad_image=error")
+    assert job.wait() == 1, job.output
+    assert "not an image" in job.line
+    assert "Traceback" not in job.output, job.output
+    (status,) = run_files("in-progress/status.json")
+    assert "not an image" in json.loads(status.read_text())["error"]
     wait_for_processes()
 
 
