@@ -238,7 +238,7 @@ class Features:
 @dataclass(frozen=True)
 class Predictions:
     """Predictions per image. logits_NC: float32 (log-probabilities for kNN); unreadable images have
-    a row of -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
+    a row of -inf and count as wrong. label_N: class indices. row_N: manifest rows."""
 
     row_N: np.ndarray
     label_N: np.ndarray
@@ -289,7 +289,7 @@ ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
 class Preempted(BaseException):
-    """Stopped by SIGTERM, SIGUSR1 or SIGUSR2; resumable (exit code 75)."""
+    """Stopped by SIGTERM, SIGUSR1, SIGUSR2 or, in training, Ctrl-C; resumable (exit code 75)."""
 
 
 def is_interruption(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from omegaconf import OmegaConf
 
 from fgvc.config.compose import composed
+from fgvc.config.overrides import options
 from fgvc.config.schema.task import TASKS
 from fgvc.run import main
 from tests.jobs import MINI
@@ -188,7 +189,7 @@ def _known_keys() -> set[str]:
         for name in names:
             add({group: yaml.safe_load((ROOT / f"conf/{group}/{name}.yaml").read_text())}, "")
     add(yaml.safe_load((ROOT / "conf/recipe/modern.yaml").read_text()), "")
-    for overrides in ([], ["part_attention=transfg"]):
+    for overrides in ([], ["part_attention=transfg"], ["task=train"]):
         add(OmegaConf.to_container(composed(overrides)), "")
     launchers = (ROOT / "conf/hydra/launcher").glob("*.yaml")
     for path in launchers:
@@ -213,6 +214,32 @@ def test_every_key_in_the_prose_exists():
                 named[span] = f"{page}: `{span}`"
     assert len(named) >= 50
     assert {key: place for key, place in named.items() if key not in known} == {}
+
+
+OPTION_TABLES = {  # group -> the page with a table of its options
+    "dataset": "docs/datasets.md",
+    "head": "docs/heads.md",
+    "part_attention": "docs/part-attention.md",
+    "recipe": "docs/finetuning.md",
+    "sweep": "docs/sweeps.md",
+}
+
+
+@pytest.mark.parametrize("group", OPTION_TABLES)
+def test_a_page_lists_every_option(group):
+    page = text_of(OPTION_TABLES[group])
+    missing = [name for name in options(group) if not re.search(rf"`({group}=)?{name}`", page)]
+    assert missing == []
+
+
+def test_the_page_of_the_backbones_lists_every_family():
+    families = {path.stem for path in (ROOT / "fgvc/model/backbone/checkpoints").glob("*.yaml")}
+    page = text_of("docs/backbones.md")
+    assert families
+    assert [name for name in sorted(families) if f"| `{name}`" not in page] == []
+    readme = text_of("README.md")
+    for name in (*sorted(families), *options("head"), *options("dataset")):
+        assert f"`{name}`" in readme
 
 
 # --- messages ---
@@ -258,7 +285,7 @@ def test_readme_fits_and_links_every_page():
     missing = [page for page in PAGES if page not in ("README.md", "docs/index.md")]
     assert [page for page in missing if f"]({page}" not in readme] == []
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert [page for page in PAGES[1:] if f"- {Path(page).name}" not in navigation] == []
+    assert [page for page in PAGES[1:] if f" {Path(page).name}\n" not in navigation] == []
 
 
 @pytest.fixture(scope="module")

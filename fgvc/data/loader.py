@@ -1,9 +1,9 @@
 """Rows of a manifest -> batches of pixels, in the requested order for any number of workers.
 
 Each image is read, compared with its digest, decoded, cropped to its box if the manifest states so,
-and preprocessed (evaluation) or augmented (training). An image that is missing or cannot be decoded
-is reported in Batch.bad and never replaced. A file whose bytes differ from the manifest ends the
-run.
+and preprocessed (evaluation) or augmented (training). An image that cannot be decoded, or that
+disappears during a run, is reported in Batch.bad and never replaced. A file whose bytes differ from
+the manifest ends the run.
 N requested images, B batch, C 3 channels, H = W side.
 """
 

@@ -35,8 +35,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SLOW_STAT = 1e-4  # seconds per stat; a slower disk is read by several threads
 THREADS = 8  # they wait for a disk or a network
 SKIP_HINT = (
-    "dataset.on_bad_image=skip leaves such images out of training and counts them as wrong in "
-    "the test"
+    "dataset.on_bad_image=skip leaves such images out of the fit and counts them as wrong in "
+    "validation and test"
 )
 NO_SKIP_HINT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 

@@ -69,7 +69,10 @@ class ProcessGroup:
         return nullcontext() if self.watchdog is None else self.watchdog.waiting(typical)
 
     def request(self, value: Any = None) -> Any:
-        """Rank 0's request, on every rank; starts the ranks. They may wait for days."""
+        """Rank 0's request, on every rank; starts the other ranks if they do not run yet.
+
+        The other ranks may wait for the next request for days.
+        """
         if self.size == 1:
             return value
         if self.requests is None:

@@ -35,8 +35,8 @@ class Watchdog:
     `grace` seconds and more than FACTOR times the longest wait so far; before the first step only
     `grace` counts. A wait is a collective call, or one unit of images within a step. Thus a slow
     step of a healthy run is not cut short, because earlier steps were as slow, nor is work of this
-    process alone (validation, saving a state). A second signal during a wait ends the run at once,
-    except under SLURM, which repeats signals.
+    process alone (its share of validation, saving a state). A second signal during a wait ends the
+    run at once, except under SLURM, which repeats signals.
 
     on_end: called with the reason before the process ends, to mark the run. processes: callables
     that kill the processes to end with this process. state_saved: whether a resume state of this

@@ -198,7 +198,7 @@ def open_experiment(
     assert runtime.run_id is not None
     ranks = (runtime.nproc, runtime.device, runtime.stop_grace)
     joined = join_group(*ranks, lazy=True) if group is None else group.naming_lost_rank()
-    # the run outside, to record the error of the group
+    # the group inside, so that the run records its errors
     with run_dir.open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
 
         def mark_preempted(reason: str) -> None:

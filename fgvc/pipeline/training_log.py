@@ -101,11 +101,11 @@ class TrainingLog:
 
 @contextmanager
 def stop_after_step() -> Iterator[Callable[[], bool]]:
-    """On a cluster's signal or Ctrl-C, stop after the step; a second signal stops at once."""
+    """On the first signal to stop (also Ctrl-C), the block stops after its step or validation."""
     reported: list[str] = []
 
     def report(name: str) -> None:
-        reported.append(f"{name}: stopping after this step")
+        reported.append(f"{name}: stopping after this step or validation")
         with suppress(OSError):  # not print(), which fails if the signal has interrupted a print()
             os.write(1, f"{reported[-1]}\n".encode())
 

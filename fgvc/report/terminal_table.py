@@ -152,7 +152,7 @@ def _print_legend(entries: list[RankingEntry]) -> None:
     verdicts = {entry.versus.verdict for entry in entries if entry.versus is not None}
     meanings = {
         "identical": "identical to the best: the same predicted class for every image",
-        "tie": f"a tie with the best: p > {ALPHA} after Holm over all pairs of its table",
+        "tie": f"a tie with the best: p > {ALPHA} after Holm over all pairs of rows of its group",
     }
     for verdict in (verdict for verdict in meanings if verdict in verdicts):
         console.say(f"{MARKS[verdict]}  {meanings[verdict]}")

@@ -39,7 +39,7 @@ from fgvc.untrusted.escape import visible
 
 
 def run(job: Job) -> int:
-    """Classify every image of image=; unreadable images are listed with its error.
+    """Classify every image of image=; each unreadable image is listed with its error.
 
     Returns:
         The exit code: FAILED when no image could be classified.

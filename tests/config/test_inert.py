@@ -12,6 +12,7 @@ from fgvc.config.inert import RULES
 from fgvc.config.node_cache import NodeCache
 from fgvc.config.overrides import expand_jobs
 from fgvc.config.schema import Config
+from fgvc.config.schema.head import heads
 
 TRAIN, SGD = ("task=train", "backbone=vit"), ("task.optimiser=sgd",)
 MIX, PARTS = ("task.mixup=0.2",), ("part_attention=transfg", "part_attention.contrastive=1")
@@ -149,6 +150,7 @@ task.warmup_steps task.weight_decay
 ACTIVE = set(_ACTIVE.split())
 ROLES = ("path", "label", "split")
 WIDE = (  # together, these choices have every hashed key
+    *((f"head={name}",) for name, spec in heads().items() if not spec.reads_text),
     ("dataset.box_crop=true", "preprocess=native"),
     ("head=knn", "part_attention=transfg"),
     ("head=mlp", "dataset=folder", "dataset.name=mine"),

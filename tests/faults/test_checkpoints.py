@@ -165,7 +165,7 @@ def test_a_checkpoint_chooses_nothing(forged, no_network, built, setting_name, t
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("name", "quantum", "head=quantum: not one of cosine, "),
+        ("name", "quantum", "head=quantum: not one of "),
         ("k", 0, "head.k=0: must be at least 1"),
         ("k", 2**40, "head.k=1099511627776: must be at least 1 and at most 2147483648"),
         ("k", 1.5, "head.k: Value '1.5'"),

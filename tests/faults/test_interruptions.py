@@ -90,7 +90,7 @@ def test_a_stop_signal_saves_a_state_and_the_same_command_resumes(
     assert job.wait() == 75, job.output
     assert read_status(run_files)["state"] == "preempted"
     assert "runtime.run_id=r" in job.line
-    assert "stopping after this step" in job.output
+    assert "stopping after this step or validation" in job.output
     last = start_finetune(*EVERYTHING)
     assert last.wait() == 0, last.output
     (metrics,) = run_files("*/metrics.json")

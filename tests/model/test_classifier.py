@@ -9,6 +9,7 @@ from open_clip.transformer import AttentionalPooler
 from torch import nn
 
 from fgvc.config.compose import composed, typed
+from fgvc.config.schema.head import heads
 from fgvc.learn.train.optimiser import parameter_groups
 from fgvc.model.backbone import build
 from fgvc.model.build_head import new_head
@@ -16,6 +17,7 @@ from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES = ("vit", "dinov2", "clip", "siglip2")
+VISUAL_HEADS = [name for name, spec in heads().items() if spec.learns and not spec.reads_text]
 RANDOM = WeightsSource("random", "random")
 SIDE, CLASSES = 112, 5
 BEFORE = ("cls_token", "pos_embed", "patch_embed", "embeddings", "class_embedding", "ln_pre")
@@ -93,7 +95,7 @@ def test_a_projection_made_of_the_output_is_as_deep_as_the_head(family):
     assert model.depth_of("head.weight_CD") == 3
 
 
-@pytest.mark.parametrize("head", ["linear", "cosine", "mlp"])
+@pytest.mark.parametrize("head", VISUAL_HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_is_in_one_group_at_the_rate_of_its_depth(family, head):
     model, task = classifier(family, "layer_decay=0.6", head=head)

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fgvc.parallel import process_group
+from fgvc.parallel import process_group, rank_monitor
 from fgvc.parallel.process_group import SINGLE_PROCESS, join_group
 from fgvc.types import UserError
 
@@ -160,7 +160,7 @@ def test_rank_0_learns_of_a_lost_rank_while_it_computes(work, wait_until):
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 def test_an_error_or_a_signal_in_rank_0_ends_the_other_ranks_at_once(work, monkeypatch, error):
     """Even while they compute: no grace period is needed."""
-    monkeypatch.setattr(process_group, "GRACE", 1e6)
+    monkeypatch.setattr(rank_monitor, "GRACE", 1e6)
     ranks: list[tuple[int, str]] = []
 
     def job() -> None:

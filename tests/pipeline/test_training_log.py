@@ -47,5 +47,5 @@ def test_a_signal_that_interrupts_a_print_stops_after_the_step(wait_until):
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=HANG)
     assert process.returncode == 0, err
-    assert b"SIGTERM: stopping after this step\n" in out
-    assert err == b"SIGTERM: stopping after this step\n"
+    assert b"SIGTERM: stopping after this step or validation\n" in out
+    assert err == b"SIGTERM: stopping after this step or validation\n"

@@ -70,7 +70,7 @@ def test_marks_are_explained_where_they_occur(forge, output_root, printed):
     forge("b", config={"head": {"name": "b"}}, right=np.roll(right_N, 3))
     out = printed(output_root)
     assert out.count("= │") == 1
-    assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
+    assert "=  a tie with the best: p > 0.05 after Holm over all pairs of rows of its group" in out
     legend = (
         "p: McNemar's exact test (one prediction per image). Null: these trained models have equal"
     )

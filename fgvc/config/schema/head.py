@@ -53,6 +53,9 @@ class HeadSpec:
     bank: str | None = None
     check: Callable[[Mapping[str, Any], int], str | None] | None = None
 
+    def __post_init__(self) -> None:
+        assert not self.learns or self.fit in ("logistic", "gradient")
+
     @property
     def learns(self) -> bool:
         """Whether it has weights that an optimiser trains and settings that validation chooses."""
