@@ -144,7 +144,7 @@ def join_group(
     If the block raises, the ranks that this process has started end at once.
 
     Args:
-        device: `runtime.device`, to check that every rank has a GPU of its own.
+        device: `runtime.device`, to check that every rank has its own GPU.
         grace: `runtime.stop_grace`, of rank 0's watchdog.
         lazy: start the ranks with the first request. Ranks of torchrun are connected at once.
 
@@ -328,7 +328,7 @@ class RankMonitor:
 
     @contextmanager
     def ending_on_error(self) -> Iterator[None]:
-        """If the block raises, end the ranks at once: what they compute is of no use now.
+        """If the block raises, end the ranks at once, because their results are not needed.
 
         Raises:
             UserError: in place of the error of a collective call, if a rank was lost.

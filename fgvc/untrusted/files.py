@@ -1,4 +1,4 @@
-"""Files that other people made -> bytes and plain data, within stated bounds.
+"""Files of other people -> bytes and plain data, within stated bounds.
 
 A path may be a named pipe, a device or a link to one: opening it can block forever, or reading it
 never ends. JSON may be nested until the parser fails, or hold numbers that no field can hold.

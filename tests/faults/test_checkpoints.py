@@ -34,7 +34,7 @@ Change = Callable[[dict[str, Any]], None]
 TRAIN = (*FINETUNE, "task.epochs=1", "task.learning_rate=5e-3", "runtime.threads=1")
 
 
-# --- row 49: what a checkpoint says of itself chooses nothing here ---
+# --- row 49: the metadata of a checkpoint choose no settings ---
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ WRONG: dict[str, tuple[str, object, str]] = {
     "fit": ("fit", True, "fit=True"),
     "count": ("fit.images", -1, "fit.images=-1"),
     "force": ("fit.forced", "no", "fit.forced=no"),
-    "head": ("head", {"name": "linear"}, "head: not the head of its own config"),
+    "head": ("head", {"name": "linear"}, "head: not the head of its config"),
     "runs": ("backbone.weights.made_by", {"task": "train"}, "made_by"),
     "answer": ("answer", {}, "answer.manifest_digest"),
     "whole": ("whole", "yes", "whole=yes"),

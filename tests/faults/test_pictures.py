@@ -174,7 +174,7 @@ def test_predict_names_such_files_and_reads_the_others(
 
 
 def peak(work: Callable[[], object], warm_up: Callable[[], object] = lambda: None) -> int:
-    """Bytes by which a function raises the peak memory of a process of its own.
+    """Bytes by which a function raises the peak memory of a separate process.
 
     Args:
         warm_up: called first in that process: a forked process maps the code of a library when it

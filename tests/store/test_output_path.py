@@ -41,7 +41,7 @@ def test_a_home_is_understood(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", ["plan.txt", "plan.json", "x/plan.pdf"])
 def test_another_kind_of_file_is_refused_with_the_name_that_works(path, tmp_path):
-    with pytest.raises(UserError, match="task.output=.*: what is written there is .md") as caught:
+    with pytest.raises(UserError, match="task.output=.*: the output is .md") as caught:
         output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     suggestion = str(caught.value).partition("name ")[2].partition(",")[0]
     assert output_file(suggestion, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")

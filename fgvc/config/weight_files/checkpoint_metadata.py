@@ -34,7 +34,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = object()
 KEY = "fgvc"  # in the metadata of a safetensors file
 Test = Callable[[Any], bool]
-Rule = tuple[Test, str]  # a test, and what it expects
+Rule = tuple[Test, str]  # a test, and the expected value
 
 
 def read_facts(path: Path) -> Mapping[str, Any] | None:
@@ -95,7 +95,7 @@ def check(facts: Mapping[str, Any]) -> None:
         )
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
-        raise ValueError("head: not the head of its own config")
+        raise ValueError("head: not the head of its config")
     for count, (key, value) in enumerate(leaves(facts["config"], "config")):
         if count == MOST_SETTINGS:  # each takes a millisecond to compose
             raise ValueError(f"config: more than {MOST_SETTINGS} settings")

@@ -122,7 +122,7 @@ def _read_zip(path: Path) -> Any:
 
 
 def _refuse_other_formats(path: Path, head: bytes) -> None:
-    """Refuse what is often found in place of weights, and the formats of other libraries."""
+    """Refuse usual placeholders of weights, and the formats of other libraries."""
     if not head:
         raise UserError(f"weights {path} are empty (0 bytes): download them again")
     if not head.strip(b"\0"):

@@ -39,7 +39,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
 
     Raises:
         UserError: no such file, no network, a digest other than `backbone.weights_sha256` or the
-            hub's own, or a made-up model, which has no published weights.
+            hub's own, or a test model, which has no published weights.
     """
     conf = copy.deepcopy(conf)
     set_repo(conf)
@@ -53,7 +53,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
         return WeightsSource("random", row.model)
     if not row.repo:
         raise UserError(
-            f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
+            f"backbone.size={row.size}: this test model of {conf.name} has no published weights; "
             "backbone.pretrained=false takes random ones, backbone.weights=PATH those of a file, "
             "and a row of your own may name a repo"
         )
