@@ -73,8 +73,8 @@ def _check_free(output: str, target: Path) -> None:
     for folder in target.absolute().parents:
         if (folder / "status.json").exists():
             raise UserError(
-                f"task.output={output}: {folder} is a run, which nothing is added to; name a "
-                "folder elsewhere"
+                f"task.output={output}: {folder} is a run, which is never changed; choose "
+                "another folder"
             )
         if folder.is_file():
             raise UserError(f"task.output={output}: {folder} is a file; choose another folder")

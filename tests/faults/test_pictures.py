@@ -619,7 +619,7 @@ def test_a_mat_file_is_read_as_scipy_reads_it(listing: Path) -> None:
     rows = read.struct("annotations")
     assert rows.texts("fname") == ["a.jpg", "b.jpg"]
     assert rows.integers("class").tolist() == [1, 2]
-    with pytest.raises(UserError, match="file_list holds something that is no number"):
+    with pytest.raises(UserError, match="file_list holds a value that is not a number"):
         read.integers("file_list")
 
 

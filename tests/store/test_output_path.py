@@ -62,10 +62,10 @@ def test_what_cannot_be_written_to_is_refused(tmp_path):
         with pytest.raises(UserError, match=r"task.output=.*file is a file"):
             output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     for path in ("run", "run/x.md", "run/splits/x"):
-        with pytest.raises(UserError, match="is a run, which nothing is added to"):
+        with pytest.raises(UserError, match="is a run, which is never changed"):
             output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     for path in ("run", "run/export", "run/baselines.csv"):
-        with pytest.raises(UserError, match="is a run, which nothing is added to"):
+        with pytest.raises(UserError, match="is a run, which is never changed"):
             output_folder(f"{tmp_path}/{path}", FILES)
     with pytest.raises(UserError, match="a folder of baselines.csv"):
         output_folder(f"{tmp_path}/mine.csv", FILES)

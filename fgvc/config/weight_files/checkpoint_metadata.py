@@ -69,12 +69,12 @@ def parse(text: Any) -> dict[str, Any]:
         ValueError: not JSON, or facts of another shape; one line without the path.
     """
     if not isinstance(text, str):
-        raise ValueError(f"its facts are {one_line(text, 60)}, no text")
+        raise ValueError(f"its facts are {one_line(text, 60)}, not text")
     if len(text) > MOST_BYTES:
         raise ValueError(f"its facts have {len(text)} letters, more than {MOST_BYTES}")
     facts = parse_json(text)
     if not isinstance(facts, dict):
-        raise ValueError("its facts are no mapping")
+        raise ValueError("its facts are not a mapping")
     check(facts)
     return facts
 

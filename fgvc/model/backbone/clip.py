@@ -184,7 +184,7 @@ def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> An
     ):
         near = [name for name in open_clip.list_models() if name.startswith("ViT-")]
         raise UserError(
-            f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
+            f"backbone.checkpoints: {row.model} is not a plain CLIP of two transformers; "
             f"such a model cannot be read here{similar_hint(row.model, near)}"
         )
     try:
@@ -234,7 +234,7 @@ def _check_activation(
         file, model_config = source.path.with_name(OPEN_CLIP), published.get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{file} has model_cfg={one_line(model_config, 60)}, which is no mapping: "
+                f"{file} has model_cfg={one_line(model_config, 60)}, which is not a mapping: "
                 "fetch it again"
             )
         _check_quick_gelu(row, model_config, str(file))
