@@ -1,6 +1,6 @@
 """50,000 images of 200 classes -> a FiftyOne dataset: CPU time and memory of writing it.
 
-It is written in a process of its own, so that the peak memory is of the writing only.
+It is written in its own process, so that the peak memory is of the writing only.
 """
 
 from __future__ import annotations

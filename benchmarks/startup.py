@@ -13,7 +13,7 @@ RUN = ("-m", "fgvc.run")
 
 
 def rows(folder: Path) -> list[Row]:
-    """Each command in a process of its own."""
+    """Each command in its own process."""
     model = ["backbone=vit_tiny", "backbone.pretrained=false"]
     probe = [*bench_dataset.overrides(folder), *model, "runtime.stack_check=false"]
     return [

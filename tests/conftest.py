@@ -270,7 +270,7 @@ def cell(texts: Sequence[str], row: bool = False) -> np.ndarray:
 
 
 def struct(fields: Sequence[str], table: Sequence[Sequence[object]]) -> np.ndarray:
-    """A 1 x N MATLAB struct array; numbers are 1 x 1 arrays of their own type."""
+    """A 1 x N MATLAB struct array; numbers are 1 x 1 arrays of their type."""
     array = np.empty((1, len(table)), dtype=[(name, object) for name in fields])
     for place, row in enumerate(table):
         array[0, place] = tuple(v if isinstance(v, str) else np.array([[v]]) for v in row)

@@ -71,8 +71,8 @@ def check_text(conf: Config) -> None:
         )
     if (conf.task.name == "zero_shot") != (heads()[conf.head.name].fit is None):
         raise ConfigError(
-            f"task={conf.task.name} head={conf.head.name}: zero_shot goes with head=text, "
-            "and no other task does"
+            f"task={conf.task.name} head={conf.head.name}: zero_shot requires head=text, "
+            "and head=text requires task=zero_shot"
         )
     for prompt in conf.dataset.prompts if reads_text(conf) else ():
         if prompt.count("{}") != 1:
@@ -166,12 +166,12 @@ def check_part_attention(conf: Config) -> None:
     if chosen.last_block == "random" and frozen:
         raise InvalidCombinationError(
             "part_attention.last_block=random: a frozen backbone never trains the block; "
-            "it goes with task=train task.tune=full"
+            "it requires task=train task.tune=full"
         )
     if chosen.contrastive and frozen:
         raise ConfigError(
             f"part_attention.contrastive={chosen.contrastive:g}: it trains the features, and a "
-            "frozen backbone keeps them; it goes with task=train task.tune=full"
+            "frozen backbone does not change; it requires task=train task.tune=full"
         )
     if trains and chosen.contrastive and (conf.task.mixup or conf.task.cutmix):
         raise ConfigError(

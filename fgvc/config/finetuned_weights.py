@@ -72,7 +72,7 @@ def check_backbone(backbone: Backbone, path: Path, reads_text: bool) -> None:
 
 
 def _model_values(backbone: Backbone) -> dict[str, Any]:
-    """What determines the tensors of the backbone and what they compute."""
+    """The settings that determine the tensors of the backbone and their computation."""
     row = chosen_checkpoint(backbone)
     values = {name: getattr(row, name) for name in ROW_FIELDS}
     normalization = row.normalization or backbone.normalization
@@ -87,7 +87,7 @@ def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
 
 
 def _training_data(facts: Mapping[str, Any]) -> str:
-    """The training data of the backbone in a checkpoint, as a text for people."""
+    """The training data of the backbone in a checkpoint, as a text for the user."""
     before = str(facts["config"]["backbone"]["contamination"])
     if not facts["config"]["backbone"]["pretrained"]:
         before = "It began with random weights."

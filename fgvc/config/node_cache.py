@@ -22,7 +22,7 @@ from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.schema import Config
 from fgvc.config.schema_keys import leaves
 
-AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
+AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with their own node
 REST = "rest"
 ALLOWED = ("${.", "${runtime.", "${oc.")  # interpolations within the node, and of runtime paths
 

@@ -294,7 +294,7 @@ def _cached_legal_keys(options: tuple[str, ...]) -> tuple[frozenset[str], str]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The message of the innermost exception: those that Hydra wraps around it say less."""
+    """The message of the innermost exception, because Hydra's wrappers are less specific."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OmegaConfBaseException):

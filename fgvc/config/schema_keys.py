@@ -23,7 +23,7 @@ class SchemaKey:
     """A field of the schema.
 
     key: dotted. node: the dataclass of a node; None for a leaf and for a table of rows that have
-    keys of their own (backbone.checkpoints). holds_list: whether the type is a list, or a union
+    their own keys (backbone.checkpoints). holds_list: whether the type is a list, or a union
     with a list.
     """
 

@@ -119,7 +119,7 @@ def _is_search(arguments: Sequence[str]) -> bool:
     for argument in arguments:
         key, value = key_of(argument), value_of(argument)
         if key == "hydra/sweeper" and (named or value != "basic"):
-            raise ConfigError(f"{argument}: a search is sweep={NAME}, which brings its sweeper")
+            raise ConfigError(f"{argument}: a search is sweep={NAME}, which sets its sweeper")
         if not named and key.startswith(SWEEPER_KEYS):
             raise ConfigError(f"{argument}: a setting of a search; add sweep={NAME}")
         is_other = key.startswith("hydra.sweeper") and not key.startswith(SWEEPER_KEYS)

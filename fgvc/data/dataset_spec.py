@@ -28,7 +28,7 @@ class DatasetSpec:
         first_id: the lowest of its class ids, which are numbers.
         counts: (dataset node) -> counts of a complete copy; None: those of the node.
         drawn: whether its images are drawn, not photographed.
-        caveat: what a reader of any number on it must know.
+        caveat: a warning for readers of any number on it.
         layout_fix, coverage_fix, restore: how to repair a copy whose files cannot be understood,
             whose classes lack images, and whose images changed.
         download_steps: how to get it if no host serves it; {root} is where it belongs.

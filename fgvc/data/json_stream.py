@@ -32,7 +32,7 @@ def members(file: Path) -> Iterator[tuple[str, Any]]:
             for _ in text.items("{", "}"):
                 key = text.value()
                 if not isinstance(key, str):
-                    raise ValueError(f"the key {str(key)[:40]!r} is no text")
+                    raise ValueError(f"the key {str(key)[:40]!r} is not a string")
                 if key in seen:
                     raise ValueError(f"the key {key[:40]!r} twice")
                 seen.add(key)

@@ -64,7 +64,7 @@ class MatFile:
         """A column of integers as int64; UserError for other values."""
         numbers = self._column(name).numbers
         if numbers is None:
-            raise UserError(f"{self.file}: {name} holds something that is no number; {COPY_AGAIN}")
+            raise UserError(f"{self.file}: {name} holds a value that is not a number; {COPY_AGAIN}")
         value_N = np.array(numbers, dtype=np.float64)  # None becomes NaN
         if not np.array_equal(value_N, np.round(value_N)):
             raise UserError(f"{self.file}: {name} holds numbers that are not whole; {COPY_AGAIN}")

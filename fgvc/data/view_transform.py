@@ -36,7 +36,7 @@ class View:
 
     @property
     def seen(self) -> np.ndarray:
-        """seen_N4: x, y, width, height of what the network saw, float64, in original pixels."""
+        """seen_N4: x, y, width, height of the network's view, float64, in original pixels."""
         return np.concatenate([self.start_N2, self.step_N2 * self.side], axis=1)
 
     def patches(self, index_NK: np.ndarray, patch: int, stride: int | None = None) -> np.ndarray:

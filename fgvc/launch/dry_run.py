@@ -1,4 +1,4 @@
-"""The jobs of a command -> the lines of its dry run: images, time, disk space, what is cached.
+"""The jobs of a command -> the lines of its dry run: images, time, disk space, cached features.
 
 Nothing is written or downloaded. torch is imported only if features may be cached.
 """

@@ -1,7 +1,7 @@
-"""One job of a sweep -> a process of its own -> its JobResult, even if the process dies.
+"""One job of a sweep -> its own process -> its JobResult, even if the process dies.
 
 On Linux the process is forked from a server that has torch and the tasks loaded; on other systems
-it is spawned. It leads a session of its own, so that Ctrl-C reaches only the sweep. On the first
+it is spawned. It leads its own session, so that Ctrl-C reaches only the sweep. On the first
 signal the sweep asks the job to save and stop; on the second it kills the job and its children.
 """
 
@@ -28,12 +28,12 @@ from fgvc.types import Preempted
 
 GRACE = 30.0  # seconds for a process to exit after it sent its result, or after its sweep died
 STREAMS = (1, 2)  # standard output and standard error
-KILLED = "stopped at once; what it had saved is kept"
+KILLED = "stopped at once; saved files are kept"
 STOPPING = b"fgvc: stopping when the running job has saved; a second signal stops it at once\n"
 
 
 def run_in_process(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
-    """Run one job in a process of its own and wait for its end."""
+    """Run one job in its own process and wait for its end."""
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     streams = [_Stream(number) for number in STREAMS]

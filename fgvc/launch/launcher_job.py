@@ -1,4 +1,4 @@
-"""What a launcher calls in its worker: a job of a sweep -> run in a process of its own.
+"""The function that a launcher calls in its worker: a job of a sweep -> its own process.
 
 Stop signals come from the terminal, from submitit and from SLURM, and the same one may arrive
 twice. Only the first is passed on to the job, which saves and stops. A sweep that is stopping tells
@@ -33,7 +33,7 @@ class LauncherJob:
     """The function that a launcher calls in a worker.
 
     Attributes:
-        run_job: runs one config in a process of its own.
+        run_job: runs one config in its own process.
         folder: the sweep's folder.
         start_method: of multiprocessing, as in the sweep.
         devices: CUDA_VISIBLE_DEVICES of the sweep, "" if it is unset there. None leaves the

@@ -77,7 +77,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
 
 
 def _failure(error: BaseException, cfg: DictConfig) -> JobResult:
-    """Report the error that ended a job. A signal to stop goes before what it made fail."""
+    """Report the error that ended a job; a signal to stop hides the errors that it caused."""
     if is_interruption(error):
         run_id = cfg.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} resumes it"

@@ -122,7 +122,7 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
     if best is not None:
         _write_winner(conf, folder, record, best)
         home = Path(conf.runtime.output_root).expanduser() / str(run_id)
-        for row in rows:  # the resume states of the others go; their numbers stay
+        for row in rows:  # delete the resume states of the others; their numbers stay
             states = home / row["config_hash"][:SHORT] / IN_PROGRESS / RESUME
             is_best = row["config_hash"] == best["config_hash"]
             if row["state"] == DONE and not is_best and states.is_dir():

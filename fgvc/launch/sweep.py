@@ -46,7 +46,7 @@ class Sweep:
     folder: Path
 
     def run_job(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
-        """Run one job in a process of its own and write its row."""
+        """Run one job in its own process and write its row."""
         if stop_signals():  # the remaining jobs do not start
             return
         row = Row(
@@ -115,7 +115,7 @@ def run_in_folder(
 def run_recorded(
     cfg: DictConfig, overrides: Sequence[str], command: str, run_hash: str | None
 ) -> JobResult:
-    """Run a job in a process of its own; if it fails, its run folder has its state."""
+    """Run a job in its own process; if it fails, its run folder has its state."""
     result = run_in_process(cfg, overrides, command)
     if result.code != DONE and run_hash is not None:  # its process may have been killed
         root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
@@ -140,7 +140,9 @@ def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclus
         report.console.say(f"every run so far: {root / 'baselines.html'}, .csv (task=report)")
     if all(row.state in GOOD for row in rows):
         return DONE
-    report.console.say(f"the same command with runtime.run_id={sweep.run_id} runs what is not done")
+    report.console.say(
+        f"the same command with runtime.run_id={sweep.run_id} runs the remaining jobs"
+    )
     stopped = stop_signals() or any(row.state == "preempted" for row in rows)
     return PREEMPTED if stopped else max(FAILED, *(row.code or 0 for row in rows))
 

@@ -160,7 +160,7 @@ def refit(
         on_step(1, _pair_note(pair))
     if not all(bool(weight.isfinite().all()) for weight in head.parameters()):
         raise UserError(
-            f"at learning rate {trial.learning_rate:g} the weights left the finite numbers on "
+            f"at learning rate {trial.learning_rate:g} the weights became infinite or NaN on "
             "train and validation rows: set head.fit.learning_rates to smaller ones"
         )
     return head.eval()

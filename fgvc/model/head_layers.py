@@ -208,7 +208,7 @@ class KnnHead(nn.Module):
     def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest of each row; only rows with a tie at rank k need the slow stable sort."""
         top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
-        if torch.compiler.is_exporting():  # ONNX's TopK takes the lower row of a tie by itself
+        if torch.compiler.is_exporting():  # of equal values, ONNX's TopK takes the lower row
             return top_BK, index_BK
         tied_B = (similarity_BN >= top_BK[:, -1:]).sum(dim=1) > self.k
         if tied_B.any():

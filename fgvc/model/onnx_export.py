@@ -22,7 +22,7 @@ from fgvc.types import UserError
 
 FILE = "model.onnx"
 OPSET = 18  # the oldest that the exporter writes, for the most runtimes
-MAX_INLINE_BYTES = 1 << 30  # larger weights go to a file beside (protobuf is limited to 2 GB)
+MAX_INLINE_BYTES = 1 << 30  # larger weights are in a file beside it (protobuf is limited to 2 GB)
 Normalize = Callable[[Tensor], Tensor]
 
 

@@ -54,7 +54,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def check_gpu_count(processes: int, device: str) -> None:
-    """Check that every process has a GPU of its own if they run on GPUs.
+    """Check that every process has its own GPU if they run on GPUs.
 
     Raises:
         UserError: more processes than GPUs.

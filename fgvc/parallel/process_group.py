@@ -160,7 +160,7 @@ def join_group(
     If the block raises, the ranks that this process has started end at once.
 
     Args:
-        device: `runtime.device`, to check that every rank has a GPU of its own.
+        device: `runtime.device`, to check that every rank has its own GPU.
         grace: `runtime.stop_grace`, of rank 0's watchdog.
         lazy: start the ranks with the first request. Ranks of torchrun are connected at once.
 

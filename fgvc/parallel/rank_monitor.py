@@ -63,7 +63,7 @@ class RankMonitor:
 
     @contextmanager
     def ending_on_error(self) -> Iterator[None]:
-        """If the block raises, end the ranks at once: what they compute is of no use now.
+        """If the block raises, end the ranks at once, because their results are not needed.
 
         Raises:
             UserError: in place of the error of a collective call, if a rank was lost.

@@ -138,7 +138,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Results:
-    """What a task found, to be written by `write_run`.
+    """The results of a task, to be written by `write_run`.
 
     predictions: by split.
     head: state dict of the head, or the checkpoint file that holds it, which is then copied.

@@ -216,7 +216,7 @@ class Finetune:
         if self.group.is_main and done > epochs * self.steps:
             raise UserError(
                 f"task.epochs={epochs}: the resume state is at step {done}, past the end of this "
-                f"training (steps per epoch: {self.steps}; in all: {epochs * self.steps}). Set "
+                f"training (steps per epoch: {self.steps}; in total: {epochs * self.steps}). Set "
                 f"task.epochs={-(-done // self.steps)} or more, or resume an earlier state"
             )
         try:

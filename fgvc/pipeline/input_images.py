@@ -96,7 +96,7 @@ def _manifest(root: Path, path: list[str]) -> Manifest:
 
 def _files(place: ImageSource, skipped: Skipped) -> Iterator[Path]:
     if not place.pattern and not place.paths[0].is_dir():
-        yield place.paths[0]  # named by the user: the decoder reports what it is
+        yield place.paths[0]  # named by the user: the decoder reports its kind
         return
     visited: set[tuple[int, int]] = set()
     for path in place.paths:

@@ -132,10 +132,12 @@ class StoredCheckpoint:
         if (recorded := self.weights["sha256"]) != source.sha256:
             raise UserError(
                 f"{self.file} belongs to weights with sha256 {recorded}, found {source.sha256}: "
-                f"give {WEIGHTS}=PATH to the file it was made with"
+                f"set {WEIGHTS}=PATH to its original file"
             )
         if self.metadata["preprocess"] != preprocess.identity:
-            raise UserError(f"{self.file} was made with another preprocessing than this version's")
+            raise UserError(
+                f"{self.file} was made with a preprocessing that differs from this version's"
+            )
 
 
 def load_checkpoint(job: Job) -> StoredCheckpoint:

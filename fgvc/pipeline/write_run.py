@@ -255,7 +255,7 @@ def print_summary(
     if (reads := record["test_reads"]) > 1:
         console.say(
             f"note: the test split was read {reads} times: an earlier process of this run stopped "
-            "before its record was whole"
+            "before its record was complete"
         )
     if stack_check == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
@@ -282,7 +282,7 @@ def print_summary(
         parts.append(f"{cost['macs'] / 1e9:.2f} GMAC per image")
         if cost["images_per_s"] is not None:  # None if a process was killed before it was stored
             parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
-    parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all")
+    parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in total")
     console.say("cost: " + ", ".join(parts))
     console.provenance(dataset.name, dataset.card)
     console.say(f"record: {folder}")

@@ -41,7 +41,9 @@ def stamp_badges(stamp: Mapping[str, Any], backbone_contamination: str) -> Itera
     if (subset := stamp["subset"]) is not None:
         yield Badge(f"subset {subset['name']}", f"a smoke test, dataset.subset: {subset}", "warn")
     if test_source in TEST_MARKS:
-        yield Badge(TEST_MARKS[test_source], f"the dataset has no own test split: {split}", "warn")
+        yield Badge(
+            TEST_MARKS[test_source], f"the dataset has no separate test split: {split}", "warn"
+        )
     if stamp["weights"]["kind"] == "random":
         yield Badge("random weights", "the backbone was not pretrained", "warn")
     elif _is_warning(contamination):

@@ -49,7 +49,7 @@ class Retention:
         if self.created > now:
             return f"made in the future ({_minute(self.created)}): a clock was wrong"
         if self.created < FIRST:
-            return f"made before fgvc was ({_minute(self.created)}): a clock was wrong"
+            return f"made before fgvc existed ({_minute(self.created)}): a clock was wrong"
         return f"kept until {_minute(self.due)}" if now < self.due else None
 
 

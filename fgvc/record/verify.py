@@ -84,7 +84,7 @@ def read_status(path: Path) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError):
             zone = None
         if zone is None:
-            raise DamageError(f"status.json: {key} is no time with a zone")
+            raise DamageError(f"status.json: {key} is not a time with a zone")
     if not _belongs_to(path.resolve(), str(record.get("of"))):
         raise DamageError(f"status.json: of another run ({one_line(record.get('of'), 140)})")
     return record

@@ -108,7 +108,7 @@ def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
     """Group runs into lines, in the order of their first runs.
 
     Question, answer and comparability key identify the fit of a plain run, so the numbers of fitted
-    and overlapping images only distinguish debugging runs. A forced resume is a line of its own,
+    and overlapping images only distinguish debugging runs. A forced resume is a separate line,
     because no config describes it, and so is an evaluation that contradicts its run.
     """
     runs = list(runs)

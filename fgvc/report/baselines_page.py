@@ -34,7 +34,7 @@ TESTS = {
 }
 FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
 SIZE = (720, 320)  # of the plot of accuracy against cost
-SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over all of them
+SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and in total
 NUMBERED = 30  # maximum number of points that are labelled with their places
 PER_CLASS = "per_class.csv"
 MAX_LINES, CLASSES = 12, 200  # of the heat map: the best lines and the hardest classes are shown

@@ -64,7 +64,7 @@ def render_plan(facts: Plain) -> tuple[str, dict[str, str]]:
 
 
 def _unanswered(facts: Plain) -> dict[str, str]:
-    """Item -> what is missing and what to do about it, as Markdown, in the order of the plan."""
+    """Item -> the missing information and the fix, as Markdown, in the order of the plan."""
     dataset, stamp, examination = facts["conf"]["dataset"], facts["stamp"], facts["examination"]
     name, reasons = f"dataset={markdown(dataset['name'])}", {}
     for item, field in CARD.items():

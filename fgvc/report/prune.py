@@ -1,4 +1,4 @@
-"""An output root -> what may be removed, what is kept and why; removal is atomic per item.
+"""An output root -> expired and kept items, with reasons; removal is atomic per item.
 
 An item is removed only if its retention has expired, it is not pinned, no table that is still kept
 lists it, and no process works on it. It is first renamed into the trash of the same root, so that

@@ -1,6 +1,6 @@
 """One row per job of a sweep -> its table: on the terminal, as sweep.json and as sweep.html.
 
-Each row is a file of its own, written by the process that ran the job, possibly on another machine.
+Each row is a separate file, written by the process that ran the job, possibly on another machine.
 A job without a row has not begun.
 """
 

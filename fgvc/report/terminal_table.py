@@ -68,7 +68,7 @@ def _title(group: Group) -> str:
 
 
 def _cells(group: Group, entry: RankingEntry, name: str, notes: list[int]) -> list[str]:
-    """The cells of a row; its name has what the title of the group does not state."""
+    """The cells of a row; its name has the values that the title of the group lacks."""
     line, run, seeds = entry.line, entry.line.first, len(entry.line.runs)
     if seeds > 1:
         distinct = entry.distinct_answers or seeds

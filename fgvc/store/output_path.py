@@ -40,7 +40,7 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
     target = path if suffix in suffixes else path / name
     if suffix in FILE_SUFFIXES and suffix not in suffixes:
         raise UserError(
-            f"task.output={output}: what is written there is {suffixes[0]}; name "
+            f"task.output={output}: the output is {suffixes[0]}; name "
             f"{path.with_suffix(suffixes[0])}, or a folder"
         )
     _check_free(output, target)
@@ -73,8 +73,8 @@ def _check_free(output: str, target: Path) -> None:
     for folder in target.absolute().parents:
         if (folder / "status.json").exists():
             raise UserError(
-                f"task.output={output}: {folder} is a run, which nothing is added to; name a "
-                "folder elsewhere"
+                f"task.output={output}: {folder} is a run, which is never changed; choose "
+                "another folder"
             )
         if folder.is_file():
             raise UserError(f"task.output={output}: {folder} is a file; choose another folder")

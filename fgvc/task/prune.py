@@ -35,12 +35,12 @@ def run(job: Job) -> None:
     items = root.survey()
     for item in items:
         if not item.decision.remove:
-            console.say(f"stays  {visible(item.name)}: {one_line(item.decision.reason)}")
+            console.say(f"keep    {visible(item.name)}: {one_line(item.decision.reason)}")
     expired, total = [item for item in items if item.decision.remove], 0
     for item in expired:
         total += (size := item.size())
         why = one_line(item.decision.reason)
-        console.say(f"goes   {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
+        console.say(f"expired {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
     if job.conf.task.delete:
         removed = root.remove(expired)
         console.say(
@@ -48,8 +48,8 @@ def run(job: Job) -> None:
         )
         return None
     return console.say(
-        f"{len(expired)} would go ({total / MIB:.1f} MiB), {len(items) - len(expired)} stay; it is "
-        f"{root.now:%Y-%m-%d %H:%M} UTC. Nothing was touched: task.delete=true removes them"
+        f"{len(expired)} expired ({total / MIB:.1f} MiB), {len(items) - len(expired)} kept; it is "
+        f"{root.now:%Y-%m-%d %H:%M} UTC. Nothing was removed: task.delete=true removes them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that other people made -> bytes and plain data, within stated bounds.
+"""Files of other people -> bytes and plain data, within stated bounds.
 
 A path may be a named pipe, a device or a link to one: opening it can block forever, or reading it
 never ends. JSON may be nested until the parser fails, or hold numbers that no field can hold.
@@ -217,7 +217,7 @@ def parse_json(data: bytes | str) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:  # cannot be encoded for a file, terminal or digest
             half = ascii(error.object[error.start])
-            raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
+            raise ValueError(f"{half} is half of a surrogate pair, not text") from None
     return value
 
 

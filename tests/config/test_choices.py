@@ -63,8 +63,8 @@ def test_text_heads_read_projected_features_and_probes_do_not():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=zero_shot", "head=knn"], "zero_shot goes with head=text"),
-        (["head=text"], "zero_shot goes with head=text"),
+        (["task=zero_shot", "head=knn"], "zero_shot requires head=text"),
+        (["head=text"], "zero_shot requires head=text"),
         (["head=text_linear", "backbone.features=cls"], "takes backbone.features=projected"),
         (["head=text_linear", "dataset.prompts=[a bird]"], "needs one {}"),
         (["head=text_linear", "dataset.prompts=[]"], "at least one prompt"),

@@ -162,7 +162,7 @@ WIDE = (  # together, these choices have every hashed key
 )
 
 
-# keys with a test of their own
+# keys with their own test
 TESTED_APART = {
     "backbone.tokenizer_sha256",
     "backbone.weights_sha256",

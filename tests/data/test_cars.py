@@ -131,7 +131,7 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
         ),
         ("cars_test_annos_withlabels", "class", 4, r"withlabels\.mat: class ids .*: 4 .*1 to 3"),
         ("cars_train_annos", "class", 1.5, "class holds numbers that are not whole"),
-        ("cars_train_annos", "class", "x", "class holds something that is no number"),
+        ("cars_train_annos", "class", "x", "class holds a value that is not a number"),
         ("cars_train_annos", "fname", "00001.jpg", "image listed twice: 00001.jpg"),
     ],
 )

@@ -73,7 +73,7 @@ def test_what_is_no_image_is_counted(classes):
     index = read(root)
     assert len(index) == 6
     assert index.notes == (
-        "skipped: 1 without suffix (train/README), 1 hidden file, folders that are no classes "
+        "skipped: 1 without suffix (train/README), 1 hidden file, folders that are not classes "
         "(train/gull/.cache)",
     )
 

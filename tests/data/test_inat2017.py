@@ -147,7 +147,7 @@ def test_categories_that_differ_between_the_files(copies):
         (lambda w: w["annotations"].pop(), r"1 images without an annotation: 1000"),
         (lambda w: w["annotations"][0].update(image_id=5), "annotations of images it does not"),
         (lambda w: w["annotations"][0].update(category_id=9), "class ids that categories does not"),
-        (lambda w: w["annotations"][0].update(category_id=0), "another class's folder"),
+        (lambda w: w["annotations"][0].update(category_id=0), "in the folder of another class"),
         (lambda w: w["annotations"][0].pop("image_id"), r"\(annotations\) has no image_id"),
         (lambda w: w["annotations"][0].update(image_id="a"), r"\(annotations\): "),
         (lambda w: w["images"][1].update(id=1000), "image id listed twice: 1000"),

@@ -138,7 +138,7 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
     assert index.labelmap.names == ("Wren", "wren")
     (note,) = index.notes
     assert (
-        "differ only in case, spaces, hyphens or underscores are classes of their own: Wren, wren"
+        "differ only in case, spaces, hyphens or underscores are separate classes: Wren, wren"
         in note
     )
 

@@ -142,7 +142,7 @@ def test_a_flag_that_is_neither_yes_nor_no_is_refused(frame):
 def test_numbers_are_no_splits(frame, name, numbers):
     file = frame({"path": PICTURES, "label": LABELS, name: numbers})
     assert_refused(
-        file, rf"t\.csv:2: {name} '0' does not say which rows are train; write one of train"
+        file, rf"t\.csv:2: {name} '0' does not state which rows are train; write one of train"
     )
 
 
@@ -496,8 +496,8 @@ def test_a_parquet_is_read_under_the_name_of_a_text(table_folder):
         (("nan", "wren"), "nan is a class here"),
         (("None", "wren"), "None is a class here"),
         (("NULL", "N/A"), "N/A, NULL is a class here"),
-        (("1", "1.0"), "equal as numbers are classes of their own: 1, 1.0"),
-        (("01", "1"), "equal as numbers are classes of their own: 01, 1"),
+        (("1", "1.0"), "equal as numbers are separate classes: 1, 1.0"),
+        (("01", "1"), "equal as numbers are separate classes: 01, 1"),
         (("['gull', 'wren']", "['wren']"), "look like lists"),
         (("Wren", "wren"), "differ only in case, spaces, hyphens or underscores .* Wren, wren"),
         (
@@ -681,13 +681,13 @@ def test_the_setid_of_oxford_flowers_is_named(frame):
 @pytest.mark.parametrize("other", ["sea gull\u200b", "sea-gull", "sea  gull"])
 def test_labels_that_look_similar_are_noted(frame, other):
     labels = ["wren", "sea gull", "wren", "sea gull", other, other]
-    assert "classes of their own" in all_notes(read(frame({"path": PICTURES, "label": labels})))
+    assert "separate classes" in all_notes(read(frame({"path": PICTURES, "label": labels})))
 
 
 def test_minus_one_and_one_do_not_look_similar(frame):
     columns = {"path": PICTURES, "label": [-1, 1] * 3, "set": ["A", "B"] * 3}
     index = read(frame(columns))
-    assert "classes of their own" not in all_notes(index)
+    assert "separate classes" not in all_notes(index)
     assert all_notes(index).count("column set") == 1
 
 

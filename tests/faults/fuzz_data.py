@@ -1,6 +1,6 @@
 """Doors of data and settings for a fuzz: small files as they should be, and what reads them.
 
-DOORS: name -> (seeds, read, suffix). `read` gets the path of a mutated seed in a folder of its own
+DOORS: name -> (seeds, read, suffix). `read` gets the path of a mutated seed in its own folder
 and must end well, or with one of REFUSALS in one line.
 """
 

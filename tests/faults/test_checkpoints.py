@@ -34,7 +34,7 @@ Change = Callable[[dict[str, Any]], None]
 TRAIN = (*FINETUNE, "task.epochs=1", "task.learning_rate=5e-3", "runtime.threads=1")
 
 
-# --- row 49: what a checkpoint says of itself chooses nothing here ---
+# --- row 49: the metadata of a checkpoint choose no settings ---
 
 
 @pytest.fixture
@@ -296,8 +296,8 @@ def rewritten(file: Path, metadata: Any) -> Path:
 
 DEEP = '{"config":' * 5000 + "1" + "}" * 5000
 UNFIT: dict[str, tuple[Any, str]] = {
-    "a number": ({KEY: "3"}, "no mapping"),
-    "a list": ({KEY: "[]"}, "no mapping"),
+    "a number": ({KEY: "3"}, "not a mapping"),
+    "a list": ({KEY: "[]"}, "not a mapping"),
     "no JSON": ({KEY: "{"}, ""),
     "deep": ({KEY: DEEP}, "nested"),
     "a long number": ({KEY: '{"config": ' + "9" * 5000 + "}"}, "number"),
@@ -337,7 +337,7 @@ WRONG: dict[str, tuple[str, object, str]] = {
     "fit": ("fit", True, "fit=True"),
     "count": ("fit.images", -1, "fit.images=-1"),
     "force": ("fit.forced", "no", "fit.forced=no"),
-    "head": ("head", {"name": "linear"}, "head: not the head of its own config"),
+    "head": ("head", {"name": "linear"}, "head: not the head of its config"),
     "runs": ("backbone.weights.made_by", {"task": "train"}, "made_by"),
     "answer": ("answer", {}, "answer.manifest_digest"),
     "whole": ("whole", "yes", "whole=yes"),
@@ -364,7 +364,7 @@ def test_half_a_letter_in_the_facts_is_one_line(forged, monkeypatch, key):
     value = ["a\ud800b", "c"] if key == "labelmap.names" else "a\udfffb"
     file = forged(setting(key, value))
     monkeypatch.undo()
-    with pytest.raises(UserError, match="half of a pair") as caught:
+    with pytest.raises(UserError, match="half of a surrogate pair") as caught:
         checkpoint.read(file)
     assert str(caught.value).isprintable()
 

@@ -198,7 +198,7 @@ def test_a_list_of_shards_names_digests_only(tmp_path):
     store.parent.mkdir()
     for shards in ([], {}, {"a": "../../../../etc/passwd"}, {"a": 3}, {"a": "/dev/zero"}):
         store.write_text(json.dumps({"index": "0" * 64, "shards": shards}, separators=(",", ":")))
-        with pytest.raises(UserError, match="is no list of shards"):
+        with pytest.raises(UserError, match="is not a list of shards"):
             weights.read(store)
 
 

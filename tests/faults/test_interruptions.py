@@ -20,7 +20,7 @@ from tests.faults.steps import (
 
 
 def kill_after_step(job, run_files, wait_until, seconds):
-    """Kill a job some time after a step of its own; returns whether it was alive."""
+    """Kill a job some time after one of its own steps; returns whether it was alive."""
     before = state_names(run_files)
     wait_until(lambda: state_names(run_files) - before or not job.process.is_alive())
     time.sleep(seconds)

@@ -174,7 +174,7 @@ def test_predict_names_such_files_and_reads_the_others(
 
 
 def peak(work: Callable[[], object], warm_up: Callable[[], object] = lambda: None) -> int:
-    """Bytes by which a function raises the peak memory of a process of its own.
+    """Bytes by which a function raises the peak memory of a separate process.
 
     Args:
         warm_up: called first in that process: a forked process maps the code of a library when it
@@ -619,7 +619,7 @@ def test_a_mat_file_is_read_as_scipy_reads_it(listing: Path) -> None:
     rows = read.struct("annotations")
     assert rows.texts("fname") == ["a.jpg", "b.jpg"]
     assert rows.integers("class").tolist() == [1, 2]
-    with pytest.raises(UserError, match="file_list holds something that is no number"):
+    with pytest.raises(UserError, match="file_list holds a value that is not a number"):
         read.integers("file_list")
 
 

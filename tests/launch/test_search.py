@@ -42,7 +42,7 @@ ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}  
 
 
 class SearchRun:
-    """A search in folders of its own: starts it, or another command, and reads its records.
+    """A search in its own folders: starts it, or another command, and reads its records.
 
     first: the rows before the second start. code, out: exit code and output of the second start.
     """

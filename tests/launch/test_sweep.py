@@ -1,4 +1,4 @@
-"""A sweep: every job in a process of its own, with a row in the table after any end."""
+"""A sweep: every job in its own process, with a row in the table after any end."""
 
 from __future__ import annotations
 

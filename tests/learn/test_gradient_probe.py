@@ -235,7 +235,7 @@ def test_all_trials_out_are_one_line():
 
 def test_a_refit_that_diverges_is_refused():
     trial = gradient_probe.Trial(1e6, 1.0, 3, ())
-    with pytest.raises(UserError, match="at learning rate 1e\\+06 the weights left"):
+    with pytest.raises(UserError, match="at learning rate 1e\\+06 the weights became"):
         refit(trial)
 
 

@@ -252,7 +252,7 @@ def test_drop_path_drops_whole_branches_of_single_images_at_its_rate(family):
     # 128 draws of 0.4: a standard deviation of 0.043
     assert dropped_B.float().mean().item() == pytest.approx(rate, abs=0.13)
     other_B = outputs[1].flatten(1).abs().amax(1) == 0
-    assert not torch.equal(dropped_B, other_B)  # each branch has draws of its own
+    assert not torch.equal(dropped_B, other_B)  # each branch has its own draws
     assert (~dropped_B).any()
 
 

@@ -240,8 +240,8 @@ def test_half_a_model_has_no_text(mini, clip_model, tmp_path):
     ("model", "message"),
     [
         ("ViT-B-99", "open_clip knows no model ViT-B-99"),
-        ("ViT-B-16-SigLIP2", "no plain CLIP"),
-        ("RN50", "no plain CLIP"),
+        ("ViT-B-16-SigLIP2", "not a plain CLIP"),
+        ("RN50", "not a plain CLIP"),
         ("ViT-B-16-plus-240", "has width=896, not width=768"),
     ],
 )

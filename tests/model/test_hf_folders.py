@@ -227,7 +227,7 @@ def test_an_image_tower_alone_gives_tokens_and_no_text(save_model, mini):
         _build(conf, 224)
 
 
-# --- what config.json says and no tensor's shape shows ---
+# --- values of config.json that no tensor shape shows ---
 
 
 def _copy_with(folder, tmp_path, **values):

@@ -356,11 +356,11 @@ def test_the_digest_of_shards_covers_index_and_shards(conf, state, tmp_path):
          "must be beside its index"),
         (lambda index: index.write_text('{"weight_map": {"a": ".."}}'), "must be beside its"),
         (lambda index: index.write_text('{"weight_map": {"a": "..\\\\w"}}'), "must be beside its"),
-        (lambda index: index.write_text('{"weight_map": {}}'), "no index of shards"),
-        (lambda index: index.write_text('{"weight_map": [1]}'), "no index of shards"),
-        (lambda index: index.write_text('{"weight_map": {"a": 3}}'), "no index of shards"),
-        (lambda index: index.write_text("[1, 2]"), "no index of shards"),
-        (lambda index: index.write_text("{"), "no index of shards"),
+        (lambda index: index.write_text('{"weight_map": {}}'), "not an index of shards"),
+        (lambda index: index.write_text('{"weight_map": [1]}'), "not an index of shards"),
+        (lambda index: index.write_text('{"weight_map": {"a": 3}}'), "not an index of shards"),
+        (lambda index: index.write_text("[1, 2]"), "not an index of shards"),
+        (lambda index: index.write_text("{"), "not an index of shards"),
     ],
 )  # fmt: skip
 def test_shards_that_are_not_whole_are_named(conf, state, tmp_path, damage, message):

@@ -103,7 +103,7 @@ def test_other_signals_are_ignored(watchdog, clock):
 def test_a_signal_to_a_forked_child_is_not_recorded_in_the_parent(
     watchdog, forked, ended, wait_until
 ):
-    """Loader processes receive signals of their own when they are stopped."""
+    """Loader processes receive separate signals when they are stopped."""
     numbers = (signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:

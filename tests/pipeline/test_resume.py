@@ -385,12 +385,12 @@ def test_a_state_past_the_end_is_refused_before_anything_is_trained(
     )
     ran = train(*resume_overrides, "task.epochs=1")
     refused(
-        ran, "task.epochs=1", "step 3", "steps per epoch: 2; in all: 2", "task.epochs=2 or more"
+        ran, "task.epochs=1", "step 3", "steps per epoch: 2; in total: 2", "task.epochs=2 or more"
     )
     assert "resumed after" not in ran.out
-    ran = train(*resume_overrides, "task.batch_size=16")  # 1 step per epoch, 2 in all
+    ran = train(*resume_overrides, "task.batch_size=16")  # 1 step per epoch, 2 in total
     refused(
-        ran, "task.epochs=2", "step 3", "steps per epoch: 1; in all: 2", "task.epochs=3 or more"
+        ran, "task.epochs=2", "step 3", "steps per epoch: 1; in total: 2", "task.epochs=3 or more"
     )
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
 

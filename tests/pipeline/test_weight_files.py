@@ -37,8 +37,8 @@ def test_the_part_that_was_read_is_reported_and_recorded_with_a_warm_cache_too(
     ema = {f"module.{key}": value + 0.01 for key, value in state.items()}
     torch.save({"state_dict": state, "state_dict_ema": ema, "epoch": 3}, tmp_path / "last.pth.tar")
     note = (
-        "weights last.pth.tar: read from `state_dict_ema.module`, the EMA, as timm does; left "
-        "aside: `state_dict` fits too"
+        "weights last.pth.tar: read from `state_dict_ema.module`, the EMA, as timm does; "
+        "ignored: `state_dict` fits too"
     )
     for again in ("cold", "warm"):
         ran = run(*SMALL, f"backbone.weights={tmp_path}/last.pth.tar", f"runtime.run_id={again}")

@@ -36,7 +36,11 @@ def test_what_is_written_is_read(file):
             CREATED + timedelta(days=999),
             "pinned by a rel",
         ),
-        (replace(RETENTION, created=datetime(1970, 1, 1, tzinfo=UTC)), CREATED, "before fgvc was"),
+        (
+            replace(RETENTION, created=datetime(1970, 1, 1, tzinfo=UTC)),
+            CREATED,
+            "before fgvc existed",
+        ),
         (
             replace(RETENTION, expires=CREATED),
             CREATED + timedelta(days=89),

@@ -34,7 +34,7 @@ from tests.jobs import until
 ROOT = Path(__file__).resolve().parents[2]
 AFTER_DATABASE = list(SIDES["fiftyone_steps"])[1:]
 ABSENT = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
-# a server in a process group of its own, as FiftyOne starts its services
+# a server in its own process group, as FiftyOne starts its services
 STRAY = """
 import os, pathlib, subprocess, sys, time
 server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)

@@ -130,4 +130,4 @@ def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, output_root, t
     assert table.is_file()
     assert "complete runs" not in capfd.readouterr().err
     assert main(["task=audit", run, root, f"task.output={alone}"]) == 1
-    assert "is a run, which nothing is added to" in capfd.readouterr().err
+    assert "is a run, which is never changed" in capfd.readouterr().err

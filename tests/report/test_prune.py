@@ -304,10 +304,10 @@ def test_the_command_removes_nothing_by_default(root, capfd):
     command = ["task=prune", f"runtime.output_root='{root}'"]
     assert main(command) == 0
     out = capfd.readouterr().out
-    assert f"goes   {name('dead')}" in out
-    assert f"stays  {name('young')}: kept until" in out
-    assert "1 would go" in out
-    assert "Nothing was touched" in out
+    assert f"expired {name('dead')}" in out
+    assert f"keep    {name('young')}: kept until" in out
+    assert "1 expired (" in out
+    assert "Nothing was removed" in out
     assert dead.exists()
     assert main([*command, "task.delete=true"]) == 0
     assert "removed 1 of 1" in capfd.readouterr().out

@@ -16,7 +16,7 @@ from tests.narrow import not_none
 
 @pytest.fixture
 def holder(tmp_path, forked):
-    """A child that holds tmp_path/lock until it is killed, with a forked worker of its own."""
+    """A child that holds tmp_path/lock until it is killed, with its own forked worker."""
 
     def hold():
         with lock(tmp_path / "lock"):

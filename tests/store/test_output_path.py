@@ -41,7 +41,7 @@ def test_a_home_is_understood(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", ["plan.txt", "plan.json", "x/plan.pdf"])
 def test_another_kind_of_file_is_refused_with_the_name_that_works(path, tmp_path):
-    with pytest.raises(UserError, match="task.output=.*: what is written there is .md") as caught:
+    with pytest.raises(UserError, match="task.output=.*: the output is .md") as caught:
         output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     suggestion = str(caught.value).partition("name ")[2].partition(",")[0]
     assert output_file(suggestion, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")
@@ -62,10 +62,10 @@ def test_what_cannot_be_written_to_is_refused(tmp_path):
         with pytest.raises(UserError, match=r"task.output=.*file is a file"):
             output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     for path in ("run", "run/x.md", "run/splits/x"):
-        with pytest.raises(UserError, match="is a run, which nothing is added to"):
+        with pytest.raises(UserError, match="is a run, which is never changed"):
             output_file(f"{tmp_path}/{path}", "plan.md", (".md",))
     for path in ("run", "run/export", "run/baselines.csv"):
-        with pytest.raises(UserError, match="is a run, which nothing is added to"):
+        with pytest.raises(UserError, match="is a run, which is never changed"):
             output_folder(f"{tmp_path}/{path}", FILES)
     with pytest.raises(UserError, match="a folder of baselines.csv"):
         output_folder(f"{tmp_path}/mine.csv", FILES)

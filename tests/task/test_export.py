@@ -164,7 +164,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, probe_run, exported
     inside = probe_run.folder / "export"
     for target, more, why in (
         (exported, (), "exists already"),
-        (inside, (), "is a run, which nothing is added to"),
+        (inside, (), "is a run, which is never changed"),
         (tmp_path / "x", (f"dataset.root={tmp_path / 'none'}",), "give image=FILE"),
     ):
         ran = export(run, probe_run.folder, target, *more)
@@ -222,7 +222,7 @@ def test_the_target_of_an_export_is_checked_before_any_work(run, probe_run, tmp_
     ran = export(run, probe_run.folder, tmp_path / "model.pt")
     assert (ran.code, "a folder of ckpt.bin, model.onnx, README.md" in ran.err) == (1, True)
     ran = export(run, probe_run.folder, probe_run.folder / "export")
-    assert (ran.code, "is a run, which nothing is added to" in ran.err) == (1, True)
+    assert (ran.code, "is a run, which is never changed" in ran.err) == (1, True)
 
 
 @pytest.mark.slow

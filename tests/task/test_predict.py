@@ -391,5 +391,5 @@ def test_a_file_of_another_format_is_refused_before_any_work(run, probe_run, mix
     target = tmp_path / "answer.csv"
     ran = predict(run, probe_run.folder, mixed, "task.format=json", f"task.output={target}")
     assert ran.code == 1
-    assert ran.err.startswith(f"fgvc: task.output={target}: what is written there is .json; name")
+    assert ran.err.startswith(f"fgvc: task.output={target}: the output is .json; name")
     assert not target.exists()

@@ -117,7 +117,7 @@ class Config:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-# Prefixes of tables of rows with keys of their own.
+# Prefixes of tables of rows with their own keys.
 TABLES = ("backbone.checkpoints.", "dataset.archives.")
 
 

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from fgvc.config.schema.fields import bounded, card, declared, later, one_of, place
 from fgvc.config.schema.gather import module_names
 
-USER_READERS = ("folder", "table")  # of a user's own images, perhaps with splits of their own
+USER_READERS = ("folder", "table")  # of a user's own images, perhaps with their own splits
 
 
 @dataclass

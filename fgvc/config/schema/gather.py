@@ -1,4 +1,4 @@
-"""The modules of a folder -> what each of them describes, by name.
+"""The modules of a folder -> their descriptions, by name.
 
 Adding a module adds an option: nothing else lists them. The config reads the descriptions of the
 heads, so that these modules import torch and the rooms only inside their functions.
@@ -24,7 +24,7 @@ def gather(package: str, attribute: str) -> Mapping[str, Any]:
 
 
 class _Modules(Mapping[str, Any]):
-    """Imports a module when its value is read, so that a run imports only what it uses."""
+    """Imports a module when its value is read, so that unused modules are not imported."""
 
     def __init__(self, package: str, attribute: str) -> None:
         self._package, self._attribute = package, attribute

@@ -41,7 +41,7 @@ class HeadSpec:
             -> head: in closed form, without validation. None: only task=zero_shot has it.
         reads_text: whether it compares features with text features of the class names.
         bank: the name of its tensor that has a row per training image, if there is one.
-        check: (tensors, classes) -> what is wrong with the values of a stored head, or None. Names,
+        check: (tensors, classes) -> the error in the values of a stored head, or None. Names,
             shapes and types of numbers are those of a head that `create` returns, and all values
             are finite.
     """

@@ -45,7 +45,7 @@ def unknown_key(key: str, value: str, command: CommandContext) -> str:
     """The message for a key that cannot be set: by its meaning, otherwise by its spelling."""
     advice = for_key(key, value, command)
     if key in NAMES:
-        return f"{key}={value}: an option brings its own name; {advice}"
+        return f"{key}={value}: the option sets its name; {advice}"
     if advice is not None:
         return f"{key}={value}: {_other_choice(advice, command) or f'unknown config key; {advice}'}"
     legal = [

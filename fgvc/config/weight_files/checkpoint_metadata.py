@@ -34,7 +34,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = object()
 KEY = "fgvc"  # in the metadata of a safetensors file
 Test = Callable[[Any], bool]
-Rule = tuple[Test, str]  # a test, and what it expects
+Rule = tuple[Test, str]  # a test, and the expected value
 
 
 def read_facts(path: Path) -> Mapping[str, Any] | None:
@@ -69,12 +69,12 @@ def parse(text: Any) -> dict[str, Any]:
         ValueError: not JSON, or facts of another shape; one line without the path.
     """
     if not isinstance(text, str):
-        raise ValueError(f"its facts are {one_line(text, 60)}, no text")
+        raise ValueError(f"its facts are {one_line(text, 60)}, not text")
     if len(text) > MOST_BYTES:
         raise ValueError(f"its facts have {len(text)} letters, more than {MOST_BYTES}")
     facts = parse_json(text)
     if not isinstance(facts, dict):
-        raise ValueError("its facts are no mapping")
+        raise ValueError("its facts are not a mapping")
     check(facts)
     return facts
 
@@ -95,7 +95,7 @@ def check(facts: Mapping[str, Any]) -> None:
         )
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
-        raise ValueError("head: not the head of its own config")
+        raise ValueError("head: not the head of its config")
     for count, (key, value) in enumerate(leaves(facts["config"], "config")):
         if count == MOST_SETTINGS:  # each takes a millisecond to compose
             raise ValueError(f"config: more than {MOST_SETTINGS} settings")

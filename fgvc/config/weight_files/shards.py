@@ -107,7 +107,7 @@ def weight_map(index: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, TooLargeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"{index} is no index of shards ({type(error).__name__}: {reason}): fetch it "
+            f"{index} is not an index of shards ({type(error).__name__}: {reason}): fetch it "
             "again, or name the weights file itself"
         ) from error
     return shards

@@ -54,7 +54,7 @@ def check_normalization(backbone: Backbone, weights: Path, preprocess: str = "sh
     """Check that the statistics beside the weights, if any, are those of the config.
 
     Args:
-        preprocess: with "native", the row has statistics of its own.
+        preprocess: with "native", the row has its own statistics.
 
     Raises:
         ConfigError: the weights were made for another mean and standard deviation.

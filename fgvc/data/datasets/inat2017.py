@@ -143,7 +143,7 @@ def _id(row: Mapping[str, Any], key: str) -> int:
     """An integer that fits int64; ValueError for any other value, including true and false."""
     value = row[key]
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError(f"{key} {str(value)[:40]!r} is no whole number of 64 bits")
+        raise ValueError(f"{key} {str(value)[:40]!r} is not a 64-bit integer")
     return value
 
 
@@ -152,21 +152,21 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if type(value) not in (int, float) or not abs(value) <= MAX_PIXELS:
-        raise ValueError(f"{str(value)[:40]!r} is no number of pixels")
+        raise ValueError(f"{str(value)[:40]!r} is not a number of pixels")
     return float(value)
 
 
 def _text(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = row[key] if default is None else row.get(key, default)
     if not isinstance(value, str):
-        raise TypeError(f"{key} {str(value)[:40]!r} is no text")
+        raise TypeError(f"{key} {str(value)[:40]!r} is not a string")
     value.encode()  # UnicodeEncodeError, a ValueError, for half a surrogate pair
     return value
 
 
 def _image_path(path: object) -> str:
     if not isinstance(path, str) or "\0" in path:
-        raise ValueError(f"file_name {str(path)[:40]!r} is no path")
+        raise ValueError(f"file_name {str(path)[:40]!r} is not a path")
     path.encode()
     if path.startswith("train_val_images/") and ".." not in path:
         return path  # fast path for the original files

@@ -126,7 +126,7 @@ def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     ]
     limits = f"class ids {{first}} are outside the official range {first} to {first + count - 1}"
     numbers = "{count} classes have another number than their name: {first}"
-    fix = "the class file was changed: restore the official one, and the labels with it"
+    fix = "the class file was changed: restore the official file and the labels"
     return [
         *about(outside if count else (), ERROR, "classes", limits, fix, shown=5),
         *about(mismatched, ERROR, "classes", numbers, fix),

@@ -158,7 +158,7 @@ class Trainer:
             saved = {name: averages[name] for name in averages if name != UPDATE_COUNT}
             phrases = [f"of the averages, {each}" for each in _tensor_mismatches(saved, expected)]
             if UPDATE_COUNT not in averages or averages[UPDATE_COUNT].ndim:
-                phrases.append(f"of the averages, {UPDATE_COUNT} is no number in the state")
+                phrases.append(f"of the averages, {UPDATE_COUNT} is not a number in the state")
         return phrases or list(_optimiser_mismatches(state["optimiser"], model, self.optimiser))
 
     def load(self, state: dict[str, Any]) -> None:

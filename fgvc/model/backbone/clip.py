@@ -114,7 +114,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
         with torch.device("meta"):
             visual = _build_model(row, source, row.native).visual
-        visual.proj = None  # an image tower saved by itself has no projection
+        visual.proj = None  # a separate image tower has no projection
         image_tower = visual.state_dict(), functools.partial(_image_tensors, visual=visual)
         selected = weights.select(path, model.state_dict(), convert, image_tower)
         eps = hf_config.norm_eps(conf, source)
@@ -135,7 +135,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
 
 def _image_tensors(file_state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
     """A file's tensors of the image tower under its names, with positions for its grid."""
-    if "class_embedding" in file_state:  # an image tower by itself
+    if "class_embedding" in file_state:  # a separate image tower
         file_state = {f"{VISION_PREFIX}{key}": value for key, value in file_state.items()}
     state = _resize_positions(_open_clip_names(file_state), visual)
     tensors = {
@@ -184,7 +184,7 @@ def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> An
     ):
         near = [name for name in open_clip.list_models() if name.startswith("ViT-")]
         raise UserError(
-            f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
+            f"backbone.checkpoints: {row.model} is not a plain CLIP of two transformers; "
             f"such a model cannot be read here{similar_hint(row.model, near)}"
         )
     try:
@@ -234,7 +234,7 @@ def _check_activation(
         file, model_config = source.path.with_name(OPEN_CLIP), published.get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{file} has model_cfg={one_line(model_config, 60)}, which is no mapping: "
+                f"{file} has model_cfg={one_line(model_config, 60)}, which is not a mapping: "
                 "fetch it again"
             )
         _check_quick_gelu(row, model_config, str(file))

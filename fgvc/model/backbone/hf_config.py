@@ -108,7 +108,7 @@ def check_layout(
         )
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
-        raise UserError(f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again")
+        raise UserError(f"{file} has {tower}={one_line(values, 60)}, not a mapping: fetch it again")
     check_values(schema.chosen_checkpoint(conf), file, values, built)
     return layout
 

@@ -44,7 +44,7 @@ def fetch(
         if isinstance(path := try_to_load_from_cache(repo, name, revision=revision), str):
             return Path(path)
     if not trusted:
-        reason = "only the checkpoint names it, which may not choose what is contacted"
+        reason = "only the checkpoint names it, which may not choose network addresses"
     elif not _is_reachable():
         reason = "the hub cannot be reached"
     else:

@@ -33,8 +33,8 @@ def load_strict(
         raise UserError(f"weights {path} do not fit {name}: {difference}{hint}")
     if (fault := _dtype_fault(state, model_state)) is not None:
         raise UserError(
-            f"weights {path}: {fault}: quantized or sparse weights are not read; take the model as "
-            "it was before"
+            f"weights {path}: {fault}: quantized or sparse weights are not read; use the original "
+            "model"
         )
     # copies, because a tensor of a .safetensors file is a view of the file
     values = {

@@ -169,7 +169,7 @@ def per_head_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 
 def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """score_BT: heads averaged, and half of the weight of a token stays with it in every layer.
+    """score_BT: heads averaged; in every layer, a token keeps half of its weight.
 
     Args: as `per_head_rollout`.
 

@@ -102,7 +102,11 @@ class RunFields:
     def declarations(self) -> list[Document]:
         run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
         labels = {
-            "predictions": (json_documents.CLASSIFICATION, PREDICTION, f"what {run_name} says"),
+            "predictions": (
+                json_documents.CLASSIFICATION,
+                PREDICTION,
+                f"predictions of {run_name}",
+            ),
             "attention": (
                 json_documents.HEATMAP,
                 {"map": "Array", "map_path": "String", "range": "HeatmapRange of Float"},

@@ -44,7 +44,7 @@ def database(folder: Path) -> str:
     options = client.admin.command("getCmdLineOpts")["parsed"]
     used = Path(options["storage"]["dbPath"]).resolve()
     check_equal("database folder", used, database_folder.resolve())
-    return f"mongod {client.server_info()['version']}, in a folder of its own"
+    return f"mongod {client.server_info()['version']}, in its own folder"
 
 
 def dataset(folder: Path) -> str:

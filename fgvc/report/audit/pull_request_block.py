@@ -36,13 +36,13 @@ NOT_PROVEN = (
     "recomputes every number and digest passes",
     "that the predicted files are the images of the dataset: their digests are as the record "
     "states them",
-    "what was measured: times, speed, memory, parameters, MACs, images decoded, prompts, solver "
+    "measured values: times, speed, memory, parameters, MACs, images decoded, prompts, solver "
     "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
     "the tree above the classes, except for the numbers that follow from it",
     "the machine and its packages, unless env_hash is that of this machine",
     "what only people read: photographs in report.html, embeddings and maps of FiftyOne, images "
     "and texts of TensorBoard, run.log",
-    "who made it: nothing is signed",
+    "the author: nothing is signed",
 )
 AGAIN = "To measure the numbers again, from the images and ckpt.bin:"
 

@@ -41,7 +41,7 @@ def checkpoint_config(record: Record) -> str:
     table, name = shown["checkpoints"], shown["checkpoint"]
     rows = list(table.values()) if name is None else [table[name]]
     if not any(all(row.get(key) == value for key, value in hashed.items()) for row in rows):
-        raise DamageError(f"config.canonical.json: its checkpoint is no row of {CONFIG}")
+        raise DamageError(f"config.canonical.json: its checkpoint is not a row of {CONFIG}")
     return f"{len(flatten(config))} keys as in {CONFIG}"
 
 

@@ -192,7 +192,7 @@ def skipped_note(folders: Iterable[Folder], strays: Iterable[str], root: str) ->
     texts = list(_count_by_kind(files, root))
     if tool_folders:
         names = list_first((_relative(path, root) for path in tool_folders), 3)
-        texts.append(f"folders that are no classes ({names})")
+        texts.append(f"folders that are not classes ({names})")
     return (f"skipped: {', '.join(texts)}",) if texts else ()
 
 

@@ -1,7 +1,7 @@
 """A folder -> its split folders; a split folder -> its class folders.
 
 A folder is a split if it is named like a split (training, Val, cars_test beside cars_train) and
-holds class folders. A folder with images of its own is a class, unless its siblings show that the
+holds class folders. A folder that itself has images is a class, unless its siblings show that the
 images are strays.
 """
 

@@ -89,7 +89,7 @@ SPOTS: tuple[Point, ...] = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A filled polygon of one part; part "body" has no location of its own."""
+    """A filled polygon of one part; part "body" has no location."""
 
     part: str
     xy_M2: np.ndarray

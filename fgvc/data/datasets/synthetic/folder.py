@@ -155,7 +155,7 @@ def _check_settings(generator: Generator) -> dict[str, int]:
 
 
 def _find_damage(root: Path, settings: dict[str, int]) -> str | None:
-    """None if root holds exactly this dataset, "" if it is empty, otherwise what is damaged."""
+    """None if root holds exactly this dataset, "" if it is empty, otherwise the damage."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return ""
     try:

@@ -87,7 +87,7 @@ def check_column_per_class(table: DatasetTable, path: int) -> None:
 
 
 def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on labels that may be mistakes; each stays a class of its own."""
+    """Notes on labels that may be mistakes; each stays a separate class."""
     notes = []
     if absent := [name for name in names if name.casefold() in MISSING_VALUES]:
         notes.append(
@@ -108,9 +108,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
         for name in candidates:
             groups[key(name)].append(name)
         if same := [name for group in groups.values() if len(group) > 1 for name in group]:
-            notes.append(
-                f"{table}: labels that {what} are classes of their own: {list_first(same)}"
-            )
+            notes.append(f"{table}: labels that {what} are separate classes: {list_first(same)}")
     return tuple(notes)
 
 

@@ -179,7 +179,7 @@ def _relative_path(disk: Disk, table: Path, cell: str, cells: Sequence[str]) -> 
     except UnicodeEncodeError:  # half a surrogate pair
         is_text = False
     if not is_text:
-        raise UserError(f"{shown} is no path: NUL, or no Unicode text; correct it")
+        raise UserError(f"{shown} is not a path: NUL, or not Unicode text; correct it")
     if URL.match(cell):
         raise UserError(
             f"{shown} is an address, not a file; download the images first, and write their paths "

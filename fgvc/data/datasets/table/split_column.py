@@ -101,7 +101,7 @@ def _unclear_columns(table: DatasetTable, rest: Sequence[int]) -> list[str]:
     ]
     return [
         f"{table.file.name}: column {names[column]} is named like a split and is not read, because "
-        "its values do not say which of them is train; write train, val or test into it and set "
+        "its values do not state which one is train; write train, val or test into it and set "
         f"{setting('dataset.split_column', names[column])}"
         for column in table.all_pass(columns, lambda cell: split_of(cell) is None)
     ]
@@ -208,7 +208,7 @@ def _parse_splits(table: DatasetTable, name: str, cells: Sequence[str]) -> np.nd
             raise UserError(f"{where}: no {name}; fill it in, or remove the row")
         if NUMBER.fullmatch(cell) or is_yes_or_no(cell):
             raise UserError(
-                f"{where}: {name} {cell!r} does not say which rows are train; write {EXPECTED}"
+                f"{where}: {name} {cell!r} does not state which rows are train; write {EXPECTED}"
             )
         raise UserError(f"{where}: {name} {cell!r}: {EXPECTED}; correct it")
     return np.array([words[cell] for cell in cells], dtype=np.uint8)

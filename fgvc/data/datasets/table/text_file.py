@@ -114,7 +114,7 @@ def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]
             except ValueError as error:
                 raise UserError(f"{file}:{line}: no JSON ({error})") from None
             if not isinstance(value, dict):
-                raise UserError(f"{file}:{line}: no JSON object; each line is one row")
+                raise UserError(f"{file}:{line}: not a JSON object; each line is one row")
             if any("\0" in str(text) for pair in value.items() for text in pair):
                 raise UserError(f"{file}:{line}: no JSON of a table (a NUL character)")
             yield line, value

@@ -85,7 +85,7 @@ def misfit_hint(
 def surplus_hint(
     part: Part, state: State, wanted: Mapping[str, Tensor], mappings: Sequence[Part], path: Path
 ) -> str:
-    """What to add to the message about a part that holds all tensors of the model, and more."""
+    """The hint for a part that holds all tensors of the model and further ones."""
     surplus = [key for key in state if key not in wanted]
     if not surplus:
         return ""
@@ -98,7 +98,7 @@ def surplus_hint(
 def removal_hint(
     extra: Sequence[str], wanted: Collection[str], names: Collection[str], path: Path
 ) -> str:
-    """What to add to a message about a file that holds all tensors of a model, and more.
+    """The hint for a file that holds all tensors of a model and further ones.
 
     Args:
         extra: names of the unexpected tensors, after conversion to the model's names.

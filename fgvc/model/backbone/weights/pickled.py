@@ -95,5 +95,5 @@ def _refusal_message(path: Path, reason: str) -> str:
         what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"
     return (
         f"weights {path} are {what}: refused, and nothing in the file was run; save the state dict "
-        "by itself where the file was made, as .safetensors or with torch.save's own protocol"
+        "alone on the original machine, as .safetensors or with torch.save's own protocol"
     )

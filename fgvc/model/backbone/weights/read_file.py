@@ -110,19 +110,19 @@ def _read_zip(path: Path) -> Any:
     if any(name.endswith("model_weights_config.json") for name in names):
         raise UserError(
             f"weights {path} are a program of torch.export, which is not read: save the state dict "
-            "of its model, best as .safetensors"
+            "of its model, preferably as .safetensors"
         )
     if not any(name.endswith("data.pkl") for name in names):
         content = ", ".join(names[:3]) or "nothing"
         raise UserError(
             f"weights {path} cannot be read: a zip archive that holds {content} and no weights; if "
-            "they lie in it, unpack it and name the file"
+            "the weights are in it, unpack it and name the file"
         )
     return pickled.read(path)
 
 
 def _refuse_other_formats(path: Path, head: bytes) -> None:
-    """Refuse what is often found in place of weights, and the formats of other libraries."""
+    """Refuse usual placeholders of weights, and the formats of other libraries."""
     if not head:
         raise UserError(f"weights {path} are empty (0 bytes): download them again")
     if not head.strip(b"\0"):
@@ -188,7 +188,7 @@ def _stored_shards(path: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
     digests = list(shards.values()) if isinstance(shards, dict) else []
     if not digests or not all(isinstance(each, str) and SHA256.fullmatch(each) for each in digests):
         raise UserError(
-            f"{path} is no list of shards: give the original weights with backbone.weights=PATH"
+            f"{path} is not a list of shards: give the original weights with backbone.weights=PATH"
         )
     files = tuple(store / sha256[:2] / sha256 for sha256 in digests)
     for file in files:

@@ -82,7 +82,7 @@ def select(
         names = " and ".join(f"`{each.path}`" for each in (part, *equal))
         raise UserError(
             f"weights {path} hold several models that fit, {names}: save the intended model "
-            "in a file of its own, preferably .safetensors"
+            "in a separate file, preferably .safetensors"
         )
     if other_tower is not None:
         _check_towers(mappings, part, tower, other_tower, path)
@@ -115,7 +115,7 @@ def _check_towers(
 ) -> None:
     """Refuse towers of two training states, such as an EMA that holds only the image tower.
 
-    Towers that were saved apart, each under a name of its own, are no two states.
+    Towers that were saved apart, each under its own name, are not two states.
     """
 
     def fits(part: Part, tower: Tower) -> bool:
@@ -130,7 +130,7 @@ def _check_towers(
         raise UserError(
             f"weights {path}: the image tower fits {image_part.label} and the text tower "
             f"{text_part.label}, which are two states of a training: save both towers of one state "
-            "as a file of their own, best as .safetensors"
+            "as a separate file, preferably .safetensors"
         )
 
 

@@ -39,7 +39,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
 
     Raises:
         UserError: no such file, no network, a digest other than `backbone.weights_sha256` or the
-            hub's own, or a made-up model, which has no published weights.
+            hub's own, or a test model, which has no published weights.
     """
     conf = copy.deepcopy(conf)
     set_repo(conf)
@@ -53,9 +53,9 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
         return WeightsSource("random", row.model)
     if not row.repo:
         raise UserError(
-            f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
+            f"backbone.size={row.size}: this test model of {conf.name} has no published weights; "
             "backbone.pretrained=false takes random ones, backbone.weights=PATH those of a file, "
-            "and a row of your own may name a repo"
+            "and a new row may name a repo"
         )
     trusted = may_fetch is None or may_fetch(row.repo)
     path = _fetch(conf, row, row.repo, trusted)
@@ -95,7 +95,7 @@ def _fetch(conf: schema.Backbone, row: schema.Checkpoint, repo: str, trusted: bo
         blob, sha256 = file.resolve(), sha256_of_file(file)
         if SHA256.fullmatch(blob.name) and blob.name != sha256:
             raise UserError(
-                f"weights {file} have sha256 {sha256}, the hub says {blob.name}: the cached file "
+                f"weights {file} have sha256 {sha256}, the hub has {blob.name}: the cached file "
                 f"is damaged; delete {blob} and run again"
             )
     return path

@@ -67,7 +67,7 @@ class _Reader(pickle._Unpickler):
             path = f"{module}.{name}"
             return self.classes.setdefault(path, type("Module", (Module,), {"path": path}))
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # a new function per name, because a pickle may set attributes of what it names
+            # a new function per name, because a pickle may set its attributes
             return lambda values, offset, size, stride, *_: values.as_strided(size, stride, offset)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -120,7 +120,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are a TorchScript archive that names {error}: refused, and nothing in "
-            "the file was run; save its state dict by itself, best as .safetensors"
+            "the file was run; save its state dict alone, preferably as .safetensors"
         ) from error
     except UserError:
         raise
