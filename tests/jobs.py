@@ -35,6 +35,7 @@ BIRDS = (
 # seconds after which a wait counts as a hang. A test asserts no bound by it: a loaded machine takes
 # many times longer than an idle one
 HANG = 240.0
+ROOT = Path(__file__).resolve().parents[1]
 BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0")
 MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
 
@@ -195,6 +196,12 @@ def sweep(places, capfd) -> Callable[..., tuple[int, str]]:
 def last_of_each(*overrides: str) -> dict[str, str]:
     """Keep the last override of each key: Hydra refuses a key that is given twice."""
     return {item.partition("=")[0]: item for item in overrides}
+
+
+def import_path(*folders: Path) -> str:
+    """PYTHONPATH of a new process: `folders`, then this checkout, which need not be installed."""
+    before = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*map(str, folders), str(ROOT), *([before] if before else [])])
 
 
 def complete_folders(root: Path) -> list[Path]:
@@ -422,7 +429,12 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
             with log.open("w") as log_file:
                 process = subprocess.Popen(
                     [*launch, "--node-rank", str(rank), "-m", "fgvc.run", *chosen.values()],
-                    env={**os.environ, **ALONE, "FGVC_TEST": str(tmp_path)},
+                    env={
+                        **os.environ,
+                        **ALONE,
+                        "PYTHONPATH": import_path(),
+                        "FGVC_TEST": str(tmp_path),
+                    },
                     stdout=log_file,
                     stderr=log_file,
                 )

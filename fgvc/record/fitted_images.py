@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # a sweep and its workers load this module, but no torch
+    from torch import Tensor
 
 IMAGES, VALIDATION, BACKBONE = "fit.images", "fit.validation", "fit.backbone"  # in ckpt.bin
 TENSORS = (IMAGES, VALIDATION, BACKBONE)
@@ -51,6 +52,8 @@ class Fit:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in the checkpoint; without BACKBONE unless fgvc trained the backbone."""
+        import torch
+
         arrays = {IMAGES: self.image_N, VALIDATION: self.validation_N}
         arrays |= {BACKBONE: self.backbone_N} if len(self.backbone_N) else {}
         return {name: torch.from_numpy(values_N) for name, values_N in arrays.items()}
@@ -67,6 +70,8 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         KeyError: the checkpoint has no record of its fit (an older version wrote it).
         ValueError: a recorded tensor is not a list of short digests.
     """
+    import torch
+
     for name in TENSORS:
         if name in tensors and (tensors[name].dtype != torch.int64 or tensors[name].ndim != 1):
             raise ValueError(f"{name}: not a list of int64")

@@ -15,6 +15,7 @@ import pytest
 
 from fgvc.config.version import version
 from fgvc.run import main
+from tests.jobs import import_path
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "fiftyone", "tensorboard")
@@ -25,7 +26,7 @@ def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-m", "fgvc.run", *arguments],
         cwd=cwd,
-        env={**os.environ, **env},
+        env={**os.environ, "PYTHONPATH": import_path(), **env},
         capture_output=True,
         text=True,
         check=False,
@@ -103,7 +104,12 @@ def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
         "sys.exit(code)\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", probe],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": import_path()},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 0
     assert process.stderr.strip() == "[]"

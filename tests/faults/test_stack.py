@@ -15,7 +15,7 @@ import torch
 from tests.faults.steps import (
     assert_one_line,
 )
-from tests.jobs import HANG
+from tests.jobs import HANG, import_path
 
 
 def connections(server: socket.socket) -> int:
@@ -37,6 +37,7 @@ def test_no_weights_and_no_network(tmp_path, offline):
     hub = socket.create_server(("127.0.0.1", 0))  # which never answers
     endpoint = f"http://127.0.0.1:{hub.getsockname()[1]}"
     env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": endpoint, "NO_PROXY": "*"}
+    env["PYTHONPATH"] = import_path()
     if offline:
         env["HF_HUB_OFFLINE"] = "1"
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])

@@ -35,6 +35,7 @@ from fgvc.launch import job_process
 from fgvc.parallel import process_group, signals
 from fgvc.parallel.watchdog import Watchdog
 from fgvc.types import Manifest
+from tests.jobs import import_path
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
 CONNECT = """
@@ -97,7 +98,7 @@ def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
                 f"import sys\nif {only!r} in ' '.join(sys.orig_argv):\n"
                 f"    exec({gates[-1].code!r})\n"
             )
-            path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+            path = import_path(tmp_path)
             monkeypatch.setenv("PYTHONPATH", path)
         return gates[-1]
 
@@ -222,7 +223,7 @@ sys.meta_path.insert(0, Notice())
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_fgvc_is_imported_ends_resumably(tmp_path, number):
     (tmp_path / "sitecustomize.py").write_text(EARLY.format(number=int(number)))
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = import_path(tmp_path)
     command = [sys.executable, "-m", "fgvc.run", "--help"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert (done.returncode, done.stderr) == (PREEMPTED, b"")
@@ -259,7 +260,7 @@ atexit.register(lambda: os.kill(os.getpid(), {number}))
 def test_a_signal_after_the_end_changes_no_exit_code(tmp_path, number):
     """While Python takes itself down, which can take a second."""
     (tmp_path / "sitecustomize.py").write_text(AT_EXIT.format(number=int(number)))
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = import_path(tmp_path)
     command = [sys.executable, "-m", "fgvc.run", "--version"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert (done.returncode, done.stderr) == (DONE, b"")

@@ -20,9 +20,8 @@ from fgvc.launch import job_process
 from fgvc.report import sweep_table as rows
 from fgvc.run import main
 from fgvc.store.file_lock import lock
-from tests.jobs import BASE, BIRDS, HANG, places_in
+from tests.jobs import BASE, BIRDS, HANG, ROOT, import_path, places_in
 
-ROOT = Path(__file__).resolve().parents[2]
 # the head's k, which identifies a job, and the fault injected where its head is fitted
 FAULTS = {
     "11": "raise RuntimeError('an injected fault')",
@@ -67,8 +66,8 @@ sys.meta_path.insert(0, Hook())
 class FinishedSweep:
     """Exit code, output and table of a sweep."""
 
-    def __init__(self, code: int, out: str, root: Path) -> None:
-        self.code, self.out, self.root = code, out, root
+    def __init__(self, code: int, out: str, err: str, root: Path) -> None:
+        self.code, self.out, self.err, self.root = code, out, err, root
         self.table: dict[str, Any] = json.loads((root / "multirun/x/sweep.json").read_text())
 
     def row(self, k: str) -> dict[str, Any]:
@@ -105,9 +104,9 @@ def faulty(shared_places, tmp_path_factory) -> FinishedSweep:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "80"},
+        env={**os.environ, "PYTHONPATH": import_path(root), "COLUMNS": "80"},
     )
-    return FinishedSweep(done.returncode, done.stdout, root)
+    return FinishedSweep(done.returncode, done.stdout, done.stderr, root)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def again(faulty, shared_places, tmp_path_factory) -> FinishedSweep:
     """The same command without the faults."""
     before = {k: faulty.folder(k) for k in GOOD}
     assert main(command(faulty.root, shared_places, ALL_K)) == 0
-    sweep = FinishedSweep(0, "", faulty.root)
+    sweep = FinishedSweep(0, "", "", faulty.root)
     assert {k: sweep.folder(k) for k in GOOD} == before
     return sweep
 
@@ -156,6 +155,19 @@ def test_the_table_names_every_job_once_within_80_columns(faulty):
     for k, (state, line) in EXPECTED.items():
         assert f"{state}: head.k={k}: {line}" in table
     assert "the same command with runtime.run_id=x" in table
+
+
+@pytest.mark.slow
+def test_no_library_reports_leaks_when_the_server_ends(faulty):
+    """triton does if its objects are frozen; the server ends after the sweep."""
+    assert "fgvc: RuntimeError: an injected fault" in faulty.err
+    assert "leaked" not in faulty.err
+
+
+def test_a_sweep_and_its_workers_load_no_torch():
+    """Only the server that forks the jobs does: each worker of a launcher would load it too."""
+    code = "import sys, fgvc.launch.launchers, fgvc.launch.sweep; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.slow
@@ -212,7 +224,7 @@ def test_many_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
     print("MEASURED", blocks, servers, [m[1] - memory[4][1] for m in memory])
     assert servers < 2**19
     assert blocks < 10 * 2500  # Hydra keeps the config of each job until the end: 2,000 blocks
-    sweep = FinishedSweep(1, "", tmp_path)
+    sweep = FinishedSweep(1, "", "", tmp_path)
     assert sweep.table["counts"] == {"done": 1, "failed": 14}
 
 

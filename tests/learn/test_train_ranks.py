@@ -16,7 +16,7 @@ from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train import LoaderBatch, NonFinite, Trainer
-from tests.jobs import HANG
+from tests.jobs import HANG, import_path
 
 CLASSES, SIDE, BATCH, STEPS = 5, 16, 8, 5
 BAD = [(), (1,), (0, 1, 2, 6), (4, 5, 6, 7), ()]  # places that cannot be read, step by step
@@ -102,6 +102,7 @@ def ranks(tmp_path_factory):
     """What each of two ranks wrote."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONPATH"] = import_path()
     processes = [
         subprocess.Popen([sys.executable, __file__, str(folder), str(rank)], env=environment)
         for rank in range(2)

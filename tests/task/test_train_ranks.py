@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.pipeline import features
 from fgvc.run import main
-from tests.jobs import BIRDS, HANG, MINI
+from tests.jobs import BIRDS, HANG, MINI, import_path
 
 RANKS = ("task.drop_path=0.3", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
 LONG = (*RANKS, "task.epochs=200")
@@ -331,7 +331,8 @@ def torchrun(places, tmp_path):
 
     def start(*overrides):
         environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
-                       "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+                       "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": import_path(),
+                       "FGVC_TEST": str(tmp_path)}  # fmt: skip
         launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
         return subprocess.run(
             [sys.executable, *launch, str(program), *places, *overrides],
@@ -440,7 +441,8 @@ def test_a_stop_under_torchrun_ends_an_extraction_though_a_rank_does_not_answer(
     program, reached, log = (tmp_path / name for name in ("program.py", "reached", "log.txt"))
     program.write_text(WAITING.format(reached=str(reached)))
     environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
-                   "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+                   "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": import_path(),
+                       "FGVC_TEST": str(tmp_path)}  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     options = ("head=knn", "head.k=3", "runtime.run_id=r", "runtime.stop_grace=0.5")
     cache = f"runtime.cache_root={tmp_path / 'cache'}"

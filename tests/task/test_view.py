@@ -25,7 +25,7 @@ from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
 from fgvc.task import view
 from fgvc.types import Preempted
-from tests.jobs import HANG, MINI, until
+from tests.jobs import HANG, MINI, import_path, until
 from tests.narrow import not_none
 
 SMALL = (
@@ -248,7 +248,7 @@ def start_view(runs, places, cwd, *overrides, **env):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**clean, "OMP_NUM_THREADS": "1", **env},
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": import_path(), **env},
         start_new_session=True,
     ) as process:
         try:
