@@ -37,7 +37,15 @@ from fgvc.config.weight_digests import check_sidecars, fill_tokenizer, fill_weig
 from fgvc.untrusted.escape import shorten
 
 LARGEST = 2**63 - 1  # of an integer: int64
-_structured = functools.cache(OmegaConf.structured)  # empty configs; merging copies them
+
+
+@functools.cache
+def _shape(variants: tuple[tuple[str, type], ...]) -> DictConfig:
+    """An empty config with the dataclasses of the chosen options; merging copies it."""
+    shape = OmegaConf.structured(schema.Config)
+    for node, cls in variants:
+        shape[node] = OmegaConf.structured(cls)
+    return shape
 
 
 @functools.cache
@@ -122,9 +130,7 @@ def parse_config(cfg: DictConfig) -> schema.Config:
         if key not in legal and not key.startswith(schema.TABLES):
             raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
     try:
-        shape = copy.deepcopy(_structured(schema.Config))
-        for node, cls in chosen_variants(cfg).items():
-            shape[node] = _structured(cls)
+        shape = _shape(tuple(chosen_variants(cfg).items()))
         conf = OmegaConf.to_object(OmegaConf.merge(shape, cfg))
         assert isinstance(conf, schema.Config)
         is_recorded = OmegaConf.get_type(cfg) is not schema.Config  # read from a file

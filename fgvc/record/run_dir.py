@@ -299,6 +299,8 @@ def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
     for name, text in texts.items():
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
+        if privacy.masked(text) == text:  # faster than line by line, which names the line
+            continue
         for line in text.split("\n"):
             if (masked := privacy.masked(line)) != line:
                 raise UserError(privacy.refusal(f"{name}: {' '.join(masked.split())[:200]}"))

@@ -117,6 +117,14 @@ def test_what_a_record_says_of_it(conf, saved):
     assert [id(block) for block in backbone.blocks] == [id(b) for b in backbone.trunk.blocks]
 
 
+def test_macs_follow_the_side_where_no_parameter_does(conf):
+    """dinov3 has rotary positions. The counts of a process are kept."""
+    small, large, again = (build(conf("dinov3"), side, RANDOM, 0) for side in (32, 64, 32))
+    assert small.parameter_count == large.parameter_count
+    assert 2 * small.macs < large.macs < 4 * small.macs
+    assert again.macs == small.macs
+
+
 def test_it_is_frozen_and_in_evaluation_mode(conf):
     backbone = build(conf("vit"), 224, RANDOM, seed=0)
     assert not any(parameter.requires_grad for parameter in backbone.parameters())

@@ -7,7 +7,7 @@ D token width, F feature width, L text length, E width of the projection.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from fgvc.config.schema.backbone import row_key
 from fgvc.config.schema.library import LIBRARIES
 from fgvc.config.weight_files import sidecars
 from fgvc.model.backbone import hf_config, weights
-from fgvc.model.backbone.load_state import count_macs, init_from_seed
+from fgvc.model.backbone.load_state import SkipInitialValues, count_macs, init_from_seed
 from fgvc.types import Tokens, UserError, WeightsSource
 
 # property of a row -> the field that declares it, which may be left open
 OPTIONAL_COUNTS = {"head_count": "heads", "block_count": "blocks"}
 MAX_GRID = 256  # patches along a side, as the bound of resolution.grid
+_macs: dict[Hashable, int] = {}  # of models built before: counting takes longer than building
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,15 @@ def assemble(
     if conf.features not in (features := LIBRARIES[conf.library].features):
         raise UserError(f"backbone.features={conf.features}: {conf.name} has {', '.join(features)}")
     create = _with_eps(create_trunk, conf, source)
-    with torch.device("meta"):  # shapes only: no time is spent on initial values
-        backbone = backbone_class(create, row, conf.features, shape, source).eval()
+    with torch.device("meta"):  # shapes only
+        with SkipInitialValues():
+            backbone = backbone_class(create, row, conf.features, shape, source).eval()
         _check_size(backbone.trunk, conf, source)
-        backbone.macs = count_macs(backbone, torch.empty(1, 3, shape.side, shape.side))
+        model_key = (backbone_class, repr(row), conf.features, shape, backbone.parameter_count)
+        if model_key not in _macs:
+            pixels_BCHW = torch.empty(1, 3, shape.side, shape.side)
+            _macs[model_key] = count_macs(backbone, pixels_BCHW)
+        backbone.macs = _macs[model_key]
     if source.path is None:
         backbone.trunk = init_from_seed(create, seed)
     else:
@@ -202,7 +208,7 @@ def assemble_text(
     Args, Raises: as `assemble`.
     """
     create = _with_eps(create_tower, conf, source)
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInitialValues():
         tower = create()
     if source.path is not None:
         return tower, load(tower, source.path)
