@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from fgvc.config import schema
 from fgvc.data import normalize
@@ -68,6 +67,9 @@ def training_transform(conf: schema.Config) -> Augment:
     colour of the normalization, which is about 0 in the input of the backbone. trivialaugment
     translates by up to 32 pixels for any side, randaugment in proportion to the side.
     """
+    # it loads torch's compiler: ranks that only extract features do without
+    from torchvision.transforms import v2
+
     task, preprocess = conf.task, evaluation_transform(conf)
     mean = normalize.normalization(preprocess.normalization).mean
     colour = [round(255 * value) for value in mean]

@@ -26,6 +26,7 @@ LOADED = (  # by name: nothing here uses them
     "jinja2",
     "timm",
     "torch.utils.tensorboard",
+    "torchvision.transforms.v2",
 )
 
 signals.block()  # not ignore(): a signal before a job has set its handlers stays pending

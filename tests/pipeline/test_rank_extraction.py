@@ -10,6 +10,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from fgvc.pipeline.rank_extraction import RankedExtractor, rank_config
 from fgvc.store import hashing
 from fgvc.store.file_lock import lock
 from fgvc.types import Features, UserError
+from tests.jobs import ROOT
 from tests.parallel.test_process_group import has_ended
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
@@ -197,6 +200,13 @@ def test_rank_0_computes_with_its_share_of_the_threads_and_then_with_all(work, m
         torch.set_num_threads(before)
 
 
+def test_a_rank_starts_without_torchs_compiler():
+    """Only a step of training needs it; importing it takes as long as the rest of torch."""
+    modules = "fgvc.launch.ddp_worker, fgvc.pipeline.finetune, fgvc.pipeline.rank_extraction"
+    code = f"import sys, {modules}; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 # --- whole runs ---
 
 PROBE = ("task=probe", "backbone=vit", "backbone.size=mini", "head=knn", "head.k=3")
@@ -353,7 +363,7 @@ process_group._start_rank = start
     ("setup", "number", "shards"),
     [
         slow(EXTRACTING, signal.SIGKILL, 4, id="killed"),
-        pytest.param(EXTRACTING, signal.SIGTERM, 4, id="stopped"),
+        slow(EXTRACTING, signal.SIGTERM, 4, id="stopped"),
         slow(EXTRACTING, signal.SIGINT, 4, id="interrupted"),
         # all of train; the other rank waits for a request
         slow(EXTRACTED, signal.SIGTERM, 6, id="stopped-at-end"),

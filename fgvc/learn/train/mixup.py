@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from fgvc.config import schema
 from fgvc.learn.train.step import MIXING, derive_seed
@@ -21,6 +20,8 @@ class Mixer:
     """Mixup and cutmix with the options of the task; if both are active, each has chance 1/2."""
 
     def __init__(self, task: schema.TrainTask, classes: int, seed: int) -> None:
+        from torchvision.transforms import v2  # it loads torch's compiler
+
         kinds = ((v2.MixUp, task.mixup), (v2.CutMix, task.cutmix))
         self.transforms = [kind(alpha=alpha) for kind, alpha in kinds if alpha > 0]
         self.probability, self.classes, self.seed = task.mix_probability, classes, seed
