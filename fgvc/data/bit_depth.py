@@ -113,7 +113,12 @@ def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarra
 
 def sample_range(image: Image.Image, bits: int) -> SampleRange:
     """Black and white of an image of high bit depth; arguments and errors as in `to_8_bits`."""
-    minimum, maximum = _min_max(image)
+    is_uint32, minima, maxima = _is_uint32(image), [], []
+    for _, tile in tiles.iter_tiles(image):
+        value_HW = np.asarray(tile).view(np.uint32) if is_uint32 else np.asarray(tile)
+        minima.append(np.fmin.reduce(value_HW, axis=None))  # NaN where all are NaN
+        maxima.append(np.fmax.reduce(value_HW, axis=None))
+    minimum, maximum = float(np.fmin.reduce(minima)), float(np.fmax.reduce(maxima))
     low, high = _black_and_white(image, minimum, maximum)
     tags = _tags(image)
     is_stated = tags is not None and _stated_range(tags) is not None
@@ -211,16 +216,6 @@ def _integer(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int
 def _within(minimum: float, maximum: float, low: float, high: float) -> bool:
     slack = TOLERANCE * (high - low)
     return minimum >= low - slack and maximum <= high + slack
-
-
-def _min_max(image: Image.Image) -> tuple[float, float]:
-    """Smallest and largest sample of a loaded image; NaN where all are NaN."""
-    is_uint32, minimum, maximum = _is_uint32(image), [], []
-    for _, tile in tiles.iter_tiles(image):
-        value_HW = np.asarray(tile).view(np.uint32) if is_uint32 else np.asarray(tile)
-        minimum.append(np.fmin.reduce(value_HW, axis=None))
-        maximum.append(np.fmax.reduce(value_HW, axis=None))
-    return float(np.fmin.reduce(minimum)), float(np.fmax.reduce(maximum))
 
 
 def _is_uint32(image: Image.Image) -> bool:

@@ -174,18 +174,13 @@ def _is_cut_short(data: bytes, kind: str) -> bool:
         order = "little" if data[:2] == b"II" else "big"
         return data[2:4] in (b"*\0", b"\0*") and int.from_bytes(data[4:8], order) >= len(data)
     if kind == "AVIF" or data[4:8] == b"jP  ":
-        return _boxes_end(data) > len(data)
+        start = 0  # of a box; each box states its length
+        while start + 8 <= len(data):
+            length = int.from_bytes(data[start : start + 4], "big")
+            if length == 1:
+                length = int.from_bytes(data[start + 8 : start + 16], "big")
+            if length < 8:  # 0: to the end of the file
+                break
+            start += length
+        return start > len(data)
     return kind == "JPEG2000" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
-
-
-def _boxes_end(data: bytes) -> int:
-    """End of the boxes of an ISO base media file, by the lengths that they state."""
-    start = 0
-    while start + 8 <= len(data):
-        length = int.from_bytes(data[start : start + 4], "big")
-        if length == 1:
-            length = int.from_bytes(data[start + 8 : start + 16], "big")
-        if length < 8:  # 0: to the end of the file
-            break
-        start += length
-    return start

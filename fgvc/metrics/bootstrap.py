@@ -71,15 +71,11 @@ def bootstrap_mean_per_class(
     for of_class in np.split(surplus_N[order_N], starts_C[1:]):
         value_V, count_V = np.unique(of_class, return_counts=True)
         strata.append(tuple(zip(value_V.tolist(), count_V.tolist(), strict=True)))
-    return _resample_oriented(tuple(strata), draws, seed)
-
-
-def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
-    """Resample in the canonical order, and return the difference in the given order of a and b."""
-    swapped = tuple(tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata)
+    # resampled in the canonical order; the difference has the given order of a and b
+    swapped = [tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata]
     if strata < swapped:
-        return -_resample(swapped, draws, seed)
-    difference = _resample(strata, draws, seed)
+        return -_resample(tuple(swapped), draws, seed)
+    difference = _resample(tuple(strata), draws, seed)
     if strata > swapped:
         return difference
     half = (difference.high - difference.low) / 2  # both orders are equal: symmetric

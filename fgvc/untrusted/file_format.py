@@ -71,7 +71,15 @@ def kind_of(head: bytes) -> str | None:
     """
     head = head[:HEAD_BYTES]
     if head[4:8] == b"ftyp":
-        return _iso_kind(head)
+        end = min(len(head), int.from_bytes(head[:4], "big"))  # of the first box
+        brands = {head[start : start + 4] for start in (8, *range(16, end, 4))}
+        if {b"avif", b"avis"} & brands:
+            return "AVIF"
+        if b"crx " in brands:
+            return "camera raw file"
+        if head[8:12] == b"qt  ":
+            return "QuickTime video"
+        return "HEIC" if HEIF & brands else "MP4 video"
     if head[:4] == b"RIFF":
         return {b"WEBP": "WEBP", b"AVI ": "AVI video", b"WAVE": "WAV sound"}.get(head[8:12])
     if PNM.match(head):
@@ -80,19 +88,6 @@ def kind_of(head: bytes) -> str | None:
         return "BMP"
     kinds = (kind for kind, starts in STARTS.items() if head.startswith(starts))
     return next(kinds, None) or text_kind(head)
-
-
-def _iso_kind(head: bytes) -> str:
-    """Kind of an ISO base media file by the brands in its first box."""
-    end = min(len(head), int.from_bytes(head[:4], "big"))
-    brands = {head[start : start + 4] for start in (8, *range(16, end, 4))}
-    if {b"avif", b"avis"} & brands:
-        return "AVIF"
-    if b"crx " in brands:
-        return "camera raw file"
-    if head[8:12] == b"qt  ":
-        return "QuickTime video"
-    return "HEIC" if HEIF & brands else "MP4 video"
 
 
 def text_kind(head: bytes) -> str | None:

@@ -73,7 +73,10 @@ def word(text: str) -> str:
     if _BARE.fullmatch(text):
         return text
     if UNSEEN.search(text):
-        return _printed(text)
+        body = text.rstrip("\n")  # the shell strips these from the output of a command
+        tail = text[len(body) :]
+        written = _NOT_INERT.sub(lambda match: _in_printf(match[0]), body)
+        return f"{_BEFORE}{written}{_AFTER}" + (f"'{tail}'" if tail else "")
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
@@ -142,14 +145,6 @@ def _hydra(value: object) -> str:
     text = str(value)
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
     return text if plain else literal(text)
-
-
-def _printed(text: str) -> str:
-    """A word with invisible characters, which `printf` writes, in every shell."""
-    body = text.rstrip("\n")  # the shell strips these from the output of a command
-    tail = text[len(body) :]
-    written = _NOT_INERT.sub(lambda match: _in_printf(match[0]), body)
-    return f"{_BEFORE}{written}{_AFTER}" + (f"'{tail}'" if tail else "")
 
 
 def _in_printf(char: str) -> str:

@@ -44,23 +44,17 @@ def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
             same_split.append(rows)
     look = f"look the same (at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)"
     fix = "inspect them: the same photograph in both splits inflates the accuracy"
-    near = _near_duplicates(index, images)
+    is_test_N = index.split_N[images.readable] == TEST
+    train_N, test_N = images.readable[~is_test_N], images.readable[is_test_N]
+    pair_K2 = near_duplicates.pairs(images.code_N2[train_N], images.code_N2[test_N])
+    rows_K2 = np.stack([train_N[pair_K2[:, 0]], test_N[pair_K2[:, 1]]], axis=1)
+    near = [rows for rows in rows_K2.tolist() if images.sha256[rows[0]] != images.sha256[rows[1]]]
     return [
         *_finding(ERROR, index, train_test, *TRAIN_TEST),
         *_finding(NOTE, index, two_labels, *TWO_LABELS),
         *_finding(NOTE, index, same_split, *SAME_SPLIT),
         *_finding(NOTE, index, near, f"pairs of train and test images {look}", fix),
     ]
-
-
-def _near_duplicates(index: Index, images: ImageTable) -> list[list[int]]:
-    """Train/test pairs that look the same and differ in bytes."""
-    readable_N = images.readable
-    test_N = index.split_N[readable_N] == TEST
-    train, test = readable_N[~test_N], readable_N[test_N]
-    pair_K2 = near_duplicates.pairs(images.code_N2[train], images.code_N2[test])
-    rows_K2 = np.stack([train[pair_K2[:, 0]], test[pair_K2[:, 1]]], axis=1)
-    return [rows for rows in rows_K2.tolist() if images.sha256[rows[0]] != images.sha256[rows[1]]]
 
 
 def _finding(

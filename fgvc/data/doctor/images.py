@@ -74,16 +74,6 @@ class ImageTable:
         """Rows of the images that can be decoded."""
         return np.flatnonzero(self.size_N2[:, 0])
 
-    def set_row(self, row: int, record: ImageRecord) -> None:
-        self.sha256[row] = record.sha256
-        self.size_N2[row] = record.width, record.height
-        self.kind[row] = sys.intern(record.kind)
-        self.code_N2[row] = record.code
-        if record.bad is not None:
-            self.bad[row] = record.bad
-        if record.deep is not None:
-            self.deep[row] = record.deep
-
 
 def read_images(
     root: Path, path: Sequence[str], threads: int, progress: Progress, max_pixels: int = MAX_PIXELS
@@ -114,7 +104,14 @@ def read_images(
         try:
             for rows, records in zip(chunks, pool.map(read_chunk, chunks), strict=True):
                 for row, record in zip(rows, records, strict=True):
-                    table.set_row(row, record)
+                    table.sha256[row] = record.sha256
+                    table.size_N2[row] = record.width, record.height
+                    table.kind[row] = sys.intern(record.kind)
+                    table.code_N2[row] = record.code
+                    if record.bad is not None:
+                        table.bad[row] = record.bad
+                    if record.deep is not None:
+                        table.deep[row] = record.deep
                 progress(len(rows))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -156,9 +156,16 @@ def _load(
     embeddings = trunk.embeddings  # no file holds the position ids
     embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings)[None]
     selected = weights.select(path, trunk.state_dict(), convert, image_tower)
-    _check_library(conf, selected.state, path)
-    model = schema.chosen_checkpoint(conf).model
-    load_strict(trunk, selected.tensors, path, model, selected.hint)
+    hf_config.check_layout(conf, selected.state, path)
+    row = schema.chosen_checkpoint(conf)
+    libraries = (name for key, name in OTHER_LIBRARY_KEYS.items() if key in selected.state)
+    if (saved_by := next(libraries, None)) is not None:
+        raise UserError(
+            f"backbone={conf.name}: weights {path} are a SigLIP as {saved_by} saves it, with the "
+            f"activation of {saved_by}'s own model; take transformers' files of the same model, as "
+            f"in {row.repo or 'google/siglip2-*'}"
+        )
+    load_strict(trunk, selected.tensors, path, row.model, selected.hint)
     return selected
 
 
@@ -227,19 +234,6 @@ def _check_published(
             for tower in (getattr(published_config, name), getattr(config, name))
         )
         hf_config.check_values(row, file, values, {**built, f"{name}.hidden_act": row.activation})
-
-
-def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a SigLIP that another library saved, and weights of another family."""
-    hf_config.check_layout(conf, state, path)
-    saved_by = next((name for key, name in OTHER_LIBRARY_KEYS.items() if key in state), None)
-    if saved_by is not None:
-        repo = schema.chosen_checkpoint(conf).repo or "google/siglip2-*"
-        raise UserError(
-            f"backbone={conf.name}: weights {path} are a SigLIP as {saved_by} saves it, with the "
-            f"activation of {saved_by}'s own model; take transformers' files of the same model, as "
-            f"in {repo}"
-        )
 
 
 def _tower_tensors(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:

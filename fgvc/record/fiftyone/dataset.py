@@ -69,11 +69,16 @@ def describe(name: str, stamp: Mapping[str, Any], numbers: Mapping[str, Any]) ->
 def run_fields(results: RunResults, about: Mapping[str, Any], computed: Sequence[str]) -> RunFields:
     """The fields of a run. computed: those of embedding and attention that its samples have."""
     evaluated = [samples.EVALUATED[split] for split in sorted(results.splits)]
+    test, names = results.splits["test"], results.classes
+    matrix = metrics.confusion(test.logits_NC, test.label_N, len(names))
     info = {
         **about,
         "checkpoint_id": results.checkpoint_id,
         "fields": ["predictions", *evaluated, "hardness", *computed],
-        "confused": confused_pairs(results),
+        "confused": [
+            {"label": names[pair["label"]], "pred": names[pair["pred"]], "count": pair["count"]}
+            for pair in metrics.worst_pairs(matrix, PAIRS)
+        ],
     }
     return RunFields(info)
 
@@ -120,16 +125,6 @@ def metadata(
         "app_config": {"active_fields": {"exclude": False, "paths": active}},
         "workspaces": [],
     }
-
-
-def confused_pairs(results: RunResults) -> list[Document]:
-    """The most frequent confusions of the test images, by the names of the classes."""
-    test, names = results.splits["test"], results.classes
-    matrix = metrics.confusion(test.logits_NC, test.label_N, len(names))
-    return [
-        {"label": names[pair["label"]], "pred": names[pair["pred"]], "count": pair["count"]}
-        for pair in metrics.worst_pairs(matrix, PAIRS)
-    ]
 
 
 def principal_plane(x_ND: np.ndarray) -> np.ndarray:

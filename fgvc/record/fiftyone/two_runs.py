@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, json_documents
@@ -32,7 +31,17 @@ def write(folder: Path, first: Path, second: Path) -> None:
     files = [source / "metadata.json" for source in (first, second)]
     documents = [untrusted.read_json(file, untrusted.LIST) for file in files]
     infos = [document["info"] for document in documents]
-    _check(*infos)
+    if infos[0]["manifest_digest"] != infos[1]["manifest_digest"]:
+        images = [f"{info['dataset']} {info['manifest_digest'][:16]}" for info in infos]
+        raise UserError(
+            f"run= and against= have different images ({images[0]} and {images[1]}): "
+            "choose two runs on one dataset"
+        )
+    if infos[0]["checkpoint_id"] == infos[1]["checkpoint_id"]:
+        raise UserError(
+            f"run= and against= have the same checkpoint ({infos[0]['checkpoint_id'][:16]}) and "
+            "thus the same predictions: choose another run, or leave against= out"
+        )
     runs = [RunFields(info).with_suffix() for info in infos]
     # evaluations and brain runs hold ids, but no names of fields: copied under new names
     kinds = [("evaluations", name) for name in FIELDS] + [("brain", MAP)]
@@ -53,20 +62,6 @@ def samples(folder: Path) -> Iterator[Document]:
         for line in lines:
             if line.startswith("{"):
                 yield json.loads(line.rstrip(",\n"))
-
-
-def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
-    if first["manifest_digest"] != second["manifest_digest"]:
-        images = [f"{info['dataset']} {info['manifest_digest'][:16]}" for info in (first, second)]
-        raise UserError(
-            f"run= and against= have different images ({images[0]} and {images[1]}): "
-            "choose two runs on one dataset"
-        )
-    if first["checkpoint_id"] == second["checkpoint_id"]:
-        raise UserError(
-            f"run= and against= have the same checkpoint ({first['checkpoint_id'][:16]}) and thus "
-            "the same predictions: choose another run, or leave against= out"
-        )
 
 
 def _merged(first: Path, second: Path, runs: list[RunFields]) -> Iterator[Document]:

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw
 
 MAX_IMAGES = 16  # per sheet
 CELL, LINE = 224, 15  # pixels: maximum side of an image, height of a line of text
@@ -39,15 +35,9 @@ def draw_sheet(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
     for index in range(count):
         x, y = index % columns * width, index // columns * cell
         sheet.paste(Image.fromarray(pixels_BHWC[index]).resize((width, height)), (x, y))
-        for number, line in enumerate(captions[index].split("\n")):
-            position = x + 2, y + height + 2 + number * LINE
-            draw.text(position, _cut(line, width - 4, draw), fill="black")
+        for number, caption_line in enumerate(captions[index].split("\n")):
+            line = " ".join(caption_line.split())
+            while line and draw.textlength(line) > width - 4:
+                line = line.removesuffix("…")[:-1] + "…" if len(line) > 1 else ""
+            draw.text((x + 2, y + height + 2 + number * LINE), line, fill="black")
     return np.asarray(sheet)
-
-
-def _cut(text: str, width: int, draw: ImageDraw.ImageDraw) -> str:
-    """The beginning of a line that fits the width in pixels."""
-    line = " ".join(text.split())
-    while line and draw.textlength(line) > width:
-        line = line.removesuffix("…")[:-1] + "…" if len(line) > 1 else ""
-    return line

@@ -5,7 +5,6 @@ N images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from operator import attrgetter
 
 import numpy as np
@@ -39,7 +38,10 @@ def write(record: RunRecord) -> None:
         if mean["value"] is not None:
             board.scalar(f"parts/{key}", mean["value"], record.steps)
     board.hparams(choices(record.conf))
-    board.text("run/numbers", _table(numbers))
+    names = dict.fromkeys(name for values in numbers.values() for name in values)
+    rows = [["", *numbers], ["---"] * (len(numbers) + 1)]
+    rows += [[name, *(_cell(values.get(name)) for values in numbers.values())] for name in names]
+    board.text("run/numbers", "\n".join(f"| {' | '.join(row)} |" for row in rows))
     for tag, name, language in TEXTS:
         board.text(tag, fenced(untrusted.read_text(record.run.path / name), language))
     board.image("confusion/test", confusion_image(record.confusion))
@@ -59,14 +61,6 @@ def choices(conf: Config) -> dict[str, str | float | int]:
         for name, place in CHOICES.items()
         if name not in TRAINING_CHOICES or isinstance(conf.task, TrainTask)
     }
-
-
-def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
-    """The numbers as a Markdown table, one column per split."""
-    names = list(dict.fromkeys(name for values in numbers.values() for name in values))
-    rows = [["", *numbers], ["---"] * (len(numbers) + 1)]
-    rows += [[name, *(_cell(values.get(name)) for values in numbers.values())] for name in names]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cell(value: object) -> str:

@@ -58,16 +58,14 @@ def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
     return [folder for folders in by_split.values() for folder in folders]
 
 
-def is_split_layout(folder: Folder) -> bool:
-    """Whether a folder certainly holds splits: two of them, or train alone with two classes."""
+def find_datasets(folder: Folder, depth: int) -> list[Folder]:
+    """The nearest folders, at or below a folder, that certainly hold splits.
+
+    These are two splits, or train alone with two classes.
+    """
     by_split = candidates(folder)
     alone = all_folders(by_split) == folder.image_folders and TRAIN in by_split
-    return len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).image_folders) > 1)
-
-
-def find_datasets(folder: Folder, depth: int) -> list[Folder]:
-    """The nearest folders, at or below a folder, that certainly hold splits."""
-    if is_split_layout(folder):
+    if len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).image_folders) > 1):
         return [folder]
     subfolders = folder.image_folders if depth else []
     return [dataset for inner in subfolders for dataset in find_datasets(inner, depth - 1)]

@@ -125,7 +125,15 @@ def _choose_columns(table: DatasetTable, conf: schema.Dataset) -> tuple[int, int
         roles = {"path": path, "label": label}
         raise_missing(table, [role for role, column in roles.items() if column is None])
     if isinstance(table, ParquetTable):
-        _check_types(table, path, label)
+        for column, what, is_valid in (
+            (path, "paths or images", table.holds_text(path) or table.holds_images(path)),
+            (label, "text", table.holds_text(label)),
+        ):
+            if not is_valid:
+                raise UserError(
+                    f"dataset.table={table.file}: column {table.names[column]} holds "
+                    f"{table.kind(column)}, not {what}; convert it, or set another column"
+                )
     return path, label
 
 
@@ -153,18 +161,6 @@ def _choose_label(table: DatasetTable, path: int | None) -> int | None:
             raise_ambiguous(table, "label", sorted(classes))
         column = classes[0] if classes else None
     return column
-
-
-def _check_types(table: ParquetTable, path: int, label: int) -> None:
-    for column, what, is_valid in (
-        (path, "paths or images", table.holds_text(path) or table.holds_images(path)),
-        (label, "text", table.holds_text(label)),
-    ):
-        if not is_valid:
-            raise UserError(
-                f"dataset.table={table.file}: column {table.names[column]} holds "
-                f"{table.kind(column)}, not {what}; convert it, or set another column"
-            )
 
 
 def _embedded_images(

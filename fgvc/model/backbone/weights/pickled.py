@@ -67,7 +67,16 @@ def read(path: Path) -> Any:
             # a file object, because torch would judge a path by its suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(_refusal_message(path, str(error))) from error
+        what = "not tensors alone"
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"not tensors alone (they name {named[1]})"
+        elif opcode := re.search(r"Unsupported operand (\d+)", str(error)):
+            protocol = "a protocol that torch's safe reader does not read"
+            what = f"pickled with {protocol} (byte {opcode[1]})"
+        raise UserError(
+            f"weights {path} are {what}: refused, and nothing in the file was run; save the state "
+            "dict alone on the original machine, as .safetensors or with torch.save's own protocol"
+        ) from error
     except Exception as error:  # each layer of the format reports damage with its own errors
         raise unreadable_error(path, error) from error
 
@@ -85,15 +94,3 @@ def _only_placeholders() -> Iterator[None]:
     finally:
         serialization.clear_safe_globals()
         serialization.add_safe_globals(previous)
-
-
-def _refusal_message(path: Path, reason: str) -> str:
-    what = "not tensors alone"
-    if named := re.search(r"GLOBAL (\S+)", reason):
-        what = f"not tensors alone (they name {named[1]})"
-    elif opcode := re.search(r"Unsupported operand (\d+)", reason):
-        what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"
-    return (
-        f"weights {path} are {what}: refused, and nothing in the file was run; save the state dict "
-        "alone on the original machine, as .safetensors or with torch.save's own protocol"
-    )
