@@ -11,7 +11,9 @@ import gc
 import io
 import json
 import os
+import shutil
 import signal
+import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +42,15 @@ def pytest_collection_finish() -> None:
     """Keep the garbage collector from visiting all modules of all libraries again and again."""
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Free the memory of the folders of a session that passed, if they lie in memory."""
+    folder = Path(tempfile.gettempdir())
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    if exitstatus == 0 and folder == Path("/dev/shm") and not is_worker:
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        shutil.rmtree(factory.getbasetemp())
 
 
 def pytest_unconfigure() -> None:
