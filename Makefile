@@ -24,10 +24,10 @@ smoke: .venv/installed  ## set up, then the main job end to end, offline, on syn
 	$(RUN) -m experiment=smoke_train precision=fp32,bf16 runtime.nproc=2 runtime.device=cpu
 	$(RUN) experiment=synthetic_probe
 
-test: .venv/installed  ## set up, then every test not marked slow or real (ARGS="-m smoke" for others; about 8 minutes)
+test: .venv/installed  ## set up, then every test not marked slow or real (ARGS="-m smoke" for others; about 7 minutes)
 	$(PYTEST) -n $(JOBS) -m "not slow and not real" $(ARGS)
 
-test-slow: .venv/installed  ## the tests marked slow or real, the latter with FGVC_REAL_DATA (about 6 minutes)
+test-slow: .venv/installed  ## the tests marked slow or real, the latter with FGVC_REAL_DATA (about 8 minutes)
 	$(PYTEST) -n $(SLOW_JOBS) -m "slow or real" $(ARGS)
 
 faults: .venv/installed  ## inject every fault and print the fault table (GROUP=disk or ROW=20,21 for a part)

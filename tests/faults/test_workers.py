@@ -32,7 +32,7 @@ from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.data.preprocess import Preprocess
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import job_process
-from fgvc.parallel import process_group, signals
+from fgvc.parallel import process_group, rank_monitor, signals
 from fgvc.parallel.watchdog import Watchdog
 from fgvc.types import Manifest
 from tests.jobs import import_path
@@ -193,7 +193,7 @@ def test_a_signal_that_arrives_while_workers_start_is_delivered(table):
 @pytest.mark.fault(3, 40)
 @pytest.mark.slow
 def test_a_rank_that_is_just_started_survives_every_signal(gate, monkeypatch):
-    monkeypatch.setattr(process_group, "GRACE", 0.0)
+    monkeypatch.setattr(rank_monitor, "GRACE", 0.0)
     waiting = gate("fgvc.launch.ddp_worker")
     with process_group._start_ranks(2, Watchdog(1.0)):  # once rank 1 has started
         assert len(waiting.pids) == 1

@@ -548,7 +548,7 @@ def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stop_fin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("task.epochs=1", "task.epochs=1: the resume state lies at step 3"),
+        ("task.epochs=1", "task.epochs=1: the resume state is at step 3"),
         ("head=cosine", "head.log_scale is missing in the state"),
     ],
 )
