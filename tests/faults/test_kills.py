@@ -107,7 +107,7 @@ def subject(zygote, small_probe, tmp_path, read_outcome) -> Callable[[str], Subj
                     lambda of: contents(of / "ex"),
                     planted(),
                     find_torn=exported,
-                    refusal="exists already; an export is a folder of its own",
+                    refusal="exists already; name a new folder",
                 )
             case "audit":
                 return Subject(
