@@ -52,13 +52,13 @@ def text_of(page: str) -> str:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return [code for found, code in BLOCK.findall(text_of(page)) if found == language]
+    return [code for name, code in BLOCK.findall(text_of(page)) if name == language]
 
 
 def commands(page: str) -> list[str]:
     """The commands of a page, with continued lines joined, without comments."""
     code = "".join(blocks(page, "bash")).replace("\\\n", " ")
-    return [" ".join(shlex.split(line, comments=True)) and line for line in code.splitlines()]
+    return [line for line in code.splitlines() if words_of(line)]
 
 
 def words_of(command: str) -> list[str]:
@@ -150,7 +150,7 @@ def _run_fgvc(words: list[str], run_in: RunCommand) -> None:
 def test_the_commands_of_a_page_run(page, run_in, records):
     if page == "docs/extending.md":  # tests/test_extending.py runs them in a copy of the checkout
         return
-    for command in filter(None, commands(page)):
+    for command in commands(page):
         words = words_of(command)
         if command.startswith(FGVC):
             _run_fgvc(words[3:], run_in)
@@ -165,7 +165,7 @@ def test_the_commands_of_a_page_run(page, run_in, records):
 
 
 def test_every_block_states_its_language():
-    languages = {found for page in PAGES for found, _ in BLOCK.findall(text_of(page))}
+    languages = {name for page in PAGES for name, _ in BLOCK.findall(text_of(page))}
     assert languages == {"bash", "console", "python", "yaml", ""}
     unlabelled = [code for page in PAGES for code in blocks(page, "")]
     assert not [code for code in unlabelled if re.search(r"^(python|make|git|\$) ", code, re.M)]

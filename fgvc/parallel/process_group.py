@@ -116,8 +116,8 @@ class ProcessGroup:
 
     @contextmanager
     def naming_lost_rank(self) -> Iterator[ProcessGroup]:
-        """Do within this block what `join_group` does around its own: end the ranks after an error,
-        and replace the error of a collective call by one that names the lost rank.
+        """Within the block as in that of `join_group`: an error ends the other ranks, and the error
+        of a collective call is replaced by an error that names the lost rank.
 
         Raises:
             UserError: a rank was lost.
