@@ -213,7 +213,8 @@ def _check_train(conf: Any) -> None:
 def _check_prune(conf: Any) -> None:
     if (conf.run is None) != (conf.task.pin is None and conf.task.unpin is None):
         raise ConfigError(
-            "task=prune: run=PATH requires task.pin=WHY or task.unpin=WHY, and these require run=PATH"
+            "task=prune: run=PATH requires task.pin=WHY or task.unpin=WHY, and these require "
+            "run=PATH"
         )
 
 
