@@ -288,8 +288,12 @@ Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
 ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
-class Preempted(BaseException):
-    """Stopped by SIGTERM, SIGUSR1, SIGUSR2 or, in training, Ctrl-C; resumable (exit code 75)."""
+class Preempted(KeyboardInterrupt):
+    """Stopped by SIGTERM, SIGUSR1, SIGUSR2 or, in training, Ctrl-C; resumable (exit code 75).
+
+    A KeyboardInterrupt, because Python lets no other exception out of some of its functions: its
+    compiler drops the exception of a handler that runs while it folds constants.
+    """
 
 
 def is_interruption(error: BaseException) -> bool:
@@ -304,7 +308,7 @@ def is_interruption(error: BaseException) -> bool:
         error_or_none = pending.pop()
         if error_or_none is None or id(error_or_none) in checked:
             continue
-        if isinstance(error_or_none, Preempted | KeyboardInterrupt):
+        if isinstance(error_or_none, KeyboardInterrupt):
             return True
         checked.add(id(error_or_none))
         pending += [error_or_none.__cause__, error_or_none.__context__]

@@ -69,7 +69,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
             _remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
             code = task.run(Job(cfg, conf, tuple(overrides), command))
-    except (Exception, Preempted, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         return _failure(error, cfg)
     if isinstance(code, Skipped):
         return JobResult(DONE, "skipped")

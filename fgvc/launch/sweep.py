@@ -33,7 +33,7 @@ from fgvc.report.sweep_table import GOOD, Row, SweepTable
 from fgvc.report.terminal_table import print_table
 from fgvc.store.disk_errors import ROOTS, add_path, disk_error_line
 from fgvc.store.file_lock import lock
-from fgvc.types import Preempted, UserError
+from fgvc.types import UserError
 from fgvc.untrusted.escape import visible
 
 
@@ -100,7 +100,7 @@ def run_in_folder(
     """
     try:
         with lock(folder / ".lock"), forward_signals():
-            stopped = contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit)
+            stopped = contextlib.suppress(KeyboardInterrupt, SystemExit)
             with stopped, add_path(folder):
                 start()
             return finish()

@@ -26,7 +26,7 @@ from fgvc.parallel import signals
 from fgvc.parallel.device import check_gpu_count
 from fgvc.parallel.rank_monitor import RankMonitor, is_lost_peer
 from fgvc.parallel.watchdog import Watchdog, describe_resume
-from fgvc.types import Preempted, UserError
+from fgvc.types import UserError
 
 TIMEOUT = datetime.timedelta(hours=1)  # of a collective call; others may be evaluating
 IDLE_TIMEOUT = datetime.timedelta(days=7)  # of a wait for a request; rank 0 may be fitting a head
@@ -107,7 +107,7 @@ class ProcessGroup:
         try:
             while not work.is_completed():
                 time.sleep(POLL)
-        except (KeyboardInterrupt, Preempted):
+        except KeyboardInterrupt:
             if self.monitor is None:  # torchrun started the ranks, and the group ends with all
                 with self.waiting():
                     work.wait()

@@ -21,7 +21,7 @@ from fgvc.record.fiftyone.run_fields import SHORT
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import DamageError
 from fgvc.store.temporary_files import scratch
-from fgvc.types import Preempted, UserError, is_interruption
+from fgvc.types import UserError, is_interruption
 
 GRACE = 20.0  # seconds in which FiftyOne may exit by itself
 
@@ -64,7 +64,7 @@ def _show(job: Job) -> None:
         console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
         while True:
             signals.pause()
-    except (KeyboardInterrupt, Preempted):
+    except KeyboardInterrupt:
         console.say("view: closed")
     finally:
         _close(session)

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -297,6 +298,27 @@ def test_under_slurm_only_the_first_signal_counts(start):
     assert [program.read(), program.read()] == ["alive", "later"]
     program.send(TERM)  # after the block
     assert program.wait() == -TERM
+
+
+def test_a_signal_raises_also_while_python_compiles_a_module(start):
+    """The compiler drops any exception but KeyboardInterrupt while it folds constants."""
+    program = start(
+        "from fgvc.types import Preempted\n"
+        "names = []\n"
+        "def error(name): names.append(name); return Preempted(name)\n"
+        "wait()\n"
+        "try:\n"
+        "    with signals.raise_on_signal(error):\n"
+        "        say('compiling')\n"
+        "        while not names: compile('x = 10**30\\n' * 50_000, 'module.py', 'exec')\n"
+        "    say('lost', *names)\n"
+        "except Preempted as error: say(error)\n"
+    )
+    program.send()
+    assert program.read() == "compiling"
+    time.sleep(0.1)  # until it is within a compilation, most probably
+    program.process.send_signal(TERM)
+    assert program.read() == "SIGTERM"
 
 
 REPORTS = "with signals.report_first_signal(say):\n    wait(); wait(); say('alive')\nwait()\n"
