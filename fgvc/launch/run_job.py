@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +29,7 @@ from fgvc.store import temporary_files
 from fgvc.store.disk_errors import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError, is_interruption
 from fgvc.untrusted.escape import visible
+from fgvc.untrusted.shell import escaped
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,20 @@ def run_here(jobs: Sequence[JobConfig], run_id: str, command: str) -> int:
     code = DONE
     for job in jobs:
         if code != PREEMPTED:
-            cfg = job.compose()
-            cfg.runtime.run_id = run_id
-            code = max(code, run_job(cfg, of_run(job.overrides, run_id), command).code)
+            conf = replace(job.conf, runtime=replace(job.conf.runtime, run_id=run_id))
+            code = max(code, run_job(conf, of_run(job.overrides, run_id), command).code)
     return code
 
 
-def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
+def run_job(cfg: DictConfig | Config, overrides: Sequence[str], command: str) -> JobResult:
     """Run one job to its end. Every error is reported and becomes a result."""
     try:
         with signals.raise_on_signal(Preempted):
-            conf = typed(cfg)
+            conf = cfg if isinstance(cfg, Config) else typed(cfg)
             _check_weights(conf)
             _remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
-            code = task.run(Job(cfg, conf, tuple(overrides), command))
+            code = task.run(Job(conf, tuple(overrides), command))
     except (Exception, KeyboardInterrupt) as error:
         return _failure(error, cfg)
     if isinstance(code, Skipped):
@@ -76,10 +77,11 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResul
     return JobResult(code or DONE, "failed" if code else "done")
 
 
-def _failure(error: BaseException, cfg: DictConfig) -> JobResult:
+def _failure(error: BaseException, cfg: DictConfig | Config) -> JobResult:
     """Report the error that ended a job; a signal to stop hides the errors that it caused."""
+    node: Any = OmegaConf.create(escaped(asdict(cfg))) if isinstance(cfg, Config) else cfg
     if is_interruption(error):
-        run_id = cfg.runtime.run_id
+        run_id = node.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} resumes it"
         return _report(error, line, PREEMPTED)
     if isinstance(error, ConfigError):
@@ -88,11 +90,11 @@ def _failure(error: BaseException, cfg: DictConfig) -> JobResult:
         return _report(error, str(error))
     if isinstance(error, OSError):
         keys = ["task.output", "task.overlay"]  # places outside runtime where a job writes
-        if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
+        if node.dataset.reader == "synthetic" or OmegaConf.select(node, "dataset.download"):
             keys.append("dataset.root")
-        paths = {key: OmegaConf.select(cfg, key) for key in keys}
-        return _report(error, disk_error_line(error, cfg.runtime, paths))
-    no_home = isinstance(error, RuntimeError) and missing_home_line(error, cfg.runtime)
+        paths = {key: OmegaConf.select(node, key) for key in keys}
+        return _report(error, disk_error_line(error, node.runtime, paths))
+    no_home = isinstance(error, RuntimeError) and missing_home_line(error, node.runtime)
     if no_home:
         return _report(error, no_home)
     traceback.print_exception(error)

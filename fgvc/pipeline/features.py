@@ -7,10 +7,10 @@ N images, B batch, D feature width.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ COST = ("parameters", "macs", "images_per_s", "peak_memory_mib")
 SHARD = 256  # images per shard of the cache: at most these are lost when the process is killed
 VERSION = 4  # in the key: raise it when the same inputs would give other features
 PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
+version = functools.cache(importlib.metadata.version)  # a call reads a file
 # fields of a row of backbone.checkpoints
 DECLARED = "patch registers prefix width embedding heads blocks activation architecture"
 

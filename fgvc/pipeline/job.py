@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from fgvc.config.schema import Config
 from fgvc.store.output_path import JSON, output_file
 
 
 @dataclass(frozen=True)
 class Job:
-    """The composed config, its typed form, the overrides and the exact command."""
+    """The checked config, the overrides and the exact command."""
 
-    cfg: DictConfig
     conf: Config
     overrides: tuple[str, ...]
     command: str

@@ -7,7 +7,7 @@ set paths and how to run.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def _set_paths(stored: StoredCheckpoint, job: Job) -> DictConfig:
     # escaped: no text of the file can refer to another key or to the environment
     cfg = OmegaConf.create(escaped(dict(stored.metadata["config"])))
     assert isinstance(cfg, DictConfig)
-    cfg.runtime = job.cfg.runtime
+    cfg.runtime = escaped(asdict(job.conf.runtime))
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = escaped(getattr(job.conf, name))
     given, recorded = declared_values(job.overrides), _paths_of_run(stored.file)

@@ -144,6 +144,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def version(package: str) -> str | None:
     """The version of an installed package; None if it is absent."""
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgvc.config.compose import resolved
+from fgvc.config.config_hash import hashed
 from fgvc.pipeline import fit_head, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.inference import predict_features
@@ -21,7 +21,7 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, device or folder do not match the command.
     """
-    with open_experiment("probe", job.conf, resolved(job.cfg), job.command) as experiment:
+    with open_experiment("probe", job.conf, hashed(job.conf), job.command) as experiment:
         if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _probe(experiment))

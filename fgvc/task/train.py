@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fgvc.config.compose import resolved
+from fgvc.config.config_hash import hashed
 from fgvc.config.schema import reads_text
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel.process_group import ProcessGroup, join_group
@@ -42,7 +42,7 @@ def run(job: Job) -> Skipped | None:
             finite; memory ran out; a rank died.
         Preempted: stopped by a signal; the state is saved.
     """
-    conf, plain = job.conf, resolved(job.cfg)
+    conf, plain = job.conf, hashed(job.conf)
     check_resume(conf, plain)
     grace = conf.runtime.stop_grace
     with join_group(conf.runtime.nproc, conf.runtime.device, grace) as group:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgvc.config.compose import resolved
+from fgvc.config.config_hash import hashed
 from fgvc.model import head_layers
 from fgvc.pipeline import write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
@@ -22,7 +22,7 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, tokenizer, device or folder do not match the command.
     """
-    with open_experiment("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
+    with open_experiment("zero_shot", job.conf, hashed(job.conf), job.command) as experiment:
         if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _zero_shot(experiment))

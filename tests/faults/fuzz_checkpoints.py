@@ -120,7 +120,7 @@ def opened(file: Path, *overrides: str) -> Any:
     arguments = ("task=predict", "image=x.png", *overrides)
     cfg = _composed(*arguments).copy()
     cfg.checkpoint = str(file)
-    experiment = Job(cfg, typed(cfg), arguments, "")
+    experiment = Job(typed(cfg), arguments, "")
     saved = restore.load_checkpoint(experiment)
     conf, source = restore.load_config_and_weights(saved, experiment)
     return saved.classifier(conf, source, torch.device("cpu"))

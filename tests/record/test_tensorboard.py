@@ -25,6 +25,7 @@ from tensorboard.backend import application
 from tensorboard.backend.event_processing import data_ingester
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.program import TensorBoard
+from tensorboard.summary.writer.record_writer import RecordWriter
 from werkzeug.test import Client
 
 from fgvc.metrics.precision_recall import count_by_threshold, macro
@@ -55,6 +56,21 @@ def load_events(folder):
     )
     accumulator.Reload()
     return accumulator
+
+
+def test_an_event_file_has_the_bytes_of_tensorboards_own_writer(tmp_path):
+    board = Board(tmp_path)
+    board.hparams({"head": "linear", "seed": 0, "resolution": 224})
+    board.embedding(*make_points(20, 3)[0])
+    board.close()
+    (file,) = (tmp_path / "tb").glob("events*")
+    data, expected, at = file.read_bytes(), io.BytesIO(), 0
+    writer = RecordWriter(expected)
+    while at < len(data):  # length, checksum of the length, event, checksum of the event
+        (length,) = struct.unpack_from("<Q", data, at)
+        writer.write(data[at + 12 : at + 12 + length])
+        at += 16 + length
+    assert data == expected.getvalue()
 
 
 def read_curves(folder):
