@@ -203,7 +203,7 @@ def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
     from fgvc.pipeline.features import FeatureExtractor
 
     extractor = FeatureExtractor(conf, images.dataset, source, choose_device(conf.runtime.device))
-    return hashing.sha256_bytes(hashing.canonical_json(extractor.key(role)))[:32]
+    return hashing.sha256_json(extractor.key(role))[:32]
 
 
 def _source(conf: Config) -> WeightsSource | None:

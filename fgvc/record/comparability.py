@@ -63,13 +63,13 @@ class Comparability:
     @property
     def key(self) -> str:
         """comparability_key: runs that share it are ranked together."""
-        return hashing.sha256_bytes(hashing.canonical_json(asdict(self)))
+        return hashing.sha256_json(asdict(self))
 
     @property
     def base(self) -> str:
         """comparability_base: the key without the fields in FITTED."""
         rest = {name: value for name, value in asdict(self).items() if name not in FITTED}
-        return hashing.sha256_bytes(hashing.canonical_json(rest))
+        return hashing.sha256_json(rest)
 
 
 def describe(

@@ -176,7 +176,7 @@ def _smoke(conf: Config) -> dict[str, Any]:
         "generator": None if generator is None else asdict(generator),
         **sizes,
     }
-    checksum = hashing.sha256_bytes(hashing.canonical_json(definition))
+    checksum = hashing.sha256_json(definition)
     return {**sizes, "expected_seconds": subset.EXPECTED_SECONDS, "checksum": checksum}
 
 
