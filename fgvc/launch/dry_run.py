@@ -142,9 +142,6 @@ def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int
     return RECORD + weights + 8 * images.test * images.classes
 
 
-# --- the images ---
-
-
 _counts: dict[str, ImageCounts] = {}
 
 
@@ -189,9 +186,6 @@ def _expected_counts(conf: Config, reason: str) -> ImageCounts:
     return ImageCounts(
         classes, train - val, val, test, None, f"dataset={conf.dataset.name} {reason}"
     )
-
-
-# --- the feature cache, and the rates measured before ---
 
 
 def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
@@ -258,9 +252,8 @@ def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]
     """
     if not key_file.is_file():
         return None
-    cost, recorded = (
-        json_cache.read(path, notes.setdefault, "not used") for path in (file, key_file)
-    )
+    cost = json_cache.read(file, notes.setdefault, "not used")
+    recorded = json_cache.read(key_file, notes.setdefault, "not used")
     if cost is None or recorded is None:
         return None
     key: Mapping[str, Any] = recorded["key"]
