@@ -15,7 +15,6 @@ from fgvc.store import hashing
 
 # How the head was fitted. A zero-shot run has no fit, so it matches any value of these.
 # The split belongs here: it divides train into train and validation; the manifest defines test.
-# `shots` and `share` will belong here too.
 FITTED = ("fitted_manifest", "fitted_split", "final_fit", "split")
 NAMES = {  # field -> name in messages
     "manifest": "images (manifest)",

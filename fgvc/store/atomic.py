@@ -26,7 +26,6 @@ def open_atomic(path: str | Path, size: int | None = None) -> Iterator[NamedWrit
     earlier file at `path` is unchanged.
 
     Args:
-        path: the file to write.
         size: bytes that will be written, if known; for the message on a full disk.
 
     Raises:
