@@ -73,7 +73,7 @@ def _copy_run(source: Path, outputs: Path, number: int) -> Path:
     config = json.loads((work / "config.canonical.json").read_bytes())
     config["task"]["c_high"] = 1e5 + number
     (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
-    name = hashing.sha256_bytes(hashing.canonical_json(config))
+    name = hashing.sha256_json(config)
     _update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
     _write_predictions(work, np.random.default_rng(number))
     tensors, metadata, _ = checkpoint.read(source)

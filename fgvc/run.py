@@ -151,10 +151,8 @@ def _run(command: Command) -> int:
     for line in summarize(command.exclusions):
         print(f"left out: {visible(line)}", flush=True)
     run_id, jobs = command.run_id, command.jobs
-    arguments, overrides = (
-        [item for item in items if not item.startswith(RUN_ID_KEY)]
-        for items in (command.arguments, command.overrides)
-    )
+    arguments = [item for item in command.arguments if not item.startswith(RUN_ID_KEY)]
+    overrides = [item for item in command.overrides if not item.startswith(RUN_ID_KEY)]
     text = shell.fgvc(*arguments, f"{RUN_ID_KEY}{run_id}")  # typed again, it resumes this run
     if command.search is not None:
         from fgvc.launch import search

@@ -25,7 +25,6 @@ def key_of(override: str) -> str:
 
 
 def value_of(override: str) -> str:
-    """The value of an override, as written."""
     return override.partition("=")[2]
 
 

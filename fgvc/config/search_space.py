@@ -50,7 +50,6 @@ class Search:
         select: the objective, top1 or loss.
         sampler: tpe or random.
         settings: arguments of the sampler.
-        trials: the number of trials.
         parallel: trials that are proposed without each other's results.
         digest: of all that decides which trials are proposed, with the version of Optuna; the
             number of trials is not part of it.
@@ -239,7 +238,6 @@ def _check_sampler_keys(arguments: Sequence[str]) -> str:
 
 
 def _checked(cls: type, values: dict[str, Any], node: str) -> Any:
-    """The values as a dataclass."""
     try:
         checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:

@@ -31,7 +31,6 @@ def load(
     """Read a dataset and verify it against its definition.
 
     Args:
-        conf: the `dataset` node of a config.
         cache_root: folder of the digests of images (manifests/) and of images unpacked from tables
             (tables/).
         progress: advanced by images generated and by images hashed.
@@ -111,7 +110,6 @@ def read(
     """Read the dataset's own files into an index that is sorted by path.
 
     Args:
-        conf: the `dataset` node of a config.
         progress: advanced by images generated or unpacked.
         cache_root: as in `load`; None: images inside a table are counted but not unpacked.
 

@@ -72,7 +72,6 @@ def training_batches(
     epoch: int,
     sizes: Sequence[int],
     num_workers: int,
-    check_digest: bool = True,
 ) -> Iterator[Batch]:
     """Augmented batches of the draws, in order: the images that one rank reads in one epoch.
 
@@ -81,14 +80,14 @@ def training_batches(
         epoch: with the draws, determines the augmentation.
         sizes: images per batch, including bad images; positive, with the number of draws as their
             sum. They change no pixel.
-        num_workers, check_digest: as in `batches`, which also states what is raised.
+        num_workers: as in `batches`, which also states what is raised.
 
     Yields:
         Batch as in `batches`, and place_B.
     """
     assert sum(sizes) == len(draws)
     assert min(sizes, default=1) > 0
-    images = _AugmentedImages(manifest, draws, augment, epoch, check_digest)
+    images = _AugmentedImages(manifest, draws, augment, epoch)
     ends = np.cumsum(sizes, dtype=np.int64).tolist()
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
     results = _read_in_order(images, spans, num_workers, "runtime.micro_batch")
@@ -177,10 +176,8 @@ class _Images(Dataset[Item]):
 
 
 class _AugmentedImages(_Images):
-    def __init__(
-        self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
-    ) -> None:
-        super().__init__(manifest, draws.row_N, augment.preprocess, check_digest)
+    def __init__(self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int) -> None:
+        super().__init__(manifest, draws.row_N, augment.preprocess, check_digest=True)
         self.augment = augment
         self.epoch = epoch
         self.key: list[int] = manifest.key_N[draws.row_N].tolist()

@@ -119,10 +119,8 @@ class Preprocess:
     def normalize(self, pixels_BCHW: Tensor) -> Tensor:
         """uint8 -> float32 (x / 255 - mean) / std, on the tensor's device."""
         statistics = normalize.normalization(self.normalization)
-        mean_C11, std_C11 = (
-            torch.tensor(values, device=pixels_BCHW.device).view(-1, 1, 1)
-            for values in (statistics.mean, statistics.std)
-        )
+        mean_C11 = torch.tensor(statistics.mean, device=pixels_BCHW.device).view(-1, 1, 1)
+        std_C11 = torch.tensor(statistics.std, device=pixels_BCHW.device).view(-1, 1, 1)
         # in place: three copies of a batch would cost as much as decoding it
         return pixels_BCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
 

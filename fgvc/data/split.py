@@ -55,10 +55,8 @@ def validation_notes(
     """
     if fraction <= 0 and not has_val_split:
         return ()
-    train_C, val_C = (
-        np.bincount(label_N[row_N], minlength=len(labelmap))
-        for row_N in (split.train_N, split.val_N)
-    )
+    train_C = np.bincount(label_N[split.train_N], minlength=len(labelmap))
+    val_C = np.bincount(label_N[split.val_N], minlength=len(labelmap))
     if not (missing := np.flatnonzero(val_C == 0).tolist()):
         return ()
     key, advice = f"dataset.val_fraction={fraction:g}", "raise dataset.val_fraction"

@@ -159,9 +159,8 @@ def _draw_level(cells: Cells, level: int, is_table: bool) -> dict[str, object]:
     In the path each cell is a line of length zero, whose square caps are the mark.
     """
     here_V = cells.level_V == level
-    row_V, column_V, count_V = (
-        values_V[here_V] for values_V in (cells.row_V, cells.column_V, cells.count_V)
-    )
+    row_V, column_V = cells.row_V[here_V], cells.column_V[here_V]
+    count_V = cells.count_V[here_V]
     moves = zip(np.diff(column_V, prepend=0), np.diff(row_V, prepend=0), strict=True)
     texts = zip(column_V.tolist(), row_V.tolist(), count_V.tolist(), strict=True)
     return {

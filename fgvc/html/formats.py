@@ -67,7 +67,6 @@ def si(value: float | None, unit: str = "") -> str:
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed number of decimals."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 

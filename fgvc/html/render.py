@@ -23,16 +23,22 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(facts)
 
 
-@functools.cache
-def _environment() -> Environment:
+def new_environment(package: str, folder: str = "templates", **options: Any) -> Environment:
+    """An environment that escapes every printed value and refuses an unknown name."""
     import jinja2  # here: only a finished run needs it
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fgvc.html"),
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package, folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        **options,
     )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = new_environment("fgvc.html")
     environment.filters |= {name: getattr(formats, name) for name in FILTERS}
     return environment

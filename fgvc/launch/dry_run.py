@@ -142,9 +142,6 @@ def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int
     return RECORD + weights + 8 * images.test * images.classes
 
 
-# --- the images ---
-
-
 _counts: dict[str, ImageCounts] = {}
 
 
@@ -191,9 +188,6 @@ def _expected_counts(conf: Config, reason: str) -> ImageCounts:
     )
 
 
-# --- the feature cache, and the rates measured before ---
-
-
 def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
     """The name of these features in the cache; None if it takes weights or digests to know it."""
     folder, source = _cache_root(conf) / "features", _source(conf)
@@ -203,7 +197,7 @@ def _cache_key(conf: Config, images: ImageCounts, role: str) -> str | None:
     from fgvc.pipeline.features import FeatureExtractor
 
     extractor = FeatureExtractor(conf, images.dataset, source, choose_device(conf.runtime.device))
-    return hashing.sha256_bytes(hashing.canonical_json(extractor.key(role)))[:32]
+    return hashing.sha256_json(extractor.key(role))[:32]
 
 
 def _source(conf: Config) -> WeightsSource | None:
@@ -258,9 +252,8 @@ def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]
     """
     if not key_file.is_file():
         return None
-    cost, recorded = (
-        json_cache.read(path, notes.setdefault, "not used") for path in (file, key_file)
-    )
+    cost = json_cache.read(file, notes.setdefault, "not used")
+    recorded = json_cache.read(key_file, notes.setdefault, "not used")
     if cost is None or recorded is None:
         return None
     key: Mapping[str, Any] = recorded["key"]

@@ -4,8 +4,6 @@ Nothing is computed here, because a process that forks must have no threads. A s
 whole process group must not end the server: the sweep would lose the exit codes of its jobs.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import importlib

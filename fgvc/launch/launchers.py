@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -113,9 +113,14 @@ def launch_slurm(
 ) -> Sequence[JobReturn]:
     """Run the jobs as an array of SLURM jobs; arguments as in `launch_joblib`."""
     calls, since = _calls(job_overrides, start), now().isoformat()
+    params = {name: value for name, value in launcher.params.items() if value is not None}
+    folder, max_num_timeout = params.pop("submitit_folder"), params.pop("max_num_timeout")
+    memory = {"mem": f"{params.pop('mem_gb')}GB"} if "mem_gb" in params else {}
+    renamed = {"job_name": params.pop("name"), "time": params.pop("timeout_min")}
     with _stop_file(launcher.folder):
         try:
-            executor = _slurm_executor(launcher.params)
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=max_num_timeout)
+            executor.update_parameters(**params, **renamed, **memory, nodes=1, ntasks_per_node=1)
             jobs = executor.map_array(launcher, *zip(*calls, strict=True))
             print(f"submitted as SLURM job {jobs[0].job_id.partition('_')[0]}", flush=True)
             _wait_for_slurm({job.job_id: job for job in jobs})
@@ -124,16 +129,6 @@ def launch_slurm(
             return _empty_results(len(calls))
     pairs = zip(job_overrides, jobs, strict=True)
     return [_result(launcher.folder, overrides, job, since) for overrides, job in pairs]
-
-
-def _slurm_executor(launcher_params: Mapping[str, Any]) -> submitit.SlurmExecutor:
-    params = {name: value for name, value in launcher_params.items() if value is not None}
-    folder, max_num_timeout = params.pop("submitit_folder"), params.pop("max_num_timeout")
-    memory = {"mem": f"{params.pop('mem_gb')}GB"} if "mem_gb" in params else {}
-    renamed = {"job_name": params.pop("name"), "time": params.pop("timeout_min")}
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=max_num_timeout)
-    executor.update_parameters(**params, **renamed, **memory, nodes=1, ntasks_per_node=1)
-    return executor
 
 
 # --- in the process of the sweep ---

@@ -48,7 +48,6 @@ def load_head(
     Args:
         options: the `head` node of its config.
         tensors: the head's state dict.
-        classes: number of classes.
         features: width of its input features.
 
     Raises:

@@ -27,8 +27,6 @@ Normalize = Callable[[Tensor], Tensor]
 
 
 class _NormalizedModel(nn.Module):
-    """The classifier with its normalization in front."""
-
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
         super().__init__()
         self.model, self.normalize = model, normalize

@@ -207,8 +207,7 @@ class FeatureExtractor:
         return {name: None for name in COST}  # noqa: C420 - typed as object values
 
     def _cost_path(self, role: str) -> Path:
-        digest = hashing.sha256_bytes(hashing.canonical_json(self.key(role)))
-        return self.cache_root / "costs" / f"{digest[:32]}.json"
+        return self.cache_root / "costs" / f"{hashing.sha256_json(self.key(role))[:32]}.json"
 
     def _save_cost(self, role: str) -> None:
         """Store the cost beside the cached features, so that runs that only read them report it.

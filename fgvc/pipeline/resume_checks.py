@@ -73,11 +73,6 @@ def _has_entries(shapes: Mapping[str, Any], optional: Collection[str]) -> Check:
     )
 
 
-def _is_optimiser(value: Any) -> bool:
-    """Whether every trained tensor, by its index, has the same kinds of values."""
-    return _fits(value, {_is_count: Mapping}) and len(set(map(frozenset, value.values()))) <= 1
-
-
 BEST = {
     "select": str,
     "patience": _is_count_or_none,
@@ -95,7 +90,9 @@ ORIGIN = {
 }
 ENTRIES: Mapping[str, Any] = {
     "trainer.model": {str: Tensor},
-    "trainer.optimiser": _is_optimiser,
+    "trainer.optimiser": lambda value: (  # every trained tensor, by its index, has the same keys
+        _fits(value, {_is_count: Mapping}) and len(set(map(frozenset, value.values()))) <= 1
+    ),
     "trainer.scaler": {str: object},
     "trainer.ema": lambda value: value is None or _fits(value, {str: Tensor}),
     "trainer.step": _is_count,

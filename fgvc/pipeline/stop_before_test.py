@@ -19,7 +19,7 @@ from fgvc.pipeline import notes
 from fgvc.pipeline.experiment import Experiment, Results, check_data, identity_of
 from fgvc.pipeline.write_run import split_metrics
 from fgvc.record import console, env_stamp
-from fgvc.record.run_dir import IN_PROGRESS, SHORT, read_json
+from fgvc.record.run_dir import IN_PROGRESS, SHORT, read_json, write_status
 
 FILE = "validation.json"
 STATE = "validated"
@@ -39,7 +39,7 @@ def write_validation(experiment: Experiment, results: Results) -> None:
         "notes": notes.notes_of(experiment, results),
     }
     run.write_json(FILE, record)
-    run.pause(STATE)
+    write_status(run.path, STATE, run.started)
     console.say(
         f"validation top-1 [95 %]: {interval(numbers)} %, "
         f"loss {number(numbers['loss'])}, {numbers['n']} images; test was not read"

@@ -15,7 +15,6 @@ from fgvc.store import hashing
 
 # How the head was fitted. A zero-shot run has no fit, so it matches any value of these.
 # The split belongs here: it divides train into train and validation; the manifest defines test.
-# `shots` and `share` will belong here too.
 FITTED = ("fitted_manifest", "fitted_split", "final_fit", "split")
 NAMES = {  # field -> name in messages
     "manifest": "images (manifest)",
@@ -63,13 +62,13 @@ class Comparability:
     @property
     def key(self) -> str:
         """comparability_key: runs that share it are ranked together."""
-        return hashing.sha256_bytes(hashing.canonical_json(asdict(self)))
+        return hashing.sha256_json(asdict(self))
 
     @property
     def base(self) -> str:
         """comparability_base: the key without the fields in FITTED."""
         rest = {name: value for name, value in asdict(self).items() if name not in FITTED}
-        return hashing.sha256_bytes(hashing.canonical_json(rest))
+        return hashing.sha256_json(rest)
 
 
 def describe(

@@ -68,14 +68,11 @@ class _Pace:
 
 
 @contextmanager
-def progress(
-    title: str, total: int | None, unit: str, passing: bool = False
-) -> Iterator[types.Progress]:
+def progress(title: str, total: int | None, unit: str) -> Iterator[types.Progress]:
     """A bar with rate and time left; plain lines if the output is not a terminal.
 
     Args:
         total: number of units; None if unknown.
-        passing: whether the bar disappears when it is full (a bar within `training`).
     """
     pace = _Pace(total)
 
@@ -99,7 +96,7 @@ def progress(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=get_console(), transient=passing) as bar:
+    with Progress(*columns, console=get_console()) as bar:
         task = bar.add_task(title, total=total, rate="")
 
         def advance(n: int, note: str = "") -> None:
@@ -133,7 +130,7 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
     """Progress of a training; call the yielded function after every step.
 
     On a terminal: a bar over all epochs with the numbers of the last step below it. Otherwise: a
-    line every ten seconds and after the last step. A passing `progress` may run meanwhile.
+    line every ten seconds and after the last step.
 
     Args:
         steps: per epoch. done: steps of earlier processes.

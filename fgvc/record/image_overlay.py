@@ -51,9 +51,8 @@ class Overlay:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         small = Image.fromarray(self.image_HWC).resize(size, Image.Resampling.LANCZOS)
         factor_4 = np.tile([size[0] / width, size[1] / height], 2)
-        seen, tiled = (
-            box and tuple((np.array(box) * factor_4).tolist()) for box in (self.seen, self.tiled)
-        )
+        seen = self.seen and tuple((np.array(self.seen) * factor_4).tolist())
+        tiled = self.tiled and tuple((np.array(self.tiled) * factor_4).tolist())
         return replace(
             self,
             image_HWC=np.asarray(small),

@@ -123,10 +123,6 @@ class RunFolder:
         log.removeHandler(self.run_log)
         self.run_log.close()
 
-    def pause(self, state: str) -> None:
-        """Mark a run that stopped without an error before it is complete; it stays in progress."""
-        write_status(self.path, state, self.started)
-
     @property
     def seconds(self) -> float:
         """Seconds since the run was opened, by a monotonic clock."""

@@ -45,7 +45,7 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
         UserError: a folder is damaged, the runs are not comparable and `force` is false, or they
             have no image in common.
     """
-    side_a, side_b = sides = _read_side(path, "run"), _read_side(against, "against")
+    side_a, side_b = _read_side(path, "run"), _read_side(against, "against")
     differs = comparability.difference(side_a.run.comparability, side_b.run.comparability)
     if differs and not force:
         different = (f"{name}: {a[:12]}, {b[:12]}" for name, (a, b) in differs.items())
@@ -55,9 +55,8 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
             "by task.force=true"
         )
     images = _common_images(side_a, side_b)
-    right_a_N, right_b_N = (
-        np.array([side.truth[image] == side.predicted[image] for image in images]) for side in sides
-    )
+    right_a_N = np.array([side_a.truth[image] == side_a.predicted[image] for image in images])
+    right_b_N = np.array([side_b.truth[image] == side_b.predicted[image] for image in images])
     environment = _file_differences(path, against, "env_stamp.json")
     return {
         "comparable": not differs,
@@ -131,9 +130,8 @@ def _accuracies(
     index = {key: c for c, key in enumerate(ids)}
     class_N = np.array([index[key] for key in truth])
     count_C = np.bincount(class_N)
-    recall_a_C, recall_b_C = (
-        np.bincount(class_N, weights=right_N) / count_C for right_N in (right_a_N, right_b_N)
-    )
+    recall_a_C = np.bincount(class_N, weights=right_a_N) / count_C
+    recall_b_C = np.bincount(class_N, weights=right_b_N) / count_C
     rows = []
     for c, key in enumerate(ids):
         a, b = float(recall_a_C[c]), float(recall_b_C[c])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fgvc.html.formats import interval, number, percent
+from fgvc.html.render import new_environment
 from fgvc.untrusted.escape import code, fenced, markdown
 
 if TYPE_CHECKING:
@@ -43,17 +44,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    import jinja2  # here: only a document needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fgvc.report", ""),
-        autoescape=True,
-        finalize=_escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = new_environment("fgvc.report", "", finalize=_escape, keep_trailing_newline=True)
     for name, function in FILTERS.items():
         # Markup is the text that Jinja does not escape
         environment.filters[name] = lambda *values, function=function: Markup(function(*values))

@@ -82,10 +82,8 @@ def _read_record(run: Path, checkpoint_id: str) -> dict[str, Any] | None:
         verify.parse_object(file, verify.read_verified(run, file, artifacts))
         for file in ("metrics.json", verify.STAMP)
     )
-    parts, evaluation = (
-        Comparability(**numbers["comparability"]),
-        stamp["task"] == "eval",
-    )
+    parts = Comparability(**numbers["comparability"])
+    evaluation = stamp["task"] == "eval"
     splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
     notes = {name: split.get("intervals_note") for name, split in splits.items()}
     return {

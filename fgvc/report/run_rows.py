@@ -277,9 +277,9 @@ def _key_columns(config: Plain, stamp: Plain, parts: Comparability, fit: Plain) 
     card_keys = ("license", "contamination", "label_noise", "approval")
     return {
         "name": run_name(config, stamp["task"], stamp["resolution"], parts.forced, made_by),
-        "question": _digest(seedless),
+        "question": hashing.sha256_json(seedless),
         # code and weights of the fit differ for an evaluation
-        "answer": _digest({**answer, "fit": {key: fit[key] for key in code}}),
+        "answer": hashing.sha256_json({**answer, "fit": {key: fit[key] for key in code}}),
         **{f"dataset_{key}": card.get(key, "not recorded") for key in card_keys},
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
         "join_key": _join_key(parts, config, stamp, config["seed"]),
@@ -309,8 +309,8 @@ def _part_columns(config: Plain, stamp: Plain, parts: Plain) -> dict[str, Any]:
     return {
         "part_tokens": parts.get("tokens", tokens),
         "in_box": parts[name]["in_box"]["value"] if name in parts else None,
-        "rest": _digest([others, stamp["task"], stamp["weights_digest"]]),
-        "part_rest": _digest(settings),
+        "rest": hashing.sha256_json([others, stamp["task"], stamp["weights_digest"]]),
+        "part_rest": hashing.sha256_json(settings),
     }
 
 
@@ -343,8 +343,4 @@ def _join_key(parts: Comparability, config: Plain, stamp: Plain, seed: int | Non
         "precision": config["precision"],
         "resolution": stamp["resolution"],
     }
-    return _digest(shared)
-
-
-def _digest(plain: object) -> str:
-    return hashing.sha256_bytes(hashing.canonical_json(plain))
+    return hashing.sha256_json(shared)

@@ -159,5 +159,4 @@ def _format_counts(table: SweepTable) -> str:
 
 
 def _row_file(sweep: Path, choices: Sequence[str]) -> Path:
-    name = hashing.sha256_bytes(hashing.canonical_json(list(choices)))
-    return sweep / ROWS / f"{name[:16]}.json"
+    return sweep / ROWS / f"{hashing.sha256_json(list(choices))[:16]}.json"

@@ -32,7 +32,7 @@ def cached_arrays(
     Args:
         notify: called with one line on a damaged file, which is computed again.
     """
-    path = root / f"{hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]}.safetensors"
+    path = root / f"{hashing.sha256_json(dict(key))[:32]}.safetensors"
     json_cache.clear_folder(root, notify)
     json_cache.remove_folder(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):

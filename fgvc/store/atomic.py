@@ -26,7 +26,6 @@ def open_atomic(path: str | Path, size: int | None = None) -> Iterator[NamedWrit
     earlier file at `path` is unchanged.
 
     Args:
-        path: the file to write.
         size: bytes that will be written, if known; for the message on a full disk.
 
     Raises:
@@ -80,8 +79,7 @@ def json_bytes(obj: object) -> bytes:
 
 def write_checked_json(path: str | Path, obj: Mapping[str, Any]) -> None:
     """Write plain data as `write_json`, with a checksum of it under one more key."""
-    checksum = hashing.sha256_bytes(hashing.canonical_json(obj))
-    write_json(path, {**obj, "checksum": checksum})
+    write_json(path, {**obj, "checksum": hashing.sha256_json(obj)})
 
 
 def parse_checked_json(data: bytes) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def parse_checked_json(data: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     plain = {key: value for key, value in record.items() if key != "checksum"}
-    if record.get("checksum") != hashing.sha256_bytes(hashing.canonical_json(plain)):
+    if record.get("checksum") != hashing.sha256_json(plain):
         raise ValueError("checksum mismatch, it changed since it was written")
     if data != json_bytes(record):
         raise ValueError("not as it was written")

@@ -133,7 +133,6 @@ def disk_error_line(
     """The error in one line, with the key that sets the folder of its path.
 
     Args:
-        runtime: the `runtime` node of the config.
         others: other keys with their paths, such as task.output.
     """
     if error.filename is None:

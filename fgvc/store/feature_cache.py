@@ -67,7 +67,7 @@ class FeatureCache:
             OSError: a shard cannot be written; earlier shards are kept.
         """
         assert np.all(np.diff(row_N) > 0), "rows must ascend"
-        folder = self.root / hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]
+        folder = self.root / hashing.sha256_json(dict(key))[:32]
         for path in (self.root, folder):
             json_cache.clear_folder(path, self._notify)
         json_cache.remove_folder(folder / "lock")

@@ -35,3 +35,8 @@ def canonical_json(obj: object) -> bytes:
         obj, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     )
     return text.encode()
+
+
+def sha256_json(obj: object) -> str:
+    """SHA256 of plain data as canonical JSON; 64 hex digits. Raises as `canonical_json`."""
+    return sha256_bytes(canonical_json(obj))

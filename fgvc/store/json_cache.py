@@ -31,8 +31,7 @@ def write(path: Path, value: Any) -> None:
         OSError: the file cannot be written.
     """
     remove_folder(path)
-    sha256 = hashing.sha256_bytes(hashing.canonical_json(value))
-    atomic.write_json(path, {"sha256": sha256, "value": value})
+    atomic.write_json(path, {"sha256": hashing.sha256_json(value), "value": value})
 
 
 def read(path: Path, notify: Notify, otherwise: str = "rebuilt") -> Any | None:
@@ -44,8 +43,8 @@ def read(path: Path, notify: Notify, otherwise: str = "rebuilt") -> Any | None:
 
     def load(path: Path) -> Any | None:
         document = json.loads(untrusted.read_bytes(path, MAX_BYTES))
-        sha256 = hashing.sha256_bytes(hashing.canonical_json(document["value"]))
-        return document["value"] if document["sha256"] == sha256 else None
+        is_intact = document["sha256"] == hashing.sha256_json(document["value"])
+        return document["value"] if is_intact else None
 
     return read_whole(path, load, notify, otherwise)
 

@@ -88,10 +88,7 @@ def run(job: Job) -> None:
             plain = resolved(restore.merge_config(stored, job))
             restore.check_config_hash(stored, plain)
             metadata |= {"whole": True, "hashed": plain, "exported_from": stored.id}
-        tensors = {
-            **original.state_dict(),
-            **stored.fitted_images.tensors(),
-        }
+        tensors = original.state_dict() | stored.fitted_images.tensors()
         checkpoint.write(folder, tensors, metadata)
         written = restore.read_checkpoint(folder / checkpoint.FILE)
         _write_graph(folder, written, conf)

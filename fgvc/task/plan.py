@@ -102,9 +102,8 @@ def _planned_runs(job: Job) -> tuple[Config, dict[str, Any]]:
     beyond = f"/RUN_ID/{experiment['config_hash'][:16]}/CHECKPOINT_ID"
     if "runtime.output_root" in keys:
         folder = f'"$OUTPUT_ROOT"{beyond}'
-        checkpoint, run = (
-            shell.variable(key, "OUTPUT_ROOT", beyond) for key in ("checkpoint", "run")
-        )
+        checkpoint = shell.variable("checkpoint", "OUTPUT_ROOT", beyond)
+        run = shell.variable("run", "OUTPUT_ROOT", beyond)
     else:
         folder = f"outputs{beyond}"
         checkpoint, run = (shell.setting(key, folder) for key in ("checkpoint", "run"))
@@ -176,7 +175,7 @@ def _smoke(conf: Config) -> dict[str, Any]:
         "generator": None if generator is None else asdict(generator),
         **sizes,
     }
-    checksum = hashing.sha256_bytes(hashing.canonical_json(definition))
+    checksum = hashing.sha256_json(definition)
     return {**sizes, "expected_seconds": subset.EXPECTED_SECONDS, "checksum": checksum}
 
 

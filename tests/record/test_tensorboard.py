@@ -10,7 +10,6 @@ import re
 import struct
 import sys
 import termios
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,6 @@ from fgvc.record.tensorboard import (
     projector,
 )
 from fgvc.types import Features, LabelMap, Manifest, Predictions
-from tests.jobs import HANG
 from tests.narrow import not_none
 
 STEPS, EPOCHS = 5, 4
@@ -471,29 +469,3 @@ def test_on_a_terminal_of_80_columns_nothing_wraps_or_is_cut(pulse):
         r"epoch 100/100 step 9003/105460 ━+[╸╺]?━* \d:\d\d:\d\d left \d+:\d\d:\d\d", bar
     )
     assert "…" not in "".join(lines)
-
-
-def test_a_validation_bar_within_a_training_leaves_nothing_behind():
-    def work():
-        drawn, write = threading.Event(), sys.stdout.write
-
-        def write_and_watch(text):
-            if "10/10" in text:
-                drawn.set()
-            return write(text)
-
-        sys.stdout.write = write_and_watch
-        with console.training(epochs=2, steps=1) as step:
-            step(PULSE)
-            with console.progress("val", 10, "images", passing=True) as advance:
-                advance(10)
-                assert drawn.wait(HANG)  # Rich draws in its own thread
-            console.say("epoch 1: val top-1 93.2")
-            step(PULSE)
-
-    (message, bar, last_step), lines = run_on_terminal(work)
-    assert any(line.startswith("val ━") for line in lines)
-    assert message == "epoch 1: val top-1 93.2"
-    assert bar.startswith("epoch 2/2 step 1/1 ━")
-    assert last_step == str(PULSE)
-    assert max(map(len, lines)) <= 80

@@ -33,11 +33,6 @@ def _cannot_stop_early(conf: Config) -> bool:
     return conf.task.patience is None or conf.task.patience >= conf.task.epochs - 1
 
 
-def _has_no_decay_of_the_rate(conf: Config) -> bool:
-    """With one step per epoch: at most one step follows the warm-up, at the peak."""
-    return _overfits(conf) and conf.task.warmup_steps >= conf.task.epochs - 1
-
-
 RULES = (
     dropped("head.fit", lambda conf: conf.task.name != "probe", "task=train has its own recipe"),
     fixed(
@@ -92,9 +87,10 @@ RULES = (
             _overfits,
             "task.debug=overfit augments nothing",
         ),
+        # with one step per epoch: at most one step follows the warm-up, at the peak
         dropped(
             "task.final_rate",
-            _has_no_decay_of_the_rate,
+            lambda conf: _overfits(conf) and conf.task.warmup_steps >= conf.task.epochs - 1,
             "training ends before the learning rate falls",
         ),
         dropped(

@@ -63,8 +63,6 @@ class Archive:
 
 @dataclass
 class Dataset:
-    """dataset= axis."""
-
     name: str = MISSING
     reader: str = one_of(*module_names("fgvc.data.datasets"))
     root: str | None = place()  # null (reader table): the folder of the table

@@ -20,15 +20,11 @@ class Serial:
 
 @dataclass
 class Joblib:
-    """hydra/launcher=joblib."""
-
     n_jobs: int | None = bounded(1)
 
 
 @dataclass
 class SubmititLocal:
-    """hydra/launcher=submitit_local."""
-
     name: str = MISSING
     n_jobs: int = bounded(1)
     timeout_min: int = bounded(1)
@@ -39,8 +35,6 @@ class SubmititLocal:
 
 @dataclass
 class SubmititSlurm:
-    """hydra/launcher=submitit_slurm."""
-
     name: str = MISSING
     partition: str | None = MISSING
     qos: str | None = MISSING

@@ -35,8 +35,6 @@ class Number:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A closed list of values."""
-
     values: tuple[Any, ...]
 
     def accepts(self, value: Any) -> bool:

@@ -14,16 +14,12 @@ from fgvc.config.schema.fields import bounded
 
 @dataclass
 class RandomSampler:
-    """hydra/sweeper/sampler=random."""
-
     name: str = MISSING
     seed: int | None = bounded(0, 2**32 - 1)
 
 
 @dataclass
 class TpeSampler(RandomSampler):
-    """hydra/sweeper/sampler=tpe."""
-
     n_startup_trials: int = bounded(0)
     n_ei_candidates: int = bounded(1)
     multivariate: bool = MISSING

@@ -97,7 +97,7 @@ def for_word(word: str) -> Advice | None:
 
 
 def _advice(meaning: Meaning, word: str, value: str, command: CommandContext) -> Advice:
-    converted = values.converter(meaning.value)(value, command)
+    converted = values.convert(meaning.value, value, command)
     if isinstance(converted, Advice):
         return converted
     if not meaning.keys:

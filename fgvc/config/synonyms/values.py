@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from fgvc.config.option_files import options
 from fgvc.config.synonyms.advice import Advice, CommandContext, is_true
 from fgvc.config.synonyms.options import for_option
 
-Convert = Callable[[str, CommandContext], str | Advice | None]  # None: fgvc has no such value
 SWITCHED_ON = ("true", "1", "yes", "on", "value")
 BATCH = 64  # images per step of recipe=modern
 
 
-def converter(text: str) -> Convert:
-    """The function of this module that a row of words.yaml names, such as `switch fp16 fp32`."""
-    name, *arguments = text.split()
-    function = globals()[name]
-    return function(*arguments) if arguments else function
+def convert(function: str, value: str, command: CommandContext) -> str | Advice | None:
+    """Our value; None: fgvc has none. function: of this module, such as `switch fp16 fp32`."""
+    name, *arguments = function.split()
+    return globals()[name](value, command, *arguments)
 
 
 def same(value: str, command: CommandContext) -> str:
-    """The typed value."""
     return value
 
 
@@ -31,15 +27,15 @@ def path(value: str, command: CommandContext) -> str | None:
     return None if value.lower() in SWITCHED_ON[:-1] or not is_true(value) else value
 
 
-def switch(on: str, off: str) -> Convert:
-    return lambda value, command: on if is_true(value) else off
+def switch(value: str, command: CommandContext, on: str, off: str) -> str:
+    return on if is_true(value) else off
 
 
-def constant(text: str) -> Convert:
-    return lambda value, command: text
+def constant(value: str, command: CommandContext, text: str) -> str:
+    return text
 
 
-def first_prefix(default: str, *pairs: str) -> Convert:
+def first_prefix(value: str, command: CommandContext, default: str, *pairs: str) -> str | None:
     """Our name for the first prefix of the value: adamw_torch is adamw. A switch: the default.
 
     None for another word: lamb is not adamw.
@@ -48,26 +44,18 @@ def first_prefix(default: str, *pairs: str) -> Convert:
         pairs: PREFIX=NAME.
     """
     names = dict(pair.split("=") for pair in pairs)
-
-    def convert(value: str, command: CommandContext) -> str | None:
-        word = value.lower().replace("-", "_")
-        if word in SWITCHED_ON:
-            return default
-        word = word if is_true(word) else "none"
-        return next((option for prefix, option in names.items() if word.startswith(prefix)), None)
-
-    return convert
+    word = value.lower().replace("-", "_")
+    if word in SWITCHED_ON:
+        return default
+    word = word if is_true(word) else "none"
+    return next((option for prefix, option in names.items() if word.startswith(prefix)), None)
 
 
-def number(default: str, off: str = "0") -> Convert:
+def number(value: str, command: CommandContext, default: str, off: str = "0") -> str:
     """The typed number; for a switch that is off, `off`; otherwise the default."""
-
-    def convert(value: str, command: CommandContext) -> str:
-        if re.fullmatch(r"[-+.\deE]+", value):
-            return value
-        return default if is_true(value) else off
-
-    return convert
+    if re.fullmatch(r"[-+.\deE]+", value):
+        return value
+    return default if is_true(value) else off
 
 
 def chosen_by(value: str, command: CommandContext) -> str | None:
@@ -116,16 +104,12 @@ def precision(value: str, command: CommandContext) -> Advice:
     return Advice((), "precision= has fp32, bf16, fp16")
 
 
-def option(group: str) -> Convert:
+def option(value: str, command: CommandContext, group: str) -> Advice:
     """For a key that means an axis: the option, under our name or another tool's."""
-
-    def build(value: str, command: CommandContext) -> Advice:
-        if value in options(group):
-            return Advice((f"{group}={value}",))
-        advice = for_option(group, value)
-        return advice or Advice((), f"{group}= has {', '.join(options(group))}")
-
-    return build
+    if value in options(group):
+        return Advice((f"{group}={value}",))
+    advice = for_option(group, value)
+    return advice or Advice((), f"{group}= has {', '.join(options(group))}")
 
 
 def weights(value: str, command: CommandContext) -> Advice:

@@ -142,7 +142,6 @@ def shard_list(index: Path) -> bytes:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Digest of the bytes of one file."""
     stat = path.stat()
     return _sha256_of_version(path, stat.st_size, stat.st_mtime_ns)
 

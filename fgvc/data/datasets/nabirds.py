@@ -53,9 +53,8 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
     for line, *texts in cub_files.read_rows(file, 2):
-        child, parent_node = (
-            cub_files.parse(cub_files.parse_integer, text, file, line) for text in texts
-        )
+        child = cub_files.parse(cub_files.parse_integer, texts[0], file, line)
+        parent_node = cub_files.parse(cub_files.parse_integer, texts[1], file, line)
         if parent.setdefault(child, parent_node) != parent_node:
             raise UserError(f"{file}:{line}: node {child} has two parents")
         if unknown := {child, parent_node} - name_of.keys():

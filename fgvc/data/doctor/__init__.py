@@ -34,7 +34,6 @@ def examine(
     into the cache. If the reader refuses the copy, its images and archives are still checked.
 
     Args:
-        conf: the `dataset` node of a config.
         threads: number of images decoded in parallel.
         bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
         cache_root: where images inside a table are unpacked; None: they are not examined.

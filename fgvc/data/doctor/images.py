@@ -84,7 +84,6 @@ def read_images(
         path: relative to root.
         threads: number of images decoded in parallel (Pillow releases the GIL).
         progress: advanced by images.
-        max_pixels: `dataset.max_pixels`.
     """
     chunks = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
     table = ImageTable(

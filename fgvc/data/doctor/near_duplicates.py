@@ -70,9 +70,8 @@ def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
     for half in (0, 1):
         for first, width in BANDS:
             mask = np.uint64((1 << width) - 1)
-            band_N, band_M = (
-                (code[:, half] >> np.uint64(first)) & mask for code in (code_N2, code_M2)
-            )
+            band_N = (code_N2[:, half] >> np.uint64(first)) & mask
+            band_M = (code_M2[:, half] >> np.uint64(first)) & mask
             for row_K, other_K in _equal_pairs(band_N, band_M):
                 near = _count_bits(code_N2[row_K] ^ code_M2[other_K]) <= MAX_DISTANCE
                 matches.append(np.stack([row_N[row_K[near]], row_M[other_K[near]]], axis=1))

@@ -90,7 +90,6 @@ class _Budget:
             )
 
     def spend(self, size: int, name: str) -> None:
-        """Count unpacked bytes."""
         self.check(size, name)
         before, self.spent = self.spent, self.spent + size
         self.progress(self.spent // MIB - before // MIB, f"{self.file.name} unpacked")

@@ -40,9 +40,8 @@ def contrastive_gradient(
     """
     features, labels = [feature_bD.detach()], [label_b]
     if len(counts) > 1:
-        features, labels = (
-            _all_gather_rows(part, counts) for part in (feature_bD.detach(), label_b)
-        )
+        features = _all_gather_rows(feature_bD.detach(), counts)
+        labels = _all_gather_rows(label_b, counts)
     local_bD = features[distributed.get_rank() if len(counts) > 1 else 0].requires_grad_()
     loss = contrastive_loss(torch.cat(features), torch.cat(labels), margin)
     return torch.autograd.grad(loss, local_bD)[0]

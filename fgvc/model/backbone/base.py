@@ -7,6 +7,7 @@ D token width, F feature width, L text length, E width of the projection.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ def assemble(
             sidecars.check_normalization(conf, source.path, "native")
     if conf.features not in (features := LIBRARIES[conf.library].features):
         raise UserError(f"backbone.features={conf.features}: {conf.name} has {', '.join(features)}")
-    create = _with_eps(create_trunk, conf, source)
+    create = functools.partial(_create_with_eps, create_trunk, hf_config.norm_eps(conf, source))
     with torch.device("meta"):  # shapes only
         with SkipInitialValues():
             backbone = backbone_class(create, row, conf.features, shape, source).eval()
@@ -207,7 +208,7 @@ def assemble_text(
 
     Args, Raises: as `assemble`.
     """
-    create = _with_eps(create_tower, conf, source)
+    create = functools.partial(_create_with_eps, create_tower, hf_config.norm_eps(conf, source))
     with torch.device("meta"), SkipInitialValues():
         tower = create()
     if source.path is not None:
@@ -216,20 +217,13 @@ def assemble_text(
     return init_from_seed(create, seed), None
 
 
-def _with_eps(
-    create: Callable[[], Any], conf: schema.Backbone, source: WeightsSource
-) -> Callable[[], Any]:
-    """Creates the model with the epsilon of the weights; without one, the library's default."""
-    eps = hf_config.norm_eps(conf, source)
-
-    def create_with_eps() -> Any:
-        model = create()
-        for norm in model.modules():
-            if eps is not None and isinstance(norm, nn.LayerNorm):
-                norm.eps = eps
-        return model
-
-    return create_with_eps
+def _create_with_eps(create: Callable[[], Any], eps: float | None) -> Any:
+    """A model with the epsilon of its weights; None: with the library's default."""
+    model = create()
+    for norm in model.modules():
+        if eps is not None and isinstance(norm, nn.LayerNorm):
+            norm.eps = eps
+    return model
 
 
 def _check_size(model: nn.Module, conf: schema.Backbone, source: WeightsSource) -> None:

@@ -160,10 +160,8 @@ def _nonfinite_fault(tensors: Mapping[str, Tensor]) -> str | None:
 def _shape_difference(
     tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]
 ) -> str | None:
-    in_file, in_model = (
-        {key: tuple(value.shape) for key, value in state.items()}
-        for state in (tensors, model_tensors)
-    )
+    in_file = {key: tuple(value.shape) for key, value in tensors.items()}
+    in_model = {key: tuple(value.shape) for key, value in model_tensors.items()}
     missing = [key for key in in_model if key not in in_file]
     reshaped = [key for key in in_model if key in in_file and in_file[key] != in_model[key]]
     unexpected = [key for key in in_file if key not in in_model]

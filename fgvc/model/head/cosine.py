@@ -15,8 +15,6 @@ from fgvc.config.schema.head import GradientFit, HeadSpec
 
 @dataclass
 class CosineOptions:
-    """The `head` node of head=cosine."""
-
     name: str = MISSING
     scale: float = bounded(1e-6, 1e12)  # initial value; learned
     fit: GradientFit = field(default_factory=GradientFit)

@@ -16,8 +16,6 @@ from fgvc.config.schema.head import HeadSpec
 
 @dataclass
 class KnnOptions:
-    """The `head` node of head=knn."""
-
     name: str = MISSING
     k: int = bounded(1, 2**31)
     temperature: float = bounded(1e-6, 1e12)

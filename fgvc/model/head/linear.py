@@ -1,7 +1,5 @@
 """head=linear: one affine map; in a probe, multinomial logistic regression."""
 
-from __future__ import annotations
-
 from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import HeadSpec
 

@@ -12,8 +12,6 @@ from fgvc.config.schema.head import GradientFit, HeadSpec
 
 @dataclass
 class MlpOptions:
-    """The `head` node of head=mlp."""
-
     name: str = MISSING
     hidden: int = bounded(1, 2**20)
     dropout: float = bounded(0.0, 0.99)

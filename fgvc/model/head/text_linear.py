@@ -3,8 +3,6 @@
 The fit starts from weights scale * t_c and no bias, which is the classifier of head=text.
 """
 
-from __future__ import annotations
-
 from fgvc.config.schema.fields import NoOptions
 from fgvc.config.schema.head import HeadSpec
 

@@ -56,7 +56,6 @@ def write(folder: Path, first: Path, second: Path) -> None:
 
 
 def samples(folder: Path) -> Iterator[Document]:
-    """The samples of a dataset, one at a time."""
     with io.TextIOWrapper(untrusted.open_regular(folder / "samples.json"), "ascii") as lines:
         next(lines)
         for line in lines:

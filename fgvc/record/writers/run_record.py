@@ -60,7 +60,6 @@ class RunRecord:
         numbers: metrics.json. stamp: env_stamp.json.
         checkpoint: tensors and facts of ckpt.bin, or a verified checkpoint to copy.
         board: TensorBoard, with the curves of the training.
-        images: the images of the dataset.
         steps: optimiser steps behind the weights.
         features: of the readable test images; None where there are none.
         unreadable: the rows of unreadable.json.

@@ -36,8 +36,6 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the checklist."""
-
     id: str
     question: str
     state: str
@@ -90,9 +88,6 @@ def join_names(names: list[str], most: int = 5) -> str:
 
 def agree(what: str, *stated: tuple[str, object]) -> None:
     """Check that all sources state the same value.
-
-    Args:
-        stated: pairs of a source and the value that it states.
 
     Raises:
         DamageError: two sources differ; the message names both.

@@ -246,11 +246,8 @@ def no_test_image_fitted(record: Record) -> str:
     backbone = ""
     if earlier := len(fitted_images.backbone_N):
         backbone = f", or the {earlier} that fitted or chose the backbone in earlier runs"
-    images, fitted, chosen = (
-        len(rows.path),
-        len(fitted_images.image_N),
-        len(fitted_images.validation_N),
-    )
+    images, fitted = len(rows.path), len(fitted_images.image_N)
+    chosen = len(fitted_images.validation_N)
     if count:
         raise DamageError(
             f"ckpt.bin: {count} of {images} test images are among the {fitted} that the head was "

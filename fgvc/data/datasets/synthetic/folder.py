@@ -29,7 +29,7 @@ from fgvc.store import temporary_files
 from fgvc.store.atomic import json_bytes, new_folder
 from fgvc.store.disk_errors import write_bytes
 from fgvc.store.file_lock import lock
-from fgvc.store.hashing import canonical_json, sha256_bytes
+from fgvc.store.hashing import sha256_bytes, sha256_json
 from fgvc.types import TEST, TRAIN, Progress, UserError
 from fgvc.untrusted import MIB
 
@@ -197,7 +197,7 @@ def _stamp(
 
 def _checksum(stamp: Mapping[str, object]) -> str:
     content = {name: value for name, value in stamp.items() if name != "sha256"}
-    return sha256_bytes(canonical_json(content))
+    return sha256_json(content)
 
 
 def _draw_dataset(

@@ -111,10 +111,8 @@ def _choose_columns(table: DatasetTable, conf: schema.Dataset) -> tuple[int, int
             f"dataset.table={file}: several columns are called {list_first(duplicates)}; "
             "rename them"
         )
-    path, label = (
-        None if key is None else find_column(table, role, key)
-        for role, key in (("path", conf.path_column), ("label", conf.label_column))
-    )
+    path = None if conf.path_column is None else find_column(table, "path", conf.path_column)
+    label = None if conf.label_column is None else find_column(table, "label", conf.label_column)
     if path is not None and path == label:
         raise UserError(f"dataset.label_column={conf.label_column}: is dataset.path_column too")
     path = _choose_path(table, label) if path is None else path

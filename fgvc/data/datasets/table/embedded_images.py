@@ -59,7 +59,7 @@ def unpack(
         "column": table.names[column],
         "files": [[file.stem, _sha256(file, cache_root, notify)] for file in table.files],
     }
-    key = hashing.sha256_bytes(hashing.canonical_json(facts))[:16]
+    key = hashing.sha256_json(facts)[:16]
     folder = cache_root / CACHE_FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
         temporary_files.remove_stale(folder.parent)

@@ -226,7 +226,6 @@ def _flag_split(name: str) -> int | None:
 
 
 def is_yes_or_no(cell: str) -> bool:
-    """Whether a cell is a word for yes or no, in any case."""
     return cell.lower() in (*YES, *NO)
 
 

@@ -26,7 +26,6 @@ def as_user_errors() -> Iterator[None]:
 
 
 def unreadable_error(path: Path, error: Exception) -> UserError:
-    """The message for a damaged file."""
     reason = str(error).strip().partition("\n")[0][:200]
     if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to run the file's code
         reason = type(error).__name__
