@@ -7,6 +7,7 @@ Each copy has three classes that differ in brightness, with four train and two t
 from __future__ import annotations
 
 import csv
+import functools
 import gc
 import io
 import json
@@ -36,6 +37,46 @@ pytest_plugins = ["tests.jobs"]
 # would inherit that, and no test could interrupt them
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+SELECTING = {"slow", "real", "smoke", "fault"}  # marks for -m
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m "slow or real"`, ignore modules whose text names no such mark: importing all of them
+    takes as long as a slow test.
+    """
+    marks = _only_marks(config)
+    if collection_path.suffix != ".py" or not marks:
+        return None
+    return None if any(_names_mark(collection_path, mark) for mark in marks) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a mark from another module, which the function above would not find. Of slow tests,
+    run those of `task/` first: they take longest, and no worker should wait for them at the end.
+    """
+    for item in items:
+        for mark in {mark.name for mark in item.iter_markers()} & SELECTING:
+            if not _names_mark(item.path, mark):
+                raise pytest.UsageError(f"{item.path}: must name pytest.mark.{mark} itself")
+    if _only_marks(config):
+        items.sort(key=lambda item: item.path, reverse=True)  # equal paths keep their order
+
+
+def _only_marks(config: pytest.Config) -> list[str]:
+    """The marks of `-m`, if a test needs one of them; otherwise none."""
+    marks = config.option.markexpr.split(" or ")
+    return marks if SELECTING.issuperset(marks) else []
+
+
+def _names_mark(path: Path, name: str) -> bool:
+    return f"pytest.mark.{name}" in _text(path)
+
+
+@functools.cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def pytest_collection_finish() -> None:
