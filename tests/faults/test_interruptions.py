@@ -17,6 +17,7 @@ from tests.faults.steps import (
     read_status,
     state_names,
 )
+from tests.jobs import MINI
 
 
 def kill_after_step(job, run_files, wait_until, seconds):
@@ -139,7 +140,7 @@ def test_a_second_signal_ends_the_job_at_once_and_it_can_still_be_resumed(
 @pytest.mark.fault(3)
 @pytest.mark.slow
 def test_sigterm_is_preempted_and_resumable(start_job, tmp_path):
-    usual = ("runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
+    usual = (*MINI, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
     job = start_job(*usual)
     job.until(lambda: list(tmp_path.glob("outputs/r/*/in-progress/status.json")))
     job.send(signal.SIGTERM)

@@ -20,7 +20,7 @@ from fgvc.launch import job_process
 from fgvc.report import sweep_table as rows
 from fgvc.run import main
 from fgvc.store.file_lock import lock
-from tests.jobs import BASE, BIRDS, HANG, ROOT, import_path, places_in
+from tests.jobs import BIRDS, HANG, MINI, ROOT, import_path, places_in
 
 # the head's k, which identifies a job, and the fault injected where its head is fitted
 FAULTS = {
@@ -81,7 +81,8 @@ class FinishedSweep:
 def command(root: Path, shared: dict[str, Path], *overrides: str) -> list[str]:
     return [
         "-m",
-        *BASE,
+        *MINI,
+        "runtime.num_workers=0",
         *BIRDS,
         "runtime.threads=1",
         *places_in(root, shared),
@@ -137,7 +138,7 @@ def test_a_job_that_fails_in_any_way_has_a_row_and_a_status(faulty):
 @pytest.mark.slow
 @pytest.mark.fault(17, 18)
 def test_the_other_jobs_give_the_same_bytes_as_alone(faulty, run):
-    alone = run("head=knn", f"head.k={GOOD[1]}", "runtime.threads=1")
+    alone = run(*MINI, "head=knn", f"head.k={GOOD[1]}", "runtime.threads=1")
     assert alone.code == 0, alone.err
     folder = faulty.folder(GOOD[1])
     assert folder.name == alone.folder.name
@@ -238,7 +239,7 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, r
         return contexts[-1]
 
     monkeypatch.setattr(job_process, "_context", spawned)
-    alone = run("head=knn", f"head.k={GOOD[2]}", "runtime.threads=1")
+    alone = run(*MINI, "head=knn", f"head.k={GOOD[2]}", "runtime.threads=1")
     assert alone.code == 0, alone.err
     assert main(command(tmp_path, shared_places, f"head.k={GOOD[2]}")) == 0
     assert len(contexts) == 1
