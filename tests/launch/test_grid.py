@@ -8,7 +8,7 @@ import pytest
 
 from fgvc.launch import dry_run
 from fgvc.run import main
-from tests.jobs import BIRDS, MINI
+from tests.jobs import BIRDS, MINI, last_of_each
 
 GRID = (
     "sweep=grid",
@@ -32,10 +32,13 @@ def files_below(root: Path) -> set[Path]:
 
 @pytest.mark.slow
 def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, capfd):
+    empty = f"runtime.cache_root={tmp_path / 'cache'}"
+    options = last_of_each(*GRID, *places, empty).values()
+
     def output(*more: str) -> str:
         dry_run._counts.clear()  # as in a new process
         capfd.readouterr()
-        assert main([*GRID, *places, *more]) == 0
+        assert main([*options, *more]) == 0
         return capfd.readouterr().out
 
     def plan(run_id: str) -> list[str]:

@@ -250,6 +250,13 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, r
 # --- signals ---
 
 
+FORKED = """
+import multiprocessing
+from fgvc.launch import job_process
+job_process._context = lambda: multiprocessing.get_context("fork")  # no second server to start
+"""
+
+
 @pytest.mark.fault(4, 19)
 @pytest.mark.slow
 def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait_until, tmp_path):
@@ -263,14 +270,15 @@ def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait
     assert [row["state"] for row in table["jobs"]] == ["preempted", "not begun"]
     assert "the same command with runtime.run_id=x" in job.output
 
-    job = start_finetune(*sweep)  # resumes; then its sweep is killed, which the job notices
+    # resumes; then its sweep is killed, which the job notices
+    job = start_finetune(*sweep, setup=FORKED)
     job.until(lambda: "resumed after step" in job.output)
     job.send(signal.SIGKILL)
     job.wait()
     (status,) = home.glob("*/in-progress/status.json")
     wait_until(lambda: json.loads(status.read_text())["state"] == "preempted")
 
-    job = start_finetune(*sweep)
+    job = start_finetune(*sweep, setup=FORKED)
     job.until(lambda: "resumed after step" in job.output)
     children = psutil.Process(job.process.pid).children(recursive=True)
     job.send(signal.SIGINT)

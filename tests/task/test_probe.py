@@ -417,11 +417,15 @@ def test_bf16_changes_the_hash_and_hardly_the_features(run, tmp_path):
     assert not torch.equal(features["fp32"], features["bf16"])
 
 
+# of the images that are drawn by default
+HALF = ("dataset.generator.train_per_class=20", "dataset.generator.test_per_class=10")
+
+
 @pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiny_subset_end_to_end(run, precision):
-    ran = run("experiment=smoke", f"precision={precision}", birds=False)
+    ran = run("experiment=smoke", *HALF, f"precision={precision}", birds=False)
     assert ran.code == 0
     subset = ran.json("env_stamp.json")["subset"]
     assert (subset["train"], subset["val"], subset["test"]) == (
@@ -439,8 +443,7 @@ def test_tiny_subset_end_to_end(run, precision):
 @pytest.mark.slow
 def test_synthetic_birds_are_clearly_above_chance(run):
     """The last job of `make smoke` on half of its images: random weights, 12 similar classes."""
-    half = ("dataset.generator.train_per_class=20", "dataset.generator.test_per_class=10")
-    ran = run("experiment=synthetic_probe", *half, birds=False)
+    ran = run("experiment=synthetic_probe", *HALF, birds=False)
     assert ran.json("metrics.json")["test"]["top1_ci95"][0] > 1.5 / 12
 
 

@@ -410,7 +410,7 @@ def test_ranks_of_torchrun_extract_features(torchrun, run, tmp_path, monkeypatch
 
 
 WAITING = """
-import os, pathlib, threading
+import os, pathlib, threading, time
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.pipeline import features
 from fgvc.run import script
@@ -422,7 +422,14 @@ def write_pid(name):
     os.replace(name + "-partial", name)
 
 def wait(group):
-    write_pid({reached!r})
+    sleep = time.sleep
+
+    def write_and_sleep(seconds):  # the barrier sleeps where it has begun to wait
+        time.sleep = sleep
+        write_pid({reached!r})
+        sleep(seconds)
+
+    time.sleep = write_and_sleep
     barrier(group)
 
 def hang(*arguments):
