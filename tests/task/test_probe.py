@@ -28,6 +28,7 @@ from fgvc.record import checkpoint
 from fgvc.record.env_stamp import schema
 from fgvc.record.tensorboard import KEYS
 from fgvc.record.writers import WRITERS
+from tests.jobs import BIRDS, MINI
 
 oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 FILES = {
@@ -449,7 +450,7 @@ def test_synthetic_birds_are_clearly_above_chance(run):
 
 @pytest.mark.slow
 def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
-    mini = ("backbone=vit", "backbone.size=mini", "dataset.subset=tiny")
+    mini = (*MINI, *BIRDS, "dataset.subset=tiny")
     code, out = sweep(*mini, "resolution=r224,r336", "precision=fp32,bf16")
     assert code == 0
     (run_folder,) = (path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
@@ -466,6 +467,6 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
 
 @pytest.mark.slow
 def test_rows_of_different_keys_are_never_in_one_block(sweep):
-    code, out = sweep("dataset.split_seed=0,1", "dataset.subset=tiny")
+    code, out = sweep(*BIRDS, "dataset.split_seed=0,1", "dataset.subset=tiny")
     assert code == 0
     assert out.count("comparable (") == 2
