@@ -8,6 +8,7 @@ JOBS   ?= 2
 SLOW_JOBS ?= 3
 # tests write many small files, each synchronised: in memory (Linux, 4 GiB free) they do not wait for the disk
 TMPFS  := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4194304 { print "TMPDIR=/dev/shm" }')
+# bytecode is written, or each worker would compile and rewrite every test module again
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(TMPFS) $(BIN)/python -m pytest --dist worksteal
 GROUP  ?=
 ROW    ?=

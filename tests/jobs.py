@@ -252,6 +252,12 @@ FINETUNE = (
     "task.ema=null",
     "task.select=top1",
 )
+# setup of a sweep whose jobs are forked from itself: no server has to start
+FORKED = """
+import multiprocessing
+from fgvc.launch import job_process
+job_process._context = lambda: multiprocessing.get_context("fork")
+"""
 # environment of a job that does not depend on the git checkout or on other tests
 ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 JOB = """

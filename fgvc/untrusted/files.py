@@ -279,7 +279,7 @@ def read_json(path: str | Path, most: int = 64 * MIB) -> Any:
 
 
 def _check_events(events: Iterable[Any], anchors: bool = True) -> None:
-    """Check a YAML document event by event; an alias counts as many values as its anchor holds."""
+    """Check a YAML document event by event; an alias counts as all values of its anchor."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []  # anchor, and values before it
     count = 0

@@ -20,6 +20,7 @@ import pytest
 
 from fgvc.store import hashing
 from tests.faults.kills import Kill, Log, Outcome, Subject, Zygote, places, records
+from tests.jobs import FORKED
 
 JOBS = ("probe", "train", "sweep", "report", "prune", "export", "audit", "weights")
 TRAIN = (
@@ -36,11 +37,6 @@ import datetime
 import fgvc.task.prune as prune
 begun = prune.now
 prune.now = lambda: begun() + datetime.timedelta(days=200)
-"""
-FORKED = """
-import multiprocessing
-from fgvc.launch import job_process
-job_process._context = lambda: multiprocessing.get_context("fork")  # no server to start
 """
 PUT = """
 from pathlib import Path

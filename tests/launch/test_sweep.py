@@ -20,7 +20,7 @@ from fgvc.launch import job_process
 from fgvc.report import sweep_table as rows
 from fgvc.run import main
 from fgvc.store.file_lock import lock
-from tests.jobs import BIRDS, HANG, MINI, ROOT, import_path, places_in
+from tests.jobs import BIRDS, FORKED, HANG, MINI, ROOT, import_path, places_in
 
 # the head's k, which identifies a job, and the fault injected where its head is fitted
 FAULTS = {
@@ -248,13 +248,6 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, r
 
 
 # --- signals ---
-
-
-FORKED = """
-import multiprocessing
-from fgvc.launch import job_process
-job_process._context = lambda: multiprocessing.get_context("fork")  # no second server to start
-"""
 
 
 @pytest.mark.fault(4, 19)
