@@ -371,6 +371,7 @@ def ended() -> Callable[[int], int]:
 # --- a browser for the HTML pages ---
 
 CHROMIUM = Path("/usr/bin/chromium")
+PICTURES = "FGVC_PICTURES"  # a folder for pictures of the pages that the tests open
 
 
 @dataclass
@@ -380,6 +381,11 @@ class Opened:
     page: Any
     console: list[str]
     requests: list[str]
+
+    def picture(self, name: str) -> None:
+        """Save the whole page as $FGVC_PICTURES/NAME.png, for people to look at."""
+        if folder := os.environ.get(PICTURES):
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
     def colours(self) -> tuple[int, int]:
         """Brightness of background and text, 0..255."""
@@ -409,11 +415,11 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(chromium: Any) -> Iterator[Callable[..., Opened]]:
-    """opened(file, scheme="light") -> the file in a browser window of laptop size."""
+    """opened(file, scheme="light", width=1280) -> the file in a browser window; 390: a phone."""
     pages = []
 
-    def start(file: Path, scheme: str = "light") -> Opened:
-        page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    def start(file: Path, scheme: str = "light", width: int = 1280) -> Opened:
+        page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         pages.append(page)
         browser_page = Opened(page, [], [])
         page.on("console", lambda message: browser_page.console.append(message.text))
