@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         for line in dry_run.describe(
             command.run_id, command.jobs, command.exclusions, command.search
         ):
-            print(visible(line))
+            dry_run.show(visible(line))
         return DONE
     return _run(command)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import get_console
+from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from fgvc import untrusted
@@ -25,12 +27,25 @@ from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record.run_dir import complete_runs
-from fgvc.report.cost_estimate import Assumptions, JobCost, Rate, format_estimate, vit_macs
+from fgvc.report.cost_estimate import (
+    LIST_JOBS,
+    LISTED,
+    NO_FIT,
+    Assumptions,
+    JobCost,
+    Layout,
+    Rate,
+    format_estimate,
+    vit_macs,
+    wrap,
+)
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
 DEPTH = 12  # blocks of a model without a stated depth
 RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
+NARROWEST = 60  # columns of a table of groups
+OWN_KEYS = ("runtime.dry_run=", "runtime.dry_run_jobs=")
 HIDDEN = ("hydra", "sweep", "runtime.")
 
 
@@ -54,11 +69,17 @@ def describe(
         for key, space in search.space.items():
             yield f"  {key}: {space}"
         return
+    lists_all = jobs[0].conf.runtime.dry_run_jobs == "all"
+    width = max(shutil.get_terminal_size().columns, NARROWEST)  # 80 without a terminal
     if not all(job.is_experiment for job in jobs):
         yield f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started"
-        for job in jobs:
+        shown = len(jobs) if lists_all else LISTED
+        for job in jobs[:shown]:
             kind = "operation" if is_operation(job.conf) else "of a checkpoint"
-            yield f"  {kind:<16}  {' '.join(choices(job.overrides))}"
+            own = (item for item in choices(job.overrides) if not item.startswith(OWN_KEYS))
+            yield from wrap(f"  {kind:<16}  ", " ".join(own), width)
+        if len(jobs) > shown:
+            yield f"  and {len(jobs) - shown} more; {LIST_JOBS} lists every job"
         return
     keys = varying_keys([job.overrides for job in jobs])
     varying = {key for key in keys if not key.startswith(HIDDEN)}
@@ -66,10 +87,21 @@ def describe(
     common = " ".join(item for item in shared if not key_of(item).startswith(HIDDEN))
     planned: set[str] = set()
     notes: dict[str, None] = {}
-    costs = [_job_cost(job, run_id, _name(job.overrides, varying), planned, notes) for job in jobs]
+    costs = [_job_cost(job, run_id, varying, planned, notes) for job in jobs]
     excluded = [(_name(item.overrides, varying), item.reason) for item in exclusions]
     assumptions = _assumptions(jobs, jobs[0].conf, notes)
-    yield from format_estimate(run_id, common, costs, excluded, assumptions)
+    layout = Layout(width, lists_all or len(jobs) + len(exclusions) <= LISTED)
+    yield from format_estimate(run_id, common, costs, excluded, assumptions, layout)
+
+
+def show(line: str) -> None:
+    """Print a line; on a terminal, a disk that is too small stands out."""
+    if NO_FIT in line and get_console().is_terminal:
+        text = Text(line)
+        text.highlight_words([NO_FIT], "bold red")
+        get_console().print(text, soft_wrap=True)
+    else:
+        print(line)
 
 
 def _name(overrides: Sequence[str], varying: set[str]) -> str:
@@ -80,11 +112,12 @@ def _name(overrides: Sequence[str], varying: set[str]) -> str:
 
 
 def _job_cost(
-    job: JobConfig, run_id: str, name: str, planned: set[str], notes: dict[str, None]
+    job: JobConfig, run_id: str, varying: set[str], planned: set[str], notes: dict[str, None]
 ) -> JobCost:
     """The cost of one job.
 
     Args:
+        varying: the keys that differ between the jobs.
         planned: the features that the jobs above extract; takes those of this job.
         notes: takes lines for the reader.
     """
@@ -118,7 +151,7 @@ def _job_cost(
     grid = (conf.resolution.side - row.patch) // stride + 1
     return JobCost(
         hash=run_hash,
-        choices=name or "(as above)",
+        choices=_name(job.overrides, varying) or "(as above)",
         model=row.model,
         shape=_shape(row.architecture),
         side=conf.resolution.side,
@@ -129,6 +162,7 @@ def _job_cost(
         shared=shared,
         done=bool(complete_runs(root, run_id, run_hash)),
         kept=(feature_bytes, _folder_bytes(conf, images, row, width)),
+        values={key_of(item): value_of(item) for item in job.overrides if key_of(item) in varying},
     )
 
 
@@ -229,8 +263,10 @@ def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]
             other = rates.setdefault((rate.model, rate.shape, rate.side), rate)
             if rate.images > other.images:  # small runs spend their time on starting
                 rates[rate.model, rate.shape, rate.side] = rate
-    root = Path(conf.runtime.output_root).expanduser().absolute()
-    free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
+    root = _existing(Path(conf.runtime.output_root))
+    free, cache, free_cache = shutil.disk_usage(root).free, _existing(folder), None
+    if root.stat().st_dev != cache.stat().st_dev:
+        free_cache = shutil.disk_usage(cache).free
     for job in jobs:
         if (note := count_images(job.conf).note) is not None:
             notes[note] = None
@@ -241,7 +277,13 @@ def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]
             f"weights from the hub ({models}) are not looked up: whether their features are cached "
             "is known when the jobs run"
         ] = None
-    return Assumptions(device, list(rates.values()), free, list(notes))
+    return Assumptions(device, list(rates.values()), free, list(notes), free_cache)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.expanduser().absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]) -> Rate | None:

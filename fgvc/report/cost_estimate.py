@@ -6,14 +6,18 @@ Times are derived from rates measured on this machine, scaled by multiply-accumu
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fgvc.report.job_groups import GroupRow, format_groups, merge_equal
 
 FORWARDS_PER_STEP = 3  # cost of a training step in forward passes
 MIN_IMAGES = 100  # images behind a rate that is scaled to another model or resolution
 MAX_MACS_RATIO = 8.0  # a rate is not scaled beyond this ratio
-COLUMNS = 80
 INDENT = 40  # column of the choices of a job
+LISTED = 20  # more jobs than this are grouped
+LIST_JOBS = "runtime.dry_run_jobs=all"
+NO_FIT = "DOES NOT FIT"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class JobCost:
 
     forward: to forward. trained: to train on, counted per epoch. cached: with features in the
     cache. shared: whose features an earlier job extracts. done: the job is complete. macs: per
-    image, roughly. kept: bytes of the features and of the run folder.
+    image, roughly. kept: bytes of the features and of the run folder. values: of the keys that vary
+    between the jobs.
     """
 
     hash: str
@@ -53,16 +58,30 @@ class JobCost:
     shared: int
     done: bool
     kept: tuple[int, int]
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Inputs of the estimate: rates measured on this device, free bytes, notes on the data."""
+    """Inputs of the estimate: rates measured on this device, free bytes, notes on the data.
+
+    free: on the disk of the run folders. free_cache: on the disk of the features; None if it is the
+    same disk.
+    """
 
     device: str | None
     rates: Sequence[Rate]
     free: int
     notes: Sequence[str]
+    free_cache: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to print an estimate. width: columns. list_jobs: a line per job instead of groups."""
+
+    width: int = 80
+    list_jobs: bool = True
 
 
 def vit_macs(width: int, depth: int, tokens: int) -> float:
@@ -105,17 +124,38 @@ def format_estimate(
     items: Sequence[JobCost],
     left_out: Sequence[tuple[str, str]],
     assumptions: Assumptions,
+    layout: Layout,
 ) -> Iterator[str]:
-    """The whole estimate in 80 columns.
+    """The whole estimate: the totals, then the jobs, one by one or in groups.
 
     Args:
         common: the choices that all jobs share.
         left_out: choices and reason of each combination that is left out.
     """
+    width = layout.width
     number = f"{len(items)} job{'s' if len(items) > 1 else ''}"
     yield f"run_id {run_id}: {number}, nothing started"
     if common:
-        yield from _wrap("  each: ", common)
+        yield from wrap("  each: ", common, width)
+    yield from _format_totals(items, assumptions, width)
+    if layout.list_jobs:
+        yield from _format_jobs(items, assumptions, width)
+    else:
+        yield from format_groups(_groups(items, assumptions), width)
+    for reason in dict.fromkeys(reason for _, reason in left_out):
+        combinations = [choices for choices, other in left_out if other == reason]
+        if layout.list_jobs:
+            yield from wrap("  left out: ", reason, width)
+            for choices in combinations:
+                yield from wrap(" " * 4, choices, width)
+        else:
+            line = f"  left out: {len(combinations)}: {reason}"
+            yield line if len(line) <= width else f"{line[: width - 2].rstrip()} …"
+    if not layout.list_jobs:
+        yield f"{LIST_JOBS} lists every job"
+
+
+def _format_jobs(items: Sequence[JobCost], assumptions: Assumptions, width: int) -> Iterator[str]:
     yield f"  {'config':<16}  {'images':>10} {'time':>8}"
     for item in items:
         images = f"{item.forward + item.trained:,}"
@@ -125,30 +165,64 @@ def format_estimate(
         elif not item.forward + item.trained:
             images, duration = "cached" if item.cached else "as above", "–"
         head = f"  {item.hash[:16]}  {images:>10} {duration:>8}"
-        yield from _wrap(f"{head:<{INDENT}}", item.choices)
-    for reason in dict.fromkeys(reason for _, reason in left_out):
-        yield from _wrap("  left out: ", reason)
-        for choices in (choices for choices, other in left_out if other == reason):
-            yield from _wrap(" " * 4, choices)
-    yield from _format_totals(items, assumptions)
+        yield from wrap(f"{head:<{INDENT}}", item.choices, width)
 
 
-def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterator[str]:
+def _groups(items: Sequence[JobCost], assumptions: Assumptions) -> Mapping[str, list[GroupRow]]:
+    """Per varying key, its values with the number and the sums of their jobs."""
+    groups = {}
+    for key in dict.fromkeys(key for item in items for key in item.values):
+        jobs: dict[str, list[JobCost]] = {}
+        for item in items:
+            jobs.setdefault(item.values.get(key, "–"), []).append(item)
+        cells = {value: _sums(members, assumptions) for value, members in jobs.items()}
+        groups[key] = merge_equal(cells)
+    return groups
+
+
+def _sums(items: Sequence[JobCost], assumptions: Assumptions) -> tuple[str, ...]:
+    """The cells of a group: jobs, images, time, disk; `> 2 h` where some times are unknown."""
+    todo = [item for item in items if not item.done]
+    images = sum(item.forward + item.trained for item in todo)
+    durations = [seconds(item, assumptions.rates) for item in todo]
+    known = [value for value in durations if value]
+    time = _format_duration(sum(known)) if known else "–"
+    if None in durations:
+        time = f"> {time}" if known else "?"
+    elif not todo:
+        time = "done"
+    disk = _format_bytes(sum(sum(item.kept) for item in todo))
+    return str(len(items)), f"{images:,}", time, disk
+
+
+def _format_totals(items: Sequence[JobCost], assumptions: Assumptions, width: int) -> Iterator[str]:
     todo = [item for item in items if not item.done]
     names = {"forward": "images to forward", "trained": "to train on, over all epochs"}
-    names |= {"shared": "read from a job above", "cached": "cached"}
+    names |= {"shared": "read from an earlier job", "cached": "cached"}
     counts = ((name, sum(getattr(item, name) for item in todo)) for name in names)
     parts = [f"{n:,} {names[name]}" for name, n in counts if n or name == "forward"]
-    yield from _wrap("images: ", "; ".join(parts))
+    yield from wrap("images: ", "; ".join(parts), width)
     if len(todo) < len(items):
         yield f"done: {len(items) - len(todo)} of {len(items)} jobs, complete, thus skipped"
-    yield from _wrap("time: ", _format_time(todo, assumptions))
-    kept = (sum(item.kept[place] for item in todo) for place in (0, 1))
-    features, folders, free = map(_format_bytes, (*kept, assumptions.free))
-    disk = f"about {features} of features and {folders} of run folders; {free} free"
-    yield from _wrap("disk: ", disk)
+    yield from wrap("time: ", _format_time(todo, assumptions), width)
+    yield from wrap("disk: ", _format_disk(todo, assumptions), width)
     for note in assumptions.notes:
-        yield from _wrap("note: ", note)
+        yield from wrap("note: ", note, width)
+
+
+def _format_disk(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
+    """The bytes that the jobs write, the free bytes, and whether they suffice."""
+    features, folders = (sum(item.kept[place] for item in todo) for place in (0, 1))
+    free, free_cache = assumptions.free, assumptions.free_cache
+    if free_cache is None:
+        text = f"about {_format_bytes(features)} of features and {_format_bytes(folders)} of run "
+        text += f"folders; {_format_bytes(free)} free"
+        short = features + folders - free
+    else:
+        text = f"about {_format_bytes(features)} of features ({_format_bytes(free_cache)} free) "
+        text += f"and {_format_bytes(folders)} of run folders ({_format_bytes(free)} free)"
+        short = max(features - free_cache, 0) + max(folders - free, 0)
+    return f"{NO_FIT}, {_format_bytes(short)} short: {text}" if short > 0 else text
 
 
 def _format_time(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
@@ -183,11 +257,12 @@ def _format_time(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
     return "; ".join(parts)
 
 
-def _wrap(head: str, text: str) -> list[str]:
-    """Wrap to 80 columns; further lines are indented to the start of the text."""
+def wrap(head: str, text: str, width: int) -> list[str]:
+    """Wrap to `width` columns; further lines are indented to the start of the text."""
     wrapper = textwrap.TextWrapper(
-        COLUMNS, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
     )
+    wrapper.break_long_words = False  # a path stays whole
     return wrapper.wrap(text) or [head.rstrip()]
 
 

@@ -89,6 +89,7 @@ class Runtime:
     resume_force: bool = MISSING
     retention_days: int = bounded(90)  # minimum for run folders and tables
     dry_run: bool = MISSING
+    dry_run_jobs: str = one_of("auto", "all")
     stack_check: bool = MISSING
     stop_before_test: bool = MISSING
     stop_grace: float = bounded(0.1)  # seconds that ranks may take to respond to a stop signal
