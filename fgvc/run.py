@@ -75,13 +75,13 @@ def main(arguments: Sequence[str]) -> int:
         from fgvc.launch import ddp_worker
 
         return ddp_worker.main()
-    if not {"--help", "-h"}.isdisjoint(arguments):
-        print(page())
-        return DONE
     if not {"--version", "-V"}.isdisjoint(arguments):
         print(f"fgvc {version()}")
         return DONE
     try:
+        if not {"--help", "-h"}.isdisjoint(arguments):
+            print(page([item for item in arguments if item not in ("--help", "-h")]))
+            return DONE
         command = _parse(arguments)
     except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
         text = str(error)
@@ -131,7 +131,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     exclusions: Sequence[Exclusion] = ()
     search, jobs = parse_search(overrides) or (None, [])
     if search is None:
-        jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep)
+        jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep, not flags.cfg)
     _refuse_torchrun(jobs, multirun)
     run_id = jobs[0].conf.runtime.run_id
     if run_id is None:  # a sortable UTC time and a short random part

@@ -109,8 +109,19 @@ def check_resolution(conf: Config) -> None:
     )
 
 
-def check_inputs(conf: Config) -> None:
-    """Refuse a missing input of the task, and an input that the task would ignore."""
+def missing_inputs(conf: Config) -> list[str]:
+    """The keys that the task requires and the command does not give."""
+    keys = [name for name in TASKS[conf.task.name].inputs if getattr(conf, name) is None]
+    needs_table = conf.dataset.reader == "table" and conf.task.name != "eval"
+    return [*keys, *(["dataset.table"] if needs_table and conf.dataset.table is None else [])]
+
+
+def check_inputs(conf: Config, will_run: bool = True) -> None:
+    """Refuse a missing input of the task, and an input that the task would ignore.
+
+    Args:
+        will_run: whether the job will run; a config that is only printed may lack inputs.
+    """
     task, trains = TASKS[conf.task.name], conf.task.name == "train"
     if conf.runtime.nproc != 1 and not task.experiment:
         raise ConfigError(
@@ -123,13 +134,13 @@ def check_inputs(conf: Config) -> None:
         )
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
-        if value is None and name in task.inputs:
+        if value is None and name in task.inputs and will_run:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
         if value is not None and name not in task.inputs + task.optional_inputs:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
         if value is not None and name != "image" and not Path(value).expanduser().exists():
             raise ConfigError(f"{name}={value}: no such file or folder")
-    _check_table(conf)
+    _check_table(conf, will_run)
     if task.check is not None:
         task.check(conf)
     if conf.runtime.stop_before_test and not trains:
@@ -185,11 +196,11 @@ def check_part_attention(conf: Config) -> None:
         )
 
 
-def _check_table(conf: Config) -> None:
+def _check_table(conf: Config, will_run: bool) -> None:
     dataset = conf.dataset
     if conf.task.name == "eval":
         return  # the reader is the checkpoint's
-    if dataset.reader == "table" and dataset.table is None:
+    if dataset.reader == "table" and dataset.table is None and will_run:
         raise ConfigError(
             "dataset=table needs dataset.table=FILE, a CSV, TSV or Parquet of path, label, split"
         )

@@ -92,11 +92,12 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[JobConfig]:
 
 
 def expand_jobs(
-    arguments: Sequence[str], multirun: bool, named: bool
+    arguments: Sequence[str], multirun: bool, named: bool, will_run: bool = True
 ) -> tuple[list[JobConfig], list[Exclusion]]:
     """The jobs of a command, and the combinations that a named sweep leaves out.
 
     Args:
+        will_run: whether the jobs will run; a config that is only printed may lack inputs.
         named: whether the arguments come from a named sweep. A named sweep leaves out invalid
             combinations; any other command must be valid as a whole.
 
@@ -106,7 +107,7 @@ def expand_jobs(
     arguments = [normalized(argument) for argument in arguments]
     overrides = [parse_argument(argument) for argument in arguments]
     for override in overrides:
-        _check_option(override, arguments)
+        check_option(override, arguments)
     for override in sorted(overrides, key=lambda override: override.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
             if override.key_or_group not in AXES:
@@ -123,7 +124,7 @@ def expand_jobs(
         jobs, exclusions = _named_sweep_jobs(combinations, nodes)
     else:
         is_alone = len(combinations) == 1
-        jobs = [_make_job(combination, nodes, is_alone) for combination in combinations]
+        jobs = [_make_job(item, nodes, is_alone, will_run) for item in combinations]
     if not jobs:
         raise ConfigError(f"no job of this sweep is valid: {exclusions[0].reason}")
     jobs, duplicates = _drop_duplicates(jobs)
@@ -212,7 +213,12 @@ def _refuse_shared_files(jobs: Sequence[JobConfig]) -> None:
                 )
 
 
-def _check_option(override: Override, arguments: Sequence[str]) -> None:
+def check_option(override: Override, arguments: Sequence[str]) -> None:
+    """Refuse an option that its axis does not have.
+
+    Raises:
+        ConfigError: names the nearest option, and all of them.
+    """
     group = override.key_or_group
     if group not in AXES:
         return
@@ -237,7 +243,9 @@ def _check_option(override: Override, arguments: Sequence[str]) -> None:
             raise ConfigError(f"{group}={name}: no such option{close} ({', '.join(legal)})")
 
 
-def _make_job(arguments: tuple[str, ...], nodes: NodeCache, is_alone: bool = False) -> JobConfig:
+def _make_job(
+    arguments: tuple[str, ...], nodes: NodeCache, is_alone: bool = False, will_run: bool = True
+) -> JobConfig:
     overrides = [parse_argument(argument) for argument in arguments]
     command = parse_command(overrides, is_alone)
     for override in overrides:
@@ -248,7 +256,7 @@ def _make_job(arguments: tuple[str, ...], nodes: NodeCache, is_alone: bool = Fal
         conf = nodes.conf(arguments)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
-    check_inputs(conf)
+    check_inputs(conf, will_run)
     if is_operation(conf):
         return JobConfig(arguments, conf, {})
     supported = position_resizes(conf)

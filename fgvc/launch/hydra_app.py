@@ -19,11 +19,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows
 from fgvc.config.compose import CONFIG_NAME, conf_dir, register_schema
+from fgvc.config.constraints import missing_inputs
 from fgvc.config.errors import ConfigError
 from fgvc.config.option_files import own_folders, search_path_override
 from fgvc.config.override_grammar import key_of
@@ -89,7 +90,8 @@ def launch(
 def print_config(job: JobConfig, package: str | None, resolve: bool) -> int:
     """Print the config of a job, or one node or value of it; returns the exit code.
 
-    Of the table of checkpoints, only the chosen row is shown.
+    Of the table of checkpoints, only the chosen row is shown. A required input that the command
+    does not give is shown as ???.
 
     Args:
         package: dotted key of the node; None or `_global_` for the whole config.
@@ -98,10 +100,14 @@ def print_config(job: JobConfig, package: str | None, resolve: bool) -> int:
     cfg = job.compose()
     node: Any = cfg
     cfg.backbone.checkpoints = escaped(checkpoint_rows.chosen_rows(job.conf.backbone))
+    for key in missing_inputs(job.conf):
+        OmegaConf.update(cfg, key, MISSING)
     if package is not None and package != "_global_":
         node = None
         with suppress(OmegaConfBaseException):
             node = OmegaConf.select(cfg, package)
+        if node is None and package in missing_inputs(job.conf):
+            node = MISSING
         if node is None:
             print(_unknown_package(package), file=sys.stderr)
             return WRONG_COMMAND
