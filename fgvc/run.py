@@ -37,6 +37,7 @@ from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.option_files import search_path_override
 from fgvc.config.overrides import RUN_ID_KEY, JobConfig, expand_jobs
+from fgvc.config.run_reference import resolve_runs
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_expansion import Exclusion, expand_sweep, summarize
 from fgvc.config.version import version
@@ -57,6 +58,7 @@ class Command:
         overrides: without flags, with sweep= expanded.
         jobs: of a search, the corners of its space.
         exclusions: combinations of a named sweep that do not run.
+        notes: the runs that a prefix or `last` means.
     """
 
     arguments: Sequence[str]
@@ -67,6 +69,7 @@ class Command:
     jobs: Sequence[JobConfig]
     exclusions: Sequence[Exclusion]
     run_id: str
+    notes: Sequence[str]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,7 +122,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
         if (masked := privacy.masked(argument)) != argument:
             raise ConfigError(privacy.refusal(masked))
     arguments = search_path_override(arguments)
-    arguments = move_flags_first(expand_experiment(arguments))
+    arguments, notes = resolve_runs(move_flags_first(expand_experiment(arguments)))
     flags = parse_flags(arguments)
     if flags.shell_completion:
         from fgvc.launch import hydra_app
@@ -143,13 +146,15 @@ def _parse(arguments: Sequence[str]) -> Command | None:
         )
     if search is not None:
         check_same_search(search, jobs[0].conf, run_id)
-    return Command(arguments, flags, overrides, multirun, search, jobs, exclusions, run_id)
+    return Command(arguments, flags, overrides, multirun, search, jobs, exclusions, run_id, notes)
 
 
 def _run(command: Command) -> int:
     """Run the jobs of a command under its run_id; returns the exit code."""
     for line in summarize(command.exclusions):
         print(f"left out: {visible(line)}", flush=True)
+    for note in command.notes:  # standard output may hold predictions alone
+        print(f"note: {visible(note)}", file=sys.stderr, flush=True)
     run_id, jobs = command.run_id, command.jobs
     arguments = [item for item in command.arguments if not item.startswith(RUN_ID_KEY)]
     overrides = [item for item in command.overrides if not item.startswith(RUN_ID_KEY)]

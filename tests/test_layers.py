@@ -179,6 +179,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.sweep_expansion",
         "fgvc.config.option_files",
         "fgvc.config.overrides",
+        "fgvc.config.run_reference",
         "fgvc.config.search_space",
         "fgvc.config.version",
         "fgvc.exit_codes",

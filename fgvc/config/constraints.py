@@ -10,6 +10,7 @@ from fgvc.config.schema import TASKS, Config, chosen_checkpoint, reads_text
 from fgvc.config.schema.dataset import lacks_validation
 from fgvc.config.schema.head import heads
 from fgvc.config.schema.library import LIBRARIES
+from fgvc.config.weight_files.run_folder import CHECKPOINT, SEALED, locate_run
 
 ROTARY_FAMILY = "dinov3"  # in timm's model names; rotary positions need no resizing
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
@@ -140,6 +141,9 @@ def check_inputs(conf: Config, will_run: bool = True) -> None:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
         if value is not None and name != "image" and not Path(value).expanduser().exists():
             raise ConfigError(f"{name}={value}: no such file or folder")
+        if value is not None and name != "image":
+            marks = (SEALED, CHECKPOINT) if name == "checkpoint" else (SEALED,)
+            locate_run(Path(value).expanduser(), name, marks)
     _check_table(conf, will_run)
     if task.check is not None:
         task.check(conf)

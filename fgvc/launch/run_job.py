@@ -16,14 +16,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import typed
+from fgvc.config.compose import composed, config_hash, is_operation, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import JobConfig, of_run
 from fgvc.config.schema import TASKS, Config
 from fgvc.config.weight_files import sidecars
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED, WRONG_COMMAND
+from fgvc.launch.next_commands import next_commands
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job, Skipped
+from fgvc.record import console
 from fgvc.record.run_dir import IN_PROGRESS, state_of
 from fgvc.store import temporary_files
 from fgvc.store.disk_errors import disk_error_line, missing_home_line
@@ -57,8 +59,20 @@ def run_here(jobs: Sequence[JobConfig], run_id: str, command: str) -> int:
     for job in jobs:
         if code != PREEMPTED:
             conf = replace(job.conf, runtime=replace(job.conf.runtime, run_id=run_id))
-            code = max(code, run_job(conf, of_run(job.overrides, run_id), command).code)
+            result = run_job(conf, of_run(job.overrides, run_id), command)
+            code = max(code, result.code)
+            if result.code == DONE and not is_operation(conf):
+                _print_next_commands(job, conf)
     return code
+
+
+def _print_next_commands(job: JobConfig, conf: Config) -> None:
+    """Print the commands that use the run of a job; nothing if it ended before its record."""
+    run_id, root = conf.runtime.run_id, Path(conf.runtime.output_root).expanduser()
+    is_default = conf.runtime.output_root == composed().runtime.output_root
+    run_hash = config_hash(job.plain) if job.is_experiment else None
+    for line in next_commands(str(run_id), run_hash, root, is_default):
+        console.say(line)
 
 
 def run_job(cfg: DictConfig | Config, overrides: Sequence[str], command: str) -> JobResult:

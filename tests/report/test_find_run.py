@@ -116,7 +116,9 @@ def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, output_root, t
     other = forge("second", numbers={"notes": ["another"]})
     root = f"runtime.output_root={tmp_path / 'outputs'}"
     run, against = f"run={alone.parents[1]}", f"against={other.parents[1]}"
-    assert main(["task=audit", run, root, f"task.output={tmp_path / 'audits'}"]) == 0
+    prefix = f"run={alone.name[:8]}"  # of the checkpoint id
+    assert main(["task=audit", prefix, root, f"task.output={tmp_path / 'audits'}"]) == 0
+    assert f"note: {prefix}: {alone}" in capfd.readouterr().err
     (file,) = (tmp_path / "audits").iterdir()
     assert file.name == f"{'_'.join(alone.parts[-3:])}.json"
     assert main(["task=compare", run, against, root, f"task.output={tmp_path}/both/"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from fgvc.record import checkpoint
 from fgvc.report.audit import run_audit
 from fgvc.types import UserError
+from fgvc.untrusted import shell
 
 # 16 patches and the smallest backbone: for what is not about pixels
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
@@ -172,6 +174,27 @@ def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     again = repeat(run, fitted.folder)
     assert again.code == 0, again.err
     assert again.json("metrics.json")["test"] == fitted.json("metrics.json")["test"]
+
+
+def test_a_run_ends_with_commands_that_work_and_last_is_recorded_as_a_path(run, copied, birds):
+    fitted = copied("head=linear")
+    printed = fitted.out.partition("\nnext:\n")[2].replace(" \\\n", " ").splitlines()
+    predict, *others = [shell.split(line.strip())[3:] for line in printed]
+    assert predict[:2] == ["task=predict", f"checkpoint={fitted.folder.name[:8]}"]
+    assert [words[0] for words in others[:1] + others[-1:]] == ["task=view", "task=report"]
+    image = next(iter(sorted((birds / "images").glob("*/*.jpg"))))
+    # a copy of the run: the output root of this test, thus without that of the printed command
+    ran = run(*predict[:2], f'image="{image}"', "task.format=json", bare=True)
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["checkpoint"] == fitted.json("artifacts.json")["ckpt.bin"]["sha256"]
+    assert f"note: {predict[1]}: {fitted.folder}\n" in ran.err
+    again = repeat(run, "last")
+    assert again.code == 0, again.err
+    for name in ("command.txt", "config.yaml"):
+        text = (again.folder / name).read_text()
+        assert str(fitted.folder) in text
+        assert "last" not in re.split(r"[ =:\n]", text)
+    assert f"checkpoint={fitted.folder.name[:8]} image=" in again.out.replace(" \\\n   ", "")
 
 
 def test_the_same_eval_twice_is_skipped(run, finished):

@@ -32,7 +32,7 @@ def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path |
         return path.parent
     if any((path / name).is_file() for name in (*marks, INDEX)):
         return path
-    matches = (list(_run_folders(path, mark)) for mark in marks)
+    matches = (list(run_folders(path, mark)) for mark in marks)
     folders = next(filter(None, matches), [])
     if len(folders) > 1:
         names = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST_NAMED])
@@ -62,8 +62,11 @@ def checkpoint_in(folder: Path) -> Path | None:
     return run / CHECKPOINT if run is not None and (run / CHECKPOINT).is_file() else None
 
 
-def _run_folders(path: Path, name: str) -> Iterator[Path]:
-    """Folders below a path that hold a file of this name, without runs in progress."""
+def run_folders(path: Path, name: str) -> Iterator[Path]:
+    """Folders that hold a file of this name, up to DEPTH levels below a path.
+
+    Runs in progress are left out.
+    """
     for depth in range(1, DEPTH + 1):
         for file in sorted(path.glob("*/" * depth + name)):
             sealed = name != SEALED or file.with_name(INDEX).is_file()
