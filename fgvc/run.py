@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config.arguments import check_arguments, shorten_words
 from fgvc.config.compose import is_operation
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import expand_experiment
+from fgvc.config.experiment_file import expand_experiment, name_file
 from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.option_files import search_path_override
@@ -121,7 +121,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     for argument in arguments:  # a record keeps its command, and a pull request shows it
         if (masked := privacy.masked(argument)) != argument:
             raise ConfigError(privacy.refusal(masked))
-    arguments = search_path_override(arguments)
+    arguments = typed = search_path_override(arguments)
     arguments, notes = resolve_runs(move_flags_first(expand_experiment(arguments)))
     flags = parse_flags(arguments)
     if flags.shell_completion:
@@ -134,7 +134,10 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     exclusions: Sequence[Exclusion] = ()
     search, jobs = parse_search(overrides) or (None, [])
     if search is None:
-        jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep, not flags.cfg)
+        try:
+            jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep, not flags.cfg)
+        except ConfigError as error:
+            raise ConfigError(name_file(str(error), typed)) from error
     _refuse_torchrun(jobs, multirun)
     run_id = jobs[0].conf.runtime.run_id
     if run_id is None:  # a sortable UTC time and a short random part

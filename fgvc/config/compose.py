@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ from fgvc.config.schema_keys import chosen_variants, keys_of_config, leaves
 from fgvc.config.weight_digests import check_sidecars, fill_tokenizer, fill_weights
 from fgvc.untrusted.escape import shorten
 
+CONVERSIONS = {  # messages of OmegaConf -> what the key holds
+    r"Value '(.*)' of type '\w+' could not be converted to Integer": "an integer",
+    r"Value '(.*)' of type '\w+' could not be converted to Float": "a number",
+    r"Value '(.*)' is not a valid bool \(type \w+\)": "true or false",
+    r"Cannot convert '\w+' to string: '(.*)'": "a text",
+}
 LARGEST = 2**63 - 1  # of an integer: int64
 
 
@@ -232,4 +239,7 @@ def _refuse_references_to_places(cfg: DictConfig) -> None:
 def one_line(error: OmegaConfBaseException) -> str:
     """The message of OmegaConf, with the key it is about."""
     message = str(error.msg or error).splitlines()[0]
+    for pattern, expected in CONVERSIONS.items():
+        if error.full_key and (match := re.fullmatch(pattern, message)) is not None:
+            return f"{error.full_key}={match[1]}: must be {expected}"
     return f"{error.full_key}: {message}" if error.full_key else message

@@ -14,10 +14,14 @@ class InvalidCombinationError(ConfigError):
     """An invalid combination of legal choices: refused, but left out by a named sweep."""
 
 
-def nearest(word: str, legal: Iterable[str]) -> str:
-    """`; did you mean X?` with the closest legal word; empty if none is close."""
+def nearest(word: str, legal: Iterable[str], cutoff: float = 0.5) -> str:
+    """`; did you mean X?` with the closest legal word; empty if none is close.
+
+    Args:
+        cutoff: smallest similarity, from 0 to 1.
+    """
     words = list(legal)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=cutoff)
     if not close:  # a dotted key with a similar last part
         name = word.rsplit(".", 1)[-1]
         by_name = {other.rsplit(".", 1)[-1]: other for other in words}

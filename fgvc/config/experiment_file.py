@@ -54,6 +54,17 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
     return [*rows, *expanded]
 
 
+def name_file(message: str, arguments: Sequence[str]) -> str:
+    """A message about a key, with the overlay of the command that sets this key in front."""
+    typed = {key_of(normalized(argument)) for argument in arguments if "=" in argument}
+    for path in filter(None, map(_file, map(normalized, arguments))):
+        for item in map(normalized, _read_overrides(Path(path).expanduser())):
+            key = key_of(item)
+            if key not in typed and re.match(rf"(unknown config key )?{re.escape(key)}\b", message):
+                return f"{EXPERIMENT}{path}: {message}"
+    return message
+
+
 def _file(argument: str) -> str | None:
     """The path in an argument `experiment=PATH.yaml`; None for any other argument."""
     if not argument.startswith(EXPERIMENT):

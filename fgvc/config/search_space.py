@@ -84,7 +84,7 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[JobConfig]] | N
         try:
             jobs += jobs_of([*fixed, *values], multirun=False)
         except ConfigError as error:
-            whole = "'float' could not be converted to Integer" in str(error)
+            whole = "must be an integer" in str(error)
             hint = "; whole numbers are int(interval(…))" if whole else ""
             raise ConfigError(f"sweep={NAME}: {error}{hint}") from error
     _check_task(jobs[0].conf)

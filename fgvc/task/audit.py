@@ -29,7 +29,7 @@ from fgvc.exit_codes import DONE, FAILED
 from fgvc.pipeline.job import Job
 from fgvc.record import checkpoint, console, env_stamp, privacy, run_page
 from fgvc.record.find_run import find_run
-from fgvc.record.run_dir import read_json
+from fgvc.record.run_dir import IN_PROGRESS, read_json
 from fgvc.record.run_page.gallery import RecordedAlbum
 from fgvc.record.tensorboard.events import scalars
 from fgvc.record.verify import CKPT, DamageError, OtherVersionError
@@ -60,6 +60,8 @@ def run(job: Job) -> int:
     """
     assert job.conf.run is not None
     folder = find_run(Path(job.conf.run), "run")
+    if folder.resolve().name == IN_PROGRESS:
+        raise UserError(f"run={folder}: not complete; resume it with its command and its run_id")
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
         raise UserError(f"run={folder}: no complete run; give RUN/CONFIG/CHECKPOINT below outputs/")
     name = run_path(folder.resolve()).replace("/", "_")

@@ -310,7 +310,7 @@ def test_nearest_legal_name(argument, hint):
     ("argument", "bound"),
     [
         ("seed=-1", "at least 0"),
-        ("seed=x", "Integer"),
+        ("seed=x", "seed=x: must be an integer"),
         (
             "dataset.max_pixels=99999999999999999999",
             "dataset.max_pixels=99999999999999999999: must be at most",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fgvc.config.errors import ConfigError
@@ -28,8 +30,14 @@ MESSAGES = {  # as typed -> the whole line
     "read; download it, and give its path",
     ("dataset.root=",): "dataset.root=: empty; give a value, or leave dataset.root out",
     ("task=eval", "checkpoint="): "checkpoint=: empty; give a value, or leave checkpoint out",
-    ("task=train", "task.epochs=ten"): "task.epochs: Value 'ten' of type 'str' could not be "
-    "converted to Integer",
+    ("task=train", "task.epochs=ten"): "task.epochs=ten: must be an integer",
+    ("seed=1.5",): "seed=1.5: must be an integer",
+    ("task=train", "task.mixup=much"): "task.mixup=much: must be a number",
+    ("runtime.dry_run=maybe",): "runtime.dry_run=maybe: must be true or false",
+    ("precision=[fp32]",): "precision=['fp32']: must be a text",
+    ("+optim.lrr=1",): "optim.lrr=1: unknown config key; write task=train task.learning_rate=1",
+    ("resolution=r225",): "resolution=r225: no such option; write resolution=r224 (the nearest; "
+    "others: r256, r336, r384, r392, r448, r512, r518)",
     ("-m", "seed=interval(0,1)"): "seed=interval(0,1): -m takes values, as in seed=A,B",
     ("-m", "seed=range(0,10,-1)"): "seed=range(0,10,-1): a range without values; give it a stop "
     "beyond its start",
@@ -64,6 +72,31 @@ def test_a_mistyped_argument_is_one_line(typed, tmp_path, monkeypatch, capfd):
     assert main(list(typed)) == 2
     assert capfd.readouterr().err == f"fgvc: {MESSAGES[typed]}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("optim: {lr: 3}", "optim.lr=3: unknown config key; write task=train task.learning_rate=3"),
+        ("sede: 3", "unknown config key sede; did you mean seed?"),
+        ("seed: one", "seed=one: must be an integer"),
+    ],
+)
+def test_an_error_in_an_experiment_file_names_the_file(values, message, tmp_path, capfd):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"# @package _global_\n{values}\n")
+    assert main([f"experiment={file}"]) == 2
+    assert capfd.readouterr().err == f"fgvc: experiment={file}: {message}\n"
+    file.write_text("# @package _global_\nseed: 3\n")
+    for typed, error in (("sede=3", "unknown config key sede; did"), ("seed=x", "seed=x: must")):
+        assert main([f"experiment={file}", typed]) == 2  # an error of the command
+        assert capfd.readouterr().err.startswith(f"fgvc: {error}")
+
+
+def test_a_pipe_is_no_weights_file(tmp_path, capfd):
+    os.mkfifo(tmp_path / "f.pth")
+    assert main(["backbone=vit_tiny", f"backbone.weights={tmp_path / 'f.pth'}"]) == 2
+    assert "a pipe or device, not a file" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("typed", ["dataset='cub'", 'dataset="cub"', "+dataset='cub'"])

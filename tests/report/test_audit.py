@@ -417,6 +417,12 @@ def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path, capfd):
     assert main(["task=audit", f"run={tmp_path}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert "no complete run" in line
+    unfinished = tmp_path / "a" / "b" / "in-progress"
+    unfinished.mkdir(parents=True)
+    (unfinished / "status.json").write_text("{}")
+    assert main(["task=audit", f"run={unfinished}"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "not complete" in line
 
 
 @pytest.mark.parametrize(("key", "wrong"), [("checksum", "0" * 64), ("test", 1), ("classes", 7)])

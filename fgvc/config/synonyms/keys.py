@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ AMBIGUOUS = (  # words with another meaning below another node
     *("file", "format", "input", "labels", "load", "log", "model", "name", "path", "predict"),
     *("root", "size", "source", "table", "test", "train", "type", "val"),
 )
+CLOSE = 0.75  # similarity of a typo, from 0 to 1
 NAMES = ("backbone.name", "head.name", "part_attention.name", "task.name")  # which option it is
 
 
@@ -51,7 +53,16 @@ def unknown_key(key: str, value: str, command: CommandContext) -> str:
     legal = [
         name for name in command.legal if name not in NAMES and ("." in name or "." not in key)
     ]
-    return f"unknown config key {key}{nearest(key, legal)}"
+    close = nearest(key, legal, CLOSE)
+    word = nearest_word(key.rpartition(".")[2]) if not close else None
+    if word is not None and (advice := for_key(word, value, command)) is not None:
+        return f"{key}={value}: unknown config key; {advice}"
+    return f"unknown config key {key}{close or nearest(key, legal)}"
+
+
+def nearest_word(name: str) -> str | None:
+    """The word of another tool that a mistyped name means; None: not known."""
+    return next(iter(difflib.get_close_matches(name, meanings(), n=1, cutoff=CLOSE)), None)
 
 
 def _other_choice(advice: Advice, command: CommandContext) -> str | None:

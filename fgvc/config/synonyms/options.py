@@ -111,5 +111,6 @@ def _resolution(name: str) -> Advice | None:
         return None
     sides = [int(name[1:]) for name in legal("resolution") if name.startswith("r")]
     near = min(sides, key=lambda other: (abs(other - int(side[1])), -other))
-    note = "" if near == int(side[1]) else f"the nearest; others: {', '.join(map(str, sides))}"
+    others = ", ".join(f"r{other}" for other in sides if other != near)
+    note = "" if near == int(side[1]) else f"the nearest; others: {others}"
     return Advice((f"resolution=r{near}",), note)

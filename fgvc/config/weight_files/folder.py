@@ -45,6 +45,10 @@ def local_weights(value: str, library: str) -> Path:
     path = Path(value.removeprefix("local-dir:").removeprefix("local_dir:")).expanduser()
     if path.is_file():
         return path
+    if path.exists() and not path.is_dir():
+        raise ConfigError(
+            f"backbone.weights={value}: a pipe or device, not a file. Save the weights as a file"
+        )
     if not path.is_dir():
         is_file_name = value.startswith(".") or path.suffix.lower() in FILES
         is_repo = not is_file_name and value.count("/") == 1 and REPO.fullmatch(value)
