@@ -15,14 +15,14 @@ from fgvc.data.find_root import named_root
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job
 from fgvc.record import console, verify
-from fgvc.record.fiftyone import app, two_runs
+from fgvc.record.fiftyone import app, display_text, two_runs
 from fgvc.record.fiftyone.dataset import FOLDER
-from fgvc.record.fiftyone.run_fields import SHORT
 from fgvc.record.find_run import find_run
 from fgvc.record.verify import DamageError
 from fgvc.store.temporary_files import scratch
 from fgvc.types import UserError, is_interruption
 
+METADATA = "metadata.json"
 GRACE = 20.0  # seconds in which FiftyOne may exit by itself
 
 
@@ -55,12 +55,16 @@ def _show(job: Job) -> None:
             two_runs.write(merged, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
         folder = exports[0] if len(exports) == 1 else merged
-        name = "-".join(["fgvc", *(folder.resolve().name[:SHORT] for folder in runs)])
-        dataset = app.load_dataset(folder, root, name)
+        infos = [
+            untrusted.read_json(export / METADATA, untrusted.LIST)["info"] for export in exports
+        ]
+        dataset = app.load_dataset(folder, root, display_text.dataset_name(infos))
     session = app.launch(dataset, conf.task.address, conf.task.port)
     try:
-        views, task = ", ".join(dataset.list_saved_views()), conf.task
-        console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")
+        views, task = dataset.list_saved_views(), conf.task
+        console.say(f"view: {len(dataset)} images as {dataset.name}; {len(views)} saved views")
+        for name in views:
+            console.say(f"  {name}")
         console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
         while True:
             signals.pause()
@@ -84,7 +88,7 @@ def _export(folder: Path) -> Path:
     """The FiftyOne dataset of a run folder, verified."""
     try:
         artifacts = verify.read_index(folder)
-        if f"{FOLDER}/metadata.json" not in artifacts:
+        if f"{FOLDER}/{METADATA}" not in artifacts:
             raise UserError(f"{folder}: holds no {FOLDER}/, it is an older record: run it again")
         for file in artifacts:
             if file.startswith(f"{FOLDER}/"):

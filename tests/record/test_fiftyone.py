@@ -18,7 +18,16 @@ import pytest
 from PIL import Image
 
 from fgvc import metrics
-from fgvc.record.fiftyone import app, dataset, json_documents, samples, two_runs
+from fgvc.record.fiftyone import (
+    app,
+    appearance,
+    dataset,
+    display_text,
+    json_documents,
+    samples,
+    two_runs,
+)
+from fgvc.record.fiftyone.run_fields import RIGHT, WRONG
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import Features, Manifest, Predictions, UserError
 
@@ -207,6 +216,123 @@ def test_two_runs_need_the_same_images_and_two_checkpoints(results, folder, tmp_
     assert not (tmp_path / "pair").exists()
 
 
+def test_right_is_green_and_wrong_is_red_in_one_run_and_in_two(results, folder, tmp_path):
+    dataset.write(tmp_path / "b", make_results(results.manifest.root, 7, "b" * 64), ABOUT)
+    two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
+    for place, suffixes in ((folder, [""]), (tmp_path / "pair", ["_aaaaaaaa", "_bbbbbbbb"])):
+        scheme = read_metadata(place)["app_config"]["color_scheme"]
+        assert scheme["color_by"] == "value"
+        field_of = {field["path"]: field for field in scheme["fields"]}
+        for suffix in suffixes:
+            assert field_of[f"predictions{suffix}"]["colorByAttribute"] == "right"
+            for name in ("predictions", "eval", "eval_val"):
+                values = field_of[f"{name}{suffix}"]["valueColors"]
+                colour_of = {value["value"]: value["color"] for value in values}
+                assert (colour_of["True"], colour_of["False"]) == (RIGHT, WRONG)
+                assert (colour_of["true"], colour_of["false"]) == (RIGHT, WRONG)
+    for sample in two_runs.samples(folder):
+        if "predictions" in sample:
+            eval_field = "eval" if "test" in sample["tags"] else "eval_val"
+            assert sample["predictions"]["right"] == sample[eval_field]
+
+
+def test_the_app_opens_with_heat_maps_and_a_histogram_of_something(results, folder, tmp_path):
+    dataset.write(tmp_path / "b", make_results(results.manifest.root, 7, "b" * 64), ABOUT)
+    two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
+    for place, suffix in ((folder, ""), (tmp_path / "pair", "_aaaaaaaa")):
+        document = read_metadata(place)
+        fields = {field["name"] for field in document["sample_fields"]}
+        active = document["app_config"]["active_fields"]["paths"]
+        assert f"attention{suffix}" in active
+        assert fields >= set(active)
+        (workspace,) = document["workspaces"]
+        panels = {panel["type"]: panel for panel in workspace["child"]["children"]}
+        assert workspace["child"]["active_child"] == panels["Samples"]["component_id"]
+        assert panels["Histograms"]["state"]["path"] == f"predictions{suffix}.confidence"
+        assert "Embeddings" in panels
+    assert "attention_bbbbbbbb" not in active  # it would cover the other run's
+
+
+def make_axes(**changes):
+    config = {
+        "task.name": "probe",
+        "backbone.name": "vit",
+        "backbone.size": "tiny",
+        "head.name": "linear",
+        "resolution.side": 224,
+        "part_attention.name": "off",
+        "backbone.features": "cls",
+        "preprocess": "shared",
+        "precision": "fp32",
+        "final_fit": "trainval",
+        "seed": 0,
+    }
+    return display_text.axes({**config, **changes}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "suffix"),
+    [
+        ({"part_attention.name": "transfg"}, ["off", "transfg"], "transfg"),
+        ({"backbone.size": "base", "seed": 1}, ["tiny", "base"], "base"),
+        (
+            {"head.name": "knn", "resolution.side": 448},
+            ["linear 224 px", "knn 448 px"],
+            "knn_448_px",
+        ),
+        ({"seed": 1}, ["seed 0", "seed 1"], "seed_1"),
+        ({}, ["a" * 8, "b" * 8], "bbbbbbbb"),
+    ],
+)
+def test_two_runs_are_named_by_what_distinguishes_them(changes, labels, suffix):
+    infos = [
+        {**ABOUT, "axes": make_axes(), "checkpoint_id": "a" * 64},
+        {**ABOUT, "axes": make_axes(**changes), "checkpoint_id": "b" * 64},
+    ]
+    assert display_text.run_labels(infos) == labels
+    assert display_text.field_suffix(labels[1]) == suffix
+    name = display_text.dataset_name(infos)
+    assert name == f"birds {labels[0]} against {labels[1]} (aaaaaaaa, bbbbbbbb)"
+
+
+def test_an_older_record_without_axes_is_named_by_its_checkpoint():
+    infos = [
+        {**ABOUT, "checkpoint_id": "a" * 64},
+        {**ABOUT, "axes": make_axes(), "checkpoint_id": "b" * 64},
+    ]
+    assert display_text.run_labels(infos) == ["a" * 8, "b" * 8]
+
+
+@pytest.mark.parametrize(
+    ("label", "pred", "expected"),
+    [
+        ("Rusty Blackbird", "Brewer Blackbird", "Rusty → Brewer Blackbird (8)"),
+        ("Cardinal", "Cardinal", "Cardinal → Cardinal (8)"),
+        ("cat", "dog", "cat → dog (8)"),
+        ("a" * 50, "b", f"{'a' * 39}… → b (8)"),
+    ],
+)
+def test_a_confusion_is_named_by_its_classes(label, pred, expected):
+    assert display_text.pair_name(label, pred, 8) == expected
+
+
+def test_views_have_names_for_people_and_addresses(folder):
+    views = read_metadata(folder)["saved_views"]
+    pairs = [view for view in views if "→" in view["name"]]
+    assert len(pairs) == len(read_metadata(folder)["info"]["confused"])
+    assert len({view["name"] for view in views}) == len({view["slug"] for view in views})
+    for view in views:
+        assert view["slug"] == display_text.slug(view["slug"]) != ""
+        assert view["color"] in (RIGHT, WRONG)
+
+
+def test_runs_that_name_their_classes_differently_are_refused(results, folder, tmp_path):
+    older = replace(results, classes=["1.x", "2.x", "3.x"], checkpoint_id="b" * 64)
+    dataset.write(tmp_path / "b", older, ABOUT)
+    with pytest.raises(UserError, match=r"^run= and against= name their classes differently"):
+        two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
+
+
 def test_the_map_keeps_the_directions_of_most_variance():
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(50, 6)) * [9, 1e-3, 1e-3, 4, 1e-3, 1e-3] + 5
@@ -240,6 +366,8 @@ def real(results, folder, tmp_path_factory):
 def test_fiftyone_reads_every_field(real, results):
     test = results.splits["test"]
     assert real.default_classes == list(CLASSES)
+    assert real.list_workspaces() == [appearance.WORKSPACE]
+    assert real.app_config.color_scheme.color_by == "value"
     assert real.info["checkpoint_id"] == "a" * 64
     assert [Path(path) for path in real.values("filepath")] == [
         results.manifest.root / path for path in results.manifest.path
@@ -312,9 +440,10 @@ def test_saved_views_show_the_described_samples(real, results):
     assert len(unsure_hits) == (~wrong_N).sum()
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(CLASSES))
     pairs = metrics.worst_pairs(matrix, dataset.PAIRS)
-    for place, pair in enumerate(pairs, start=1):
+    for pair in pairs:
         here_N = (test.label_N == pair["label"]) & (pred_N == pair["pred"])
-        assert rows(f"confused {place}") == np.flatnonzero(here_N).tolist()
+        name = display_text.pair_name(CLASSES[pair["label"]], CLASSES[pair["pred"]], pair["count"])
+        assert rows(name) == np.flatnonzero(here_N).tolist()
     assert len(rows("worst confused pairs")) == sum(pair["count"] for pair in pairs)
 
 

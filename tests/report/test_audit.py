@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from fgvc.html.class_names import display_names
 from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
@@ -153,6 +154,40 @@ def test_a_wrong_number_is_found_despite_new_digests(run, seal, number, value):
     seal(run)
     assert set(failures(run)) <= {"metrics-follow", "curves-follow"}
     assert f"metrics.json test {number}" in failures(run)["metrics-follow"]
+
+
+def own_names(run):
+    """Let the FiftyOne files name the classes as the dataset does; returns old -> new name."""
+    labelmap = json.loads((run / "labelmap.json").read_text())
+    names = [row["name"] for row in labelmap["classes"]]
+    own_of = dict(zip(display_names(names), names, strict=True))
+    assert all(shown != name for shown, name in own_of.items())
+    for file in (run / "fiftyone").rglob("*.json"):
+        text = file.read_text()
+        for shown, name in own_of.items():
+            text = text.replace(json.dumps(shown), json.dumps(name))
+        file.write_text(text)
+    return own_of
+
+
+def test_samples_of_earlier_code_are_verified_too(run, seal):
+    """It named the classes as the dataset does, and wrote no outcome into the predictions."""
+    own_of = own_names(run)
+    samples = run / "fiftyone" / "samples.json"
+    samples.write_text(re.sub(r'"right":(true|false),', "", samples.read_text()))
+    seal(run)
+    assert "samples follow" in results(run)["viewer-follows"].evidence
+    first, second = (json.dumps(name) for name in list(own_of.values())[:2])
+    samples.write_text(samples.read_text().replace(first, second, 1))
+    seal(run)
+    assert "samples.json" in failures(run)["viewer-follows"]
+
+
+def test_an_outcome_that_contradicts_the_prediction_is_found(run, seal):
+    samples = run / "fiftyone" / "samples.json"
+    samples.write_text(samples.read_text().replace('"right":false', '"right":true', 1))
+    seal(run)
+    assert "samples.json" in failures(run)["viewer-follows"]
 
 
 def test_predictions_that_contradict_their_logits_are_found(run, seal):

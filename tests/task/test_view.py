@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -199,9 +200,15 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
     port, log = app
-    names = [runs[head].name[:8] for head in ("linear", "knn")]
-    assert f"http://127.0.0.1:{port}" in log.read_text()
-    page_url = f"http://127.0.0.1:{port}/datasets/fgvc-{'-'.join(names)}"
+    names, ids = ("linear", "knn"), [runs[head].name[:8] for head in ("linear", "knn")]
+    printed = log.read_text()
+    assert f"http://127.0.0.1:{port}" in printed
+    assert "MongoDB" not in printed
+    assert "Could not connect" not in printed
+    name = f"synthetic linear against knn ({', '.join(ids)})"
+    assert f" images as {name}; " in printed
+    assert "\n  only linear right\n" in printed
+    page_url = f"http://127.0.0.1:{port}/datasets/{urllib.parse.quote(name)}"
     with urllib.request.urlopen(page_url, timeout=HANG) as answer:
         assert b"FiftyOne" in answer.read()
     samples = list(two_runs.samples(runs["linear"] / "fiftyone"))
@@ -224,6 +231,7 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
         page.screenshot(path=tmp_path / "misclassified.png")
         browser.close()
     assert (tmp_path / "misclassified.png").stat().st_size > 20_000
+    assert log.read_text() == printed  # no warnings of FiftyOne, also when a browser connects
 
 
 def metrics_count(folder):

@@ -7,6 +7,7 @@ The import takes seconds and starts a database, so it happens inside the functio
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,9 @@ URI = "FIFTYONE_DATABASE_URI"
 TIMEOUT_OPTION = "serverSelectionTimeoutMS"
 PING_TIMEOUT = 10_000  # milliseconds in which the database of a URI must answer
 POLL = 0.2  # seconds between checks of a mongod that starts
+# loggers of FiftyOne whose warnings a user cannot act on: the age of the mongod that it installs,
+# and its own outdated options, whenever a browser connects
+QUIET = ("fiftyone.core.odm.database", "fiftyone.core.config")
 STARTING = 4615611  # MongoDB's id of the first log line of a start
 
 
@@ -49,6 +55,8 @@ def prepare(database: Path) -> None:
     os.environ["FIFTYONE_DATABASE_DIR"] = str(database.absolute())
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "1")
     os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import fiftyone as fo
         import fiftyone.core.service as service
@@ -113,10 +121,32 @@ def check_port(address: str, port: int) -> None:
 
 
 def launch(dataset: Any, address: str, port: int) -> Any:
-    """Serve the App without opening a window. Returns its session, to be closed."""
-    import fiftyone as fo
+    """Serve the App without opening a window, with the first workspace of the dataset, if any.
 
-    return fo.launch_app(dataset, remote=True, address=address, port=port)
+    Returns:
+        Its session, to be closed.
+    """
+    import fiftyone as fo
+    import fiftyone.core.session.client as client
+
+    # FiftyOne tries for ten seconds, then prints that it could not connect and waits
+    client._ping = _wait_for_server
+    options: dict[str, Any] = {"remote": True, "address": address, "port": port}
+    for name in dataset.list_workspaces()[:1]:
+        options["spaces"] = dataset.load_workspace(name)
+    return fo.launch_app(dataset, **options)
+
+
+def _wait_for_server(url: str) -> None:
+    """Wait until the App's server answers; OSError if it does not answer in time."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=START_TIMEOUT).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL)
 
 
 def _check_mongod(service: Any) -> None:

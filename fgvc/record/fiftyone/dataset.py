@@ -9,14 +9,14 @@ The same run gives the same bytes. N images, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fgvc import metrics
-from fgvc.record.fiftyone import json_documents, samples
+from fgvc.record.fiftyone import appearance, display_text, json_documents, samples
 from fgvc.record.fiftyone.json_documents import Document
 from fgvc.record.fiftyone.run_fields import MAP, TRUTH, RunFields
 from fgvc.record.fiftyone.samples import RunResults
@@ -26,7 +26,6 @@ from fgvc.store import atomic
 FOLDER = "fiftyone"
 PAIRS = 5  # most confused pairs of classes that have a saved view
 VERSION = "1.0.0"  # of FiftyOne: any later 1.x migrates from it where needed
-ACTIVE_FIELDS = (TRUTH, "predictions", "eval")  # initially ticked in the sidebar of the App
 STAMP_KEYS = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
 
 
@@ -61,9 +60,21 @@ def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
     atomic.write_json(folder / "metadata.json", metadata([run], results.classes))
 
 
-def describe(name: str, stamp: Mapping[str, Any], numbers: Mapping[str, Any]) -> Document:
-    """The identity of a run. stamp: env_stamp.json. numbers: by split."""
-    return {"name": name, **{key: stamp[key] for key in STAMP_KEYS}, "metrics": dict(numbers)}
+def describe(
+    value_at: Callable[[str], Any], stamp: Mapping[str, Any], numbers: Mapping[str, Any]
+) -> Document:
+    """The identity of a run.
+
+    Args:
+        value_at: the value at a place in the run's config, such as "head.name".
+        stamp: env_stamp.json. numbers: by split.
+    """
+    axes = display_text.axes(value_at)
+    shown = ("backbone", "size", "head", "resolution", "part_attention")
+    words = [stamp["dataset"], *(axes[axis] for axis in shown if axes[axis] != "off")]
+    words += ["finetuned"] * (axes["task"] == "train")
+    facts = {key: stamp[key] for key in STAMP_KEYS}
+    return {"name": " ".join(words), "axes": axes, **facts, "metrics": dict(numbers)}
 
 
 def run_fields(results: RunResults, about: Mapping[str, Any], computed: Sequence[str]) -> RunFields:
@@ -97,18 +108,15 @@ def metadata(
     """The content of metadata.json, which FiftyOne reads before any sample.
 
     Args:
-        runs: one run, or two runs with a suffix each.
+        runs: one run, or two runs with a label each.
         views: saved views that come before the views of the runs.
     """
     truth = json_documents.label_field(
         TRUTH, json_documents.CLASSIFICATION, {"label": "String"}, "the dataset's label"
     )
     infos = [dict(run.info) for run in runs]
-    active = [TRUTH] + [
-        run.key(name) for run in runs for name in ACTIVE_FIELDS if name in run.fields
-    ]
     return {
-        "name": " and ".join(info["name"] for info in infos),
+        "name": display_text.dataset_name(infos),
         "version": VERSION,
         "media_type": "image",
         "sample_fields": [
@@ -117,13 +125,13 @@ def metadata(
             *(field for run in runs for field in run.declarations()),
         ],
         "default_classes": list(classes),
-        "info": infos[0] if len(infos) == 1 else {run.suffix: run.info for run in runs},
+        "info": infos[0] if len(infos) == 1 else {run.label: run.info for run in runs},
         "tags": [],
         "saved_views": [*views, *(view for run in runs for view in run.views())],
         "evaluations": {entry["key"]: entry for run in runs for entry in run.evaluations()},
         "brain_methods": {entry["key"]: entry for run in runs for entry in run.brain_methods()},
-        "app_config": {"active_fields": {"exclude": False, "paths": active}},
-        "workspaces": [],
+        "app_config": appearance.app_config(runs),
+        "workspaces": appearance.workspaces(runs),
     }
 
 

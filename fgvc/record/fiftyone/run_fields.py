@@ -1,27 +1,30 @@
 """The info of a run -> its fields, saved views, evaluations and brain runs in a dataset.
 
 In the dataset of one run the names are plain (predictions, eval). In the dataset of two runs each
-name ends in the id of the run's checkpoint (predictions_1a2b3c4d).
+name ends in what distinguishes the runs (predictions_transfg and predictions_off), or in the ids of
+their checkpoints (predictions_1a2b3c4d) if no axis does.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from fgvc.record.fiftyone import json_documents
+from fgvc.record.fiftyone import display_text, json_documents
 from fgvc.record.fiftyone.json_documents import Document, field, label_field, stage
 
 FIELDS = ("predictions", "eval", "eval_val", "hardness", "embedding", "attention")
 MAP = "embedding_map"  # key of the brain run
 TRUTH = "ground_truth"
+OUTCOME = "right"  # attribute of a prediction, which colours it in the App
+RIGHT, WRONG = "#2a9134", "#d62839"  # colours of hits and mistakes, everywhere in the App
 MOST = 100  # maximum number of samples in a view that is sorted by confidence
-SHORT = 8  # hex digits of a checkpoint id in a name
 PREDICTION = {  # fields of a prediction -> kind, as of json_documents.field
     "label": "String",
     "confidence": "Float",
+    OUTCOME: "Boolean",
     "logits": "Vector",
     "top": "List of String",
     "top_confidence": "List of Float",
@@ -38,21 +41,17 @@ PLAIN_FIELDS = {  # kind and description of the fields that are no labels
 class RunFields:
     """The fields of one run in a dataset.
 
-    info: `info` of metadata.json. suffix: ends the run's names in a dataset of two runs; "" in the
-    dataset of one run.
+    info: `info` of metadata.json. label: names the run in a dataset of two runs; "" in the dataset
+    of one run.
     """
 
     info: Mapping[str, Any]
-    suffix: str = ""
-
-    def with_suffix(self) -> RunFields:
-        """The fields of this run in a dataset of two runs."""
-        return replace(self, suffix=self.info["checkpoint_id"][:SHORT])
+    label: str = ""
 
     def key(self, name: str) -> str:
-        """The name of a field or brain run with the suffix of this run."""
+        """The name of a field or brain run with the label of this run."""
         assert name in (*FIELDS, MAP), name
-        return f"{name}_{self.suffix}" if self.suffix else name
+        return f"{name}_{display_text.field_suffix(self.label)}" if self.label else name
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -100,7 +99,7 @@ class RunFields:
         return [json_documents.run(self.key(MAP), self._started, test_view, config)]
 
     def declarations(self) -> list[Document]:
-        run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
+        run_name = display_text.title(self.info)
         labels = {
             "predictions": (
                 json_documents.CLASSIFICATION,
@@ -126,18 +125,20 @@ class RunFields:
         wrong = stage("Match", filter={right: False})
         hits = stage("Match", filter={right: True})
         limit = stage("Limit", limit=MOST)
-        of = f" {self.suffix}" if self.suffix else ""
+        of = f": {self.label}" if self.label else ""
         views = [
-            view(f"misclassified{of}", "every mistake on test", [wrong]),
+            view(f"misclassified{of}", "every mistake on test", [wrong], WRONG),
             view(
                 f"wrong with high confidence{of}",
                 f"the {MOST} surest mistakes on test",
                 [wrong, stage("SortBy", field_or_expr=confidence, reverse=True), limit],
+                WRONG,
             ),
             view(
                 f"right with low confidence{of}",
                 f"the {MOST} least sure hits on test",
                 [hits, stage("SortBy", field_or_expr=confidence, reverse=False), limit],
+                RIGHT,
             ),
         ]
         pred = f"{self.key('predictions')}.label"
@@ -152,29 +153,49 @@ class RunFields:
             stage("Match", filter={"$or": filters}),
             stage("SortBy", field_or_expr=f"{TRUTH}.label", reverse=False),
         ]
+        names = [display_text.pair_name(**pair) for pair in pairs]
         pair_views = [
             view(
-                f"confused {number}{of}",
+                (name if names.count(name) == 1 else f"{name}, pair {number}") + of,
                 f"{pair['label']} taken for {pair['pred']}: {pair['count']} of test",
                 [stage("Match", filter=pair_filter)],
+                WRONG,
+                f"confused {number}{of}",
             )
-            for number, (pair, pair_filter) in enumerate(zip(pairs, filters, strict=True), start=1)
+            for number, (name, pair, pair_filter) in enumerate(
+                zip(names, pairs, filters, strict=True), start=1
+            )
         ]
-        return [*views, view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
+        worst = view(f"worst confused pairs{of}", "pair by pair", all_pairs, WRONG)
+        return [*views, worst, *pair_views]
 
 
 def comparison_views(first: RunFields, second: RunFields) -> list[Document]:
     """Views of two runs: the test images that one run or both runs get wrong."""
     a, b = first.key("eval"), second.key("eval")
     cases = (
-        (f"only {first.suffix} right", {a: True, b: False}),
-        (f"only {second.suffix} right", {a: False, b: True}),
-        ("both wrong", {a: False, b: False}),
+        (f"only {first.label} right", {a: True, b: False}, RIGHT),
+        (f"only {second.label} right", {a: False, b: True}, RIGHT),
+        ("both wrong", {a: False, b: False}, WRONG),
     )
-    return [view(name, "on test", [stage("Match", filter=case)]) for name, case in cases]
+    return [
+        view(name, "on test", [stage("Match", filter=case)], colour) for name, case, colour in cases
+    ]
 
 
-def view(name: str, description: str, stages: Sequence[str]) -> Document:
-    """A saved view; its name may hold only characters that a URL may hold."""
-    slug = name.replace(" ", "-")
-    return {"name": name, "slug": slug, "description": description, "view_stages": list(stages)}
+def view(
+    name: str, description: str, stages: Sequence[str], colour: str, address: str = ""
+) -> Document:
+    """A saved view.
+
+    Args:
+        colour: of its dot in the list of views.
+        address: names it in a URL instead of its name, which may hold characters of any script.
+    """
+    return {
+        "name": name,
+        "slug": display_text.slug(address or name),
+        "description": description,
+        "color": colour,
+        "view_stages": list(stages),
+    }

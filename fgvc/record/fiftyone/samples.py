@@ -17,7 +17,7 @@ from scipy.special import entr
 from fgvc import metrics
 from fgvc.record.fiftyone import json_documents
 from fgvc.record.fiftyone.json_documents import Document
-from fgvc.record.fiftyone.run_fields import TRUTH
+from fgvc.record.fiftyone.run_fields import OUTCOME, TRUTH
 from fgvc.record.prediction_tables import LOGITS_UP_TO, TOP
 from fgvc.types import Features, Manifest, Predictions
 
@@ -32,7 +32,8 @@ class RunResults:
     """The results of a run on its images.
 
     below: path from the folder that sample paths are relative to, to the root of the manifest.
-    classes: the names of the labels. features: of the test images. heat: None without attention.
+    classes: the names of the labels, as people read them. features: of the test images. heat: None
+    without attention.
     """
 
     manifest: Manifest
@@ -134,7 +135,7 @@ def _sample(
     row, top_K = prediction.row, prediction.top_K
     path = results.manifest.path[row]
     key = sample_id(path)
-    truth = results.classes[prediction.label]
+    truth, right = results.classes[prediction.label], bool(top_K) and top_K[0] == prediction.label
     sample: Document = {
         "_id": {"$oid": key},
         "filepath": str(PurePosixPath(results.below, path)),
@@ -142,11 +143,12 @@ def _sample(
         "_media_type": "image",
         "_rand": int(key[:8], 16) / 2**32,
         TRUTH: _label(results, TRUTH, path, "Classification", label=truth),
-        EVALUATED[split]: bool(top_K) and top_K[0] == prediction.label,
+        EVALUATED[split]: right,
     }
     if top_K:
         names = [results.classes[index] for index in top_K]
         values = {"label": names[0], "confidence": prediction.probability_K[0]}
+        values[OUTCOME] = right
         if len(prediction.logits_C) <= LOGITS_UP_TO:
             values["logits"] = json_documents.array(prediction.logits_C)
         values |= {"top": names, "top_confidence": prediction.probability_K}

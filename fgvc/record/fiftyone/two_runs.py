@@ -1,6 +1,6 @@
 """The datasets of two runs on the same images -> one dataset, in which each run has its own fields.
 
-The samples are matched by id. The fields of a run end in the id of its checkpoint.
+The samples are matched by id. The fields of a run end in what distinguishes it from the other run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.fiftyone import dataset, json_documents
+from fgvc.record.fiftyone import dataset, display_text, json_documents
 from fgvc.record.fiftyone.json_documents import Document
 from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, comparison_views
 from fgvc.store import atomic
@@ -42,7 +42,13 @@ def write(folder: Path, first: Path, second: Path) -> None:
             f"run= and against= have the same checkpoint ({infos[0]['checkpoint_id'][:16]}) and "
             "thus the same predictions: choose another run, or leave against= out"
         )
-    runs = [RunFields(info).with_suffix() for info in infos]
+    if documents[0]["default_classes"] != documents[1]["default_classes"]:
+        raise UserError(
+            "run= and against= name their classes differently, because one is an older record: "
+            "repeat it with task=eval checkpoint=RUN, and view that record"
+        )
+    labels = display_text.run_labels(infos)
+    runs = [RunFields(info, label) for info, label in zip(infos, labels, strict=True)]
     # evaluations and brain runs hold ids, but no names of fields: copied under new names
     kinds = [("evaluations", name) for name in FIELDS] + [("brain", MAP)]
     for source, run in zip((first, second), runs, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from pathlib import Path
 
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
@@ -10,6 +11,7 @@ from fgvc.record.writers.run_record import RunRecord, WriterSpec
 
 def write(record: RunRecord) -> None:
     """Write the FiftyOneDataset of a run, with its own numbers: FiftyOne averages otherwise."""
+    from fgvc.html.class_names import display_names
     from fgvc.record.fiftyone import dataset
     from fgvc.record.fiftyone.samples import RunResults
 
@@ -19,15 +21,14 @@ def write(record: RunRecord) -> None:
     run_results = RunResults(
         data.manifest,
         below,
-        data.labelmap.names,
+        display_names(data.labelmap.names),
         run.checkpoint_id,
         record.predictions,
         record.features,
         record.images.heat_map,
     )
-    name = f"{conf.backbone.name} {conf.backbone.size} {conf.head.name} {data.name}"
     numbers = {split: record.numbers[split] for split in record.predictions}
-    about = dataset.describe(name, record.stamp, numbers)
+    about = dataset.describe(lambda place: attrgetter(place)(conf), record.stamp, numbers)
     dataset.write(run.path / dataset.FOLDER, run_results, about)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fgvc.html.class_names import display_names
 from fgvc.record.fiftyone import dataset, json_documents, samples
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
@@ -21,6 +22,7 @@ from fgvc.record.verify import DamageError, parse_object
 from fgvc.report.audit.check import UncheckedError, agree, require_same
 from fgvc.report.audit.derived_files import require_same_code
 from fgvc.report.audit.record import Record
+from fgvc.report.flatten import flatten
 from fgvc.types import Manifest, Predictions
 
 SINGLE = 1e-6  # relative: curves are stored in float32
@@ -68,11 +70,15 @@ def viewer_follows(record: Record) -> str:
         for line in lines[1:-1]
     ]
     results = predictions_of(record, images_root(record, stored))
+    # earlier code wrote no outcome into the predictions
+    has_outcome = any(samples.OUTCOME in sample.get("predictions", {}) for sample in stored)
     count = 0
     for count, derived in enumerate(samples.sample_lines(results), 1):
         sample = stored[count - 1] if count <= len(stored) else {}
         verifiable = {key: value for key, value in sample.items() if key not in UNVERIFIED}
         plain = json.loads(derived)
+        if not has_outcome:
+            plain.get("predictions", {}).pop(samples.OUTCOME, None)
         require_same(f"{FOLDER}/samples.json: {plain['filepath']}", verifiable, plain)
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
@@ -110,18 +116,22 @@ def predictions_of(record: Record, root: str) -> RunResults:
     split_N = np.zeros(len(paths), np.uint8)
     manifest = Manifest(Path(), tuple(paths), np.concatenate(labels), split_N, tuple(sha256))
     checkpoint_id = record.artifacts["ckpt.bin"]["sha256"]
-    return RunResults(manifest, root, record.labelmap.names, checkpoint_id, splits)
+    return RunResults(manifest, root, _class_names(record), checkpoint_id, splits)
+
+
+def _class_names(record: Record) -> list[str]:
+    """The names of the classes in the samples; earlier code wrote the dataset's own names."""
+    names = list(record.labelmap.names)
+    own = record.json(f"{FOLDER}/metadata.json").get("default_classes") == names
+    return names if own else display_names(names)
 
 
 def expected_metadata(
     record: Record, results: RunResults, stored: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The metadata.json that follows from the record and its stored samples."""
-    shown = record.shown_config
-    backbone, head, data = (shown[axis]["name"] for axis in ("backbone", "head", "dataset"))
-    name = f"{backbone} {shown['backbone']['size']} {head} {data}"
     numbers = {split: record.numbers[split] for split in record.predictions}
-    about = dataset.describe(name, record.stamp, numbers)
+    about = dataset.describe(flatten(record.shown_config).__getitem__, record.stamp, numbers)
     computed = [name for name in UNVERIFIED if any(name in sample for sample in stored)]
     run = dataset.run_fields(results, about, computed)
     return json.loads(json.dumps(dataset.metadata([run], results.classes)))
