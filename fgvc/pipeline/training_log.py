@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from fgvc.html.class_names import display_names
 from fgvc.html.formats import number, percent
 from fgvc.learn.train.step import StepReport
 from fgvc.parallel import signals
@@ -17,6 +18,7 @@ from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.finetune import Finetune
 from fgvc.record import console
 from fgvc.record.resume_state import States
+from fgvc.record.tensorboard import TRAINING_IMAGES
 from fgvc.types import Batch
 
 LOG_EVERY = 10  # steps between points of the training curves
@@ -46,8 +48,9 @@ class TrainingLog:
         self.sampled = True
         dataset = self.experiment.dataset
         labels = dataset.manifest.label_N[batch.row_B].tolist()
-        captions = [dataset.labelmap.names[label] for label in labels]
-        self.experiment.board.images("train/pictures", batch.pixels_BCHW, captions)
+        names = display_names(dataset.labelmap.names)
+        captions = [names[label] for label in labels]
+        self.experiment.board.images(TRAINING_IMAGES, batch.pixels_BCHW, captions)
 
     def log_step(self, report: StepReport) -> None:
         now = time.monotonic()

@@ -1,11 +1,13 @@
-"""task=view: a run, or two runs of one dataset, in the FiftyOne App until Ctrl-C.
+"""task=view: a run, or two runs of one dataset, in the FiftyOne App, or all runs in TensorBoard.
 
-An operation: it verifies the record and leaves it unchanged. The database is under
-runtime.cache_root; a dataset replaces an earlier dataset of the same name in it.
+An operation: it leaves the records unchanged, and ends with Ctrl-C. FiftyOne shows verified records
+only; its database is under runtime.cache_root, and a dataset replaces an earlier dataset of the
+same name in it. TensorBoard shows runs in progress too, through a temporary folder of links.
 """
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,28 @@ from fgvc.record import console, verify
 from fgvc.record.fiftyone import app, display_text, two_runs
 from fgvc.record.fiftyone.dataset import FOLDER
 from fgvc.record.find_run import find_run
+from fgvc.record.tensorboard import server
 from fgvc.record.verify import DamageError
+from fgvc.report import run_links
 from fgvc.store.temporary_files import scratch
 from fgvc.types import UserError, is_interruption
 
 METADATA = "metadata.json"
 GRACE = 20.0  # seconds in which FiftyOne may exit by itself
+LINKS_EVERY = 5.0  # seconds between looks for new runs, as often as TensorBoard reads events
 
 
 def run(job: Job) -> None:
-    """Open the App and wait for Ctrl-C, which also ends it cleanly while it loads.
+    """Open FiftyOne or TensorBoard and wait for Ctrl-C, which also ends it cleanly while it loads.
 
     Raises:
         UserError: a missing or damaged record, runs of different images, missing images, a port in
-            use, no FiftyOne, or a database that does not answer.
+            use, no FiftyOne, a database that does not answer, or no run for TensorBoard.
         OSError: the folder of the database cannot be made.
     """
+    show = {"fiftyone": _show_fiftyone, "tensorboard": _show_tensorboard}[job.conf.task.viewer]
     try:
-        _show(job)
+        show(job)
     except BaseException as error:
         if not is_interruption(error):
             raise
@@ -43,7 +49,40 @@ def run(job: Job) -> None:
         signals.exit_within(GRACE)
 
 
-def _show(job: Job) -> None:
+def _show_tensorboard(job: Job) -> None:
+    conf, task = job.conf, job.conf.task
+    root = Path(conf.runtime.output_root if conf.run is None else conf.run).expanduser()
+    app.check_port(task.address, task.port)
+    with scratch("tensorboard") as folder:
+        count = run_links.update(folder, root)
+        if not count:
+            raise UserError(f"{root}: no run with TensorBoard events is in it; give run=FOLDER")
+        server.serve(folder, task.address, task.port)
+        console.say(f"view: {count} runs of {root}, and those that start there")
+        console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
+        ended = threading.Event()
+        follower = threading.Thread(target=_follow, args=(folder, root, ended), daemon=True)
+        follower.start()
+        try:
+            while True:
+                signals.pause()
+        except KeyboardInterrupt:
+            console.say("view: closed")
+        finally:
+            ended.set()
+            follower.join()
+
+
+def _follow(folder: Path, root: Path, ended: threading.Event) -> None:
+    """Keep the links up to date until the event is set."""
+    while not ended.wait(LINKS_EVERY):
+        try:
+            run_links.update(folder, root)
+        except OSError as error:  # a run ended or was deleted meanwhile: the next look is right
+            console.say(f"note: {error}")
+
+
+def _show_fiftyone(job: Job) -> None:
     conf = job.conf
     paths = {"run": conf.run, "against": conf.against}
     runs = [find_run(Path(path), key) for key, path in paths.items() if path is not None]

@@ -31,17 +31,19 @@ from fgvc.metrics.precision_recall import count_by_threshold, macro
 from fgvc.record import console
 from fgvc.record.resume_state import States
 from fgvc.record.tensorboard import (
-    AXES,
-    CHOICES,
+    ALL,
     EMBEDDING,
     EVALUATION,
+    IMAGES,
     KEYS,
-    RESULTS,
     TRAINING,
+    TRAINING_IMAGES,
     Board,
+    hparams,
     image_sheet,
     projector,
 )
+from fgvc.record.tensorboard.hparams import AXES, CHOICES, RESULTS
 from fgvc.types import Features, LabelMap, Manifest, Predictions
 from tests.narrow import not_none
 
@@ -117,6 +119,11 @@ def test_a_training_writes_exactly_the_listed_keys(uninterrupted):
     assert set(uninterrupted) == set(TRAINING)
     assert len(TRAINING) == len(set(TRAINING)) == 20
     assert len(KEYS) == len(set(KEYS)) == 15
+
+
+def test_pictures_come_after_the_curves():
+    """TensorBoard sorts its cards by tag."""
+    assert min(*IMAGES, TRAINING_IMAGES) > max(ALL)
 
 
 def test_an_unlisted_key_is_refused(tmp_path):
@@ -298,6 +305,18 @@ def test_points_are_bounded_and_every_class_has_its_share(tmp_path):
     assert np.abs(np.sort(kept_C) - np.sort(all_C) * 2000 / 9000).max() < 1.5
 
 
+def test_points_have_the_names_that_people_read():
+    names = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
+    manifest = Manifest(Path(), ("a.jpg", "b.jpg"), np.zeros(0), np.zeros(0), ())
+    predictions = Predictions(np.arange(2), np.array([0, 1]), np.eye(2, dtype=np.float32)[::-1])
+    features = Features(np.eye(2, dtype=np.float32), np.arange(2))
+    _, facts = projector.pca_points(features, predictions, manifest, LabelMap(names, names))
+    assert [row[:3] for row in facts] == [
+        ("Black footed Albatross", "Laysan Albatross", "wrong"),
+        ("Laysan Albatross", "Black footed Albatross", "wrong"),
+    ]
+
+
 def test_points_are_the_principal_components(tmp_path):
     points, features = make_points(50, 3)
     expected = PCA(32, svd_solver="full").fit_transform(features.x_ND)
@@ -339,6 +358,13 @@ def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
     results = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert results == list(RESULTS)
     assert set(RESULTS) <= set(KEYS) & set(TRAINING)
+    for folder in runs:  # as task=view does for the runs that it shows
+        hparams.write_declaration(tmp_path / folder, ["seed", "epochs"])
+    shown = TensorBoardServer(tmp_path).post("hparams/experiment", {"experimentName": ""})
+    infos = shown["hparamInfos"]
+    assert [info["name"] for info in infos if info["differs"]] == ["epochs", "seed"]
+    assert [info["name"] for info in infos[:2]] == ["epochs", "seed"]
+    assert [info["name"]["tag"] for info in shown["metricInfos"]] == list(RESULTS)
     request = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS"],

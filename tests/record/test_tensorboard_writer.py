@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc import metrics
 from fgvc.html.confusion import confusion_image
-from fgvc.record.tensorboard import CHOICES, CURVES, IMAGES, TEXTS
+from fgvc.record.tensorboard import CURVES, IMAGES, TEXTS
+from fgvc.record.tensorboard.hparams import CHOICES
 from fgvc.run import main
 
 BIRDS = {
@@ -106,7 +107,7 @@ def test_the_curves_are_those_of_the_predictions(events, test_predictions):
 
 
 def test_the_confusion_matrix_is_an_image_with_a_pixel_per_cell(events, test_predictions):
-    (event,) = events.Images("confusion/test")
+    (event,) = events.Images("view/confusion")
     with Image.open(io.BytesIO(event.encoded_image_string)) as image:
         pixels_HWC = np.asarray(image.convert("RGB"))
     pred_N, label_N = (test_predictions[name].to_numpy() for name in ("pred", "label"))
@@ -115,7 +116,7 @@ def test_the_confusion_matrix_is_an_image_with_a_pixel_per_cell(events, test_pre
 
 
 def test_the_sheet_of_mistakes_shows_all_of_a_few(events, test_predictions):
-    (event,) = events.Images("mistakes/test")
+    (event,) = events.Images("view/mistakes")
     wrong = int((test_predictions.pred != test_predictions.label).sum())
     assert wrong >= 16
     assert event.width == 4 * 224

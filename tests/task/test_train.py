@@ -125,7 +125,7 @@ def test_the_record_of_a_finetune_depends_only_on_the_seed(finetune):
         selection["best_step"],
         pytest.approx(metrics["test"]["top1"]),
     )
-    assert "train/pictures" in events.Tags()["images"]
+    assert "view/training" in events.Tags()["images"]
     best = {event.step: event.value for event in events.Scalars("val/loss")}
     assert best[selection["best_step"]] == pytest.approx(metrics["val"]["loss"])
     assert best[9] == pytest.approx(metrics["last"]["val"]["loss"])

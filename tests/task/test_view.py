@@ -246,10 +246,16 @@ def free_port() -> int:
 
 @contextmanager
 def start_view(runs, places, cwd, *overrides, **env):
-    """task=view in its own process group, which is killed at the end of the block."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
+    """task=view of a run in its own process group, which is killed at the end of the block."""
     chosen = {item.partition("=")[0]: item for item in (*places, *overrides)}
     command = ["task=view", run_of(runs["linear"]), f"task.port={free_port()}", *chosen.values()]
+    with start_process(command, cwd, **env) as process:
+        yield process
+
+
+@contextmanager
+def start_process(command, cwd, **env):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
     with subprocess.Popen(
         [sys.executable, "-um", "fgvc.run", *command],
         cwd=cwd,
@@ -274,6 +280,52 @@ def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
         assert process.wait(HANG) == 0, rest
     assert "view: closed" in rest
     assert "goes on" not in rest
+
+
+@pytest.mark.slow
+def test_tensorboard_lists_all_runs_by_name(runs, places, root, tmp_path):
+    """The real TensorBoard, which ends with Ctrl-C."""
+    port = free_port()
+    command = ["task=view", "task.viewer=tensorboard", f"task.port={port}", *places]
+    with start_process(command, tmp_path) as process:
+        out = not_none(process.stdout)
+        printed = list(iter(out.readline, f"view: http://127.0.0.1:{port} (Ctrl-C ends it)\n"))
+        assert printed == [f"view: 2 runs of {root / 'output'}, and those that start there\n"]
+        listed: list[str] = []
+        until(lambda: len(listed.extend(fetch_runs(port)) or set(listed)) == 2)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = out.read()
+        assert process.wait(HANG) == 0, rest
+    assert rest.endswith("view: closed\n")
+    assert set(listed) == {
+        f"synthetic · vit mini random · {head} · 224 px" for head in ("linear", "knn")
+    }
+
+
+def fetch_runs(port):
+    url = f"http://127.0.0.1:{port}/data/runs"
+    with urllib.request.urlopen(url, timeout=HANG) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "task=view needs run=PATH"),
+        (["task.viewer=tensorboard", "against=."], "against=.: task.viewer=tensorboard shows all"),
+    ],
+)
+def test_each_viewer_has_its_inputs(overrides, message, capfd):
+    assert main(["task=view", *overrides]) == 2
+    assert capfd.readouterr().err.startswith(f"fgvc: {message}")
+
+
+def test_tensorboard_without_a_run_is_refused(tmp_path, capfd):
+    overrides = [f"run={tmp_path}", f"task.port={free_port()}"]
+    assert main(["task=view", "task.viewer=tensorboard", *overrides]) == 1
+    assert capfd.readouterr().err == (
+        f"fgvc: {tmp_path}: no run with TensorBoard events is in it; give run=FOLDER\n"
+    )
 
 
 @pytest.fixture(params=[KeyboardInterrupt, Preempted])

@@ -96,9 +96,10 @@ class CheckTask:
 
 @dataclass
 class ViewTask:
-    """task=view: show one run, or two runs of the same dataset, in the FiftyOne App."""
+    """task=view: one run, or two runs of the same dataset, in the FiftyOne App; or TensorBoard."""
 
     name: str = MISSING
+    viewer: str = one_of("fiftyone", "tensorboard")
     address: str = MISSING
     port: int = bounded(1024, 65535)
 
@@ -210,6 +211,16 @@ def _check_train(conf: Any) -> None:
         )
 
 
+def _check_view(conf: Any) -> None:
+    if conf.task.viewer == "fiftyone" and conf.run is None:
+        raise ConfigError("task=view needs run=PATH")
+    if conf.task.viewer == "tensorboard" and conf.against is not None:
+        raise ConfigError(
+            f"against={conf.against}: task.viewer=tensorboard shows all runs below run=, or below "
+            "runtime.output_root. Leave against out"
+        )
+
+
 def _check_prune(conf: Any) -> None:
     if (conf.run is None) != (conf.task.pin is None and conf.task.unpin is None):
         raise ConfigError(
@@ -226,7 +237,7 @@ TASKS = {
     "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
     "doctor": TaskSpec(OutputTask),
     "check": TaskSpec(CheckTask),
-    "view": TaskSpec(ViewTask, inputs=("run",), optional_inputs=("against",)),
+    "view": TaskSpec(ViewTask, optional_inputs=("run", "against"), check=_check_view),
     "report": TaskSpec(OutputTask),
     "compare": TaskSpec(CompareTask, inputs=("run", "against")),
     "audit": TaskSpec(OutputTask, inputs=("run",)),

@@ -7,8 +7,10 @@ The step of a point is the number of optimiser steps behind the weights that it 
 final evaluation of a finetune is on its validation curve, and a probe's is at step 0. (For
 select/val_* and select/log10_c of a probe the step is the index on the path of C.)
     events.py       events -> the event file, and tb/ -> the curves
+    hparams.py      choices -> a row of the HPARAMS tab and its columns
     image_sheet.py  images and captions -> one sheet (IMAGES)
     projector.py    features -> a bounded table of points (PROJECTOR)
+    server.py       a folder of events -> the real TensorBoard
 B images, C channels, H x W pixels, T thresholds, P points, K components.
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from fgvc.metrics.precision_recall import PrecisionRecallCurve
 from fgvc.record.tensorboard.events import summary_writer
+from fgvc.record.tensorboard.hparams import AXES, CHOICES, declaration, session
 from fgvc.record.tensorboard.image_sheet import draw_sheet
 from fgvc.record.tensorboard.projector import COLUMNS
 from fgvc.store.disk_errors import add_path
@@ -61,30 +64,12 @@ PARTS = (  # of the test images, if their boxes or parts are known
     "parts/duplicates",
 )
 ALL = frozenset(KEYS + TRAINING + PARTS)
-IMAGES = ("confusion/test", "mistakes/test")  # mistakes: only if there are any
+# of test; TensorBoard sorts tags by name, so that pictures follow the curves. Mistakes: if any
+IMAGES = ("view/confusion", "view/mistakes")
+TRAINING_IMAGES = "view/training"  # the first images of a finetune, as the network receives them
 TEXTS = ("run/numbers", "run/command", "run/config", "run/stamp")
 CURVES = ("all/macro", "all/micro")  # precision and recall; some classes have worst/CLASS, too
 EMBEDDING = "test"
-# The hyperparameters of the HPARAMS tab and their places in the config. Every run declares all of
-# them, even if a probe has no epochs, because the tab reads the declaration of the first run only.
-AXES = {  # the first columns
-    "dataset": "dataset.name",
-    "backbone": "backbone.name",
-    "size": "backbone.size",
-    "resolution": "resolution.side",
-    "head": "head.name",
-}
-OPTIONS = ("epochs", "batch_size", "optimiser", "learning_rate", "layer_decay", "weight_decay")
-TRAINING_CHOICES = {name: f"task.{name}" for name in OPTIONS}
-CHOICES = {
-    **AXES,
-    "task": "task.name",
-    "part_attention": "part_attention.name",
-    **{name: name for name in ("preprocess", "precision", "final_fit", "seed")},
-    **TRAINING_CHOICES,
-}
-NUMBERS = {"resolution", "seed", *TRAINING_CHOICES} - {"optimiser"}
-RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "val/top1")
 
 
 class Board:
@@ -183,27 +168,13 @@ class Board:
             self._writer.add_embedding(x_PK, cells, tag=EMBEDDING, metadata_header=list(COLUMNS))
 
     def hparams(self, choices: Mapping[str, str | float | int]) -> None:
-        """Write the run's hyperparameters; the tab reads RESULTS from the scalars of this folder.
-
-        SummaryWriter.add_hparams would write these scalars a second time.
+        """Write the run's hyperparameters.
 
         Args:
             choices: the values of the members of CHOICES that this run has.
         """
-        from tensorboard.plugins.hparams import plugin_data_pb2 as messages
-        from torch.utils.tensorboard.summary import hparams
-
         assert choices.keys() <= CHOICES.keys(), choices
-        examples = {name: 0.0 if name in NUMBERS else "" for name in CHOICES}
-        declared, _, _ = hparams(examples, dict.fromkeys(RESULTS, 0.0))
-        plugin_data = declared.value[0].metadata.plugin_data
-        message = messages.HParamsPluginData()  # pyright: ignore[reportAttributeAccessIssue]
-        message.ParseFromString(plugin_data.content)
-        for info in message.experiment.hparam_infos:  # the tab shows differing columns first
-            info.differs = info.name in AXES
-        plugin_data.content = message.SerializeToString()
-        _, *session = hparams(dict(choices), {})
-        for summary in (declared, *session):
+        for summary in (declaration(AXES), *session(choices)):
             self._writer._get_file_writer().add_summary(summary)
 
     def text(self, tag: str, text: str) -> None:

@@ -36,7 +36,8 @@ class Events:
         folder.mkdir(parents=True, exist_ok=True)
         owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: records are shared
         self._folder = folder
-        self._file = open_named(folder / f"events.out.tfevents.{owner}.{next(_number)}")
+        self.path = folder / f"events.out.tfevents.{owner}.{next(_number)}"
+        self._file = open_named(self.path)
         self._flushed = time.monotonic()
         messages: Any = event_pb2  # its classes are generated on import
         source = messages.SourceMetadata(writer="fgvc")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from fgvc import metrics
+from fgvc.html.class_names import display_names
 from fgvc.record.principal_components import principal_components
 from fgvc.types import Features, LabelMap, Manifest, Predictions
 
@@ -38,7 +39,7 @@ def pca_points(
     logits_PC, label_P = predictions.logits_NC[index_P], predictions.label_N[index_P]
     pred_P = metrics.topk(logits_PC, 1)[:, 0]
     confidence_P = np.exp(metrics.log_probabilities(logits_PC).max(axis=1))
-    names = labelmap.names
+    names = display_names(labelmap.names)
     columns = (label_P, pred_P, confidence_P, features.row_N[chosen_P])
     facts = []
     for label, pred, confidence, row in zip(*(x_P.tolist() for x_P in columns), strict=True):

@@ -11,8 +11,10 @@ import numpy as np
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
+from fgvc.html.class_names import display_names
 from fgvc.metrics import precision_recall
-from fgvc.record.tensorboard import CHOICES, TRAINING_CHOICES, projector
+from fgvc.record.tensorboard import projector
+from fgvc.record.tensorboard.hparams import CHOICES, TRAINING_CHOICES
 from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 from fgvc.untrusted.escape import fenced, markdown
@@ -44,7 +46,7 @@ def write(record: RunRecord) -> None:
     board.text("run/numbers", "\n".join(f"| {' | '.join(row)} |" for row in rows))
     for tag, name, language in TEXTS:
         board.text(tag, fenced(untrusted.read_text(record.run.path / name), language))
-    board.image("confusion/test", confusion_image(record.confusion))
+    board.image("view/confusion", confusion_image(record.confusion))
     _write_mistakes(record)
     _write_curves(record)
     if record.features is not None and len(record.features.row_N):
@@ -71,7 +73,7 @@ def _cell(value: object) -> str:
 
 def _write_mistakes(record: RunRecord) -> None:
     """Write a sheet of the most confident mistakes, most confident first."""
-    test, names = record.test, record.dataset.labelmap.names
+    test, names = record.test, display_names(record.dataset.labelmap.names)
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
     wrong_N = np.flatnonzero((pred_N != test.label_N) & (pred_N != metrics.UNREADABLE))
     confidence_N = np.exp(metrics.log_probabilities(test.logits_NC[wrong_N]).max(axis=1))
@@ -82,12 +84,13 @@ def _write_mistakes(record: RunRecord) -> None:
         captions[int(test.row_N[index])] = f"true: {names[test.label_N[index]]}\npredicted: {pred}"
     for batch in record.images.network_views(np.array(list(captions), np.int64)):
         sheet = [captions[row] for row in batch.row_B.tolist()]
-        record.board.images("mistakes/test", batch.pixels_BCHW, sheet)
+        record.board.images("view/mistakes", batch.pixels_BCHW, sheet)
 
 
 def _write_curves(record: RunRecord) -> None:
     """Write precision-recall curves: of all classes together, and of those with the lowest F1."""
-    test, board, names = record.test, record.board, record.dataset.labelmap.names
+    test, board = record.test, record.board
+    names = display_names(record.dataset.labelmap.names)
     counts = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
     board.curve("all/macro", precision_recall.macro(counts))
     board.curve("all/micro", precision_recall.micro(counts))
