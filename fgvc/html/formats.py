@@ -55,6 +55,15 @@ def p_value(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.1 else f"{p:.2f}"
 
 
+def level(fraction: float) -> str:
+    """The level of an interval, with one digit that is not 9: 95 %, 98.3 %, 99.996 %."""
+    tail = 100 * (1 - fraction)
+    digits = 0 if tail >= 1 and abs(tail - round(tail)) < 1e-9 else 1
+    while tail < 10**-digits and digits < 8:
+        digits += 1
+    return f"{100 - tail:.{digits}f} %"
+
+
 def si(value: float | None, unit: str = "") -> str:
     """Three digits and a prefix: 5524416 -> 5.52 M."""
     if value is None or not math.isfinite(value):

@@ -15,7 +15,7 @@ from fgvc.html import formats
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FILTERS = ("percent", "points", "p_value", "si", "decimals", "duration", "plain", "named")
+FILTERS = ("percent", "points", "p_value", "level", "si", "decimals", "duration", "plain", "named")
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:

@@ -25,5 +25,7 @@ from fgvc.metrics.paired_tests import Top1Comparison as Top1Comparison
 from fgvc.metrics.paired_tests import all_pairs as all_pairs
 from fgvc.metrics.paired_tests import compare_top1 as compare_top1
 from fgvc.metrics.paired_tests import holm as holm
+from fgvc.metrics.paired_tests import holm_alphas as holm_alphas
+from fgvc.metrics.paired_tests import interval_top1 as interval_top1
 from fgvc.metrics.paired_tests import mcnemar as mcnemar
 from fgvc.metrics.paired_tests import sign_flip as sign_flip

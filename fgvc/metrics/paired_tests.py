@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtr
 
-from fgvc.metrics.bootstrap import Difference, bootstrap_top1
+from fgvc.metrics.bootstrap import LEVEL, Difference, bootstrap_top1
 
 NULL_HYPOTHESIS = (
     "these trained models have equal accuracy on other images of the kind; "
@@ -51,25 +51,44 @@ class Top1Comparison(Difference):
     same_right: bool
 
 
-def compare_top1(
-    right_a_SN: np.ndarray, right_b_SN: np.ndarray, draws: int, seed: int
-) -> Top1Comparison:
+def compare_top1(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> Top1Comparison:
     """Difference in top-1 of two models of any number of seeds: interval by bootstrap, exact p.
 
     Swapping a and b negates the difference and its interval exactly and leaves p as it is.
 
     Args:
         right_a_SN, right_b_SN: bool, of the same images.
-        draws, seed: of the bootstrap of the interval.
     """
     a_SN, b_SN = remove_repeats(right_a_SN), remove_repeats(right_b_SN)
-    difference = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
     if len(a_SN) == len(b_SN):
         test = "mcnemar" if len(a_SN) == 1 else "sign_flip"
     else:
         test = "sign_flip_subsets"
-    same = not _differences(a_SN, b_SN).any()
-    return Top1Comparison(**vars(difference), test=test, p=sign_flip(a_SN, b_SN), same_right=same)
+    p, same = sign_flip(a_SN, b_SN), not _differences(a_SN, b_SN).any()
+    difference = interval_top1(a_SN, b_SN, p, 1 - LEVEL)
+    return Top1Comparison(**vars(difference), test=test, p=p, same_right=same)
+
+
+def interval_top1(
+    right_a_SN: np.ndarray, right_b_SN: np.ndarray, p: float, alpha: float
+) -> Difference:
+    """Difference in top-1 with the interval of level 1 - alpha that agrees with p.
+
+    The bootstrap and the exact test are two methods and may disagree near the border, where the
+    exact test nearly always finds less. The test decides: with p > alpha the interval is extended
+    to 0; with p <= alpha it ends at 0 if it would contain both signs.
+
+    Args:
+        right_a_SN, right_b_SN: bool, of the same images.
+        p: of `compare_top1`.
+    """
+    a_SN, b_SN = remove_repeats(right_a_SN), remove_repeats(right_b_SN)
+    plain = bootstrap_top1(_differences(a_SN, b_SN), len(a_SN) * len(b_SN), 1 - alpha)
+    if p > alpha:
+        return Difference(plain.value, min(plain.low, 0.0), max(plain.high, 0.0))
+    if plain.value > 0:
+        return Difference(plain.value, max(plain.low, 0.0), plain.high)
+    return Difference(plain.value, plain.low, min(plain.high, 0.0))
 
 
 def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
@@ -219,6 +238,34 @@ def holm(p_values: Sequence[float], hypotheses: int | None = None) -> list[float
         highest = max(highest, min(1.0, (m - step) * p_values[i]))
         adjusted[i] = highest
     return adjusted
+
+
+def holm_alphas(
+    p_values: Sequence[float], alpha: float, hypotheses: int | None = None
+) -> list[float]:
+    """The level at which Holm's procedure decides on each p, in the order given.
+
+    For a finding it is alpha divided by the number of hypotheses left at its step; for all others,
+    alpha divided by the number of hypotheses that are left when the procedure stops. Thus
+    p <= level exactly where the adjusted p of `holm` is at most alpha, and an interval of this
+    level that agrees with p excludes 0 exactly where Holm finds a difference.
+
+    What the intervals claim: each alone covers its difference with at least 1 - alpha. Jointly,
+    only Holm's decisions are guaranteed: bounds that are jointly valid and agree with Holm would
+    end at 0 for every finding, unless all pairs are findings (Strassburger & Bretz, Statistics in
+    Medicine 2008; Brannath, Kluge & Scharpenberg, arXiv 2402.13719).
+
+    Args:
+        hypotheses: as in `holm`.
+    """
+    adjusted = holm(p_values, hypotheses)
+    m = len(p_values) if hypotheses is None else hypotheses
+    findings = sum(value <= alpha for value in adjusted)
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    levels = [0.0] * len(p_values)
+    for step, i in enumerate(order):
+        levels[i] = alpha / (m - min(step, findings))
+    return levels
 
 
 def all_pairs(models: int) -> int:

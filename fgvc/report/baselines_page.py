@@ -23,15 +23,10 @@ from fgvc.record.prediction_tables import read_class_rows
 from fgvc.record.run_page import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
-from fgvc.report.pairwise_tests import ALPHA
+from fgvc.report.pairwise_tests import ALPHA, TESTS, WORDS
 from fgvc.report.ranking import Group, RankingEntry
 from fgvc.report.run_rows import DamagedRun, Run
 
-TESTS = {
-    "mcnemar": "McNemar's exact test",
-    "sign_flip": "exact sign flips of each image's difference",
-    "sign_flip_subsets": "exact sign flips over equal numbers of seeds, their geometric mean",
-}
 FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
 SIZE = (720, 320)  # of the plot of accuracy against cost
 SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and in total
@@ -58,6 +53,7 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         "filters": {name: choices for name, choices in values.items() if len(choices) > 1},
         "alpha": ALPHA,
         "test_names": TESTS,
+        "words": WORDS,
         "null": metrics.NULL_HYPOTHESIS,
         "datasets": _distinct(runs, "dataset"),
         "backbones": _distinct(pretrained, "model", "backbone_contamination"),

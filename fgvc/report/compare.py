@@ -138,7 +138,7 @@ def _accuracies(
         about = {"id": key, "name": side_a.names[key], "images": int(count_C[c])}
         rows.append({**about, "run": a, "against": b, "difference": a - b})
     per_class = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, class_N, DRAWS, SEED)
-    top1 = metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis], DRAWS, SEED)
+    top1 = metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis])
     return {
         "run": _accuracy_of(side_a.run, right_a_N, recall_a_C),
         "against": _accuracy_of(side_b.run, right_b_N, recall_b_C),

@@ -1,6 +1,7 @@
 """Pairs of lines and their predictions -> difference, interval, p, and whether they are identical.
 
-The tests are those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
+Interval and p exist twice: of the pair alone, and adjusted for all pairs of a family. The tests are
+those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
 A line with part attention is paired with the controls that it must beat to show that attention
 helps:
     off                no part attention
@@ -16,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
@@ -29,7 +30,18 @@ from fgvc.report.predictions import RunPredictions
 from fgvc.report.run_rows import Run
 
 ALPHA = 0.05
-DRAWS, SEED = 10_000, 0  # of the bootstrap
+DRAWS, SEED = 10_000, 0  # of the bootstrap of mean per class
+WORDS = {  # of each verdict, on pages and on the terminal
+    "identical": "identical",
+    "tie": "not distinguishable",
+    "higher": "higher",
+    "lower": "lower",
+}
+TESTS = {
+    "mcnemar": "McNemar's exact test",
+    "sign_flip": "exact sign flips of each image's difference",
+    "sign_flip_subsets": "exact sign flips over equal numbers of seeds, their geometric mean",
+}
 CONTROLS = ("off", "random", "centre", "pretrained_block")
 ATTENTION_FREE = ("random", "centre")  # use no attention; their only control is off
 Pair = tuple[Line, str, Line]  # a line, the name of its control, and the control
@@ -38,25 +50,50 @@ PredictionsByPath = dict[Path, RunPredictions]
 
 @dataclass(frozen=True)
 class PairwiseTest(metrics.Top1Comparison):
-    """Top-1 of a line minus top-1 of another, with p after Holm.
+    """Top-1 of a line minus top-1 of another: of this pair alone, and as one pair of a family.
 
-    family: number of pairs that p_holm is adjusted for. identical: the same predicted class for
-    every image; same_right: the same images right (by the same fraction of seeds), whatever the
-    wrong predictions are.
+    low, high, p: of this pair alone, at level 1 - ALPHA. low_holm, high_holm, p_holm: after Holm
+    over `family` pairs; the interval has the level 1 - alpha_holm and excludes 0 exactly where
+    p_holm <= ALPHA. against: folder of the first run of the other line. identical: the same
+    predicted class for every image; same_right: the same images right (by the same fraction of
+    seeds), whatever the wrong predictions are.
     """
 
     p_holm: float
+    low_holm: float
+    high_holm: float
+    alpha_holm: float
     family: int = 1
     identical: bool = False
+    against: str = ""
 
     @property
     def verdict(self) -> str:
-        """identical | tie | higher | lower; identical predictions are not called a tie."""
-        if self.identical:
-            return "identical"
-        if self.p_holm > ALPHA:
-            return "tie"
-        return "higher" if self.value > 0 else "lower"
+        """identical | tie | higher | lower, after Holm; a tie is called "not distinguishable"."""
+        return verdict(self, self.p_holm, self.identical)
+
+    def reversed(self, against: str) -> PairwiseTest:
+        """The other line minus this one; against: folder of this line."""
+        bounds = (self.low, self.high, self.low_holm, self.high_holm)
+        low, high, low_holm, high_holm = (0.0 - bound for bound in bounds)
+        return replace(
+            self,
+            value=0.0 - self.value,
+            low=high,
+            high=low,
+            low_holm=high_holm,
+            high_holm=low_holm,
+            against=against,
+        )
+
+
+def verdict(difference: metrics.Top1Comparison, p: float, identical: bool) -> str:
+    """identical | tie | higher | lower, by this p; identical predictions are not called a tie."""
+    if identical:
+        return "identical"
+    if p > ALPHA:
+        return "tie"
+    return "higher" if difference.value > 0 else "lower"
 
 
 def compare_lines(
@@ -67,23 +104,31 @@ def compare_lines(
     Args:
         family: number of pairs for Holm's adjustment; None: the number of these pairs.
     """
-    comparisons = []
-    for pair in pairs:
-        right_a_SN, right_b_SN = (
-            np.stack([predictions[run.path].right_N for run in line.runs]) for line in pair
-        )
-        comparisons.append(metrics.compare_top1(right_a_SN, right_b_SN, DRAWS, SEED))
+
+    def right(line: Line) -> np.ndarray:
+        """right_SN"""
+        return np.stack([predictions[run.path].right_N for run in line.runs])
+
+    comparisons = [metrics.compare_top1(right(line), right(other)) for line, other in pairs]
     family = len(pairs) if family is None else family
-    adjusted = metrics.holm([comparison.p for comparison in comparisons], family)
-    return [
-        PairwiseTest(
-            **vars(comparison),
-            p_holm=p_holm,
+    p_values = [comparison.p for comparison in comparisons]
+    adjusted = metrics.holm(p_values, family)
+    alphas = metrics.holm_alphas(p_values, ALPHA, family)
+    tests = []
+    for i, (line, other) in enumerate(pairs):
+        adjusted_interval = metrics.interval_top1(right(line), right(other), p_values[i], alphas[i])
+        test = PairwiseTest(
+            **vars(comparisons[i]),
+            p_holm=adjusted[i],
+            low_holm=adjusted_interval.low,
+            high_holm=adjusted_interval.high,
+            alpha_holm=alphas[i],
             family=family,
             identical=prediction_shares(line, predictions) == prediction_shares(other, predictions),
+            against=other.first.folder,
         )
-        for (line, other), comparison, p_holm in zip(pairs, comparisons, adjusted, strict=True)
-    ]
+        tests.append(test)
+    return tests
 
 
 def prediction_shares(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import textwrap
 
 from fgvc import metrics
-from fgvc.html.formats import interval, percent
+from fgvc.html.formats import interval, p_value, percent
 from fgvc.record import console
 from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import BaselinesTable
-from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
+from fgvc.report.pairwise_tests import ALPHA, WORDS, PairwiseTest
 from fgvc.report.ranking import Group, RankingEntry
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
@@ -121,30 +121,29 @@ def _print_comparisons(group: Group, names: list[str]) -> None:
     for members in identical.values():
         _say(f"identical predictions: {'; '.join(members)}")
     if number := sum(len(entry.controls) for entry in group.entries):
-        title = "part attention against its controls: top-1 in points, p after Holm over"
-        console.say(f"{title} {number}")
+        title = "part attention against its controls: top-1 in points, after Holm over"
+        console.say(f"{title} {number} pair{'s' * (number != 1)}")
     for entry, name in (pair for pair in rows if pair[0].controls):
         run, share = entry.line.first, entry.line.mean("in_box")
         about = [name] if run.part_tokens is None else [name, f"{run.part_tokens} patches"]
         about += [] if share is None else [f"{percent(share)} % of them in the box"]
         _say(" · ".join(about), head="  ")
         for control, test in entry.controls.items():
-            gain = _describe(test, "", "helps", "hurts")
+            gain = describe_test(test)
             console.say(f"    against {control.replace('_', ' ')}: {gain}")
     for entry, name in rows:
         if entry.over_probe is not None:
-            gain = _describe(entry.over_probe, " points", "a finding", "a finding")
-            _say(f"{name}, against its linear probe: {gain}")
+            gain = describe_test(entry.over_probe)
+            _say(f"{name}, against its linear probe, in points after Holm: {gain}")
 
 
-def _describe(test: PairwiseTest, unit: str, higher: str, lower: str) -> str:
-    """A difference in points with interval, p and verdict; higher, lower: of a significant one."""
-    tie = "no finding, the same images right" if test.same_right else "no finding"
-    verdicts = {"identical": "identical predictions", "tie": tie, "higher": higher, "lower": lower}
-    low, change, high = (100 * value for value in (test.low, test.value, test.high))
+def describe_test(test: PairwiseTest) -> str:
+    """A difference in points with interval and p after Holm, and the verdict."""
+    same = ", the same images right" if test.verdict == "tie" and test.same_right else ""
+    low, change, high = (100 * value for value in (test.low_holm, test.value, test.high_holm))
     return (
-        f"{change:+.1f}{unit} [{low:+.1f}, {high:+.1f}], p = {test.p_holm:.2g}: "
-        f"{verdicts[test.verdict]}"
+        f"{change:+.1f} [{low:+.1f}, {high:+.1f}], p {p_value(test.p_holm)}: "
+        f"{WORDS[test.verdict]}{same}"
     )
 
 
@@ -152,10 +151,10 @@ def _print_legend(entries: list[RankingEntry]) -> None:
     verdicts = {entry.versus.verdict for entry in entries if entry.versus is not None}
     meanings = {
         "identical": "identical to the best: the same predicted class for every image",
-        "tie": f"a tie with the best: p > {ALPHA} after Holm over all pairs of rows of its group",
+        "tie": f"{WORDS['tie']} from the best: p > {ALPHA} after Holm over all pairs of its group",
     }
     for verdict in (verdict for verdict in meanings if verdict in verdicts):
-        console.say(f"{MARKS[verdict]}  {meanings[verdict]}")
+        _say(f"{MARKS[verdict]}  {meanings[verdict]}", indent=3)
     compared = (test for entry in entries for test in entry.comparisons.values())
     of_controls = (test for entry in entries for test in entry.controls.values())
     if used := {test.test for test in (*compared, *of_controls)}:

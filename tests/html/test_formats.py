@@ -21,3 +21,8 @@ def test_numbers_are_formatted_for_people():
         "2.5 h",
         "–",
     ]
+
+
+def test_a_level_keeps_a_digit_that_is_not_9():
+    levels = [formats.level(1 - 0.05 / pairs) for pairs in (1, 3, 45, 1225, 10**6)]
+    assert levels == ["95 %", "98.3 %", "99.9 %", "99.996 %", "99.999995 %"]

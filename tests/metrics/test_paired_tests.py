@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from math import comb
 
@@ -19,6 +20,10 @@ def cells(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray
     right_b_N = np.repeat([True, False, True, False], [both, only_a, only_b, neither])
     order_N = np.random.default_rng(0).permutation(len(right_a_N))
     return right_a_N[order_N], right_b_N[order_N]
+
+
+def bootstrap_top1(right_a_N: np.ndarray, right_b_N: np.ndarray) -> bootstrap.Difference:
+    return metrics.bootstrap_top1(right_a_N.astype(int) - right_b_N, 1)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def test_mcnemar_ignores_ties_and_the_order_of_the_runs():
 
 def test_bootstrap_of_top1_is_scipys():
     right_a_N, right_b_N = cells(300, 45, 25, 60)
-    actual = metrics.bootstrap_top1(right_a_N, right_b_N, draws=20_000, seed=0)
+    actual = bootstrap_top1(right_a_N, right_b_N)
     expected = stats.bootstrap(
         (right_a_N.astype(float), right_b_N.astype(float)),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
@@ -62,10 +67,10 @@ def test_bootstrap_of_top1_is_scipys():
 
 def test_pairing_narrows_the_interval():
     right_a_N, right_b_N = cells(400, 12, 8, 10)
-    paired = metrics.bootstrap_top1(right_a_N, right_b_N, draws=5000, seed=0)
-    torn = metrics.bootstrap_top1(right_a_N, np.roll(right_b_N, 1), draws=5000, seed=0)
+    paired = bootstrap_top1(right_a_N, right_b_N)
+    torn = bootstrap_top1(right_a_N, np.roll(right_b_N, 1))
     assert paired.value == pytest.approx(torn.value)
-    assert paired.high - paired.low < 0.75 * (torn.high - torn.low)
+    assert paired.high - paired.low < 0.8 * (torn.high - torn.low)
 
 
 def test_bootstrap_of_mean_per_class_resamples_within_classes():
@@ -98,34 +103,70 @@ def test_mean_per_class_follows_the_labels_in_any_order_and_ignores_gaps_between
 
 def test_a_bootstrap_repeats_by_its_seed_and_has_the_sign_of_a_minus_b():
     right_a_N, right_b_N = cells(30, 40, 10, 9)
-    interval = metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
-    assert interval == metrics.bootstrap_top1(right_a_N, right_b_N, draws=500, seed=7)
-    assert interval.low != metrics.bootstrap_top1(right_a_N, right_b_N, draws=501, seed=8).low
-    assert 0 < interval.low < interval.value < interval.high
-    other = metrics.bootstrap_top1(right_b_N, right_a_N, draws=500, seed=7)
-    assert other.low < other.value == -interval.value < other.high < 0
+    label_N = np.arange(len(right_a_N)) % 3
+    interval = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, label_N, draws=500, seed=7)
+    same = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, label_N, draws=500, seed=7)
+    assert interval == same
+    other = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, label_N, draws=501, seed=8)
+    assert interval.low != other.low
+    for forward, backward in (
+        (interval, metrics.bootstrap_mean_per_class(right_b_N, right_a_N, label_N, 500, 7)),
+        (bootstrap_top1(right_a_N, right_b_N), bootstrap_top1(right_b_N, right_a_N)),
+    ):
+        assert 0 < forward.low < forward.value < forward.high
+        assert backward == -forward
 
 
 def test_scores_of_several_seeds_are_shares():
-    score_a_N = np.array([1.0, 2 / 3, 1 / 3, 0.0] * 25)
-    score_b_N = np.array([1.0, 1.0, 0.0, 0.0] * 25)
-    interval = metrics.bootstrap_top1(score_a_N, score_b_N, draws=4000, seed=0)
+    surplus_N = np.array([0, -1, 1, 0] * 25)  # in thirds
+    interval = metrics.bootstrap_top1(surplus_N, 3)
     assert interval.value == pytest.approx(0.0)
-    spread = np.std(score_a_N - score_b_N) / 10
+    spread = np.std(surplus_N / 3) / 10
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
 
 
-def test_the_interval_of_the_bootstrap_agrees_with_the_exact_p_but_for_the_border():
-    for only_a in range(5, 60, 5):
-        right_a_N, right_b_N = cells(200, only_a, 20, 50)
-        comparison = metrics.compare_top1(right_a_N[None], right_b_N[None], draws=4000, seed=0)
-        if not 0.03 < comparison.p < 0.08:
-            assert (comparison.p < 0.05) == (comparison.low > 0 or comparison.high < 0), only_a
+@pytest.mark.parametrize("level", [0.95, 1 - 0.05 / 1225])
+@pytest.mark.parametrize("surplus", [[0] * 7 + [1, 1, -1], [-3, 0, 2, 2, 0, 5], [1] * 4, [0] * 3])
+def test_the_bounds_are_those_of_all_resamples(surplus, level):
+    """Oracle: the distribution of the sum by exact fractions, one image at a time."""
+    ways = {0: Fraction(1)}
+    for _ in surplus:
+        summed: dict[int, Fraction] = {}
+        for total, share in ways.items():
+            for value in surplus:
+                more = share / len(surplus)
+                summed[total + value] = summed.get(total + value, Fraction()) + more
+        ways = summed
+    tail, totals = (1 - level) / 2, sorted(ways)
+    low = next(t for t in totals if sum(ways[x] for x in totals if x <= t) >= tail)
+    high = next(t for t in totals[::-1] if sum(ways[x] for x in totals if x >= t) >= tail)
+    actual = metrics.bootstrap_top1(np.array(surplus), 4, level)
+    n = 4 * len(surplus)
+    expected = sum(surplus) / n, low / n, high / n
+    assert (actual.value, actual.low, actual.high) == pytest.approx(expected)
+
+
+def test_an_interval_excludes_0_exactly_where_the_test_finds_a_difference():
+    bent = 0
+    for only_a, only_b in itertools.product(range(0, 60, 3), (0, 4, 20)):
+        right_a_N, right_b_N = (right_N[None] for right_N in cells(200, only_a, only_b, 50))
+        p = metrics.compare_top1(right_a_N, right_b_N).p
+        for alpha in (0.05, 0.05 / 45, 0.05 / 1225):
+            interval = metrics.interval_top1(right_a_N, right_b_N, p, alpha)
+            plain = metrics.bootstrap_top1(right_a_N[0].astype(int) - right_b_N[0], 1, 1 - alpha)
+            if p > alpha:
+                assert interval.low <= 0 <= interval.high
+            else:
+                assert interval.low >= 0 or interval.high <= 0
+            near = 0.05 < p / alpha < 40  # the two methods may disagree near the border
+            assert interval == plain or near, (only_a, only_b, alpha)
+            bent += interval != plain
+    assert 0 < bent < 20
 
 
 def test_the_p_of_a_clear_difference_has_no_floor():
     right_a_N, right_b_N = cells(0, 500, 0, 0)
-    clear = metrics.compare_top1(right_a_N[None], right_b_N[None], draws=99, seed=0)
+    clear = metrics.compare_top1(right_a_N[None], right_b_N[None])
     assert clear.p == pytest.approx(2.0**-499, rel=1e-9)
 
 
@@ -150,18 +191,56 @@ def test_holm_rejects_what_the_procedure_of_the_paper_rejects():
         assert {i for i, q in enumerate(metrics.holm(p)) if q <= 0.05} == rejected
 
 
-def test_ways_to_differ_that_occur_again_are_drawn_once():
-    def draws() -> int:
-        return bootstrap._resample.cache_info().misses
+@pytest.mark.parametrize("hypotheses", [None, 3, 20])
+def test_holm_finds_what_the_plain_p_finds_at_its_level(hypotheses):
+    """The same decisions in both ways, and the level of the first step that fails for the rest."""
+    rng = np.random.default_rng(6)
+    for _ in range(200):
+        p = (rng.random(rng.integers(1, 4 if hypotheses == 3 else 12)) ** 4).round(4).tolist()
+        alphas = metrics.holm_alphas(p, 0.05, hypotheses)
+        m = hypotheses or len(p)
+        adjusted = metrics.holm(p, hypotheses)
+        assert [q <= 0.05 for q in adjusted] == [own <= a for own, a in zip(p, alphas, strict=True)]
+        assert all(0.05 / m <= a <= 0.05 for a in alphas)
+        findings = sum(q <= 0.05 for q in adjusted)
+        others = {a for q, a in zip(adjusted, alphas, strict=True) if q > 0.05}
+        assert others <= {0.05 / (m - findings) if m > findings else 0.05}
 
-    bootstrap._resample.cache_clear()
+
+def test_holms_levels_written_out():
+    # sorted .005 .01 .03 .04: findings at .05/4 and .05/3, then the procedure stops at .05/2
+    assert metrics.holm_alphas([0.01, 0.04, 0.03, 0.005], 0.05) == pytest.approx(
+        [0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4]
+    )
+    assert metrics.holm_alphas([0.001, 0.002], 0.05) == pytest.approx([0.05 / 2, 0.05])
+
+
+def test_intervals_at_holms_levels_of_equal_models_contain_0_jointly():
+    """Simulation: the first of four models against two equal ones and one that is worse."""
+    rng, missed = np.random.default_rng(1), 0
+    accuracy_M = np.array([0.8, 0.8, 0.8, 0.7])
+    for _ in range(300):
+        right_MN = rng.random((4, 400)) < accuracy_M[:, None]
+        pairs = [(right_MN[:1], right_MN[m : m + 1]) for m in (1, 2, 3)]
+        p = [metrics.compare_top1(*pair).p for pair in pairs]
+        alphas = metrics.holm_alphas(p, 0.05)
+        intervals = [
+            metrics.interval_top1(*pair, p_pair, alpha)
+            for pair, p_pair, alpha in zip(pairs, p, alphas, strict=True)
+        ]
+        missed += any(not i.low <= 0 <= i.high for i in intervals[:2])
+    assert missed / 300 <= 0.05
+
+
+def test_ways_to_differ_that_occur_again_are_computed_once():
+    def computed() -> int:
+        return bootstrap._sum_of_draws.cache_info().misses
+
+    bootstrap._sum_of_draws.cache_clear()
     a_N, b_N = np.arange(700) < 611, np.arange(700) < 600
-    first = metrics.bootstrap_top1(a_N, b_N, 500, 3)
+    first = bootstrap_top1(a_N, b_N)
     order_N = np.random.default_rng(0).permutation(700)
-    again = metrics.bootstrap_top1(a_N[order_N], b_N[order_N], 500, 3)
-    assert (first, draws()) == (again, 1)
-    for other in ((a_N, b_N, 501, 3), (a_N, b_N, 500, 4)):
-        metrics.bootstrap_top1(*other)
-    assert draws() == 3
-    assert metrics.bootstrap_top1(b_N, a_N, 500, 3) == -first
-    assert draws() == 3
+    assert (first, computed()) == (bootstrap_top1(a_N[order_N], b_N[order_N]), 1)
+    assert (bootstrap_top1(b_N, a_N), computed()) == (-first, 1)
+    metrics.bootstrap_top1(a_N.astype(int) - b_N, 1, 0.99)
+    assert computed() == 2

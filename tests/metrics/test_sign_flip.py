@@ -76,9 +76,9 @@ def test_it_is_mcnemar_where_the_seeds_agree(repeats, images):
     assert metrics.sign_flip(a_SN, b_SN) == exact.p
     oracle = stats.binomtest(exact.only_a, exact.only_a + exact.only_b).pvalue
     assert exact.p == pytest.approx(oracle, rel=1e-9)
-    single_seed = metrics.compare_top1(a_SN[:1], b_SN[:1], 200, 0)
+    single_seed = metrics.compare_top1(a_SN[:1], b_SN[:1])
     assert single_seed.test == "mcnemar"
-    assert metrics.compare_top1(a_SN, b_SN, 200, 0) == single_seed
+    assert metrics.compare_top1(a_SN, b_SN) == single_seed
 
 
 def test_seeds_that_repeat_half_of_each_other_are_not_dropped():
@@ -96,7 +96,7 @@ def test_fewer_seeds_on_one_side_enter_as_the_geometric_mean_of_exact_tests():
     rng = np.random.default_rng(2)
     a_SN, b_SN = draw(1, 200, rng), draw(3, 200, rng, 0.5)
     exact = [metrics.mcnemar(a_SN[0], right_N).p for right_N in b_SN]
-    comparison = metrics.compare_top1(a_SN, b_SN, 200, 0)
+    comparison = metrics.compare_top1(a_SN, b_SN)
     assert comparison.test == "sign_flip_subsets"
     assert comparison.p == pytest.approx(stats.gmean(exact), rel=1e-12)
     assert comparison.value == pytest.approx(a_SN.mean() - b_SN.mean())
@@ -133,8 +133,8 @@ def test_swapping_the_models_changes_the_sign_and_nothing_else(seeds):
     for images in (5, 60, 400):
         label_N = rng.integers(4, size=images)
         a_SN, b_SN = draw(seeds[0], images, rng), draw(seeds[1], images, rng, 0.55)
-        here = metrics.compare_top1(a_SN, b_SN, 500, 0)
-        there = metrics.compare_top1(b_SN, a_SN, 500, 0)
+        here = metrics.compare_top1(a_SN, b_SN)
+        there = metrics.compare_top1(b_SN, a_SN)
         assert (here.test, here.p, here.same_right) == (there.test, there.p, there.same_right)
         assert (here.value, here.low, here.high) == (-there.value, -there.high, -there.low)
         scores = a_SN.mean(axis=0), b_SN.mean(axis=0)
@@ -146,10 +146,10 @@ def test_swapping_the_models_changes_the_sign_and_nothing_else(seeds):
 def test_a_difference_that_is_its_own_opposite_has_a_symmetric_interval():
     a_SN = np.array([[True, False, True, False, True, True]])
     b_SN = np.array([[False, True, False, True, True, True]])
-    comparison = metrics.compare_top1(a_SN, b_SN, 300, 1)
+    comparison = metrics.compare_top1(a_SN, b_SN)
     assert (comparison.value, comparison.p) == (0.0, 1.0)
     assert comparison.low == -comparison.high < 0
-    same = metrics.compare_top1(a_SN, a_SN, 300, 1)
+    same = metrics.compare_top1(a_SN, a_SN)
     assert (same.value, same.low, same.high, same.p, same.same_right) == (0, 0, 0, 1, True)
     assert not comparison.same_right
 

@@ -74,8 +74,8 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, output_root):
     write_baselines(output_root, output_root)
     first, tie, worse, lone = (unescape(row) for row in rows_of(text_of(output_root)))
     assert ">best<" in first
-    assert ">tie<" in tie
-    assert ">tie<" not in worse
+    assert ">not distinguishable<" in tie
+    assert ">not distinguishable<" not in worse
     assert "p < .001" in worse
     assert ">best<" not in lone
     ((run,), _) = scan_runs([other])
@@ -110,14 +110,14 @@ def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, output_ro
         forge(f"c{seed}", config={"head": {"name": "c"}, "seed": seed}, right=other_N)
     write_baselines(output_root, output_root)
     rows = [unescape(row) for row in rows_of(text_of(output_root))]
-    assert ">tie<" not in rows[1] + rows[0]
+    assert ">not distinguishable<" not in rows[1] + rows[0]
     (best,) = (row for row in rows if ">best<" in row)
     (twin,) = (row for row in rows if ">identical<" in row)
     assert ">identical to #1</span>" in twin
     assert "identical" not in best
     (seeds,) = (row for row in rows if ">seeds identical</span>" in row)
-    assert ">tie<" in seeds
-    assert "after Holm over 3 pairs" in twin
+    assert ">not distinguishable<" in seeds
+    assert "After Holm over 3 pairs" in twin
     assert metrics.NULL_HYPOTHESIS in unescape(text_of(output_root))
 
 
@@ -147,7 +147,7 @@ def test_every_control_becomes_a_column(outputs):
     """The controls have their own table, because more columns would hide the cost."""
     table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
-    helps = PairwiseTest(0.021, 0.004, 0.05, "mcnemar", 0.01, False, 0.02)
+    helps = PairwiseTest(*(0.021, 0.004, 0.05), "mcnemar", 0.01, False, *(0.02, 0.001, 0.06, 0.02))
     entries = tuple(
         RankingEntry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
     )
@@ -155,7 +155,8 @@ def test_every_control_becomes_a_column(outputs):
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
     assert "− off" in controls
-    assert controls.count('<span class="badge warn">helps</span>') == len(entries)
+    rows = controls.partition("</table>")[0]
+    assert rows.count('<span class="badge plain">higher</span>') == len(entries)
     assert controls.count("+2.1") >= len(entries)
     assert "− its probe" not in text
 

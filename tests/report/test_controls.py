@@ -173,12 +173,14 @@ def test_the_verdicts_are_printed_in_80_columns(sweep, output_root, capsys, monk
     capsys.readouterr()
     print_table(build_table(output_root.glob("*/*/*")))
     lines = capsys.readouterr().out.splitlines()
-    start = lines.index("part attention against its controls: top-1 in points, p after Holm over 8")
+    start = lines.index(
+        "part attention against its controls: top-1 in points, after Holm over 8 pairs"
+    )
     printed_lines = lines[start:]
     about = "  vit tiny random · linear · 64 px · transfg · 3 patches · 64.1 % of them in the"
     assert printed_lines[1:3] == [about, "  box"]
     assert printed_lines[3].startswith("    against off: +10.7 [+")
-    assert printed_lines[3].endswith(": helps")
-    assert any(line.endswith(": hurts") for line in printed_lines)
-    assert any(line.endswith(": no finding") for line in printed_lines)
+    assert printed_lines[3].endswith(": higher")
+    assert any(line.endswith(": lower") for line in printed_lines)
+    assert any(line.endswith(": not distinguishable") for line in printed_lines)
     assert max(map(len, printed_lines[:16])) <= 80
