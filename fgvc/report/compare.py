@@ -2,7 +2,8 @@
 
 Every difference is `run` minus `against`: a positive difference means that `run` is better. Runs
 are compared image by image. Runs of different comparability keys are only compared by force, on
-their common images, and the result lists the parts of the key that differ. N common images.
+their common images, and the result lists the parts of the key that differ. The test of the pair
+alone and that of the table (`table_pairs`) stand side by side. N common images.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from fgvc import metrics, untrusted
+from fgvc.html.class_names import display_names
 from fgvc.record import comparability, verify
 from fgvc.record.verify import DamageError
 from fgvc.report import predictions, run_rows
 from fgvc.report.flatten import differences
-from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED
+from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED, verdict
 from fgvc.report.run_rows import Run
+from fgvc.report.table_pairs import pairs_in_table
 from fgvc.types import UserError
 
+NO_TABLE = "runs of different comparability are in different groups"
 # of env_stamp.json; they always differ
 PER_RUN = ("run_id", "config_hash", "started", "finished", "seconds")
 
@@ -58,6 +62,14 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
     right_a_N = np.array([side_a.truth[image] == side_a.predicted[image] for image in images])
     right_b_N = np.array([side_b.truth[image] == side_b.predicted[image] for image in images])
     environment = _file_differences(path, against, "env_stamp.json")
+    identical = all(side_a.predicted[image] == side_b.predicted[image] for image in images)
+    accuracies = _accuracies(side_a, side_b, images, right_a_N, right_b_N)
+    top1 = accuracies["top1"]
+    pairs, why_none = pairs_in_table(side_a.run, side_b.run) if not differs else ([], NO_TABLE)
+    changed = (
+        _changed_images(side_a, side_b, images, changed_N)
+        for changed_N in (right_a_N & ~right_b_N, right_b_N & ~right_a_N)
+    )
     return {
         "comparable": not differs,
         "differs_in": {name: list(values) for name, values in differs.items()},
@@ -68,10 +80,12 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
         },
         "alpha": ALPHA,
         "null": metrics.NULL_HYPOTHESIS,
-        "identical": all(side_a.predicted[image] == side_b.predicted[image] for image in images),
-        **_accuracies(side_a, side_b, images, right_a_N, right_b_N),
-        "wrong_to_right": _changed_images(side_a, images, right_a_N & ~right_b_N),
-        "right_to_wrong": _changed_images(side_a, images, right_b_N & ~right_a_N),
+        "identical": identical,
+        **accuracies,
+        "top1": asdict(top1),
+        "verdict": verdict(top1, top1.p, identical),
+        "table": {"pairs": [pair.plain() for pair in pairs], "why_none": why_none},
+        **dict(zip(("wrong_to_right", "right_to_wrong"), changed, strict=True)),
         "config": _file_differences(path, against, "config.canonical.json"),
         "environment": {key: both for key, both in environment.items() if key not in PER_RUN},
     }
@@ -143,7 +157,7 @@ def _accuracies(
         "run": _accuracy_of(side_a.run, right_a_N, recall_a_C),
         "against": _accuracy_of(side_b.run, right_b_N, recall_b_C),
         "mcnemar": asdict(metrics.mcnemar(right_a_N, right_b_N)),
-        "top1": asdict(top1),
+        "top1": top1,
         "mean_per_class": asdict(per_class),
         "bootstrap": {"draws": DRAWS, "seed": SEED},
         "classes": sorted(rows, key=lambda row: (-abs(row["difference"]), row["name"])),
@@ -155,6 +169,7 @@ def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[st
     return {
         "folder": run.folder,
         "name": run.name,
+        "seed": run.seed,
         "comparability_key": run.comparability_key,
         "overlap": run.overlap,
         "top1": hits / n,
@@ -164,17 +179,33 @@ def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[st
 
 
 def _changed_images(
-    side: ComparedRun, images: list[str], changed_N: np.ndarray
-) -> list[dict[str, str]]:
+    side_a: ComparedRun, side_b: ComparedRun, images: list[str], changed_N: np.ndarray
+) -> list[dict[str, str | None]]:
+    """Path, class and both predicted classes of each image; None: unreadable."""
     return [
-        {"path": images[n], "class": side.names[side.truth[images[n]]]}
-        for n in np.flatnonzero(changed_N)
+        {
+            "path": image,
+            "class": side_a.names[side_a.truth[image]],
+            "run": side_a.names.get(side_a.predicted[image] or ""),
+            "against": side_b.names.get(side_b.predicted[image] or ""),
+        }
+        for image in (images[n] for n in np.flatnonzero(changed_N))
     ]
 
 
+def class_display_names(path: Path, against: Path) -> dict[str, str]:
+    """Class name -> the name that people read, for the classes of both runs."""
+    shown: dict[str, str] = {}
+    for folder in (against, path):
+        names = [row["name"] for row in _read_json(folder, "labelmap.json")["classes"]]
+        shown |= zip(names, display_names(names), strict=True)
+    return shown
+
+
 def _file_differences(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
-    config, other_config = (
-        verify.parse_object(file, untrusted.read_bytes(folder / file, untrusted.LIST))
-        for folder in (path, against)
-    )
+    config, other_config = (_read_json(folder, file) for folder in (path, against))
     return {key: list(values) for key, values in differences(config, other_config).items()}
+
+
+def _read_json(folder: Path, file: str) -> Mapping[str, Any]:
+    return verify.parse_object(file, untrusted.read_bytes(folder / file, untrusted.LIST))

@@ -1,20 +1,28 @@
-"""task=compare: two runs, image by image -> tables on the terminal, and the full result as JSON."""
+"""task=compare: two runs, image by image -> tables on the terminal, a page, and JSON with all."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgvc.html.formats import interval, percent
+from fgvc import untrusted
+from fgvc.config.overrides import declared_values
+from fgvc.html.formats import interval, level, p_value, percent
 from fgvc.pipeline.job import Job
+from fgvc.pipeline.recorded_images import image_reader
 from fgvc.record import console
 from fgvc.record.find_run import find_run
-from fgvc.report.compare import compare_runs
+from fgvc.record.run_page import FILE
+from fgvc.report.compare import class_display_names, compare_runs
+from fgvc.report.compare_page import PairAlbum, render_comparison
+from fgvc.report.pairwise_tests import WORDS
 from fgvc.store import atomic
-from fgvc.store.output_path import JSON, output_file
+from fgvc.store.output_path import output_file
 
 MAX_LINES = 10  # per table; the JSON holds all
+SUFFIXES = (".json", ".html")
 Comparison = Mapping[str, Any]
 
 
@@ -28,30 +36,73 @@ def run(job: Job) -> None:
     conf = job.conf
     assert conf.run is not None
     assert conf.against is not None
-    run, against = find_run(Path(conf.run), "run"), find_run(Path(conf.against), "against")
-    target = None
-    if conf.task.output is not None:
-        names = "_".join(path.resolve().name for path in (run, against))
-        target = output_file(conf.task.output, f"compare_{names}.json", JSON)
-    result = compare_runs(run, against, conf.task.force)
-    if target is not None:
-        atomic.write_json(target, result)
+    run_folder, against = find_run(Path(conf.run), "run"), find_run(Path(conf.against), "against")
+    folders = (run_folder, against)
+    targets = _targets(conf.task.output, folders)
+    result = compare_runs(run_folder, against, conf.task.force)
+    names = class_display_names(run_folder, against)
+    closing = []
+    for target in targets:
+        if target.suffix.lower() == ".json":
+            atomic.write_json(target, result)
+            closing.append(f"as JSON: {target}")
+        else:
+            album, tried = _album(job, folders)
+            page = render_comparison(result, folders, names, album, target.parent)
+            atomic.write_bytes(target, page.encode())
+            if not album.has_dataset and (result["wrong_to_right"] or result["right_to_wrong"]):
+                places = f" in {' or '.join(map(str, tried))}" if tried else ""
+                closing.append(f"page: few pictures, no dataset{places}: give dataset.root=PATH")
+            closing.append(f"page: {target}")
+    _print(result, names)
+    hint = "pictures, classes and differences on a page: add task.output=compare.html"
+    for line in closing or [hint]:
+        console.say(line)
+
+
+def _targets(output: str | None, folders: Sequence[Path]) -> list[Path]:
+    """The files to write: the one that task.output names, or both in a folder."""
+    if output is None:
+        return []
+    names = "_".join(path.resolve().name for path in folders)
+    file = output_file(output, f"compare_{names}.json", SUFFIXES)
+    if file == Path(output).expanduser():
+        return [file]
+    return [file.with_suffix(suffix) for suffix in SUFFIXES]
+
+
+def _album(job: Job, folders: Sequence[Path]) -> tuple[PairAlbum, list[Path]]:
+    """The test images of either run, and where they were looked for."""
+    given, data_root = declared_values(job.overrides), Path(job.conf.runtime.data_root)
+    tried: dict[Path, None] = {}
+    pages = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):  # without its page, a run has no pictures
+            pages.append(untrusted.read_text(folder / FILE))
+    for folder in folders:
+        reader, roots = image_reader(folder, given, data_root)
+        tried |= dict.fromkeys(roots)
+        if reader is not None:
+            return PairAlbum(reader, pages), []
+    return PairAlbum(None, pages), list(tried)
+
+
+def _print(result: Comparison, names: Mapping[str, str]) -> None:
     _warnings(result)
     _numbers(result)
     changed, rows = [row for row in result["classes"] if row["difference"]], []
     for row in changed[:MAX_LINES]:
         shares = percent(row["run"]), percent(row["against"])
-        rows.append([row["name"], str(row["images"]), *shares, f"{100 * row['difference']:+.1f}"])
+        points = f"{100 * row['difference']:+.1f}"
+        rows.append([names[row["name"]], str(row["images"]), *shares, points])
     if rows:
         counts = f"{len(changed)} of {len(result['classes'])} changed"
         columns = ["class", "images", "run", "against", ""]
         console.table(f"classes that changed most ({counts}), %", columns, rows)
-    _images("wrong in against, right in run", result["wrong_to_right"])
-    _images("right in against, wrong in run", result["right_to_wrong"])
+    _images("wrong in against, right in run", result["wrong_to_right"], names)
+    _images("right in against, wrong in run", result["right_to_wrong"], names)
     _differences("config", result["config"])
     _differences("environment", result["environment"])
-    if target is not None:
-        console.say(f"as JSON: {target}")
 
 
 def _warnings(result: Comparison) -> None:
@@ -89,12 +140,34 @@ def _numbers(result: Comparison) -> None:
     console.table(images, ["%", "run", "against", "difference"], rows)
     if result["identical"]:
         console.say(f"identical predictions: both predict the same class for each of the {images}")
-        return
-    finding = "a tie: no finding" if top["p"] > result["alpha"] else "a finding"
-    verdict = f"{finding} at {result['alpha']}"
-    if top["same_right"]:
-        verdict += "; the same images are right, with other mistakes"
-    console.say(f"McNemar, exact: p = {top['p']:.3g} ({verdict}). Null: {result['null']}.")
+    else:
+        _tests(result)
+    if why := result["table"]["why_none"]:
+        console.say(f"not compared by the table of the output root: {why}")
+
+
+def _tests(result: Comparison) -> None:
+    """Print the test of the pair alone, and as one pair of the families of the table."""
+    pair_alone = {**result["top1"], "level": 1 - result["alpha"], "verdict": result["verdict"]}
+    rows, pairs = [], result["table"]["pairs"]
+    for about in (pair_alone, *pairs):
+        compared = "this pair alone"
+        if about is not pair_alone:
+            compared = f"one of {about['pairs']} pairs: {about['family']}"
+            if max(map(len, about["seeds"])) > 1:
+                compared += f"; {' and '.join(str(len(seeds)) for seeds in about['seeds'])} seeds"
+        points = f"{_points(about)}\n{level(about['level'])} interval"
+        rows.append([compared, points, p_value(about["p"]), WORDS[about["verdict"]]])
+    title = "is the difference in top-1 a finding? in points; in a table, after Holm"
+    console.table(title, ["compared", "difference", "p", "verdict"], rows, numbers=False)
+    if result["top1"]["same_right"]:
+        console.say("the same images are right, with other mistakes")
+    if any(pair["verdict"] != result["verdict"] for pair in pairs):
+        console.say(
+            "the verdicts differ: the table adjusts for all pairs it compares; the pair alone "
+            "counts only if it was chosen before the numbers were read"
+        )
+    console.say(f"p of the pair alone: McNemar's exact test. Null: {result['null']}.")
 
 
 def _points(change: Comparison) -> str:
@@ -102,9 +175,9 @@ def _points(change: Comparison) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _images(title: str, images: Sequence[Comparison]) -> None:
+def _images(title: str, images: Sequence[Comparison], names: Mapping[str, str]) -> None:
     if images:
-        rows = [[image["path"], image["class"]] for image in images[:MAX_LINES]]
+        rows = [[image["path"], names[image["class"]]] for image in images[:MAX_LINES]]
         shown = f", {MAX_LINES} shown" if len(images) > MAX_LINES else ""
         console.table(f"{title} ({len(images)}{shown})", ["image", "class"], rows, numbers=False)
 

@@ -122,8 +122,9 @@ def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, output_root, t
     (file,) = (tmp_path / "audits").iterdir()
     assert file.name == f"{'_'.join(alone.parts[-3:])}.json"
     assert main(["task=compare", run, against, root, f"task.output={tmp_path}/both/"]) == 0
-    (file,) = (tmp_path / "both").iterdir()
-    assert file.name == f"compare_{alone.name}_{other.name}.json"
+    page, file = sorted((tmp_path / "both").iterdir())
+    stem = f"compare_{alone.name}_{other.name}"
+    assert (page.name, file.name) == (f"{stem}.html", f"{stem}.json")
     assert json.loads(file.read_text())["identical"]
     assert main(["task=prune", run, root, "task.pin=release"]) == 0
     assert "release" in json.loads((alone / "retention.json").read_text())["pinned_by"]

@@ -110,7 +110,7 @@ class CompareTask:
 
     name: str = MISSING
     force: bool = MISSING  # true: also compare runs of different comparability keys
-    output: str | None = place()  # FILE.json or a folder; null: the terminal alone
+    output: str | None = place()  # FILE.html, FILE.json or a folder for both; null: the terminal
 
 
 @dataclass

@@ -87,10 +87,7 @@ class RecordedAlbum(Album):
 
     def __init__(self, page: str) -> None:
         super().__init__(lambda path: None)
-        self._shots = [
-            PageImage(source, int(width), int(height), html.unescape(path))
-            for source, width, height, path in SHOT.findall(page)
-        ]
+        self._shots = recorded_shots(page)
 
     def test_image(self, path: str) -> PageImage | None:
         """The next image of the page, if it has this path; images are requested in page order."""
@@ -99,6 +96,14 @@ class RecordedAlbum(Album):
         shot = self._shots.pop(0)
         self.left -= len(shot.source)
         return shot
+
+
+def recorded_shots(page: str) -> list[PageImage]:
+    """The test images of an existing page, in its order."""
+    return [
+        PageImage(source, int(width), int(height), html.unescape(path))
+        for source, width, height, path in SHOT.findall(page)
+    ]
 
 
 def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
