@@ -29,9 +29,10 @@ from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.restore import read_checkpoint
-from fgvc.record import console, run_dir, stack_check
+from fgvc.record import class_means, console, run_dir, stack_check
+from fgvc.record.class_means import ClassMeans
 from fgvc.record.env_stamp import GitState
-from fgvc.record.fitted_images import FittedImages, earlier_runs, short_digests
+from fgvc.record.fitted_images import FittedImages, earlier_runs, overlap, short_digests
 from fgvc.record.tensorboard import Board
 from fgvc.types import (
     AttentionMaps,
@@ -135,6 +136,24 @@ class Experiment:
             self.backbone_image_N,
         )
 
+    def class_means(
+        self, features: Features | None, fitted: FittedImages | None = None
+    ) -> ClassMeans | str:
+        """The class means of features that were not trained on their images, or why there are none.
+
+        Args:
+            features: of training or validation images; None: no such image is left.
+            fitted: the images that this run trained the backbone on; None: it is frozen.
+        """
+        if features is None:
+            return "the backbone was trained on all of them, so none can choose the limit"
+        manifest, trained_N = self.dataset.manifest, [self.backbone_image_N]
+        trained_N += [] if fitted is None else [fitted.image_N]
+        image_N = short_digests(manifest.sha256, features.row_N)
+        if overlap(np.concatenate(trained_N), image_N):
+            return "the backbone was trained on the images that would choose the limit"
+        return class_means.fit(features.x_ND, manifest.label_N[features.row_N])
+
 
 @dataclass(frozen=True)
 class Results:
@@ -150,6 +169,7 @@ class Results:
     features, attention_maps: of the readable test images; None where there are none.
     notes: one line each that a reader of the numbers must know; printed and recorded.
     unreadable: images of any split that the run could not read.
+    class_means: of known images, for the checkpoint; or why there are none.
     """
 
     predictions: Mapping[str, Predictions]
@@ -163,6 +183,7 @@ class Results:
     attention_maps: AttentionMaps | None = None
     notes: tuple[str, ...] = ()
     unreadable: tuple[BadImage, ...] = ()
+    class_means: ClassMeans | str = ""
 
 
 @contextmanager

@@ -265,11 +265,11 @@ class Finetune:
         self._read_undrawn_images()
         split, test = self.dataset.split, None
         validates = self.conf.final_fit == "train" and len(split.val_N) > 0
-        val = self._classify(split.val_N) if validates else None
+        val = self._classify(split.val_N, features=True) if validates else None
         last_val, chosen = self._metrics(val), self.group.broadcast(best)
         if chosen is not None:
             self.trainer.evaluated_model().load_state_dict(chosen)
-            val = self._classify(split.val_N) if validates else None
+            val = self._classify(split.val_N, features=True) if validates else None
         if not self.conf.runtime.stop_before_test:
             self.group.broadcast(before_test())  # no rank reads test before rank 0 has recorded it
             test = self._classify(split.test_N, features=True)

@@ -31,7 +31,8 @@ from fgvc.model.build_head import load_head
 from fgvc.model.classifier import Classifier
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.job import Job
-from fgvc.record import checkpoint, console, fitted_images
+from fgvc.record import checkpoint, class_means, console, fitted_images
+from fgvc.record.class_means import ClassMeans
 from fgvc.record.fitted_images import FittedImages
 from fgvc.report.flatten import flatten
 from fgvc.store.content_store import ContentStore
@@ -49,6 +50,7 @@ class StoredCheckpoint:
     """A verified checkpoint: its file, id, metadata and tensors.
 
     tensors: of the head, or of backbone and head. fitted_images: that fitted or chose the head.
+    class_means: of the features of known images, or why there are none.
     """
 
     file: Path
@@ -56,6 +58,7 @@ class StoredCheckpoint:
     metadata: dict[str, Any]
     tensors: dict[str, torch.Tensor]
     fitted_images: FittedImages
+    class_means: ClassMeans | str
 
     @property
     def whole(self) -> bool:
@@ -84,6 +87,12 @@ class StoredCheckpoint:
             UserError: its tensors do not fit the head and the features of the config.
         """
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
+        means = self.class_means
+        if isinstance(means, ClassMeans) and means.mean_MD.shape[1] != width:
+            raise UserError(
+                f"{self.file}: {class_means.MEANS} has {means.mean_MD.shape[1]} columns for "
+                f"features of {width} numbers"
+            )
         state = {
             name.removeprefix(HEAD): tensor
             for name, tensor in self.tensors.items()
@@ -164,8 +173,15 @@ def read_checkpoint(file: Path, key: str = "") -> StoredCheckpoint:
             f"{key}{file}: does not record which images fitted and chose its head ({error}). "
             "Repeat the run that made it"
         ) from error
-    tensors = {name: value for name, value in tensors.items() if name not in fitted_images.TENSORS}
-    return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fitted)
+    try:
+        means = class_means.from_checkpoint(metadata, tensors)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{key}{file}: its class means are damaged ({error}). Repeat the run that made it"
+        ) from error
+    others = (*fitted_images.TENSORS, class_means.MEANS)
+    tensors = {name: value for name, value in tensors.items() if name not in others}
+    return StoredCheckpoint(file, checkpoint_id, metadata, tensors, fitted, means)
 
 
 def load_config_and_weights(stored: StoredCheckpoint, job: Job) -> tuple[Config, WeightsSource]:

@@ -22,7 +22,16 @@ from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.pipeline.restore import HEAD, store_weights
 from fgvc.pipeline.run_images import DatasetImages
-from fgvc.record import comparability, console, env_stamp, fitted_images, prediction_tables, privacy
+from fgvc.record import (
+    class_means,
+    comparability,
+    console,
+    env_stamp,
+    fitted_images,
+    prediction_tables,
+    privacy,
+)
+from fgvc.record.class_means import ClassMeans
 from fgvc.record.run_dir import TEST_READ_LOG, now
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
@@ -229,7 +238,11 @@ def _checkpoint(
     }
     if results.has_backbone:  # readable without the weights that the training began with
         facts |= {"whole": True, "hashed": experiment.plain}
-    return {**tensors, **fitted.tensors()}, facts
+    tensors |= fitted.tensors()
+    if isinstance(means := results.class_means, ClassMeans):
+        tensors |= means.tensors()
+    facts[class_means.FACTS] = {"reason": means} if isinstance(means, str) else means.facts()
+    return tensors, facts
 
 
 def portable_config(conf: Config) -> dict[str, object]:

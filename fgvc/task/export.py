@@ -29,6 +29,7 @@ from fgvc.pipeline.input_images import list_images
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import checkpoint, console
+from fgvc.record.class_means import ClassMeans
 from fgvc.record.run_dir import SHORT, index_files
 from fgvc.report import model_card
 from fgvc.store import atomic, hashing
@@ -89,6 +90,8 @@ def run(job: Job) -> None:
             restore.check_config_hash(stored, plain)
             metadata |= {"whole": True, "hashed": plain, "exported_from": stored.id}
         tensors = original.state_dict() | stored.fitted_images.tensors()
+        if isinstance(stored.class_means, ClassMeans):
+            tensors |= stored.class_means.tensors()
         checkpoint.write(folder, tensors, metadata)
         written = restore.read_checkpoint(folder / checkpoint.FILE)
         _write_graph(folder, written, conf)

@@ -21,6 +21,7 @@ from fgvc.config.override_grammar import key_of
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
 from fgvc.exit_codes import DONE, FAILED
+from fgvc.html.class_names import display_names
 from fgvc.html.formats import plain
 from fgvc.model.part_attention import Selection
 from fgvc.pipeline import prediction_output, restore
@@ -29,9 +30,10 @@ from fgvc.pipeline.inference import stream_batches
 from fgvc.pipeline.input_images import find_images
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.localization import draw_overlay
-from fgvc.pipeline.prediction_output import PredictionRow
+from fgvc.pipeline.prediction_output import PredictionHeader, PredictionRow
 from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import console, image_overlay
+from fgvc.record.class_means import ClassMeans
 from fgvc.store import atomic
 from fgvc.store.output_path import output_file
 from fgvc.types import Manifest, UserError, WeightsSource
@@ -69,15 +71,14 @@ def run(job: Job) -> int:
             console.say(note)
         console.say(f"{len(predictions) - bad} classified, {bad} could not be read")
     from_stdin = image_argument.reads_stdin(job.conf.image)
-    header = {
-        "checkpoint": stored.id,
-        "config_hash": stored.metadata["config_hash"],
-        "root": image_argument.STDIN if from_stdin else str(manifest.root),
-        "title": (
-            f"{conf.backbone.name} {conf.backbone.size} · {conf.head.name} · "
-            f"{conf.resolution.side} px · {conf.dataset.name} ({len(stored.classes)} classes)"
-        ),
-    }
+    header = PredictionHeader(
+        stored.id,
+        stored.metadata["config_hash"],
+        image_argument.STDIN if from_stdin else str(manifest.root),
+        f"{conf.backbone.name} {conf.backbone.size} · {conf.head.name} · "
+        f"{conf.resolution.side} px · {conf.dataset.name} ({len(stored.classes)} classes)",
+        stored.class_means,
+    )
     text = prediction_output.FORMATS[format_name](predictions, stored.classes, header)
     if target is not None:
         atomic.write_text(target, text)
@@ -126,10 +127,14 @@ def _predict(
                 top_BK = metrics.topk(logits_BC, min(job.conf.task.top_k, logits_BC.shape[1]))
                 logprob_BC = metrics.log_probabilities(logits_BC)
                 probability_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
-                top = zip(top_BK.tolist(), probability_BK.tolist(), strict=True)
-                for row, (index_K, probability_K) in zip(rows, top, strict=True):
+                means, distance_B = stored.class_means, [None] * len(rows)
+                if isinstance(means, ClassMeans):
+                    feature_BD = result.feature_BD.cpu().numpy()
+                    distance_B = means.relative_distance(feature_BD).tolist()
+                top = zip(top_BK.tolist(), probability_BK.tolist(), distance_B, strict=True)
+                for row, (index_K, probability_K, distance) in zip(rows, top, strict=True):
                     best = list(zip(index_K, probability_K, strict=True))
-                    readable.append(PredictionRow(manifest.path[row], best))
+                    readable.append(PredictionRow(manifest.path[row], best, distance=distance))
             predictions |= zip(rows, readable, strict=True)
             if result.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
@@ -147,6 +152,7 @@ def _draw(
     predictions: Sequence[PredictionRow],
 ) -> None:
     """Write an overlay of each image of a batch, under the path and name of the image."""
+    names = display_names([name for _, name in stored.classes])
     for position, prediction in enumerate(predictions):
         index, probability = prediction.best[0]
         data = untrusted.read_bytes(manifest.root / prediction.path, untrusted.IMAGE)
@@ -155,7 +161,7 @@ def _draw(
         overlay = draw_overlay(
             image_CHW,
             conf,
-            image_overlay.title(stored.classes[index][1], probability),
+            image_overlay.title(names[index], probability),
             selection.index_BK[position].cpu().numpy(),
             None if score_BN is None else score_BN[position].cpu().numpy(),
         )

@@ -52,6 +52,7 @@ def _probe(experiment: Experiment) -> Results:
         attention_maps=experiment.extractor.attention_maps,
         notes=fitted.notes,
         unreadable=(*features.bad, *test.bad),
+        class_means=experiment.class_means(_select_rows(features, fitted_N)),
     )
 
 

@@ -134,6 +134,7 @@ def _evaluate(
         attention_maps=final.test and final.test.attention_maps,
         notes=_lost_note(lost, best_epoch.epoch) if lost else (),
         unreadable=final.unreadable,
+        class_means=experiment.class_means(final.val and final.val.features, fitted_images),
     )
 
 

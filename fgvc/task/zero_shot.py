@@ -46,4 +46,5 @@ def _zero_shot(experiment: Experiment) -> Results:
         features=test,
         attention_maps=experiment.extractor.attention_maps,
         unreadable=test.bad,
+        class_means="task=zero_shot reads no training images",
     )

@@ -341,6 +341,10 @@ WRONG: dict[str, tuple[str, object, str]] = {
     "runs": ("backbone.weights.made_by", {"task": "train"}, "made_by"),
     "answer": ("answer", {}, "answer.manifest_digest"),
     "whole": ("whole", "yes", "whole=yes"),
+    "class means": ("class_means", [], "class_means=[]"),
+    "no distance": ("class_means", {"limit": 0.0, "images": 3}, "class_means.limit=0.0"),
+    "a distance as text": ("class_means", {"limit": "1", "images": 3}, "class_means.limit=1"),
+    "two lines": ("class_means", {"reason": "a\nb"}, "class_means.reason"),
 }
 
 
@@ -403,6 +407,10 @@ TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
     "float labels": ("head.label_N", lambda label: label.float(), "label_N holds"),
     "images": ("fit.images", lambda image: image.float(), "fit.images"),
     "images of two axes": ("fit.images", lambda image: image[None], "fit.images"),
+    "narrow means": ("class.means", lambda mean: mean[:, :3].contiguous(), "has 3 columns"),
+    "NaN means": ("class.means", lambda mean: mean * float("nan"), "class.means: not rows"),
+    "flat means": ("class.means", lambda mean: mean.flatten(), "class.means: not rows"),
+    "many means": ("class.means", lambda mean: mean.repeat(9, 1), "18 rows for 2 classes"),
 }
 
 

@@ -92,7 +92,11 @@ def test_the_exported_checkpoint_alone_gives_the_original_predictions(
     alone = tmp_path / "alone.bin"
     shutil.copy(exported / "ckpt.bin", alone)
     assert_same_predictions(predicted(run, alone, images), predicted(run, probe_run.folder, images))
-    assert checkpoint.read(alone)[1]["exported_from"] == sha256(probe_run.folder / "ckpt.bin")
+    tensors, facts, _ = checkpoint.read(alone)
+    assert facts["exported_from"] == sha256(probe_run.folder / "ckpt.bin")
+    own_tensors, own_facts, _ = checkpoint.read(probe_run.folder)
+    assert facts["class_means"] == own_facts["class_means"]
+    assert tensors["class.means"].equal(own_tensors["class.means"])
 
 
 def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, probe_run, exported):

@@ -23,6 +23,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.metrics import log_probabilities
 from fgvc.pipeline.localization import draw_overlay
+from fgvc.record import checkpoint
 
 ALL = "task.top_k=6"
 SMALL = ("resolution.side=64", "resolution.name=r64")  # 16 patches: nothing here is about pixels
@@ -71,6 +72,11 @@ HEADS = {
     "mlp": ("head=mlp", "head.fit.epochs=2", "head.fit.learning_rates=[1e-2]"),
     "zero-shot": ("backbone=clip", "backbone.size=mini", "task=zero_shot"),
     "train": ("task=train", "task.tune=head", "task.epochs=1"),
+    "trainval": ("task=train", "task.tune=head", "task.epochs=1", "final_fit=trainval"),
+}
+NO_MEANS = {
+    "zero-shot": "task=zero_shot reads no training images",
+    "trainval": "the backbone was trained on all of them, so none can choose the limit",
 }
 
 
@@ -92,6 +98,10 @@ def test_predictions_of_an_image_equal_those_of_the_evaluation(run, choice, tmp_
         image["path"] for image in answer["images"]
     )
     assert not (tmp_path / "none").exists()
+    means, far = answer["class_means"], [image["far"] for image in answer["images"]]
+    assert means.get("reason") == NO_MEANS.get(choice)
+    assert sum(map(bool, far)) <= 0.05 * len(far)
+    assert (far[0] is None) == (choice in NO_MEANS)
 
 
 RUNS = {}  # one probe for all that only read it
@@ -200,17 +210,76 @@ def test_csv_and_table_hold_the_same_as_json(run, probe_run, mixed):
     expected = []
     for image in answer["images"]:
         if image["error"]:
-            expected.append((image["path"], "", "", "", "", "", image["error"]))
+            expected.append((image["path"], "", "", "", "", "", image["error"], "", ""))
         for rank, row in enumerate(image["predictions"], 1):
             cells = (rank, row["index"], row["id"], row["class"], row["probability"])
-            expected.append((image["path"], *map(str, cells), ""))
+            far = (str(image["distance"]), str(image["far"]).lower())
+            expected.append((image["path"], *map(str, cells), "", *far))
     assert [tuple(row.values()) for row in rows] == expected
     table = predict(run, probe_run.folder, mixed, "task.top_k=2").out
     first = answer["images"][0]["predictions"]
     lines = [line for line in table.splitlines() if f"{100 * first[0]['probability']:.1f}" in line]
-    assert any(first[0]["class"] in line and "a/deep/c.JPEG" in line for line in lines)
+    name = first[0]["class"][4:].replace("_", " ")  # 006.Northern_Masked_Slatebunting
+    assert any(f" {name} " in line and "a/deep/c.JPEG" in line for line in lines)
     assert "error:" in table
     assert "vit tiny · linear · 64 px" in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def with_means(folder: Path, source: Path, change) -> Path:
+    """A copy of a checkpoint with other facts on its class means."""
+    tensors, facts, _ = checkpoint.read(source)
+    change(facts)
+    folder.mkdir()
+    checkpoint.write(folder, tensors, facts)
+    return folder / checkpoint.FILE
+
+
+def test_an_image_that_is_far_from_the_training_images_is_marked(run, probe_run, mixed, tmp_path):
+    own = as_json(predict(run, probe_run.folder, mixed, "task.format=json"))
+    assert {image["far"] for image in own["images"] if not image["error"]} == {False}
+    assert (own["class_means"]["quantile"], own["class_means"]["images"]) == (0.98, 60)
+    table = predict(run, probe_run.folder, mixed, "task.top_k=1").out
+    none_of_these = 'There is no "none of these": every image gets one of the 6 classes.'
+    assert table.endswith(f"┘\n{none_of_these}\n")
+    assert "far" not in table
+    distances = {image["path"]: image["distance"] or 0 for image in own["images"]}
+    between = own["class_means"]["limit"] * 0.999 * max(distances.values())
+
+    def nearer(facts):
+        facts["class_means"]["limit"] = between
+
+    strict = with_means(tmp_path / "strict", probe_run.folder, nearer)
+    answer = as_json(predict(run, strict, mixed, "task.format=json"))
+    far = [image["path"] for image in answer["images"] if image["far"]]
+    assert far == [path for path, it in distances.items() if it > 0.999 * max(distances.values())]
+    table = predict(run, strict, mixed, "task.top_k=1").out
+    marked = [line for line in table.splitlines() if line.endswith("│ far │")]
+    assert [line[1:].partition("│")[0].strip() for line in marked] == far
+    assert " ".join(table.splitlines()[-2:]) == (
+        "far: farther from the mean of every class than 98 % of held-out images, so probably "
+        f"none of the classes ({len(far)} of 8)."
+    )
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_a_checkpoint_without_class_means_says_why_no_image_is_marked(
+    run, probe_run, mixed, tmp_path
+):
+    old = with_means(tmp_path / "old", probe_run.folder, lambda facts: facts.pop("class_means"))
+    image = mixed / "b.jpg"
+    table = predict(run, old, image).out
+    assert " ".join(table.splitlines()[-2:]) == (
+        "No image is marked as far from the training images: an older version of fgvc wrote the "
+        "checkpoint."
+    )
+    answer = as_json(predict(run, old, image, "task.format=json"))
+    assert answer["class_means"] == {"reason": "an older version of fgvc wrote the checkpoint"}
+    assert [(image["distance"], image["far"]) for image in answer["images"]] == [(None, None)]
+    (row,) = csv.DictReader(
+        predict(run, old, image, "task.format=csv", "task.top_k=1").out.splitlines()
+    )
+    assert (row["distance"], row["far"]) == ("", "")
 
 
 def test_one_image_by_any_path_into_a_file(run, probe_run, mixed, tmp_path):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
-from fgvc.record import checkpoint, fitted_images
+from fgvc.record import checkpoint, class_means, fitted_images
 from fgvc.record.tensorboard import TRAINING
 from fgvc.types import WeightsSource
 
@@ -40,7 +40,8 @@ def rows(ran, split="test"):
 
 def tensors(ran):
     stored = checkpoint.read(ran.folder)[0]
-    return {name: tensor for name, tensor in stored.items() if name not in fitted_images.TENSORS}
+    others = (*fitted_images.TENSORS, class_means.MEANS)
+    return {name: tensor for name, tensor in stored.items() if name not in others}
 
 
 def evaluated(run, fitted, *more):

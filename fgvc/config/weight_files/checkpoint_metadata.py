@@ -27,6 +27,7 @@ MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
 MOST_CLASSES = 1_000_000
 MOST_LETTERS = 1000  # characters of a name
 MOST_SETTINGS = 10_000  # values of the config; typical: 300
+MOST_DISTANCE = 1000.0  # from a class mean; a distance of two features is at most 2
 MOST_RUNS = 32  # that trained the backbone in succession
 FREE_TEXTS = ("contamination",)  # keys of texts for people, which may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
@@ -196,6 +197,13 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.backbone.norm_eps": _or_null(SHARE),
     "backbone.norm_eps": SHARE,
     "fit.notes": (_is_texts, "a list of texts"),
+    "class_means": MAPPING,
+    "class_means.limit": (
+        lambda value: type(value) is float and 0 < value <= MOST_DISTANCE,
+        "a distance above 0",
+    ),
+    "class_means.images": COUNT,
+    "class_means.reason": (_is_line, f"a line of at most {MOST_LETTERS} letters"),
     "whole": FLAG,
     "hashed": MAPPING,
     "exported_from": _or_null(DIGEST),
