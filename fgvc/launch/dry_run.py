@@ -26,6 +26,7 @@ from fgvc.config.search_space import Search
 from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
+from fgvc.record import measured_rate
 from fgvc.record.run_dir import complete_runs
 from fgvc.report.cost_estimate import (
     LIST_JOBS,
@@ -247,18 +248,22 @@ def _source(conf: Config) -> WeightsSource | None:
 
 def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]) -> Assumptions:
     """Measured rates, free disk space, and the notes of all jobs."""
-    folder, device = _cache_root(conf), None
+    folder, device, threads = _cache_root(conf), None, None
     rates: dict[tuple[str, str, int], Rate] = {}
     files = sorted((folder / "costs").glob("*.json"))
     if files:
+        from torch import get_num_threads
+
         from fgvc.parallel.device import choose_device  # torch
 
+        own = conf.runtime.threads
+        threads = get_num_threads() if own is None else own * conf.runtime.nproc
         try:
             device = choose_device(conf.runtime.device).type
         except UserError as error:
             notes[str(error)] = None
     for file in files:
-        rate = _rate(file, folder / "features" / file.stem / "key.json", device, notes)
+        rate = _rate(file, folder / "features" / file.stem / "key.json", device, threads, notes)
         if rate is not None:
             other = rates.setdefault((rate.model, rate.shape, rate.side), rate)
             if rate.images > other.images:  # small runs spend their time on starting
@@ -286,11 +291,15 @@ def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
-    """The rate that an extraction measured; None if its features are gone or of another device.
+def _rate(
+    file: Path, key_file: Path, device: str | None, threads: int | None, notes: dict[str, None]
+) -> Rate | None:
+    """The rate that an extraction measured; None if its features are gone, or its conditions are
+    not those of the planned jobs.
 
     Args:
-        notes: takes a line per damaged file.
+        device, threads: of the planned jobs. notes: takes a line per damaged file, and one if rates
+            are not used.
     """
     if not key_file.is_file():
         return None
@@ -300,6 +309,10 @@ def _rate(file: Path, key_file: Path, device: str | None, notes: dict[str, None]
         return None
     key: Mapping[str, Any] = recorded["key"]
     if key["device"] != device or not cost["images_per_s"]:
+        return None
+    conditions = measured_rate.from_cost(cost)
+    if conditions.is_loaded or conditions.threads not in (None, threads):
+        notes[f"not used: rates of a busy machine, or with other than {threads} threads"] = None
         return None
     return Rate(
         model=key["model"],

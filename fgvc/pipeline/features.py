@@ -6,9 +6,10 @@ N images, B batch, D feature width.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
-import time
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,11 +25,13 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model.backbone import hf_config
 from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import TokenSelector
+from fgvc.parallel.cpu_load import CpuTimes, cpu_times, other_load
 from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import append_columns, concat_features, split_columns
 from fgvc.record import console
-from fgvc.record.env_stamp import fp32_precision
+from fgvc.record.env_stamp import fp32_precision, usable_cores
+from fgvc.record.measured_rate import MeasuredRate
 from fgvc.store import hashing, json_cache
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.types import (
@@ -43,7 +46,7 @@ from fgvc.types import (
 )
 
 WEIGHTS_NOTES = "weights_notes"
-COST = ("parameters", "macs", "images_per_s", "peak_memory_mib")
+COST = ("parameters", "macs", *MeasuredRate.__dataclass_fields__, "peak_memory_mib")
 SHARD = 256  # images per shard of the cache: at most these are lost when the process is killed
 VERSION = 4  # in the key: raise it when the same inputs would give other features
 PACKAGES = ("torch", "torchvision", "torchcodec", "pillow")
@@ -54,12 +57,13 @@ DECLARED = "patch registers prefix width embedding heads blocks activation archi
 
 @dataclass
 class Counters:
-    """What this run computed. decoded, forwarded: images; prompts: read by a text tower."""
+    """What this run computed. decoded, forwarded: images; prompts: read by a text tower. spent: on
+    the extraction; its `own` covers every rank."""
 
     decoded: int = 0
     forwarded: int = 0
     prompts: int = 0
-    seconds: float = 0.0
+    spent: CpuTimes = field(default_factory=CpuTimes)
 
 
 @dataclass
@@ -68,7 +72,8 @@ class FeatureExtractor:
 
     before_test: called each time before test features are read. suggest_skip: whether error
     messages may offer dataset.on_bad_image=skip. attention_maps: of the test images, once they are
-    extracted. peak_memory_mib: of other processes that extract.
+    extracted. peak_memory_mib: of other processes that extract. load_average: of the minute before
+    the extraction.
     """
 
     conf: Config
@@ -82,10 +87,13 @@ class FeatureExtractor:
     _backbone: Backbone | None = None
     _selector: TokenSelector | None = None
     peak_memory_mib: float = 0.0
+    load_average: float | None = None
 
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
         self.cache_root = Path(self.conf.runtime.cache_root).expanduser()
+        with contextlib.suppress(OSError):  # some systems have none
+            self.load_average = round(os.getloadavg()[0], 2)
         self.cache = FeatureCache(self.cache_root / "features", notify=console.say)
 
     def extract(self, role: str, row_N: np.ndarray) -> Features:
@@ -155,7 +163,7 @@ class FeatureExtractor:
 
     def compute(self, role: str, row_N: np.ndarray, advance: Callable[[int], None]) -> Features:
         """Compute the features of one shard in this process. advance: called with each batch."""
-        parts, runtime, start = [], self.conf.runtime, time.monotonic()
+        parts, runtime, start = [], self.conf.runtime, cpu_times()
         workers = loader.worker_count(runtime.num_workers)
         for batch in loader.batches(
             self.dataset.manifest, row_N, self.preprocess, runtime.eval_batch_size, workers
@@ -167,7 +175,7 @@ class FeatureExtractor:
                 x_BD = self._forward(batch, scores=role == "test")
             parts.append(Features(x_BD, batch.row_B, batch.bad))
             self.counters.decoded += len(batch.row_B)
-        self.counters.seconds += time.monotonic() - start
+        self.counters.spent += cpu_times() - start
         return concat_features(parts)
 
     @torch.inference_mode()
@@ -206,6 +214,21 @@ class FeatureExtractor:
                 return cost
         return {name: None for name in COST}  # noqa: C420 - typed as object values
 
+    @property
+    def threads(self) -> int:
+        """Of all processes that extract on this machine."""
+        return torch.get_num_threads()
+
+    def measured_rate(self, images: int, spent: CpuTimes, processes: int = 1) -> MeasuredRate:
+        """Images per second of a piece of work, with the conditions of the measurement.
+
+        Args:
+            processes: on this machine, that shared the work, each with as many threads.
+        """
+        cores = usable_cores()
+        load, rate = other_load(spent, cores), images / max(spent.wall, 1e-9)
+        return MeasuredRate(rate, load, self.load_average, self.threads * processes, cores)
+
     def _cost_path(self, role: str) -> Path:
         return self.cache_root / "costs" / f"{hashing.sha256_json(self.key(role))[:32]}.json"
 
@@ -219,21 +242,19 @@ class FeatureExtractor:
         json_cache.clear_folder(path.parent, console.say)
         if json_cache.read(path, console.say) is not None:
             return
-        rate = images / max(self.counters.seconds, 1e-9) if images else None
+        rate = self.measured_rate(images, self.counters.spent) if images else MeasuredRate()
         peak = max(peak_memory_mib(self.device), self.peak_memory_mib) if images else None
         cost = measure_cost(self.backbone(), rate, self.device)
         json_cache.write(path, {**cost, "peak_memory_mib": peak})
 
 
-def measure_cost(
-    backbone: Backbone, images_per_s: float | None, device: torch.device
-) -> dict[str, object]:
+def measure_cost(backbone: Backbone, rate: MeasuredRate, device: torch.device) -> dict[str, object]:
     """Parameters, multiply-accumulates per image, images per second, peak memory; and notes on
     which part of the weights file was read, which runs with cached features report too."""
     return {
         WEIGHTS_NOTES: list(backbone.notes),
         "parameters": backbone.parameter_count,
         "macs": backbone.macs,
-        "images_per_s": images_per_s,
+        **asdict(rate),
         "peak_memory_mib": peak_memory_mib(device),
     }

@@ -9,7 +9,6 @@ B batch, K classes, N images.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from fgvc.data.sampler import Draws
 from fgvc.learn.train import BestEpoch, LoaderBatch, Trainer
 from fgvc.model.build_head import new_head
 from fgvc.model.classifier import Classifier, checkpoint_blocks
+from fgvc.parallel.cpu_load import CpuTimes, cpu_times
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import InferenceResults, classify, concat_results
@@ -103,7 +103,7 @@ class Finetune:
         )
         self.validated_epochs = 0
         self.unreadable: dict[int, str] = {}  # manifest row -> message
-        self.images_per_s: float | None = None  # of the last evaluation, over all ranks
+        self.evaluated = (0, CpuTimes())  # images and time of the last evaluation, over all ranks
         if setup.state is not None:
             self._load_state(setup.state)
 
@@ -285,7 +285,7 @@ class Finetune:
         """Each rank classifies its share of the rows; gathered on rank 0, None on other ranks."""
         model = self.trainer.evaluated_model()
         assert isinstance(model, Classifier)
-        start = time.monotonic()
+        start = cpu_times()
         share = classify(
             model,
             self.conf,
@@ -295,9 +295,12 @@ class Finetune:
             self._record_unreadable,
             features,
         )
-        self.images_per_s = len(row_N) / max(time.monotonic() - start, 1e-9)
-        shares = self.group.gather(share)
-        return concat_results(shares) if self.group.is_main else None
+        spent = cpu_times() - start
+        shares = self.group.gather((share, spent.own))
+        if not self.group.is_main:
+            return None
+        self.evaluated = len(row_N), replace(spent, own=sum(own for _, own in shares))
+        return concat_results([results for results, _ in shares])
 
     def _record_unreadable(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 
 from fgvc.config.schema import Config
 from fgvc.data import loader
+from fgvc.parallel.cpu_load import cpu_times
 from fgvc.parallel.device import peak_memory_mib
 from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup
 from fgvc.pipeline.determinism import set_up_process
@@ -78,6 +78,10 @@ class RankedExtractor(FeatureExtractor):
             with contextlib.suppress(RuntimeError):
                 self.group.request(None)
 
+    @property
+    def threads(self) -> int:
+        return (self.conf.runtime.threads or super().threads) * self.group.local_size
+
     def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany:
         return functools.partial(self._compute_shards, role, advance)
 
@@ -92,7 +96,8 @@ class RankedExtractor(FeatureExtractor):
             self.group.request(self._setup)
             self._is_set_up = True
         self.group.request((role, shards))
-        seconds, start, threads = self.counters.seconds, time.monotonic(), torch.get_num_threads()
+        spent, start, threads = self.counters.spent, cpu_times(), torch.get_num_threads()
+        other_ranks = 0.0  # CPU seconds
 
         def check_and_advance(images: int) -> None:
             self.group.check()  # ends the extraction if a rank is lost
@@ -110,12 +115,14 @@ class RankedExtractor(FeatureExtractor):
                         features, counters, peak_memory_mib = result
                         self.counters.decoded += counters.decoded
                         self.counters.forwarded += counters.forwarded
+                        other_ranks += counters.spent.own
                         self.peak_memory_mib = max(self.peak_memory_mib, peak_memory_mib)
                         advance(len(shards[index]))
                         yield index, features
         finally:
             torch.set_num_threads(threads)
-            self.counters.seconds = seconds + time.monotonic() - start
+            total = spent + (cpu_times() - start)
+            self.counters.spent = dataclasses.replace(total, own=total.own + other_ranks)
 
 
 def rank_config(conf: Config, local_size: int, share_threads: bool = True) -> Config:

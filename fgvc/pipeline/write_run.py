@@ -28,6 +28,7 @@ from fgvc.record import (
     console,
     env_stamp,
     fitted_images,
+    measured_rate,
     prediction_tables,
     privacy,
 )
@@ -93,7 +94,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
         **by_split,
         "cost": {
             **cost,
-            "extract_seconds": counters.pop("seconds"),
+            "extract_seconds": counters.pop("spent")["wall"],
             **counters,
             "seconds": run.seconds,
             "process_peak_memory_mib": peak_memory_mib(experiment.extractor.device),
@@ -294,7 +295,9 @@ def print_summary(
         parts = [f"{cost['parameters'] / 1e6:.1f} M parameters"]
         parts.append(f"{cost['macs'] / 1e9:.2f} GMAC per image")
         if cost["images_per_s"] is not None:  # None if a process was killed before it was stored
-            parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
+            rate = f"{cost['images_per_s']:.0f} images/s in evaluation"
+            note = measured_rate.from_cost(cost).load_note
+            parts.append(rate if note is None else f"({rate}: {note})")
     parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in total")
     console.say("cost: " + ", ".join(parts))
     console.provenance(dataset.name, dataset.card)

@@ -18,7 +18,7 @@ from fgvc.report.run_rows import NO_COLUMN, Run
 WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
 MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
 PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
-PER_RUN += ("finished", "predictions_digest")
+PER_RUN += ("finished", "predictions_digest", "other_load", "load_average", "threads", "cores")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fgvc.record.prediction_tables import read_class_rows
 from fgvc.record.run_page import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
+from fgvc.report.comparable_rates import rate_notes
 from fgvc.report.pairwise_tests import ALPHA, TESTS, WORDS
 from fgvc.report.ranking import Group, RankingEntry
 from fgvc.report.run_rows import DamagedRun, Run
@@ -67,12 +68,14 @@ def _section(group: Group, target: Path) -> dict[str, Any]:
     """The facts of a group.
 
     A row has the place of its line (None: not ranked), page and seed of each run, number and text
-    of its notes, comparisons with the best line and with the linear probe, and with the controls of
-    part attention. against, controls: names of the comparisons that any row has.
+    of its notes, why its images per second are not compared, comparisons with the best line and
+    with the linear probe, and with the controls of part attention. against, controls: names of the
+    comparisons that any row has.
     """
     numbers = number_notes(group.lines)
     rows = []
-    for (place, entry), name in zip(group.rows, unique_names(group.lines), strict=True):
+    named = zip(group.rows, unique_names(group.lines), rate_notes(group.lines), strict=True)
+    for (place, entry), name, rate_note in named:
         line = entry.line
         pages = [run.path / FILE for run in line.runs]
         row = {
@@ -86,6 +89,7 @@ def _section(group: Group, target: Path) -> dict[str, Any]:
             ],
             "badges": list(_badges(entry)),
             "notes": [(numbers[note], note) for note in line.notes],
+            "rate_note": rate_note,
             "comparisons": entry.comparisons,
             "controls": entry.controls,
         }

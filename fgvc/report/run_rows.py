@@ -57,7 +57,8 @@ class Run:
     test image. subset: dataset.subset; None: the whole dataset. test_source: as in types.Dataset.
     part_tokens: patches that part attention keeps; None: one per head, or no part attention.
     part_stride: pixels between its patches; None: the patch size, or no part attention. in_box:
-    fraction of the kept patches inside the object's box. notes: remarks on the numbers, one line
+    fraction of the kept patches inside the object's box. other_load, load_average, threads, cores:
+    the conditions of images_per_s, as in `MeasuredRate`. notes: remarks on the numbers, one line
     each.
     """
 
@@ -108,6 +109,10 @@ class Run:
     parameters: Annotated[int | None, "numbers.cost.parameters?"]
     macs: Annotated[int | None, "numbers.cost.macs?"]
     images_per_s: Annotated[float | None, "numbers.cost.images_per_s?"]
+    other_load: Annotated[float | None, "numbers.cost.other_load?"]
+    load_average: Annotated[float | None, "numbers.cost.load_average?"]
+    threads: Annotated[int | None, "numbers.cost.threads?"]
+    cores: Annotated[int | None, "numbers.cost.cores?"]
     peak_memory_mib: Annotated[float | None, "numbers.cost.peak_memory_mib?"]
     device: Annotated[str, "stamp.device"]
     gpu_name: Annotated[str | None, "stamp.gpu_name"]

@@ -13,6 +13,7 @@ from fgvc.record import console
 from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import BaselinesTable
+from fgvc.report.comparable_rates import rate_notes
 from fgvc.report.pairwise_tests import ALPHA, WORDS, PairwiseTest
 from fgvc.report.ranking import Group, RankingEntry
 
@@ -20,6 +21,10 @@ COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 CARD_KEYS = ("license", "contamination", "label_noise")
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
 NOT_RANKED = "out"
+RATE_LEGEND = (
+    "( )  images/s that do not compare with the others: measured on a busy machine, or with "
+    "another device or number of threads"
+)
 SIGN_FLIPS = {  # the lines that each test is for
     "sign_flip": "several seeds",
     "sign_flip_subsets": "unequal numbers of seeds: geometric mean of p over equal numbers",
@@ -30,10 +35,10 @@ def print_table(table: BaselinesTable) -> None:
     """Print every block, then the legend, notes, provenance and the folders that are left out."""
     note_numbers = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
-        names = unique_names(group.lines)
+        names, of_rates = unique_names(group.lines), rate_notes(group.lines)
         rows = [
-            _cells(group, entry, name, [note_numbers[note] for note in entry.line.notes])
-            for (_, entry), name in zip(group.rows, names, strict=True)
+            _cells(group, entry, name, [note_numbers[note] for note in entry.line.notes], rate_note)
+            for (_, entry), name, rate_note in zip(group.rows, names, of_rates, strict=True)
         ]
         console.table(_title(group), COLUMNS, rows)
         apart = (reason.sentence for line in group.lines for reason in line.reasons if reason.apart)
@@ -43,6 +48,8 @@ def print_table(table: BaselinesTable) -> None:
             _say(reason, indent=5)
         _print_comparisons(group, names)
     _print_legend([entry for group in table.groups for entry in group.entries])
+    if any(note for group in table.groups for note in rate_notes(group.lines)):
+        _say(RATE_LEGEND, indent=5)
     for note, number in note_numbers.items():
         console.say(f"[{number}]  {note}")
     _print_provenance(table)
@@ -67,7 +74,9 @@ def _title(group: Group) -> str:
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 
-def _cells(group: Group, entry: RankingEntry, name: str, notes: list[int]) -> list[str]:
+def _cells(
+    group: Group, entry: RankingEntry, name: str, notes: list[int], rate_note: str | None
+) -> list[str]:
     """The cells of a row; its name has the values that the title of the group lacks."""
     line, run, seeds = entry.line, entry.line.first, len(entry.line.runs)
     if seeds > 1:
@@ -84,6 +93,7 @@ def _cells(group: Group, entry: RankingEntry, name: str, notes: list[int]) -> li
     name += "".join(f" [{number}]" for number in notes)
     top1 = {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
     rate = line.mean("images_per_s")
+    rate_text = "–" if rate is None else f"{rate:.0f}"
     mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
     if line.why_unranked is not None:
         mark = NOT_RANKED
@@ -93,7 +103,7 @@ def _cells(group: Group, entry: RankingEntry, name: str, notes: list[int]) -> li
         name,
         _spread(line, "top1") if seeds > 1 else interval(top1),
         _spread(line, "mean_per_class"),
-        f"{rate:.0f}" if rate else "–",
+        f"({rate_text})" if rate and rate_note else rate_text,
         mark,
     ]
 

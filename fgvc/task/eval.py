@@ -6,10 +6,10 @@ The config comes from the checkpoint; the command may only set paths and `runtim
 from __future__ import annotations
 
 import os
-import time
 
 from fgvc.config.compose import resolved
 from fgvc.config.errors import ConfigError
+from fgvc.parallel.cpu_load import cpu_times
 from fgvc.pipeline import restore, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.features import measure_cost
@@ -62,11 +62,11 @@ def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
     if stored.whole:
         model = stored.classifier(conf, None, extractor.device)
         experiment.record_test_read()
-        start = time.monotonic()
+        start = cpu_times()
         results = classify(
             model, conf, dataset, row_N, extractor.device, extractor.check_readable, features=True
         )
-        rate = len(row_N) / max(time.monotonic() - start, 1e-9)
+        rate = extractor.measured_rate(len(row_N), cpu_times() - start)
         extractor.counters.forwarded += len(row_N)
         cost = measure_cost(model.backbone, rate, extractor.device)
         test, features, maps = results.predictions, results.features, results.attention_maps

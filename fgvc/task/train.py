@@ -112,6 +112,7 @@ def _evaluate(
         "stopped_early": best_epoch.exhausted,
         **({"best_lost": lost} if lost else {}),
     }
+    rate = experiment.extractor.measured_rate(*finetune.evaluated, experiment.group.local_size)
     numbers = {
         "selection": selection,
         "last": {"val": final.last_val} if final.last_val else None,
@@ -126,9 +127,7 @@ def _evaluate(
         numbers,
         fitted_images,
         has_backbone=True,
-        cost=measure_cost(
-            finetune.model.backbone, finetune.images_per_s, experiment.extractor.device
-        ),
+        cost=measure_cost(finetune.model.backbone, rate, experiment.extractor.device),
         steps=steps,
         features=final.test and final.test.features,
         attention_maps=final.test and final.test.attention_maps,

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from fgvc.config.overrides import jobs_of
-from fgvc.pipeline.prediction_output import PredictionRow, as_csv
+from fgvc.pipeline.prediction_output import PredictionHeader, PredictionRow, as_csv
 from fgvc.record import checkpoint, console, retention
 from fgvc.record.stack_check import published
 from fgvc.report import model_card
@@ -353,7 +353,8 @@ def test_the_table_of_the_stack_keeps_its_columns():
 @pytest.mark.fault(53)
 def test_answers_as_csv_hold_no_formula():
     answers = [PredictionRow("=1+1.jpg", [(0, 0.5)]), PredictionRow("-x.jpg", error="@SUM(1)")]
-    rows = list(csv.DictReader(io.StringIO(as_csv(answers, [("+1", "=cmd|'x'!A0")], {}))))
+    header = PredictionHeader("", "", "", "", "no class means")
+    rows = list(csv.DictReader(io.StringIO(as_csv(answers, [("+1", "=cmd|'x'!A0")], header))))
     assert [row["path"] for row in rows] == ["'=1+1.jpg", "'-x.jpg"]
     assert (rows[0]["id"], rows[0]["class"], rows[0]["probability"]) == (
         "'+1",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from fgvc.launch import dry_run
+from fgvc.record import measured_rate
 from fgvc.run import main
 from tests.jobs import BIRDS, MINI, last_of_each
 
@@ -31,7 +33,8 @@ def files_below(root: Path) -> set[Path]:
 
 
 @pytest.mark.slow
-def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, capfd):
+def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(measured_rate, "LOADED", math.inf)  # whatever else this machine does
     empty = f"runtime.cache_root={tmp_path / 'cache'}"
     options = last_of_each(*GRID, *places, empty).values()
 
@@ -63,4 +66,12 @@ def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, cap
     knn = [line.split() for line in again if "baseline_knn" in line and "config" not in line]
     assert [row[1] for row in knn] == ["cached", "cached"]
     assert any("36 cached" in line or "60 cached" in line for line in again)
-    assert "measured here: vit_small_patch16_224 at 224 px" in " ".join(" ".join(again).split())
+    text = "measured here: vit_small_patch16_224 at 224 px"
+    assert text in " ".join(" ".join(again).split())
+    monkeypatch.setattr(measured_rate, "LOADED", -1.0)
+    busy = " ".join(" ".join(plan("two")).split())
+    assert text not in busy
+    assert "not used: rates of a busy machine, or with other than" in busy
+    monkeypatch.setattr(measured_rate, "LOADED", math.inf)
+    other = output("runtime.run_id=two", "runtime.dry_run=true", "runtime.threads=7")
+    assert "or with other than 7 threads" in " ".join(other.split())

@@ -125,7 +125,8 @@ def forge(runs, tmp_path: Path) -> Forge:
         plain = _change(work / "config.canonical.json", config, canonical=True)
         name = hashing.sha256_bytes(hashing.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
-        _change(work / "metrics.json", numbers)
+        idle = {"cost": {"other_load": 0.0}}  # whatever else this machine does
+        _change(work / "metrics.json", _merged(idle, numbers or {}))
         stored_tensors, stated_facts, _ = checkpoint.read(source or runs())
         stated_facts = _merged({**stated_facts, "config_hash": name}, facts or {})
         checkpoint_id = checkpoint.write(work, tensors(stored_tensors), stated_facts)

@@ -17,7 +17,7 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
 from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
-from fgvc.record import comparability, privacy, retention
+from fgvc.record import comparability, measured_rate, privacy, retention
 from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
@@ -76,6 +76,7 @@ def derive(
         "listed": LISTED,
         "stamp": stamp,
         "numbers": numbers,
+        "rate": measured_rate.from_cost(numbers["cost"]),
         "rows": NUMBERS,
         "splits": [split for split in ("val", "test") if numbers.get(split)],
         "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
