@@ -17,7 +17,7 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
 from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
-from fgvc.record import comparability, measured_rate, privacy, retention
+from fgvc.record import comparability, comparable_probe, measured_rate, privacy, retention
 from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
@@ -83,6 +83,9 @@ def derive(
         "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
         "repeat": _repeat(stamp, command, checkpoint_id),
+        "probe": comparable_probe.advice(
+            read_json(folder, "config.canonical.json"), command, stamp["task"]
+        ),
         "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
         "confusion": confusion_svg(metrics.tally(pred_N, label_N, len(names)), names, ""),
