@@ -121,7 +121,7 @@ class OutputRoot:
                         yield self._item(home)
                     elif home.is_dir():
                         yield from self._config_folder_items(home)
-                if not homes:
+                if not homes and path.name != table_archive.OLDER:
                     yield self._item(path)
             elif path.is_symlink() or not path.name.startswith((".", table_archive.STEM)):
                 yield self._item(path)
@@ -191,7 +191,8 @@ class OutputRoot:
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
         tables = map(table_archive.list_tables, (self.path, *folders))
-        return [table for of_folder in tables for table in of_folder]
+        # the older tables of the root are listed with the root and with their own folder
+        return list({table.files: table for of_folder in tables for table in of_folder}.values())
 
     @cached_property
     def _listed_in(self) -> dict[str, str]:

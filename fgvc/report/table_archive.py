@@ -1,8 +1,9 @@
 """A table in several formats -> files of one stem; a replaced table is kept under a dated stem.
 
 All files `baselines.*` are one table; baselines.retention.json states how long it is kept. A new
-table with other content first moves the older table to baselines-TIME.*, with its retention. TIME
-is the time at which the older table was written.
+table with other content first moves the older table to baselines/baselines-TIME.*, with its
+retention. TIME is the time at which the older table was written. Earlier versions left the dated
+tables beside the current table; these are listed too, and stay where they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from fgvc.store.file_lock import lock
 STEM = "baselines"
 RETENTION_SUFFIX = ".retention.json"
 DATED = re.compile(rf"{STEM}-\d{{8}}T\d{{12}}Z")
+OLDER = STEM  # the folder of the dated tables, beside the current table
+# a link of the page to a run; not to a place in the page
+LINK = re.compile(rb'(<a (?:class="name" )?href=")(?!#)')
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
 
 
 def list_tables(folder: Path) -> list[TableFiles]:
+    """The current table of a folder and the older tables, also those in its folder OLDER."""
+    older = folder / OLDER
+    folders = (folder, older) if older.is_dir() and not older.is_symlink() else (folder,)
+    return [table for place in folders for table in _tables_in(place)]
+
+
+def _tables_in(folder: Path) -> list[TableFiles]:
     stems = {path.name.partition(".")[0] for path in folder.glob(f"{STEM}*") if path.is_file()}
     return [_table(folder, stem) for stem in sorted(stems) if stem == STEM or DATED.fullmatch(stem)]
 
@@ -75,9 +86,9 @@ def _table(folder: Path, stem: str) -> TableFiles:
 
 
 def _set_aside(target: Path, days: int) -> None:
-    """Rename the current table to its dated stem.
+    """Move the current table to its dated stem in the folder OLDER.
 
-    The retention is renamed last, so that the next table completes an interrupted renaming.
+    The retention is moved last, so that the next table completes an interrupted move.
     """
     retention_file = target / f"{STEM}{RETENTION_SUFFIX}"
     files = [path for path in target.glob(f"{STEM}.*") if path != retention_file]
@@ -87,8 +98,17 @@ def _set_aside(target: Path, days: int) -> None:
         written = retention.read(retention_file).created
     except RetentionError:  # the time of writing is unknown
         written = _write_retention(target, days).created
+    older = target / OLDER
+    older.mkdir(exist_ok=True)
     for file in (*files, retention_file):
-        file.rename(target / f"{_dated_stem(written)}{file.name.removeprefix(STEM)}")
+        moved = older / f"{_dated_stem(written)}{file.name.removeprefix(STEM)}"
+        if file.suffix == ".html":  # its links are relative to the page
+            page = untrusted.read_bytes(file, untrusted.ARRAYS)
+            atomic.write_bytes(moved, LINK.sub(rb"\1../", page))
+            file.unlink()
+        else:
+            file.rename(moved)
+    atomic.sync_folder(older)
     atomic.sync_folder(target)
 
 

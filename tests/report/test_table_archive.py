@@ -39,7 +39,7 @@ def test_the_replaced_table_stays_under_its_date(write, tmp_path):
         ".retention.json",
     }
     assert not_none(old.retention).created == created < not_none(new.retention).created
-    assert (tmp_path / f"{old.stem}.csv").read_text() == "one"
+    assert (tmp_path / "baselines" / f"{old.stem}.csv").read_text() == "one"
     assert (tmp_path / "baselines.csv").read_text() == "two"
 
 
@@ -53,7 +53,7 @@ def test_the_same_table_again_leaves_no_older_one(write, tmp_path):
 
 @pytest.mark.parametrize("moves", range(3))
 def test_an_interrupted_move_is_completed_by_the_next_table(write, tmp_path, monkeypatch, moves):
-    write("one")
+    write("one", html=b'<a href="r/report.html">one</a> <a href="#x">')
     created = retention.read(tmp_path / "baselines.retention.json").created
     done, real = [], Path.rename
 
@@ -70,9 +70,14 @@ def test_an_interrupted_move_is_completed_by_the_next_table(write, tmp_path, mon
     write("two")
     moved = f"baselines-{created:%Y%m%dT%H%M%S%fZ}"
     assert stems(tmp_path) == ["baselines", moved]
-    assert (tmp_path / f"{moved}.csv").read_text() == "one"
-    assert (tmp_path / f"{moved}.json").read_text() == '["one"]'
-    assert retention.read(tmp_path / f"{moved}.retention.json").created == created
+    older = tmp_path / "baselines"
+    assert (older / f"{moved}.csv").read_text() == "one"
+    assert (older / f"{moved}.json").read_text() == '["one"]'
+    assert (
+        older / f"{moved}.html"
+    ).read_text() == '<a href="../r/report.html">one</a> <a href="#x">'
+    assert not list(tmp_path.glob("baselines-*"))
+    assert retention.read(older / f"{moved}.retention.json").created == created
 
 
 def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
@@ -83,6 +88,16 @@ def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
     )
     assert [path.suffix for path in old.files] == [".csv", ".json"]
     assert old.retention is not None
+
+
+def test_a_dated_table_of_an_earlier_version_is_listed_beside_the_moved_ones(write, tmp_path):
+    write("one")
+    write("two")
+    (table,) = (table for table in table_archive.list_tables(tmp_path) if table.stem != "baselines")
+    for file in table.files:
+        file.rename(tmp_path / file.name)
+    write("three")
+    assert len(set(stems(tmp_path))) == len(stems(tmp_path)) == 3
 
 
 def test_other_files_are_not_tables(tmp_path):
