@@ -204,7 +204,7 @@ def provenance(dataset: str, card: Mapping[str, str]) -> None:
     """Print what qualifies every number on a dataset: licence, contamination, label noise."""
     for key in ("license", "contamination", "label_noise"):
         if key in card:
-            say(f"{dataset}, {key.replace('_', ' ')}: {card[key]}")
+            say(f"dataset {dataset}, {key.replace('_', ' ')}: {card[key]}")
 
 
 TEST_MARKS = {"val": "test = val", "carved": "test carved"}  # by Dataset.test_source

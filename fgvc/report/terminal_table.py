@@ -14,11 +14,12 @@ from fgvc.record.comparability import UNRANKED
 from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import BaselinesTable
 from fgvc.report.comparable_rates import rate_notes
-from fgvc.report.pairwise_tests import ALPHA, WORDS, PairwiseTest
-from fgvc.report.ranking import Group, RankingEntry
+from fgvc.report.pairwise_tests import ALPHA, ATTENTION_FREE, WORDS, PairwiseTest, in_box_shares
+from fgvc.report.ranking import Group, RankingEntry, distinct_titles
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 CARD_KEYS = ("license", "contamination", "label_noise")
+SEPARATOR = " · "  # of the parts of a name
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
 NOT_RANKED = "out"
 RATE_LEGEND = (
@@ -34,13 +35,15 @@ SIGN_FLIPS = {  # the lines that each test is for
 def print_table(table: BaselinesTable) -> None:
     """Print every block, then the legend, notes, provenance and the folders that are left out."""
     note_numbers = number_notes(line for group in table.groups for line in group.lines)
-    for group in table.groups:
+    titles = distinct_titles(table.groups)
+    for group, title in zip(table.groups, titles, strict=True):
         names, of_rates = unique_names(group.lines), rate_notes(group.lines)
+        common, short_names = _split_names([*map(_with_seeds, group.rows, names)])
         rows = [
             _cells(group, entry, name, [note_numbers[note] for note in entry.line.notes], rate_note)
-            for (_, entry), name, rate_note in zip(group.rows, names, of_rates, strict=True)
+            for (_, entry), name, rate_note in zip(group.rows, short_names, of_rates, strict=True)
         ]
-        console.table(_title(group), COLUMNS, rows)
+        console.table(_title(group, title, common), COLUMNS, rows)
         apart = (reason.sentence for line in group.lines for reason in line.reasons if reason.apart)
         unranked = zip(group.unranked, names[len(group.entries) :], strict=True)
         out = (f"{NOT_RANKED}  {UNRANKED}: {name}: {line.why_unranked}" for line, name in unranked)
@@ -64,14 +67,34 @@ def _say(text: str, indent: int = 2, head: str = "") -> None:
         console.say(line)
 
 
-def _title(group: Group) -> str:
-    (dataset, *others), subset = group.title, _shared(group, "subset")
-    partial_mark = ", PARTIAL COPY" if group.partial else ""
-    subset_mark = f", SUBSET {subset}" if subset else ""
-    test_mark = console.test_mark(_shared(group, "test_source") or "")
-    data = f"{dataset}{partial_mark}{subset_mark}{test_mark}"
-    parts = (data, *others, f"{group.fitted.first.n} test images")
-    return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
+def _title(group: Group, title: tuple[str, ...], common: str) -> str:
+    marks = [
+        mark.replace("subset", "SUBSET") if mark.startswith("subset ") else mark.upper()
+        for mark in group.data_marks
+    ]
+    parts = (", ".join([title[0], *marks]), *title[1 + len(marks) :])
+    images = f"{group.fitted.first.n} test images"
+    rows = (f"every row: {common}",) if common else ()
+    return f"comparable ({group.key[:8]}): {SEPARATOR.join((*parts, images, *rows))}"
+
+
+def _with_seeds(row: tuple[int | None, RankingEntry], name: str) -> str:
+    seeds, distinct = len(row[1].line.runs), row[1].distinct_answers
+    if seeds == 1:
+        return name
+    same = "identical" if distinct == 1 else f"{distinct} different"
+    differ = distinct is None or distinct == seeds
+    return f"{name}{SEPARATOR}{seeds} seeds{'' if differ else f', {same} predictions'}"
+
+
+def _split_names(names: list[str]) -> tuple[str, list[str]]:
+    """The parts that all names have, and each name without them: 80 columns are few."""
+    parts = [name.split(SEPARATOR) for name in names]
+    shared = [part for part in parts[0] if all(part in others for others in parts)]
+    if len(names) < 2 or any(len(own) == len(shared) for own in parts):
+        shared = shared[:-1] if len(names) > 1 else []  # a row keeps a name
+    short = [SEPARATOR.join(part for part in own if part not in shared) for own in parts]
+    return SEPARATOR.join(shared), short
 
 
 def _cells(
@@ -79,15 +102,11 @@ def _cells(
 ) -> list[str]:
     """The cells of a row; its name has the values that the title of the group lacks."""
     line, run, seeds = entry.line, entry.line.first, len(entry.line.runs)
-    if seeds > 1:
-        distinct = entry.distinct_answers or seeds
-        same = "identical" if distinct == 1 else f"{distinct} different"
-        name += f" · {seeds} seeds{f', {same} predictions' if distinct < seeds else ''}"
     test_mark = console.TEST_MARKS.get(run.test_source)
     for mark, applies in (
         ("partial", run.partial and not group.partial),
-        (f"subset {run.subset}", run.subset and not _shared(group, "subset")),
-        (test_mark, test_mark and not _shared(group, "test_source")),
+        (f"subset {run.subset}", run.subset and not group.shared("subset")),
+        (test_mark, test_mark and not group.shared("test_source")),
     ):
         name += f" · {mark}" if applies else ""
     name += "".join(f" [{number}]" for number in notes)
@@ -106,12 +125,6 @@ def _cells(
         f"({rate_text})" if rate and rate_note else rate_text,
         mark,
     ]
-
-
-def _shared(group: Group, field: str) -> str | None:
-    """The value of a field that all runs of a group share; None if they differ."""
-    values = {getattr(line.first, field) for line in group.lines}
-    return values.pop() if len(values) == 1 else None
 
 
 def _spread(line: Line, field: str) -> str:
@@ -134,10 +147,12 @@ def _print_comparisons(group: Group, names: list[str]) -> None:
         title = "part attention against its controls: top-1 in points, after Holm over"
         console.say(f"{title} {number} pair{'s' * (number != 1)}")
     for entry, name in (pair for pair in rows if pair[0].controls):
-        run, share = entry.line.first, entry.line.mean("in_box")
+        run, shares = entry.line.first, in_box_shares(entry.line, group.lines)
         about = [name] if run.part_tokens is None else [name, f"{run.part_tokens} patches"]
-        about += [] if share is None else [f"{percent(share)} % of them in the box"]
-        _say(" · ".join(about), head="  ")
+        if shares["in_box"] is not None:
+            others = ", ".join(f"{name} {_share(shares[name])}" for name in ATTENTION_FREE)
+            about.append(f"{_share(shares['in_box'])} % of them in the box ({others})")
+        _say(SEPARATOR.join(about), head="  ")
         for control, test in entry.controls.items():
             gain = describe_test(test)
             console.say(f"    against {control.replace('_', ' ')}: {gain}")
@@ -145,6 +160,10 @@ def _print_comparisons(group: Group, names: list[str]) -> None:
         if entry.over_probe is not None:
             gain = describe_test(entry.over_probe)
             _say(f"{name}, against its linear probe, in points after Holm: {gain}")
+
+
+def _share(fraction: float | None) -> str:
+    return "not run" if fraction is None else percent(fraction)
 
 
 def describe_test(test: PairwiseTest) -> str:
@@ -188,4 +207,4 @@ def _print_provenance(table: BaselinesTable) -> None:
         if run.weights_kind != "random" and not run.dataset_contamination.startswith("none")
     }
     for name, text in contamination:
-        console.say(f"{name}, contamination: {text}")
+        console.say(f"backbone {name}, contamination: {text}")
