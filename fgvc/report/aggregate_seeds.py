@@ -16,7 +16,8 @@ from fgvc.report.run_rows import NO_COLUMN, Run
 
 # bounds are averaged too: they describe the sample of images, the sd describes the seeds
 WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
-MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
+IN_BOX = ("in_box", "in_box_random", "in_box_centre")
+MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", *IN_BOX)
 PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
 PER_RUN += ("finished", "predictions_digest", "other_load", "load_average", "threads", "cores")
 

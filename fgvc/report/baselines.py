@@ -22,6 +22,8 @@ from fgvc.store import atomic
 from fgvc.types import UserError
 from fgvc.untrusted.escape import csv_text
 
+FIRST = ("name", "top1", "top1_low", "top1_high")  # columns that a person looks for
+
 
 @dataclass(frozen=True)
 class BaselinesTable:
@@ -86,7 +88,7 @@ def _row(group: Group, place: int | None, entry: RankingEntry) -> dict[str, Any]
     versus, controls = entry.versus, {}
     for name in CONTROLS:
         controls |= _comparison_columns(name, entry.controls.get(name))
-    return {
+    row = {
         "group": group.key,
         "place": place,
         "outside": entry.line.why_unranked,
@@ -109,6 +111,7 @@ def _row(group: Group, place: int | None, entry: RankingEntry) -> dict[str, Any]
         **controls,
         **entry.line.columns(),
     }
+    return {name: row[name] for name in FIRST} | row
 
 
 def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str, float | None]:

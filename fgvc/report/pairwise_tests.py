@@ -44,6 +44,7 @@ TESTS = {
 }
 CONTROLS = ("off", "random", "centre", "pretrained_block")
 ATTENTION_FREE = ("random", "centre")  # use no attention; their only control is off
+SAME_PATCHES = ("token_grid", "part_tokens", "part_stride")  # fields of Run
 Pair = tuple[Line, str, Line]  # a line, the name of its control, and the control
 PredictionsByPath = dict[Path, RunPredictions]
 
@@ -177,3 +178,22 @@ def _is_control(other: Run, run: Run, name: str) -> bool:
         return same and (other.last_block, run.last_block) == ("pretrained", "random")
     same = other.last_block == run.last_block
     return same and other.part_attention == name and run.part_attention not in ATTENTION_FREE
+
+
+def in_box_shares(line: Line, lines: Sequence[Line]) -> dict[str, float | None]:
+    """Fraction of the patches inside the box: of the line, of random and of central patches.
+
+    A record states the controls' fractions on its own images and number of patches. Without them,
+    those of the runs of the controls count; None: neither exists.
+    """
+    run, shares = line.first, {"in_box": line.mean("in_box")}
+    for name in ATTENTION_FREE:
+        measured = (
+            other.mean("in_box")
+            for other in lines
+            if other.first.part_attention == name
+            and all(getattr(other.first, key) == getattr(run, key) for key in SAME_PATCHES)
+        )
+        recorded = line.mean(f"in_box_{name}")
+        shares[name] = next(measured, None) if recorded is None else recorded
+    return shares

@@ -17,6 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fgvc import metrics
+from fgvc.record import verify
+from fgvc.record.comparability import difference
+from fgvc.record.comparable_probe import GENERAL, probe_command
+from fgvc.record.console import TEST_MARKS
+from fgvc.record.privacy import portable_command
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
 from fgvc.report.pairwise_tests import (
@@ -28,6 +33,9 @@ from fgvc.report.pairwise_tests import (
 )
 from fgvc.report.predictions import FILE, read_test_predictions
 from fgvc.report.run_rows import DamagedRun, Run
+
+TO_ADD = "To add it: "  # before the command at the end of a note
+CONFIG, COMMAND = "config.canonical.json", "command.txt"
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,46 @@ class Group:
         """Why the group is ranked apart from plain runs."""
         return tuple(reason.badge for reason in self.fitted.reasons if reason.apart)
 
+    def shared(self, field: str) -> str | None:
+        """The value of a field of Run that all lines share; None if they differ."""
+        values = {getattr(line.first, field) for line in self.lines}
+        return values.pop() if len(values) == 1 else None
+
+    @property
+    def data_marks(self) -> tuple[str, ...]:
+        """What qualifies the data of every run: a partial copy, a subset, test = val."""
+        subset, source = self.shared("subset"), self.shared("test_source")
+        partial = ("partial copy",) if self.partial else ()
+        smoke = (f"subset {subset}",) if subset else ()
+        return (*partial, *smoke, *((TEST_MARKS[source],) if source in TEST_MARKS else ()))
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """Preprocessing and the split of the fit."""
+        run = self.fitted.first
+        fit = f"fit on {run.final_fit}" if self.fitted.fitted else "no fit"
+        return (f"{run.preprocess} preprocessing", fit)
+
     @property
     def title(self) -> tuple[str, ...]:
-        """Dataset, preprocessing, the split of the fit, and why the group is ranked apart."""
-        run = self.fitted.first
-        fit = (f"fit on {run.final_fit}", *self.apart) if self.fitted.fitted else ("no fit",)
-        return (run.dataset, run.preprocess, *fit)
+        """Dataset, its marks, the protocol, and why the group is ranked apart."""
+        apart = self.apart if self.fitted.fitted else ()
+        return (self.fitted.first.dataset, *self.data_marks, *self.protocol, *apart)
+
+
+def distinct_titles(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """The title of each group; equal titles also name the parts of the key that differ."""
+    titles = [group.title for group in groups]
+    distinct = []
+    for group, title in zip(groups, titles, strict=True):
+        own, parts = group.fitted.first.comparability, {}
+        for other, other_title in zip(groups, titles, strict=True):
+            if other_title == title:
+                differing = difference(own, other.fitted.first.comparability)
+                # the images of the fit and of the evaluation often have one digest: named once
+                parts |= {value: name for name, (value, _) in reversed([*differing.items()])}
+        distinct.append((*title, *(f"{name} {value[:8]}" for value, name in parts.items())))
+    return distinct
 
 
 def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
@@ -243,9 +285,10 @@ def _find_probe(finetune: Line, lines: Sequence[Line]) -> Line | None:
 
 
 def _probe_note(line: Line, lines: Sequence[Line]) -> str | None:
-    """Why the seeds of a finetune of random weights do not match its probe; None if they do.
+    """Why a finetune is not compared with its linear probe, and what to run; None if it is.
 
-    Among several probes, the note is about the one that lacks the fewest seeds.
+    There is none fitted on the same images, or its seeds of random weights do not match. Among
+    several probes, the note is about the one that lacks the fewest seeds.
     """
     if line.first.task != "train" or _find_probe(line, lines) is not None:
         return None
@@ -256,7 +299,7 @@ def _probe_note(line: Line, lines: Sequence[Line]) -> str | None:
         if probe.first.join_base == line.first.join_base
     ]
     if not probe_seeds:
-        return None
+        return _missing_probe(line)
     nearest = min(probe_seeds, key=lambda own: (len(seeds - own), len(own - seeds), sorted(own)))
     probe_lacks = bool(seeds - nearest)
     override = f"seed={','.join(map(str, sorted((seeds - nearest) or (nearest - seeds))))}"
@@ -264,6 +307,25 @@ def _probe_note(line: Line, lines: Sequence[Line]) -> str | None:
         f"{line.first.name}: not compared with its linear probe: random weights depend on the "
         f"seed, and the probe {f'lacks {override}' if probe_lacks else f'has {override} too'}. "
         f"Run the {'probe' if probe_lacks else 'finetune'} with {override}"
+    )
+
+
+def _missing_probe(finetune: Line) -> str | None:
+    """A note with the command of the linear probe; runs with the same probe have the same note."""
+    run = finetune.first
+    if any(reason.apart for reason in finetune.reasons):
+        return None  # a probe is never ranked there
+    try:
+        artifacts = verify.read_index(run.path)
+        config = verify.parse_object(CONFIG, verify.read_verified(run.path, CONFIG, artifacts))
+        recorded = verify.read_verified(run.path, COMMAND, artifacts).decode()
+    except (DamageError, UnicodeDecodeError):
+        return None
+    seeds = [member.seed for member in finetune.runs] if run.weights_kind == "random" else []
+    command = probe_command(config, recorded, seeds=seeds)
+    return (
+        f"not compared with a linear probe: none of these settings was fitted on {run.final_fit} "
+        f"like the finetune. {TO_ADD}{GENERAL if command is None else portable_command(command)}"
     )
 
 

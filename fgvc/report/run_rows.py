@@ -57,9 +57,9 @@ class Run:
     test image. subset: dataset.subset; None: the whole dataset. test_source: as in types.Dataset.
     part_tokens: patches that part attention keeps; None: one per head, or no part attention.
     part_stride: pixels between its patches; None: the patch size, or no part attention. in_box:
-    fraction of the kept patches inside the object's box. other_load, load_average, threads, cores:
-    the conditions of images_per_s, as in `MeasuredRate`. notes: remarks on the numbers, one line
-    each.
+    fraction of the kept patches inside the object's box; in_box_random, in_box_centre: of as many
+    random and central patches of the same images. other_load, load_average, threads, cores: the
+    conditions of images_per_s, as in `MeasuredRate`. notes: remarks on the numbers, one line each.
     """
 
     path: Path
@@ -80,6 +80,8 @@ class Run:
     part_stride: Annotated[int | None, "config.part_attention.stride?"]
     last_block: Annotated[str | None, "config.part_attention.last_block?"]
     in_box: float | None
+    in_box_random: float | None
+    in_box_centre: float | None
     resolution: Annotated[int, "stamp.resolution"]
     token_grid: str
     normalization: Annotated[str, "stamp.normalization"]
@@ -313,10 +315,16 @@ def _part_columns(config: Plain, stamp: Plain, parts: Plain) -> dict[str, Any]:
     settings.pop("last_block", None)
     return {
         "part_tokens": parts.get("tokens", tokens),
-        "in_box": parts[name]["in_box"]["value"] if name in parts else None,
+        "in_box": _in_box(parts, name),
+        "in_box_random": _in_box(parts, "random"),
+        "in_box_centre": _in_box(parts, "centre"),
         "rest": hashing.sha256_json([others, stamp["task"], stamp["weights_digest"]]),
         "part_rest": hashing.sha256_json(settings),
     }
+
+
+def _in_box(parts: Plain, selection: str) -> float | None:
+    return parts[selection]["in_box"]["value"] if selection in parts else None
 
 
 def _backbone_columns(family: Plain, checkpoint: Plain) -> dict[str, Any]:

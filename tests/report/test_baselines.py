@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import fields
 
@@ -74,10 +75,11 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     rows, plain = read(tmp_path)
     expected = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
     expected |= {field.name for field in fields(Run)} - {*NO_COLUMN}
-    assert len(expected) == 29 + 36 + 8 + 81
+    assert len(expected) == 29 + 36 + 8 + 83
     assert set(rows[0]) == set(plain["rows"][0]) == expected
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))
+    assert [*rows[0]][:4] == ["name", "top1", "top1_low", "top1_high"]
     assert plain["damaged"] == []
     assert plain["alpha"] == 0.05
     assert plain["tests"]["null"] == metrics.NULL_HYPOTHESIS
@@ -113,14 +115,21 @@ def test_the_table_may_be_among_the_runs_and_is_rewritten(outputs):
     shutil.rmtree(next(outputs.glob("*/*/*/ckpt.bin")).parent)
     write_baselines(outputs, outputs)
     assert (outputs / "baselines.csv").read_bytes() != first
-    (old,) = outputs.glob("baselines-*.csv")
+    (old,) = outputs.glob("baselines/baselines-*.csv")
     assert old.read_bytes() == first
     assert sorted(path.name for path in outputs.iterdir()) == [
         ".baselines.lock",
-        *(f"{old.stem}.{kind}" for kind in ("csv", "html", "json", "retention.json")),
+        "baselines",
         *(f"baselines.{kind}" for kind in ("csv", "html", "json", "retention.json")),
         "first",
     ]
+    kinds = ("csv", "html", "json", "retention.json")
+    assert {path.name for path in old.parent.iterdir()} == {f"{old.stem}.{kind}" for kind in kinds}
+    # a moved page still links to the runs
+    page = (old.parent / f"{old.stem}.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a [^>]*href="([^"#]+)"', page)
+    assert len(links) > 4
+    assert sum((old.parent / link).resolve().exists() for link in links) >= len(links) - 2
 
 
 def test_damaged_folders_are_in_json_and_in_no_row(outputs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from fgvc import metrics
 from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
-from fgvc.report.baselines_page import class_heatmap, render_baselines
+from fgvc.report.baselines_page import render_baselines
+from fgvc.report.class_heatmap import class_heatmap
+from fgvc.report.dataset_matrix import dataset_matrices
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import RankingEntry
 from fgvc.report.run_rows import scan_runs
@@ -126,11 +129,18 @@ def test_warnings_are_badges_of_the_row(forge, output_root):
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
     forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
     write_baselines(output_root, output_root)
-    both = " ".join(rows_of(text_of(output_root)))
-    for badge in ("partial copy", "random weights", "label noise", "licence", "uncommitted code"):
+    text = text_of(output_root)
+    both = " ".join(rows_of(text))
+    for badge in ("random weights", "label noise", "licence", "uncommitted code"):
         assert f">{badge}</span>" in both
     assert "own terms" in both
-    assert "<known>" not in text_of(output_root)
+    assert "<known>" not in text
+    # what all lines share is stated once, at the head of the group
+    assert ">partial copy</span>" not in both
+    (head,) = re.findall(r'<p class="shared">.*?</p>', text, re.DOTALL)
+    assert ">partial copy</span>" in head
+    assert "random weights" not in head
+    assert " · partial copy · " in re.findall("<h2>(.*?)</h2>", text)[0]
 
 
 def test_damage_is_listed_and_never_fatal(outputs):
@@ -149,14 +159,24 @@ def test_every_control_becomes_a_column(outputs):
     group = table.groups[0]
     helps = PairwiseTest(*(0.021, 0.004, 0.05), "mcnemar", 0.01, False, *(0.02, 0.001, 0.06, 0.02))
     entries = tuple(
-        RankingEntry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
+        RankingEntry(
+            replace(
+                entry.line,
+                runs=tuple(replace(run, part_attention="transfg") for run in entry.line.runs),
+            ),
+            entry.versus,
+            None,
+            {"off": helps},
+        )
+        for entry in group.entries
     )
     text = render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
+    controls = controls.partition("</table>")[0]
     assert "− off" in controls
-    rows = controls.partition("</table>")[0]
-    assert rows.count('<span class="badge plain">higher</span>') == len(entries)
+    assert controls.count("not run:<br>part_attention=random") == len(entries)
+    assert controls.count('<span class="badge plain">higher</span>') == len(entries)
     assert controls.count("+2.1") >= len(entries)
     assert "− its probe" not in text
 
@@ -212,3 +232,96 @@ def test_notes_are_in_the_row_and_below_the_table(forge, output_root):
     assert sorted(row.count(">note 1</span>") for row in rows_of(text)) == [0, 1, 1]
     below = unescape(text.split("</table>", 1)[1])
     assert below.count(note) == 1
+
+
+def test_patches_in_the_box_never_stand_without_random_and_central_ones(forge, output_root):
+    """Their own record states them; in an older record, the runs of the controls do."""
+    own = {"in_box": {"value": 0.72}}
+    shares = {"random": {"in_box": {"value": 0.513}}, "centre": {"in_box": {"value": 0.937}}}
+    chosen = {
+        "measured": ("transfg", {"transfg": own, **shares}),
+        "older": ("rollout", {"rollout": own}),
+        "central": ("centre", {"centre": {"in_box": {"value": 0.941}}}),
+    }
+    for run_id, (name, parts) in chosen.items():
+        config = {"part_attention": {"name": name, "tokens": None, "stride": None}}
+        forge(run_id, config=config, numbers={"parts": {**parts, "tokens": 3}}, right=RIGHT_N)
+    write_baselines(output_root, output_root)
+    table = text_of(output_root).partition('<table class="controls sortable">')[2]
+    rows = re.findall("<tr data-of.*?</tr>", table.partition("</table>")[0], re.DOTALL)
+    cells = {
+        row.partition("<td>")[2].partition("<")[0].rpartition(" ")[2]: re.findall(
+            r">(\d\d\.\d|not run:<br>part_attention=random)<", row
+        )
+        for row in rows
+    }
+    assert cells["transfg"][:3] == ["72.0", "51.3", "93.7"]
+    assert cells["rollout"][:3] == ["72.0", "not run:<br>part_attention=random", "94.1"]
+    assert "sweep=part_attention_controls" in text_of(output_root)
+
+
+def test_a_finetune_without_its_probe_shows_the_command_that_adds_it(forge, output_root, runs):
+    forge("probe", right=RIGHT_N)
+    config = {"task": {"name": "train"}, "final_fit": "train"}
+    forge("tuned", config=config, stamp={"task": "train"}, right=RIGHT_N)
+    write_baselines(output_root, output_root)
+    (command,) = re.findall(r"To add it: </p>\s*<pre>(.*?)</pre>", text_of(output_root))
+    words = unescape(command).split()
+    assert words[3:5] == ["task=probe", "head=linear"]
+    assert {"final_fit=train", "backbone=vit_tiny", "seed=0"} <= set(words)
+    assert "− its probe" not in text_of(output_root)
+    forge("added", runs("linear", 0, "train"), right=RIGHT_N)
+    write_baselines(output_root, output_root)
+    assert "To add it" not in text_of(output_root)
+    assert "− its probe" in text_of(output_root)
+
+
+def test_models_on_several_datasets_have_a_matrix_under_one_protocol(forge, output_root):
+    """Two datasets; the best of one is measured there only. Debugging runs stay out."""
+    other = {"stamp": {"dataset": "moths", "manifest_digest": "d" * 64}}
+    for head, n in (("linear", 200), ("knn", 190), ("mlp", 180)):
+        forge(head, config={"head": {"name": head}}, right=np.arange(300) < n)
+    for head, n in (("linear", 150), ("cosine", 160)):
+        right_N = np.arange(300) < n
+        facts = {"answer": {"manifest_digest": "d" * 64}}
+        forge(f"m{head}", config={"head": {"name": head}}, right=right_N, facts=facts, **other)
+    forge("debug", config={"task": {"debug": "overfit"}}, right=RIGHT_N)
+    table = build_table(output_root.glob("*/*/*"))
+    (matrix,) = dataset_matrices(table.groups)
+    assert matrix.headers == ["moths", "synthetic"]
+    assert matrix.protocol[:2] == ("shared preprocessing", "fit on trainval")
+    assert matrix.models == 4
+    assert {
+        name.split(" · ")[1]: [cell and cell.place for cell in cells] for name, cells in matrix.rows
+    } == {"linear": [2, 1], "cosine": [1, None]}
+    text = render_baselines(table.groups, [], output_root)
+    drawn = text.partition('<table class="matrix sortable">')[2].partition("</table>")[0]
+    assert drawn.count(">best</span>") == 2
+    assert "<b>66.7</b> " in drawn
+    for place in re.findall('href="#(.*?)"', drawn):
+        assert f'id="{place}"' in text
+    synthetic_only = [group for group in table.groups if group.fitted.first.dataset == "synthetic"]
+    assert dataset_matrices(synthetic_only) == []
+
+
+def test_groups_of_equal_titles_also_name_what_differs(forge, output_root):
+    forge("a")
+    forge("b", stamp={"split_digest": "e" * 64}, facts={"split_digest": "e" * 64})
+    write_baselines(output_root, output_root)
+    titles = re.findall("<h2>(synthetic.*?)</h2>", text_of(output_root))
+    assert len(set(titles)) == 2
+    assert any(title.endswith(" · split eeeeeeee") for title in titles)
+
+
+def test_the_chart_shows_head_and_part_attention(forge, output_root):
+    for head, parts in (("linear", "off"), ("knn", "off"), ("linear", "random")):
+        config = {"head": {"name": head}, "part_attention": {"name": parts, "tokens": None}}
+        forge(f"{head}-{parts}", config=config, right=RIGHT_N)
+    write_baselines(output_root, output_root)
+    text = text_of(output_root)
+    points = re.findall(r'<g class="point".*?data-fill="(\w+)" d="M[\d. ]+(.*?)"', text)
+    assert sorted(fill for fill, _ in points) == ["dotted", "full", "full"]
+    assert len({shape for _, shape in points}) == 2
+    (keys,) = re.findall('<div class="keys">.*?</div>', text, re.DOTALL)
+    for name in ("linear", "knn", "part attention random", "part attention off"):
+        assert f"</svg> {name}</span>" in keys

@@ -32,7 +32,9 @@ def chosen(name: str, **more: object) -> dict[str, object]:
 def parts(name: str, tokens: int = 3, share: float = 0.641) -> dict[str, object]:
     if name == "off":
         return {}
-    return {"parts": {name: {"in_box": {"value": share, "images": N}}, "tokens": tokens}}
+    shares = {"random": 0.513, "centre": 0.937, name: share}
+    found = {selection: {"in_box": {"value": value}} for selection, value in shares.items()}
+    return {"parts": {**found, "tokens": tokens}}
 
 
 @pytest.fixture
@@ -161,7 +163,8 @@ def test_the_csv_has_every_control_and_empty_cells_for_missing_ones(sweep, outpu
     with (tmp_path / "baselines.csv").open(newline="") as file:
         rows = {row["part_attention"]: row for row in csv.DictReader(file)}
     assert float(rows["transfg"]["top1_minus_off"]) == pytest.approx(32 / N)
-    assert rows["transfg"]["in_box"] == "0.641"
+    shares = [rows["transfg"][name] for name in ("in_box", "in_box_random", "in_box_centre")]
+    assert shares == ["0.641", "0.513", "0.937"]
     assert rows["transfg"]["part_tokens"] == "3"
     for column in ("top1_minus_off", "p_random_holm", "in_box", "part_tokens"):
         assert rows["off"][column] == ""
@@ -178,7 +181,7 @@ def test_the_verdicts_are_printed_in_80_columns(sweep, output_root, capsys, monk
     )
     printed_lines = lines[start:]
     about = "  vit tiny random · linear · 64 px · transfg · 3 patches · 64.1 % of them in the"
-    assert printed_lines[1:3] == [about, "  box"]
+    assert printed_lines[1:3] == [about, "  box (random 51.3, centre 93.7)"]
     assert printed_lines[3].startswith("    against off: +10.7 [+")
     assert printed_lines[3].endswith(": higher")
     assert any(line.endswith(": lower") for line in printed_lines)

@@ -388,7 +388,12 @@ def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, output_r
     forge("tuned", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
     other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
     forge("dinov2", config={"backbone": other}, right=hits(280, 1))
-    assert notes_of_the_finetune(output_root) == ()
+    (note,) = notes_of_the_finetune(output_root)
+    about, _, command = note.partition(" To add it: ")
+    assert about.endswith("none of these settings was fitted on trainval like the finetune.")
+    words = command.split()
+    assert words[:5] == ["python", "-m", "fgvc.run", "task=probe", "head=linear"]
+    assert {"backbone=vit_tiny", "seed=1", "final_fit=trainval"} <= set(words)
 
 
 def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, output_root):
