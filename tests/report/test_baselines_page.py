@@ -325,3 +325,14 @@ def test_the_chart_shows_head_and_part_attention(forge, output_root):
     (keys,) = re.findall('<div class="keys">.*?</div>', text, re.DOTALL)
     for name in ("linear", "knn", "part attention random", "part attention off"):
         assert f"</svg> {name}</span>" in keys
+
+
+def test_the_page_of_a_probe_on_trainval_shows_the_one_to_compare_with_a_finetune(runs):
+    pages = {
+        fit: unescape((runs("linear", 0, fit) / "report.html").read_text(encoding="utf-8"))
+        for fit in ("train", "trainval")
+    }
+    assert "stands beside a finetune" not in pages["train"]
+    command = pages["trainval"].partition("stands beside a finetune:")[2].partition("</pre>")[0]
+    assert "python -m fgvc.run task=probe head=linear " in command
+    assert " final_fit=train " in f"{command} "

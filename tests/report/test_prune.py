@@ -204,6 +204,21 @@ def test_an_expired_dated_table_is_removed_whole(root):
     assert remaining == [".html", ".json", ".json"]
 
 
+def test_the_folder_of_older_tables_is_judged_table_by_table(root):
+    """Also below a folder that task.output= names; the folder itself is no foreign file."""
+    kept = run(root, "kept")
+    older = [folder / "baselines" for folder in (root, root / "elsewhere")]
+    for folder, created in zip(older, (YOUNG, OLD), strict=True):
+        folder.mkdir(parents=True)
+        table(folder, created, kept, stem=f"baselines-{created:%Y%m%dT%H%M%S%fZ}")
+    decision = decisions(root)
+    assert decision[f"baselines/baselines-{YOUNG:%Y%m%dT%H%M%S%fZ}.*"][0] is False
+    assert decision[f"elsewhere/baselines/baselines-{OLD:%Y%m%dT%H%M%S%fZ}.*"][0] is True
+    assert "baselines" not in decision
+    assert decision[name("kept")][1].startswith("in baselines-")
+    assert len([item for item in OutputRoot(root, NOW, 90).survey() if ".*" in item.name]) == 2
+
+
 def test_an_unreadable_table_stops_the_prune(root):
     folder = run(root, "a")
     (root / "baselines.json").write_text("[")
