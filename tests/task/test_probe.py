@@ -461,7 +461,8 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     assert file_names == {"multirun.yaml", "sweep.json", "sweep.html", "jobs", ".lock"}
     table = out[out.rindex("comparable") :]
     rows = table.partition("└")[0]  # below it, lines with identical answers are named again
-    assert rows.count("vit mini random") == 4
+    assert rows.count("│\n") == 4
+    assert rows.count("every row: vit mini random") == 1
     assert table.count("comparable") == 1
     assert str(run_folder) in table
     assert "synthetic, license: CC0-1.0" in table
