@@ -71,8 +71,9 @@ def _print_next_commands(job: JobConfig, conf: Config) -> None:
     run_id, root = conf.runtime.run_id, Path(conf.runtime.output_root).expanduser()
     is_default = conf.runtime.output_root == composed().runtime.output_root
     run_hash = config_hash(job.plain) if job.is_experiment else None
-    for line in next_commands(str(run_id), run_hash, root, is_default):
-        console.say(line)
+    with suppress(OSError):  # a folder of another run that cannot be read fails no run
+        for line in next_commands(str(run_id), run_hash, root, is_default):
+            console.say(line)
 
 
 def run_job(cfg: DictConfig | Config, overrides: Sequence[str], command: str) -> JobResult:
