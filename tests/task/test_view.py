@@ -115,7 +115,7 @@ def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
     assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
     assert "outputs/RUN/CONFIG/CHECKPOINT" in line
     code, line = viewed(run_of(root / "output"))
-    assert (code, "2 complete runs are below it; choose one: knn/" in line) == (1, True)
+    assert (code, "2 complete runs are below it; choose one: knn/" in line) == (2, True)
     copy = tmp_path / runs["linear"].name
     shutil.copytree(runs["linear"], copy)
     with (copy / "fiftyone" / "samples.json").open("a") as file:
