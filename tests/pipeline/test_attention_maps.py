@@ -77,7 +77,7 @@ def tags_of(ran):
     events = EventAccumulator(str(ran.folder / "tb"), size_guidance={"images": 0}).Reload()
     tags = events.Tags()
     scalars = {tag for tag in tags["scalars"] if not tag.startswith("hparam/")}
-    return scalars, {tag for tag in tags["images"] if tag.startswith("overlays/")}, events
+    return scalars, {tag for tag in tags["images"] if tag.startswith("view/overlays/")}, events
 
 
 # --- columns ---
@@ -252,7 +252,7 @@ def test_the_controls_and_the_images_are_the_same_for_any_selection(run):
     names = [f"{n:02d}-{tested[row].split('/')[-1][:-4]}" for n, row in enumerate(even)]
     for ran in runs:
         assert sorted(path.stem for path in (ran.folder / "overlays").iterdir()) == names
-        assert tags_of(ran)[1] == {f"overlays/{name}" for name in names}
+        assert tags_of(ran)[1] == {f"view/overlays/{name}" for name in names}
 
 
 def test_an_image_that_cannot_be_read_and_images_without_boxes(run, outcomes, tmp_path, jpeg):
@@ -273,7 +273,7 @@ def test_an_image_that_cannot_be_read_and_images_without_boxes(run, outcomes, tm
     scalars, images, _ = tags_of(ran)
     assert not scalars & set(PARTS)
     names = {path.stem for path in (ran.folder / "overlays").iterdir()}
-    assert images == {f"overlays/{name}" for name in names}
+    assert images == {f"view/overlays/{name}" for name in names}
     assert names == {f"{number:02d}-{'ö' * 50}" for number in range(5)}
 
 

@@ -89,10 +89,8 @@ def test_the_links_follow_a_run_from_its_start_to_its_end(make, links, tmp_path)
     os.mkfifo(folder / "tb" / "events.out.tfevents.2")
     (folder / "tb" / "events.out.tfevents.3").write_bytes(b"")
     folder.rename(folder.parent / "checkpoint")
-    make("r2/b/b", seed=1)
     run_links.update(links, outputs)
-    assert names(links) == [f"{NAME} · seed 0", f"{NAME} · seed 1"]
-    first = links / f"{NAME} · seed 0"
+    first = links / NAME
     assert {path.name for path in first.iterdir()} == {
         hparams.FIRST_FILE,
         "00000",
@@ -101,6 +99,9 @@ def test_the_links_follow_a_run_from_its_start_to_its_end(make, links, tmp_path)
     }
     assert all(path.exists() for path in first.iterdir())
     assert declared.st_size > 0
+    make("r2/b/b", seed=1)
+    run_links.update(links, outputs)
+    assert names(links) == [f"{NAME} · seed 0", f"{NAME} · seed 1"]
     shutil.rmtree(outputs / "r2")
     run_links.update(links, outputs)
     assert names(links) == [NAME]

@@ -64,7 +64,8 @@ PARTS = (  # of the test images, if their boxes or parts are known
     "parts/duplicates",
 )
 ALL = frozenset(KEYS + TRAINING + PARTS)
-# of test; TensorBoard sorts tags by name, so that pictures follow the curves. Mistakes: if any
+# of test; TensorBoard sorts tags by name, so that pictures follow the curves. Mistakes: if any;
+# part attention has view/overlays/IMAGE, too
 IMAGES = ("view/confusion", "view/mistakes")
 TRAINING_IMAGES = "view/training"  # the first images of a finetune, as the network receives them
 TEXTS = ("run/numbers", "run/command", "run/config", "run/stamp")

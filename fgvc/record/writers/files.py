@@ -85,7 +85,7 @@ def write_overlays(record: RunRecord) -> None:
     """Write the attention maps of some test images, also to TensorBoard."""
     for name, png in record.images.overlays():
         record.run.write_bytes(f"overlays/{name}.png", png)
-        record.board.image(f"overlays/{name}", png)
+        record.board.image(f"view/overlays/{name}", png)
 
 
 def write_page(record: RunRecord) -> None:
