@@ -75,7 +75,7 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     rows, plain = read(tmp_path)
     expected = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
     expected |= {field.name for field in fields(Run)} - {*NO_COLUMN}
-    assert len(expected) == 29 + 36 + 8 + 83
+    assert len(expected) == 29 + 36 + 8 + 87
     assert set(rows[0]) == set(plain["rows"][0]) == expected
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))
