@@ -22,14 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc import untrusted
 from fgvc.config.checkpoint_rows import TABLE
 from fgvc.config.errors import ConfigError
-from fgvc.config.option_files import AXES
-from fgvc.config.override_grammar import key_of, parse_override
+from fgvc.config.option_files import AXES, option_file
+from fgvc.config.override_grammar import key_of, parse_override, value_of
 from fgvc.config.overrides import normalized
 from fgvc.untrusted.shell import escaped
 
 RESOLVER = re.compile(r"\$\{[^{}]*:")  # the call of a resolver, such as ${oc.env:HOME}
 EXPERIMENT = "experiment="
 OVERRIDE = "override /"
+_UNQUOTED = re.compile(r'="(?!(?:true|false|null|inf|nan)")([a-z_]+)"$')  # quotes that say nothing
 
 
 def expand_experiment(arguments: Sequence[str]) -> list[str]:
@@ -80,6 +81,24 @@ def _file(argument: str) -> str | None:
     return value if value.endswith((".yaml", ".yml")) else None
 
 
+def single_run(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a job of a sweep as those of a command of its own.
+
+    `sweep=NAME` becomes the values of its file, because typed again it would be a sweep.
+
+    Raises:
+        ConfigError: the file of the sweep has values that no override can hold.
+    """
+    typed = {key_of(item) for item in overrides}
+    names = [value_of(item) for item in overrides if key_of(item) == "sweep"]
+    of_file: list[str] = []
+    for name in names:
+        if (path := option_file("sweep", name, overrides)) is not None:
+            of_file = [item for item in _read_overrides(path, True) if key_of(item) not in typed]
+    plain = (_UNQUOTED.sub(r"=\1", item) for item in of_file)
+    return [*plain, *(item for item in overrides if key_of(item) != "sweep")]
+
+
 def axes_and_values(
     cfg: DictConfig, overrides: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, Any]]:
@@ -116,7 +135,8 @@ def experiment_text(
     return f"{head}{defaults}\n{OmegaConf.to_yaml(nested)}"
 
 
-def _read_overrides(path: Path) -> list[str]:
+def _read_overrides(path: Path, is_sweep: bool = False) -> list[str]:
+    """The overrides of an overlay, or of the file of a sweep without its jobs and sweeper."""
     try:
         file = OmegaConf.load(io.StringIO(untrusted.read_yaml(path)))
     except FileNotFoundError as error:
@@ -126,7 +146,11 @@ def _read_overrides(path: Path) -> list[str]:
     plain = OmegaConf.to_container(file, resolve=False)
     if not isinstance(plain, dict) or not isinstance(plain.get("defaults", []), list):
         raise ConfigError(f"{EXPERIMENT}{path}: not an overlay (a list of defaults, then values)")
-    axes = [_parse_default(entry, path) for entry in plain.pop("defaults", []) if entry != "_self_"]
+    entries = [entry for entry in plain.pop("defaults", []) if entry != "_self_"]
+    if is_sweep:
+        plain.pop("hydra", None)
+        entries = [entry for entry in entries if f"{OVERRIDE}hydra" not in str(entry)]
+    axes = [_parse_default(entry, path) for entry in entries]
     if "hydra" in plain:
         raise ConfigError(
             f"{EXPERIMENT}{path}: give hydra.* on the command line, not in an overlay"

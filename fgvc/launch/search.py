@@ -26,7 +26,13 @@ from fgvc.config.search_space import TRIALS, Search
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch.job_process import stop_signals
 from fgvc.launch.proposals import run_trials
-from fgvc.launch.sweep import job_hash, run_in_folder, run_recorded
+from fgvc.launch.sweep import (
+    command_of_job,
+    job_hash,
+    run_in_folder,
+    run_recorded,
+    search_path,
+)
 from fgvc.pipeline import stop_before_test
 from fgvc.record import console
 from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, read_json
@@ -47,14 +53,16 @@ def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], com
         overrides: of the command, without its run_id.
     """
     conf.runtime.run_id = run_id
+    own_path = search_path(overrides)
     fixed = [item for item in of_run(overrides, run_id) if key_of(item) not in search.space]
 
     def run_trial(number: int, values: Mapping[str, Any]) -> float:
         if stop_signals():
             raise Preempted("the search was asked to stop")
         trial = [*(f"{key}={value}" for key, value in values.items()), *fixed]
-        cfg = composed(trial)
-        result = run_recorded(cfg, trial, command, job_hash(cfg))
+        cfg = composed([*trial, *own_path])
+        text = command_of_job([*own_path, *trial], run_id, command)
+        result = run_recorded(cfg, trial, text, job_hash(cfg))
         return objective(search, cfg, trial, number, result.code)
 
     return run_in_folder(

@@ -19,13 +19,17 @@ from omegaconf import DictConfig
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import JobConfig, choices
+from fgvc.config.experiment_file import single_run
+from fgvc.config.option_files import KEY as SEARCH_PATH
+from fgvc.config.override_grammar import key_of
+from fgvc.config.overrides import RUN_ID_KEY, JobConfig, choices
 from fgvc.config.schema import Runtime
 from fgvc.config.sweep_expansion import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import hydra_app
 from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
 from fgvc.launch.run_job import JobResult
+from fgvc.record import command_file
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
 from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
@@ -34,16 +38,21 @@ from fgvc.report.terminal_table import print_table
 from fgvc.store.disk_errors import ROOTS, add_path, disk_error_line
 from fgvc.store.file_lock import lock
 from fgvc.types import UserError
+from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep and its folder, multirun/<run_id>, as an absolute path."""
+    """A sweep and its folder, multirun/<run_id>, as an absolute path.
+
+    search_path: the override of the user's own folders of options, if there is one.
+    """
 
     run_id: str
     command: str
     folder: Path
+    search_path: tuple[str, ...] = ()
 
     def run_job(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Run one job in its own process and write its row."""
@@ -54,7 +63,8 @@ class Sweep:
         )
         report.write_row(self.folder, row)
         start = time.monotonic()
-        result = run_recorded(cfg, overrides, self.command, row.config_hash)
+        command = command_of_job([*self.search_path, *overrides], self.run_id, self.command)
+        result = run_recorded(cfg, overrides, command, row.config_hash)
         seconds = round(time.monotonic() - start, 2)
         row = replace(row, state=result.state, code=result.code, line=result.line)
         report.write_row(self.folder, replace(row, seconds=seconds, traceback=result.traceback))
@@ -78,7 +88,7 @@ def run(
     """
     runtime = jobs[0].conf.runtime
     folder = Path(runtime.multirun_root).expanduser().absolute() / run_id
-    sweep = Sweep(run_id, command, folder)
+    sweep = Sweep(run_id, command, folder, search_path(overrides))
     return run_in_folder(
         folder,
         runtime,
@@ -121,6 +131,25 @@ def run_recorded(
         root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
         mark_abandoned(root, run_id, run_hash, result.line or result.state, result.state)
     return result
+
+
+def search_path(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The override that names the user's own folders of options, if there is one."""
+    return tuple(item for item in overrides if key_of(item) == SEARCH_PATH)
+
+
+def command_of_job(overrides: Sequence[str], run_id: str, command: str) -> str:
+    """The text of command.txt of a job: its own command, then that of its sweep or search.
+
+    Args:
+        overrides: of the job, with the search path. command: of the sweep or search.
+    """
+    try:
+        own = single_run([*overrides])
+    except ConfigError:  # a sweep of the user's own whose values no override can hold
+        return command
+    kept = [item for item in own if item in choices([item]) or key_of(item) == SEARCH_PATH]
+    return command_file.join(shell.fgvc(*kept, f"{RUN_ID_KEY}{run_id}"), command)
 
 
 def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]) -> int:

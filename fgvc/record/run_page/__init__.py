@@ -17,7 +17,14 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
 from fgvc.html.confusion import confusion_svg
 from fgvc.html.render import render
-from fgvc.record import comparability, comparable_probe, measured_rate, privacy, retention
+from fgvc.record import (
+    command_file,
+    comparability,
+    comparable_probe,
+    measured_rate,
+    privacy,
+    retention,
+)
 from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.prediction_tables import read_predictions
@@ -60,7 +67,7 @@ def derive(
     """
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
-    command = untrusted.read_text(folder / "command.txt").strip()
+    commands = command_file.split(untrusted.read_text(folder / command_file.FILE))
     parts = comparability.Comparability(**numbers["comparability"])
     reasons = comparability.reasons(numbers, parts)
     contamination = " ".join(conf.backbone.contamination.split())
@@ -82,11 +89,10 @@ def derive(
         "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
         "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, checkpoint_id),
+        "repeat": _repeat(stamp, commands, checkpoint_id),
         "probe": comparable_probe.advice(
-            read_json(folder, "config.canonical.json"), command, stamp["task"]
+            read_json(folder, "config.canonical.json"), commands[0], stamp["task"]
         ),
-        "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
         "confusion": confusion_svg(metrics.tally(pred_N, label_N, len(names)), names, ""),
         "gallery": gallery.gallery(folder, album),
@@ -146,8 +152,14 @@ def _identity(stamp: Plain, numbers: Plain, checkpoint_id: str) -> list[tuple[st
     ]
 
 
-def _repeat(stamp: Plain, command: str, checkpoint_id: str) -> list[tuple[str, str]]:
-    """(comment, command) in the order in which a person runs them on another machine."""
+def _repeat(
+    stamp: Plain, commands: tuple[str, str | None], checkpoint_id: str
+) -> list[tuple[str, str]]:
+    """(comment, command) in the order in which a person runs them on another machine.
+
+    Args:
+        commands: as from `command_file.split`.
+    """
     hashes = (stamp["config_hash"], checkpoint_id)
     below = "/".join((stamp["run_id"], *(sha256[:SHORT] for sha256 in hashes)))
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
@@ -163,9 +175,11 @@ def _repeat(stamp: Plain, command: str, checkpoint_id: str) -> list[tuple[str, s
     if weights["kind"] == "file":
         file = file_word(weights["name"])
         steps.append((f"the weights; sha256 must be {weights['sha256']}", f"sha256sum {file}"))
-    # without the run_id, so that the repeated run has its own
-    words = [word for word in split(command) if not word.startswith("runtime.run_id=")]
-    steps.append(("the run", privacy.portable_command(shell_command(words))))
+    names = ("the run", "or the whole sweep, with this run as one of its jobs")
+    for name, command in zip(names, commands, strict=True):
+        if command is not None:  # without the run_id, so that the repeated run has its own
+            words = [word for word in split(command) if not word.startswith("runtime.run_id=")]
+            steps.append((name, privacy.portable_command(shell_command(words))))
     evaluate = f"{fgvc('task=eval')} {variable('checkpoint', 'OUTPUT_ROOT', f'/{below}')}"
     return [*steps, ("or only the evaluation, from ckpt.bin", evaluate)]
 

@@ -62,12 +62,15 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    words = record.command_words()
+    words, of_sweep = record.commands()
     run_id = f"runtime.run_id={record.stamp['run_id']}"
-    if words[-1:] != [run_id]:
-        raise DamageError(f"command.txt: does not end in {run_id}")
+    for arguments in [words] if of_sweep is None else [words, of_sweep]:
+        if arguments[-1:] != [run_id]:
+            raise DamageError(f"command.txt: does not end in {run_id}")
     record.data("config.yaml")
-    return f"command.txt ({len(words)} arguments), config.yaml, seed {record.config['seed']}"
+    named = "" if of_sweep is None else ", a job of a sweep"
+    count = f"{len(words)} arguments{named}"
+    return f"command.txt ({count}), config.yaml, seed {record.config['seed']}"
 
 
 def checkpoint(record: Record) -> str:

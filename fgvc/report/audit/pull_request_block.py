@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from fgvc.record import privacy, retention
+from fgvc.record import command_file, privacy, retention
 from fgvc.record.verify import read_retention
 from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
@@ -74,11 +74,14 @@ def _commands(record: Record) -> str:
     run = f"OUTPUTS/{record.place}"
     if not PLACE.fullmatch(record.place):
         return f"{ABSENT}: the folder is {span(record.place)}, not a name that fgvc gives"
+    own, sweep = record.commands()
     lines = [
-        privacy.portable_command(shell.fgvc(*record.command_words())),
+        privacy.portable_command(shell.fgvc(*own)),
         shell.fgvc("task=audit", shell.override("run", run)),
         eval_command(f"{run}/ckpt.bin"),
     ]
+    if sweep is not None:
+        lines.insert(1, f"{command_file.SWEEP}{privacy.portable_command(shell.fgvc(*sweep))}")
     block = fenced("\n".join(lines))
     return f"{block}\n\nConfig: `config.yaml`"
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
-from fgvc.record import checkpoint, fitted_images, verify
+from fgvc.record import checkpoint, command_file, fitted_images, verify
 from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import FittedImages
 from fgvc.record.prediction_tables import TOP, read_predictions
@@ -28,7 +28,7 @@ from fgvc.types import Hierarchy, LabelMap
 from fgvc.untrusted import shell
 
 PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
-COMMAND, MAX_COMMAND = "command.txt", 100_000  # characters; Linux allows 131,072 bytes per argument
+COMMAND, MAX_COMMAND = command_file.FILE, 100_000  # characters; Linux allows 131,072 bytes
 MAX_CONFIG = 1 << 20  # characters of config.yaml, which has about 5,000
 SPLITS = ("train", "val", "test")
 
@@ -92,7 +92,25 @@ class Record:
         return verify.parse_object(name, self.data(name))
 
     def command_words(self) -> list[str]:
-        """The arguments in command.txt.
+        """The arguments of the run's own command in command.txt.
+
+        Raises:
+            DamageError: as `_words`, for either command in the file.
+        """
+        words, _ = self.commands()
+        return words
+
+    def commands(self) -> tuple[list[str], list[str] | None]:
+        """The arguments of the run's own command, and of its sweep's; None: of no sweep.
+
+        Raises:
+            DamageError: as `_words`.
+        """
+        own, sweep = command_file.split(self.text(COMMAND))
+        return self._words(own), None if sweep is None else self._words(sweep)
+
+    def _words(self, line: str) -> list[str]:
+        """The arguments of a command in command.txt.
 
         A forger may write any text there. A line is accepted only if pasting it into a shell runs
         `python -m fgvc.run` only: quoting its words again must give the same line.
@@ -100,11 +118,10 @@ class Record:
         Raises:
             DamageError: fgvc does not write such a line; the message does not quote the line.
         """
-        text, program = self.text(COMMAND), list(shell.PROGRAM)
-        if len(text) > MAX_COMMAND:
-            length = f"{len(text)} characters, at most {MAX_COMMAND}"
+        program = list(shell.PROGRAM)
+        if len(line) > MAX_COMMAND:
+            length = f"{len(line)} characters, at most {MAX_COMMAND}"
             raise DamageError(f"{COMMAND}: {length}: not shown")
-        line = text.removesuffix("\n")
         if shell.UNSEEN.search(line):
             raise DamageError(f"{COMMAND}: has several lines or control characters: not shown")
         try:
