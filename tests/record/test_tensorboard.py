@@ -415,7 +415,7 @@ def test_without_a_terminal_a_line_reports_the_last_step(capsys):
         for _ in range(4):
             step(PULSE)
     (line,) = capsys.readouterr().out.splitlines()  # ten seconds have not passed
-    expected = "epoch 2/2 step 3/3: loss 1.235, lr 5.00e-04, 812.3 images/s, 7.7 GiB, 0:00:00 left"
+    expected = "epoch 2/2 step 3/3: loss 1.235, lr 5.00e-04, 812.3 images/s, 7.7 GiB, 0 s"
     assert line == expected
 
 
@@ -427,11 +427,11 @@ def test_lines_report_the_time_left_at_the_pace_of_this_process(capsys, monkeypa
     (line,) = capsys.readouterr().out.splitlines()
     match = re.fullmatch(
         r"epoch \d+/30 step 1/1000000000: loss nan, lr 1.00e-03, 0.5 images/s, "
-        r"(\d+):\d\d:\d\d left",
+        r"\d+ s, ([\d.]+) h left",  # so many steps take hours on any machine
         line,
     )
     assert match, line
-    assert int(match[1]) > 0  # so many steps take hours on any machine
+    assert float(match[1]) > 2
 
 
 def run_on_terminal(work, columns=80):
@@ -492,6 +492,6 @@ def test_on_a_terminal_of_80_columns_nothing_wraps_or_is_cut(pulse):
     assert max(map(len, lines)) <= 80
     assert last_step == str(pulse)
     assert re.fullmatch(
-        r"epoch 100/100 step 9003/105460 ━+[╸╺]?━* \d:\d\d:\d\d left \d+:\d\d:\d\d", bar
+        r"epoch 100/100 step 9003/105460 ━+[╸╺]?━* +\d+ s, [\d.]+ (s|min|h) left *", bar
     )
     assert "…" not in "".join(lines)
