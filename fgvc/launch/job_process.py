@@ -24,22 +24,29 @@ from omegaconf import DictConfig
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch.run_job import JobResult, run_job
 from fgvc.parallel import signals
+from fgvc.record import console
 from fgvc.types import Preempted
 
 GRACE = 30.0  # seconds for a process to exit after it sent its result, or after its sweep died
 STREAMS = (1, 2)  # standard output and standard error
+SOMEWHERE = console.SweepPosition()  # in a sweep; a worker does not know where
 KILLED = "stopped at once; saved files are kept"
 STOPPING = b"fgvc: stopping when the running job has saved; a second signal stops it at once\n"
 
 
-def run_in_process(cfg: DictConfig, overrides: Sequence[str], command: str) -> JobResult:
-    """Run one job in its own process and wait for its end."""
+def run_in_process(
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    command: str,
+    position: console.SweepPosition = SOMEWHERE,
+) -> JobResult:
+    """Run one job of a sweep in its own process and wait for its end."""
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     streams = [_Stream(number) for number in STREAMS]
     inherited = (dict(os.environ), multiprocessing.get_start_method())
     process = context.Process(
-        target=_main, args=(sender, streams, *inherited, cfg, [*overrides], command)
+        target=_main, args=(sender, streams, *inherited, cfg, [*overrides], command, position)
     )
     with signals.blocked(tracked=True):  # also for the server that forks it, if it starts now
         process.start()
@@ -169,8 +176,10 @@ def _main(
     cfg: DictConfig,
     overrides: Sequence[str],
     command: str,
+    position: console.SweepPosition,
 ) -> None:
     os.setsid()
+    console.set_sweep(position)
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers

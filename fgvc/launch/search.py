@@ -35,9 +35,10 @@ from fgvc.launch.sweep import (
 )
 from fgvc.pipeline import stop_before_test
 from fgvc.record import console
-from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, read_json
+from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, now, read_json
 from fgvc.report import search_table as report
 from fgvc.report.search_table import DONE, STOPPED
+from fgvc.report.sweep_page import Running
 from fgvc.store import atomic
 from fgvc.types import Preempted
 from fgvc.untrusted import shell
@@ -63,12 +64,20 @@ def run(search: Search, conf: Config, run_id: str, overrides: Sequence[str], com
         cfg = composed([*trial, *own_path])
         text = command_of_job([*own_path, *trial], run_id, command)
         result = run_recorded(cfg, trial, text, job_hash(cfg))
-        return objective(search, cfg, trial, number, result.code)
+        try:
+            return objective(search, cfg, trial, number, result.code)
+        finally:
+            write_live_page(search, conf)
+
+    def start() -> None:
+        write_live_page(search, conf)
+        console.say(f"search of {search.trials} trials: {_folder(conf.runtime) / report.PAGE}")
+        run_trials(search, run_trial)
 
     return run_in_folder(
         _folder(conf.runtime),
         conf.runtime,
-        lambda: run_trials(search, run_trial),
+        start,
         lambda: finish(search, conf, bool(stop_signals())),
     )
 
@@ -109,19 +118,8 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
         The exit code: PREEMPTED after a signal, FAILED only if no trial has a value.
     """
     folder, run_id = _folder(conf.runtime), conf.runtime.run_id
-    files = sorted((folder / TRIALS).glob("*.json"))
-    rows = [read_json(file.parent, file.name) for file in files]
-    rows = [row for row in rows if row["search"] == search.digest and row["number"] < search.trials]
-    best = report.best_trial(rows, search.select)
-    record = {
-        "run_id": run_id,
-        "space": search.space,
-        "select": search.select,
-        "sampler": search.sampler,
-        "asked": search.trials,
-        "best": best and best["number"],
-        "trials": rows,
-    }
+    record, best = _read_trials(search, conf)
+    rows = record["trials"]
     report.write_search(folder, record, best)
     report.print_trials(rows, list(search.space), search.select, best)
     if stopped:
@@ -135,8 +133,33 @@ def finish(search: Search, conf: Config, stopped: bool) -> int:
             is_best = row["config_hash"] == best["config_hash"]
             if row["state"] == DONE and not is_best and states.is_dir():
                 shutil.rmtree(states)
-    console.say(f"search: {folder / 'search.html'}")
+    console.say(f"search: {folder / report.PAGE}")
     return PREEMPTED if stopped else FAILED if best is None else 0
+
+
+def write_live_page(search: Search, conf: Config) -> None:
+    """Write search.html of a running search."""
+    record, best = _read_trials(search, conf)
+    left = f"{len(record['trials'])} of {search.trials} trials have ended"
+    report.write_page(_folder(conf.runtime), record, best, Running(now(), left))
+
+
+def _read_trials(search: Search, conf: Config) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The content of search.json, and its best trial."""
+    files = sorted((_folder(conf.runtime) / TRIALS).glob("*.json"))
+    rows = [read_json(file.parent, file.name) for file in files]
+    rows = [row for row in rows if row["search"] == search.digest and row["number"] < search.trials]
+    best: Any = report.best_trial(rows, search.select)
+    record = {
+        "run_id": conf.runtime.run_id,
+        "space": search.space,
+        "select": search.select,
+        "sampler": search.sampler,
+        "asked": search.trials,
+        "best": best and best["number"],
+        "trials": rows,
+    }
+    return record, best
 
 
 def _folder(runtime: Any) -> Path:

@@ -8,6 +8,8 @@ jobs and retries failed jobs.
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,13 +29,17 @@ from fgvc.config.schema import Runtime
 from fgvc.config.sweep_expansion import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import hydra_app
-from fgvc.launch.job_process import forward_signals, run_in_process, stop_signals
+from fgvc.launch.job_process import SOMEWHERE, forward_signals, run_in_process, stop_signals
 from fgvc.launch.run_job import JobResult
-from fgvc.record import command_file
+from fgvc.launch.sweep_progress import SweepProgress
+from fgvc.record import command_file, console
+from fgvc.record.console import SweepPosition
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
+from fgvc.report import sweep_page
 from fgvc.report import sweep_table as report
 from fgvc.report.baselines import build_table, write_baselines
-from fgvc.report.sweep_table import GOOD, Row, SweepTable
+from fgvc.report.sweep_page import PAGE
+from fgvc.report.sweep_table import GOOD, RUNNING, Row, SweepTable
 from fgvc.report.terminal_table import print_table
 from fgvc.store.disk_errors import ROOTS, add_path, disk_error_line
 from fgvc.store.file_lock import lock
@@ -58,16 +64,20 @@ class Sweep:
         """Run one job in its own process and write its row."""
         if stop_signals():  # the remaining jobs do not start
             return
-        row = Row(
-            choices(overrides), "running", started=now().isoformat(), config_hash=job_hash(cfg)
-        )
+        row = Row(choices(overrides), RUNNING, started=now().isoformat(), config_hash=job_hash(cfg))
         report.write_row(self.folder, row)
+        position = SOMEWHERE if _progress is None else _progress.position(overrides)
         start = time.monotonic()
         command = command_of_job([*self.search_path, *overrides], self.run_id, self.command)
-        result = run_recorded(cfg, overrides, command, row.config_hash)
+        result = run_recorded(cfg, overrides, command, row.config_hash, position)
         seconds = round(time.monotonic() - start, 2)
         row = replace(row, state=result.state, code=result.code, line=result.line)
         report.write_row(self.folder, replace(row, seconds=seconds, traceback=result.traceback))
+        if _progress is not None:
+            _progress.refresh()
+
+
+_progress: SweepProgress | None = None  # of the sweep that this process started
 
 
 def run(
@@ -89,12 +99,25 @@ def run(
     runtime = jobs[0].conf.runtime
     folder = Path(runtime.multirun_root).expanduser().absolute() / run_id
     sweep = Sweep(run_id, command, folder, search_path(overrides))
-    return run_in_folder(
-        folder,
-        runtime,
-        lambda: hydra_app.launch(sweep.run_job, jobs, run_id, overrides),
-        lambda: _finish(sweep, jobs, exclusions),
-    )
+    root, left_out = Path(runtime.output_root).expanduser(), tuple(summarize(exclusions))
+
+    def table(rows: Sequence[Row]) -> SweepTable:
+        return SweepTable(run_id, command, tuple(rows), left_out, root.absolute())
+
+    def start() -> None:
+        global _progress
+        are_silent = any(item.startswith("hydra/launcher=submitit") for item in overrides)
+        locate = functools.partial(_locate, root, run_id)
+        _progress = SweepProgress(folder, jobs, table, locate, are_silent)
+        try:
+            with _progress.watching():
+                count = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
+                console.say(f"sweep of {count}: {_short_path(folder / PAGE)}")
+                hydra_app.launch(sweep.run_job, jobs, run_id, overrides)
+        finally:
+            _progress = None
+
+    return run_in_folder(folder, runtime, start, lambda: _finish(sweep, jobs, table))
 
 
 def run_in_folder(
@@ -123,10 +146,14 @@ def run_in_folder(
 
 
 def run_recorded(
-    cfg: DictConfig, overrides: Sequence[str], command: str, run_hash: str | None
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    command: str,
+    run_hash: str | None,
+    position: SweepPosition = SOMEWHERE,
 ) -> JobResult:
     """Run a job in its own process; if it fails, its run folder has its state."""
-    result = run_in_process(cfg, overrides, command)
+    result = run_in_process(cfg, overrides, command, position)
     if result.code != DONE and run_hash is not None:  # its process may have been killed
         root, run_id = Path(cfg.runtime.output_root).expanduser(), cfg.runtime.run_id
         mark_abandoned(root, run_id, run_hash, result.line or result.state, result.state)
@@ -152,26 +179,28 @@ def command_of_job(overrides: Sequence[str], run_id: str, command: str) -> str:
     return command_file.join(shell.fgvc(*kept, f"{RUN_ID_KEY}{run_id}"), command)
 
 
-def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclusion]) -> int:
+def _finish(
+    sweep: Sweep, jobs: Sequence[JobConfig], table: Callable[[Sequence[Row]], SweepTable]
+) -> int:
     """Print and write the sweep's tables; returns its exit code."""
     runtime = jobs[0].conf.runtime
     root = Path(runtime.output_root).expanduser()
     rows = tuple(_final_row(root, sweep, job) for job in jobs)
-    table = SweepTable(
-        sweep.run_id, sweep.command, rows, tuple(summarize(exclusions)), root.absolute()
-    )
+    ended = table(rows)
     print_table(build_table(untrusted.folders_below(root / sweep.run_id, 2)))
-    report.print_sweep(table)
-    report.write_sweep(table, sweep.folder)
-    report.console.say(f"records: {root / sweep.run_id}; jobs: {sweep.folder / 'sweep.html'}")
-    if any(row.state in GOOD for row in rows):
+    report.print_sweep(ended)
+    sweep_page.write_data(ended, sweep.folder)
+    any_good = any(row.state in GOOD for row in rows)
+    if any_good:  # before the page, which links it
         write_baselines(root, root, runtime.retention_days)
-        report.console.say(f"every run so far: {root / 'baselines.html'}, .csv (task=report)")
+    sweep_page.write_page(ended, sweep.folder)
+    console.say(f"records: {_short_path(root / sweep.run_id)}")
+    console.say(f"jobs: {_short_path(sweep.folder / PAGE)}")
+    if any_good:
+        console.say(f"every run so far: {_short_path(root / 'baselines.html')}, .csv (task=report)")
     if all(row.state in GOOD for row in rows):
         return DONE
-    report.console.say(
-        f"the same command with runtime.run_id={sweep.run_id} runs the remaining jobs"
-    )
+    console.say(f"remaining jobs: the same command with runtime.run_id={sweep.run_id}")
     stopped = stop_signals() or any(row.state == "preempted" for row in rows)
     return PREEMPTED if stopped else max(FAILED, *(row.code or 0 for row in rows))
 
@@ -179,14 +208,25 @@ def _finish(sweep: Sweep, jobs: Sequence[JobConfig], exclusions: Sequence[Exclus
 def _final_row(root: Path, sweep: Sweep, job: JobConfig) -> Row:
     """The row of a job, with its run folder relative to the output root."""
     row = report.read_row(sweep.folder, choices(job.overrides))
-    if row.state == "running":
+    if row.state == RUNNING:
         row = replace(row, state="failed", line="the process running this job died")
+    return _locate(root, sweep.run_id, row)
+
+
+def _locate(root: Path, run_id: str, row: Row) -> Row:
+    """The row with its run folder relative to the output root, if there is one."""
     if row.config_hash is None:
-        return row
-    home = Path(sweep.run_id) / row.config_hash[:SHORT]
-    if row.state in GOOD and (runs := complete_runs(root, sweep.run_id, row.config_hash)):
+        return replace(row, folder=None)
+    home = Path(run_id) / row.config_hash[:SHORT]
+    if row.state in GOOD and (runs := complete_runs(root, run_id, row.config_hash)):
         return replace(row, folder=str(home / runs[-1].name))
     return replace(row, folder=str(home / IN_PROGRESS) if (root / home).is_dir() else None)
+
+
+def _short_path(path: Path) -> str:
+    """A path from the working folder if it is below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def job_hash(cfg: DictConfig) -> str | None:

@@ -280,7 +280,7 @@ def _load_dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
         dataset = datasets.load(conf.dataset, cache_root, advance, suggest_skip=task != "eval")
     validation.check(task, conf, dataset)
     for note in (*notes, *dataset.notes, *validation.notes(task, conf, dataset)):
-        console.say(f"note: {note}")
+        console.say_note(f"note: {note}")
     return dataset
 
 

@@ -72,7 +72,7 @@ def print_localization(record: Mapping[str, Any]) -> None:
         values = {name: parts[name][key]["value"] for name in names}
         if None not in values.values():
             shown = ", ".join(f"{name} {text(value)}" for name, value in values.items())
-            console.say(f"{what}: {shown}")
+            console.say_summary(f"{what}: {shown}")
 
 
 def draw_overlay(

@@ -261,6 +261,8 @@ def print_summary(
 ) -> None:
     """Print the numbers of a run, the notes on them, its cost and its folder.
 
+    A sweep prints one table of all its jobs at its end, so its jobs print only what that lacks.
+
     Args:
         stack_check: as in the environment stamp. record: as in metrics.json.
         folder: of the sealed run.
@@ -280,15 +282,16 @@ def print_summary(
     rows.append(["calibration error", *(percent(record[name]["ece"]) for name in splits)])
     rows.append(["loss (nats)", *(number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
-    console.table(_title(conf, dataset), ["%", *splits], rows)
+    if not console.is_job_of_sweep():
+        console.table(_title(conf, dataset), ["%", *splits], rows)
     for note in record["notes"]:
-        console.say(f"note: {note}")
+        console.say_summary(f"note: {note}")
     for name in splits:
         if record[name]["intervals_note"] is not None:
-            console.say(f"note: {name}: {record[name]['intervals_note']}")
+            console.say_summary(f"note: {name}: {record[name]['intervals_note']}")
     parts = comparability.Comparability(**record["comparability"])
     for reason in comparability.reasons(record, parts):
-        console.say(f"note: {reason.sentence}")
+        console.say_summary(f"note: {reason.sentence}")
     localization.print_localization(record)
     cost, parts = record["cost"], []
     if cost["parameters"]:
@@ -299,9 +302,9 @@ def print_summary(
             note = measured_rate.from_cost(cost).load_note
             parts.append(rate if note is None else f"({rate}: {note})")
     parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in total")
-    console.say("cost: " + ", ".join(parts))
+    console.say_summary("cost: " + ", ".join(parts))
     console.provenance(dataset.name, dataset.card)
-    console.say(f"record: {folder}")
+    console.say_summary(f"record: {folder}")
 
 
 def _title(conf: Config, dataset: Dataset) -> str:

@@ -5,5 +5,5 @@ ranking: lines -> ranked groups, with the pairs and tests of pairwise_tests.
 baselines: groups -> csv and json; baselines_page: html; terminal_table: the terminal.
 compare: two runs. audit: the promises of one run. plan: an experiment before it runs. model_card:
 README of an export. markdown_template: the templates of both. prune: what may be deleted.
-sweep_table, search_table: jobs and trials.
+sweep_table, sweep_axes, sweep_page, search_table: jobs and trials.
 """

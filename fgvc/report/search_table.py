@@ -11,10 +11,13 @@ from fgvc.html.charts import Chart, chart
 from fgvc.html.formats import number, percent
 from fgvc.html.render import render
 from fgvc.record import console, privacy
+from fgvc.report.sweep_axes import short_names
+from fgvc.report.sweep_page import RELOAD, Running
 from fgvc.store import atomic
 from fgvc.untrusted import shell
 
 DONE, STOPPED = "done", "stopped"
+PAGE = "search.html"
 WINNER = "best.yaml"  # the best trial as an experiment
 Row = Mapping[str, Any]
 
@@ -39,13 +42,6 @@ def describe_trial(row: Row) -> str:
     return f"validation top-1 {top1} %, loss {loss} on {row['n']} images"
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or the whole key where another key ends in the same part."""
-    tails = [key.rpartition(".")[2] for key in keys]
-    pairs = zip(keys, tails, strict=True)
-    return {key: tail if tails.count(tail) == 1 else key for key, tail in pairs}
-
-
 def write_search(target: Path, record: Row, best: Row | None) -> None:
     """Write search.json and search.html into `target`, each atomically.
 
@@ -54,6 +50,15 @@ def write_search(target: Path, record: Row, best: Row | None) -> None:
         best: its best trial, which WINNER beside the page holds.
     """
     atomic.write_json(target / "search.json", record)
+    write_page(target, record, best)
+
+
+def write_page(target: Path, record: Row, best: Row | None, running: Running | None = None) -> None:
+    """Write search.html into `target`, atomically.
+
+    Args:
+        record, best: as in `write_search`. running: None: the search has ended.
+    """
     errors = [privacy.without_user_paths(row["error"] or "") for row in record["trials"]]
     place = f"/{record['run_id']}/{WINNER}"
     words = [*shell.PROGRAM, shell.variable("experiment", "MULTIRUN_ROOT", place)]
@@ -61,11 +66,13 @@ def write_search(target: Path, record: Row, best: Row | None) -> None:
         "record": record,
         "trials": list(zip(record["trials"], errors, strict=True)),
         "best": best,
+        "running": running,
+        "reload": RELOAD,
         "names": short_names(list(record["space"])),
         "winner": " ".join(words),
         "chart": _trial_chart(record["trials"], record["select"]),
     }
-    atomic.write_text(target / "search.html", render("search.html", facts))
+    atomic.write_text(target / PAGE, render(PAGE, facts))
 
 
 def _trial_chart(rows: Sequence[Row], select: str) -> Chart | None:

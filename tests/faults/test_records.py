@@ -475,9 +475,9 @@ def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
     for row in rows:
         sweep_table.write_row(first, row)
     sweep_table.write_row(second, replace(rows[0], state="failed"))
-    files = [sweep_table._row_file(home, rows[0].choices) for home in (first, second)]
+    files = [sweep_table.row_file(home, rows[0].choices) for home in (first, second)]
     assert sweep_table.read_row(first, rows[0].choices).state == "done"
-    shutil.copy(sweep_table._row_file(first, rows[1].choices), files[0])
+    shutil.copy(sweep_table.row_file(first, rows[1].choices), files[0])
     line = not_none(sweep_table.read_row(first, rows[0].choices).line)
     assert line.startswith("the row of the job is damaged")
     sweep_table.write_row(first, rows[0])

@@ -117,6 +117,8 @@ def test_every_trial_is_listed_and_the_best_on_validation_wins(search):
     assert search.record()["best"] == best["number"]
     page = (search.multirun / "search.html").read_text(encoding="utf-8")
     assert "4 of 4 trials" in page
+    assert "Last written at" not in page  # it has ended
+    assert search.out[0].endswith("/multirun/search/search.html")  # named at the start
     assert page.count('<span class="badge good">best</span>') == 1
     assert page.count('<span class="badge warn">failed</span>') == len(rows) - len(done)
     (start,) = [place for place, line in enumerate(search.out) if line.startswith("4 trials on")]

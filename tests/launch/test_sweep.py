@@ -6,6 +6,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,11 +152,34 @@ def test_the_table_names_every_job_once_within_80_columns(faulty):
     head, _, table = faulty.out.partition("jobs of x: 3 done, 4 failed, 1 oom")
     assert "comparable" in head
     assert max(map(len, table.splitlines()[:13])) <= 80
-    lines = [line.split() for line in table.splitlines() if "│ head.k=" in line]
-    assert [line[1].removeprefix("head.k=") for line in lines] == [GOOD[0], *FAULTS, *GOOD[1:]]
+    lines = [line.split("│") for line in table.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
+    assert [line[:2] for line in cells] == [
+        [str(number), k] for number, k in enumerate((GOOD[0], *FAULTS, *GOOD[1:]), start=1)
+    ]
+    for k, cell in zip((GOOD[0], *FAULTS, *GOOD[1:]), (line[2] for line in cells), strict=True):
+        assert bool(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", cell)) == (k in GOOD)
     for k, (state, line) in EXPECTED.items():
         assert f"{state}: head.k={k}: {line}" in table
     assert "the same command with runtime.run_id=x" in table
+
+
+@pytest.mark.slow
+def test_a_line_per_job_and_the_provenance_once(faulty):
+    """Its page is named first; each job says its place and how long all of them take."""
+    lines = faulty.out.splitlines()
+    assert lines[0].endswith("multirun/x/sweep.html")
+    jobs = [line for line in lines if line.startswith("job ")]
+    assert jobs[0] == "job 1 of 8: head.k=3; time left unknown until a job ends"
+    assert re.fullmatch(r"job 1 of 8 done: top-1 [\d.]+ \[[\d.]+, [\d.]+\], [\d.]+ s", jobs[1])
+    assert re.fullmatch(r"job 2 of 8: head.k=11; about \d+ (s|min) left", jobs[2])
+    assert re.fullmatch(r"job 8 of 8 done: .*", jobs[15])
+    assert max(map(len, jobs)) <= 80
+    for text in ("synthetic, license", "synthetic, contamination", "note: synthetic data"):
+        assert sum(line.startswith(text) for line in lines) == 1, text
+    assert "┃ %" not in faulty.out  # the table of a single run
+    log = (faulty.folder(GOOD[1]) / "run.log").read_text()
+    assert "note: synthetic data" in log  # also of a job that does not print it
 
 
 @pytest.mark.slow
@@ -178,7 +202,8 @@ def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
     report = faulty.folder(GOOD[0]) / "report.html"
     assert f'href="{os.path.relpath(report, faulty.root / "multirun/x")}"' in page
     assert "RuntimeError: an injected fault" in page
-    assert page.count("<tr>") == 9
+    assert page.count("<tr data-top1") == 8
+    assert "Last written at" not in page  # it has ended
     assert f": {len(GOOD)} done, " in page
 
 
@@ -256,9 +281,12 @@ def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
     job = start_finetune(*sweep)
     home = tmp_path / "outputs/x"
-    job.until(lambda: list(home.glob("*/in-progress/resume/*")))
+    page = tmp_path / "multirun/x/sweep.html"
+    job.until(lambda: list(home.glob("*/in-progress/resume/*")) and ">running<" in page.read_text())
+    assert "Last written at" in page.read_text()
     job.send(signal.SIGINT)
     assert job.wait() == 75, job.output
+    assert "Last written at" not in page.read_text()
     table = json.loads((tmp_path / "multirun/x/sweep.json").read_text())
     assert [row["state"] for row in table["jobs"]] == ["preempted", "not begun"]
     assert "the same command with runtime.run_id=x" in job.output
@@ -268,6 +296,7 @@ def test_signals_save_and_stop_the_job_and_leave_no_process(start_finetune, wait
     job.until(lambda: "resumed after step" in job.output)
     job.send(signal.SIGKILL)
     job.wait()
+    assert "Last written at" in page.read_text()  # nothing could write it
     (status,) = home.glob("*/in-progress/status.json")
     wait_until(lambda: json.loads(status.read_text())["state"] == "preempted")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.report.search_table import best_trial, write_search
+from fgvc.record.run_dir import now
+from fgvc.report.search_table import best_trial, write_page, write_search
+from fgvc.report.sweep_page import Running
 from fgvc.untrusted import read_json
 
 KEYS = {"task.learning_rate": "tag(log,interval(1e-4,1e-1))", "task.drop_path": "0,0.2"}
@@ -84,3 +86,16 @@ def test_the_page_names_no_home_folder(tmp_path, monkeypatch):
     text, _ = written(tmp_path, [trial(0, error=f"{tmp_path}/birds: no such folder")])
     assert str(tmp_path) not in text
     assert "birds: no such folder" in text
+
+
+def test_the_page_of_a_running_search_reloads_and_prints_no_command_of_a_winner(tmp_path):
+    text, record = written(tmp_path, [trial(0, 0.5)])
+    assert "refresh" not in text
+    assert "MULTIRUN_ROOT=" in text
+    best = record["trials"][0]
+    write_page(tmp_path, record, best, Running(now(), "1 of 9 trials have ended"))
+    live = (tmp_path / "search.html").read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh"' in live
+    assert "1 of 9 trials have ended. Last written at 20" in live
+    assert "MULTIRUN_ROOT=" not in live  # best.yaml is written at the end
+    write_page(tmp_path, {**record, "trials": []}, None, Running(now(), "0 of 9"))  # at the start
