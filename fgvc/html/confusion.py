@@ -1,8 +1,9 @@
 """A confusion matrix -> an SVG or an image that is legible with 3, 200 and 5,000 classes.
 
-Rows are the true classes, columns the predicted classes. Up to NAMED_UP_TO classes the SVG is a
-table of counts with class names. With more classes a cell can be smaller than a pixel, so every
-nonzero cell is a mark of at least MARK pixels, and the most confused pairs are listed beside.
+Rows are the true classes, columns the predicted classes. In the SVG, classes that are confused with
+each other stand side by side. Up to NAMED_UP_TO classes it is a table of counts with class names.
+With more classes a cell can be smaller than a pixel, so every nonzero cell is a mark of at least
+MARK pixels, and the most confused pairs are listed beside. A page shows a table of the worst block.
 C classes, V nonzero cells, H x W pixels.
 """
 
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fgvc.html import confusion_order
 from fgvc.html.charts import BOTTOM, LEFT, RIGHT, Axis, Frame
 from fgvc.html.render import render
 from fgvc.untrusted.escape import visible
 
 NAMED_UP_TO = 40  # classes; more names would overlap
+BLOCK = 24  # classes of the worst block
 PAIRS = 20  # most confused pairs that are listed
 MAX_CELLS = 20_000  # drawn
 LEVELS = (  # highest share of the true class, colour in light and in dark mode
@@ -35,7 +38,7 @@ LEVELS = (  # highest share of the true class, colour in light and in dark mode
 )
 BOUNDS = [bound for bound, _, _ in LEVELS]
 SIDE, MARK = 640, 2.5  # pixels: of the plot with marks, of a mark at least
-TABLE, CELL = 720, (18, 40)  # pixels: of a table with many classes, of its cells
+TABLE, CELL = 560, (18, 40)  # pixels: of a table with many classes, of its cells
 IMAGE = 600  # pixels: side of an image with few classes
 HEADER, SWATCH, LISTED = 54, 26, 300  # pixels: height; width of a level in the legend, of the list
 LETTER, LONGEST = 6.2, 28  # pixels per letter; letters of a class name
@@ -73,9 +76,10 @@ def confusion_svg(
             lists the first PAIRS.
     """
     classes = len(names)
-    cells = _cells(matrix, classes, MAX_CELLS)
+    order_C = confusion_order.cluster_order(matrix)
+    cells = _cells(matrix, order_C, MAX_CELLS)
     is_table = classes <= NAMED_UP_TO
-    labels = [_label(name) for name in names] if is_table else []
+    labels = [_label(names[int(index)]) for index in order_C] if is_table else []
     cell = max(CELL[0], min(CELL[1], TABLE // classes)) if is_table else SIDE / classes
     longest = max(map(_width, labels), default=0) * LETTER  # pixels
     left, top = round(28 + longest) if is_table else LEFT, HEADER + 24 * bool(title)
@@ -96,6 +100,7 @@ def confusion_svg(
         "cell": round(cell, 6),
         "classes": classes,
         "labels": labels,
+        "indexed": classes > confusion_order.ORDERED_UP_TO,
         "mark": max(1, round(MARK / cell, 3)),
         "levels": [_draw_level(cells, level, is_table) for level in np.unique(cells.level_V)],
         "font": round(min(11, 1.5 * cell / digits), 1),  # pixels
@@ -119,6 +124,33 @@ def confusion_svg(
     return render("confusion.svg", facts)
 
 
+def page_plot(matrix: np.ndarray, names: Sequence[str]) -> dict[str, object]:
+    """The plot of a page: the whole matrix as a table, or with more classes its worst block.
+
+    Args:
+        matrix, names: as of `confusion_svg`.
+
+    Returns:
+        svg: without title and list; None if a block would be empty. classes: in the plot. errors:
+        between these classes. all_classes, all_errors: of the whole matrix.
+    """
+    classes = len(names)
+    shown, index_K = matrix, np.arange(classes)
+    if classes > NAMED_UP_TO:
+        index_K = confusion_order.worst_block(matrix, BLOCK)
+        shown = confusion_order.block(matrix, index_K)
+    inside = shown[:, : len(index_K)]
+    return {
+        "svg": confusion_svg(shown, [names[index] for index in index_K.tolist()], "")
+        if len(index_K)
+        else None,
+        "classes": len(index_K),
+        "errors": int(inside.sum() - np.trace(inside)),
+        "all_classes": classes,
+        "all_errors": int(matrix.sum() - np.trace(matrix)),
+    }
+
+
 def confusion_image(matrix: np.ndarray) -> np.ndarray:
     """The confusion matrix as an image, uint8 RGB (H, W, C), in the colours of the SVG.
 
@@ -129,7 +161,7 @@ def confusion_image(matrix: np.ndarray) -> np.ndarray:
         matrix: as of `confusion_svg`.
     """
     classes = len(matrix)
-    cells = _cells(matrix, classes, matrix.size)
+    cells = _cells(matrix, np.arange(classes), matrix.size)
     side = min(classes, IMAGE)
     level_HW = np.zeros((side, side), np.uint8)  # 0: empty
     at = (cells.row_V * side // classes, cells.column_V * side // classes)
@@ -140,14 +172,20 @@ def confusion_image(matrix: np.ndarray) -> np.ndarray:
     return rgb_L3[level_HW].repeat(block, axis=0).repeat(block, axis=1)
 
 
-def _cells(matrix: np.ndarray, classes: int, most: int) -> Cells:
-    """The nonzero cells, or the `most` cells with the largest shares of the true class."""
-    row_V, column_V = np.nonzero(matrix[:, :classes])
+def _cells(matrix: np.ndarray, order_C: np.ndarray, most: int) -> Cells:
+    """The nonzero cells, or the `most` cells with the largest shares of the true class.
+
+    order_C: the class at each place of both axes.
+    """
+    place_C = np.argsort(order_C)
+    row_V, column_V = np.nonzero(matrix[:, : len(order_C)])
     count_V = matrix[row_V, column_V]
     share_V = count_V / matrix.sum(axis=1)[row_V]
+    row_V, column_V = place_C[row_V], place_C[column_V]
     # multiples of the golden ratio spread the drawn ones of equal shares over all rows
     spread_V = np.arange(len(row_V), dtype=np.uint32) * np.uint32(2654435769)
-    drawn_V = np.sort(np.lexsort((spread_V, -share_V))[:most])
+    drawn_V = np.lexsort((spread_V, -share_V))[:most]
+    drawn_V = drawn_V[np.lexsort((column_V[drawn_V], row_V[drawn_V]))]
     level_V = np.searchsorted(BOUNDS, share_V)
     drawn = (values_V[drawn_V] for values_V in (row_V, column_V, count_V, level_V))
     return Cells(*drawn, nonzero=len(row_V))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgvc.html import confusion
+from fgvc.html import confusion, confusion_order
 from fgvc.html.confusion import confusion_image, confusion_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +49,18 @@ def scattered(classes: int, seed: int = 0, images: int = 30) -> np.ndarray:
 
 def named(classes: int) -> list[str]:
     return [f"{index}.A_$bird_{index}" for index in range(classes)]
+
+
+@pytest.fixture
+def by_index(monkeypatch) -> None:
+    """Plots with the classes in the order of their indices, as with very many classes."""
+    monkeypatch.setattr(confusion_order, "ORDERED_UP_TO", 0)
+
+
+def in_order(matrix: np.ndarray) -> np.ndarray:
+    """The matrix with the classes in the order of the plot."""
+    order_C = confusion_order.cluster_order(matrix)
+    return np.hstack([matrix[np.ix_(order_C, order_C)], matrix[order_C, len(matrix) :]])
 
 
 def draw(matrix: np.ndarray, title: str = "birds", **more) -> ElementTree.Element:
@@ -92,11 +104,12 @@ def counts(root: ElementTree.Element) -> dict[tuple[int, int], int]:
 @pytest.mark.parametrize("classes", [1, 3, 12, 40])
 def test_a_table_has_every_count_and_every_name_on_both_axes(classes):
     matrix = scattered(classes)
-    root = draw(matrix)
-    nonzero = zip(*np.nonzero(matrix[:, :classes]), strict=True)
-    assert counts(root) == {(row, column): matrix[row, column] for row, column in nonzero}
+    root, ordered = draw(matrix), in_order(matrix)
+    nonzero = zip(*np.nonzero(ordered[:, :classes]), strict=True)
+    assert counts(root) == {(row, column): ordered[row, column] for row, column in nonzero}
     texts = [text for text in root.iter(f"{SVG}text") if "A $bird" in (text.text or "")]
-    names = [name.replace("_", " ") for name in named(classes)]
+    order = confusion_order.cluster_order(matrix).tolist()
+    names = [named(classes)[index].replace("_", " ") for index in order]
     rows, columns = texts[::2], texts[1::2]
     for axis in (rows, columns):
         assert [text.text for text in axis] == names
@@ -110,7 +123,7 @@ def test_every_nonzero_cell_is_drawn_once_and_the_strongest_on_top(classes):
     matrix = scattered(classes)
     root = draw(matrix)
     drawn = marks(root)
-    share_CC = matrix[:, :classes] / 30
+    share_CC = in_order(matrix)[:, :classes] / 30
     levels = {(row, column): level for row, column, level in drawn}
     assert len(levels) == len(drawn) == np.count_nonzero(share_CC)
     for (row, column), level in levels.items():
@@ -123,7 +136,7 @@ def test_every_nonzero_cell_is_drawn_once_and_the_strongest_on_top(classes):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("classes", [12, 40, 200, 1000])
-def test_one_mistake_of_thirty_leaves_a_mark(classes, scheme, opened, tmp_path):
+def test_one_mistake_of_thirty_leaves_a_mark(classes, scheme, opened, tmp_path, by_index):
     pixels = []
     for mistakes in ([], [(classes // 8, classes - 1 - classes // 8)]):
         file = tmp_path / f"{len(mistakes)}.svg"
@@ -218,7 +231,8 @@ def test_the_size_is_bounded_and_the_plot_says_what_it_leaves_out():
     assert "the strongest 20,000 of 160,000 nonzero cells" in text
     drawn = marks(ElementTree.fromstring(text))
     assert len({(row, column) for row, column, _ in drawn}) == len(drawn) == 20_000
-    share_CC = matrix[:, :classes] / matrix.sum(axis=1, keepdims=True)
+    ordered = in_order(matrix)
+    share_CC = ordered[:, :classes] / ordered.sum(axis=1, keepdims=True)
     least = min(share_CC[row, column] for row, column, _ in drawn)
     assert (share_CC > least).sum() <= 20_000 <= (share_CC >= least).sum()
     assert "nonzero" not in confusion_svg(scattered(50), named(50), "birds")
@@ -232,7 +246,7 @@ def test_of_equal_cells_the_drawn_ones_are_spread_over_all_rows():
     assert per_row_C.max() <= 1.5 * per_row_C.mean() <= 2 * per_row_C.min() + 20
 
 
-def test_the_axes_of_a_plot_with_marks_have_round_indices():
+def test_the_axes_of_a_plot_by_index_have_round_indices(by_index):
     root = draw(scattered(200))
     left, top, cell = scale(root)
     texts = {(text.get("x"), text.get("y")): text.text for text in root.iter(f"{SVG}text")}
@@ -244,6 +258,35 @@ def test_the_axes_of_a_plot_with_marks_have_round_indices():
         down = [float(at[1] or 0) - 4 for at, name in texts.items() if name == str(index)]
         assert any(abs(at - x) < 0.1 for at in across)
         assert any(abs(at - y) < 0.1 for at in down)
+
+
+def test_a_plot_with_marks_says_how_its_classes_are_ordered():
+    texts = [text.text for text in draw(scattered(60)).iter(f"{SVG}text")]
+    assert "predicted; classes that are confused with each other stand side by side" in texts
+    assert not any(text and text.isdecimal() and int(text) > 100 for text in texts)
+
+
+def test_a_page_shows_the_whole_matrix_or_its_worst_block():
+    small = confusion.page_plot(scattered(20), named(20))
+    root = ElementTree.fromstring(str(small["svg"]))
+    assert len(group(root, "counts").findall(f".//{SVG}text")) == np.count_nonzero(
+        scattered(20)[:, :20]
+    )
+    assert small["classes"] == small["all_classes"] == 20
+    assert small["errors"] == small["all_errors"] - scattered(20)[:, 20].sum()
+    blocks = [(4 * start + a, 4 * start + b) for start in (3, 20, 41) for a, b in ((0, 1), (2, 1))]
+    matrix = planted(200, [*blocks * 3, (7, 190)])
+    large = confusion.page_plot(matrix, named(200))
+    assert {key: large[key] for key in ("classes", "errors", "all_classes", "all_errors")} == {
+        "classes": 11,  # three groups of three classes, and the pair
+        "errors": 19,
+        "all_classes": 200,
+        "all_errors": 19,
+    }
+    root = ElementTree.fromstring(str(large["svg"]))
+    assert {27, 3, 1} == set(counts(root).values()) - {24, 29, 30}
+    assert "pairs" not in {g.get("class") for g in root.iter(f"{SVG}g")}
+    assert confusion.page_plot(planted(200, []), named(200))["svg"] is None
 
 
 # --- pixels ---
