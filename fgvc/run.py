@@ -16,12 +16,13 @@ import os
 import re
 import secrets
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fgvc.parallel import signals
+from fgvc.parallel import process_start, signals
 
 if __name__ == "__main__":
     signals.exit_on_signal()  # before the imports below, which take a second
@@ -72,8 +73,12 @@ class Command:
     notes: Sequence[str]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a command; returns its exit code."""
+def main(arguments: Sequence[str], started: float | None = None) -> int:
+    """Run a command; returns its exit code.
+
+    started: when it was given, by the monotonic clock, for the wall time of its run; None: now.
+    """
+    started = time.monotonic() if started is None else started
     if os.environ.get("RANK", "0") != "0":  # torchrun: rank 0 composes and broadcasts
         from fgvc.launch import ddp_worker
 
@@ -110,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         ):
             dry_run.show(visible(line))
         return DONE
-    return _run(command)
+    return _run(command, started)
 
 
 def _parse(arguments: Sequence[str]) -> Command | None:
@@ -152,7 +157,7 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     return Command(arguments, flags, overrides, multirun, search, jobs, exclusions, run_id, notes)
 
 
-def _run(command: Command) -> int:
+def _run(command: Command, started: float) -> int:
     """Run the jobs of a command under its run_id; returns the exit code."""
     for line in summarize(command.exclusions):
         print(f"left out: {visible(line)}", flush=True)
@@ -169,7 +174,7 @@ def _run(command: Command) -> int:
     if not command.multirun or is_operation(jobs[0].conf):
         from fgvc.launch import run_job
 
-        return run_job.run_here(jobs, run_id, text)
+        return run_job.run_here(jobs, run_id, text, started)
     from fgvc.launch import sweep
 
     return sweep.run(run_id, overrides, text, jobs, command.exclusions)
@@ -188,7 +193,7 @@ def script() -> None:
     else:  # torchrun stops a rank that waits for a rank 0 whose command was refused
         signals.default()
     try:
-        code = main(sys.argv[1:])
+        code = main(sys.argv[1:], process_start.STARTED)
     except KeyboardInterrupt:
         code = PREEMPTED
     except BrokenPipeError:  # `| head` closed the pipe

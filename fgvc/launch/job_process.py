@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, reduction
@@ -45,9 +46,8 @@ def run_in_process(
     receiver, sender = context.Pipe(duplex=False)
     streams = [_Stream(number) for number in STREAMS]
     inherited = (dict(os.environ), multiprocessing.get_start_method())
-    process = context.Process(
-        target=_main, args=(sender, streams, *inherited, cfg, [*overrides], command, position)
-    )
+    job = (cfg, [*overrides], command, position, time.monotonic())
+    process = context.Process(target=_main, args=(sender, streams, *inherited, *job))
     with signals.blocked(tracked=True):  # also for the server that forks it, if it starts now
         process.start()
     sender.close()
@@ -177,6 +177,7 @@ def _main(
     overrides: Sequence[str],
     command: str,
     position: console.SweepPosition,
+    started: float,
 ) -> None:
     os.setsid()
     console.set_sweep(position)
@@ -186,7 +187,7 @@ def _main(
     signals.default(signals.CLUSTER_SIGNALS)  # blocked until the job has its own handlers
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
-        result = run_job(cfg, overrides, command)
+        result = run_job(cfg, overrides, command, started)
     except SystemExit as error:
         result = JobResult(FAILED, "failed", f"the job called sys.exit({error.code})")
     sender.send(result)

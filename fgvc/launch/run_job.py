@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,8 +50,10 @@ class JobResult:
     traceback: str | None = None
 
 
-def run_here(jobs: Sequence[JobConfig], run_id: str, command: str) -> int:
+def run_here(jobs: Sequence[JobConfig], run_id: str, command: str, started: float) -> int:
     """Run jobs in this process, one after another: a single job, or operations such as report.
+
+    started: of the command, as of `run_job`.
 
     Returns:
         The largest of their exit codes. After a signal, the remaining jobs do not start.
@@ -59,7 +62,7 @@ def run_here(jobs: Sequence[JobConfig], run_id: str, command: str) -> int:
     for job in jobs:
         if code != PREEMPTED:
             conf = replace(job.conf, runtime=replace(job.conf.runtime, run_id=run_id))
-            result = run_job(conf, of_run(job.overrides, run_id), command)
+            result = run_job(conf, of_run(job.overrides, run_id), command, started)
             code = max(code, result.code)
             if result.code == DONE and not is_operation(conf):
                 _print_next_commands(job, conf)
@@ -76,15 +79,24 @@ def _print_next_commands(job: JobConfig, conf: Config) -> None:
             console.say(line)
 
 
-def run_job(cfg: DictConfig | Config, overrides: Sequence[str], command: str) -> JobResult:
-    """Run one job to its end. Every error is reported and becomes a result."""
+def run_job(
+    cfg: DictConfig | Config,
+    overrides: Sequence[str],
+    command: str,
+    started: float | None = None,
+) -> JobResult:
+    """Run one job to its end. Every error is reported and becomes a result.
+
+    started: when the job was started, by the monotonic clock; None: now.
+    """
+    started = time.monotonic() if started is None else started
     try:
         with signals.raise_on_signal(Preempted):
             conf = cfg if isinstance(cfg, Config) else typed(cfg)
             _check_weights(conf)
             _remove_stale_files(conf)
             task = importlib.import_module(f"fgvc.task.{conf.task.name}")
-            code = task.run(Job(conf, tuple(overrides), command))
+            code = task.run(Job(conf, tuple(overrides), command, started))
     except (Exception, KeyboardInterrupt) as error:
         return _failure(error, cfg)
     if isinstance(code, Skipped):

@@ -26,7 +26,7 @@ from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import validation
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.features import FeatureExtractor
-from fgvc.pipeline.job import Skipped
+from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.restore import read_checkpoint
 from fgvc.record import class_means, console, run_dir, stack_check
@@ -189,9 +189,9 @@ class Results:
 @contextmanager
 def open_experiment(
     task: str,
+    job: Job,
     conf: Config,
     plain: dict[str, Any],
-    command: str,
     keep: Sequence[str] = (),
     group: ProcessGroup | None = None,
     source: WeightsSource | None = None,
@@ -199,7 +199,9 @@ def open_experiment(
     """Open the run folder, seed the process, load the dataset and find the weights.
 
     Args:
-        task: the task that runs; for task=eval, `conf` is the config of the checkpoint.
+        task: the task that runs.
+        job: its command and start.
+        conf: of the job; for task=eval, the config of the checkpoint. plain: its hashed part.
         keep: files of an earlier, interrupted process to keep in the run folder.
         group: the ranks of a training. None: they extract features, and start when they are needed.
         source: of the backbone's weights; None: they are searched for.
@@ -214,13 +216,14 @@ def open_experiment(
     texts = {
         "config.yaml": yaml.safe_dump(asdict(conf), allow_unicode=True, sort_keys=False),
         "config.canonical.json": canonical(plain),
-        "command.txt": command + "\n",
+        "command.txt": job.command + "\n",
     }
     assert runtime.run_id is not None
     ranks = (runtime.nproc, runtime.device, runtime.stop_grace)
     joined = join_group(*ranks, lazy=True) if group is None else group.naming_lost_rank()
     # the group inside, so that the run records its errors
-    with run_dir.open_run(root, runtime.run_id, run_hash, texts, keep) as run, joined as group:
+    opened = run_dir.open_run(root, runtime.run_id, run_hash, texts, keep, job.started)
+    with opened as run, joined as group:
 
         def mark_preempted(reason: str) -> None:
             if run.sealed is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fgvc.config.schema import Config
@@ -11,11 +12,15 @@ from fgvc.store.output_path import JSON, output_file
 
 @dataclass(frozen=True)
 class Job:
-    """The checked config, the overrides and the exact command."""
+    """The checked config, the overrides, the exact command, and when its process started.
+
+    started: seconds of the monotonic clock, which all processes of a machine share.
+    """
 
     conf: Config
     overrides: tuple[str, ...]
     command: str
+    started: float = field(default_factory=time.monotonic)
 
     def json_file(self, folder: str, name: str) -> Path:
         """The JSON file that an operation writes: task.output, or in `folder` of the outputs."""

@@ -33,7 +33,7 @@ from fgvc.record import (
     privacy,
 )
 from fgvc.record.class_means import ClassMeans
-from fgvc.record.run_dir import TEST_READ_LOG, now
+from fgvc.record.run_dir import TEST_READ_LOG
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
 from fgvc.types import Dataset, Predictions, WeightsSource
@@ -69,7 +69,7 @@ def write_run(
     )
     write_record(record, writers)
     folder = run.seal(conf.runtime.retention_days)
-    print_summary(conf, experiment.dataset, experiment.stack_check, numbers, folder)
+    print_summary(conf, experiment.dataset, experiment.stack_check, record.timed_numbers, folder)
     return folder
 
 
@@ -96,7 +96,6 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
             **cost,
             "extract_seconds": counters.pop("spent")["wall"],
             **counters,
-            "seconds": run.seconds,
             "process_peak_memory_mib": peak_memory_mib(experiment.extractor.device),
         },
         "test_reads": len(run.test_reads()),
@@ -191,8 +190,6 @@ def _stamp(experiment: Experiment) -> dict[str, object]:
         "labelmap_digest": dataset.labelmap.digest,
         "weights": {"kind": source.kind, "name": source.name, **_weights_facts(source)},
         "started": run.started.isoformat(),
-        "finished": now().isoformat(),
-        "seconds": run.seconds,
     }
 
 

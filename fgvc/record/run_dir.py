@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class RunLog(logging.FileHandler):
 class RunFolder:
     """An open run. All files except the streams (run.log, tb/) are written through store/.
 
+    started: the job, which began before its folder was opened.
     checkpoint_id: of ckpt.bin once it is written; it will name the folder.
+    clock: `started` by the monotonic clock.
     """
 
     path: Path
@@ -78,9 +80,9 @@ class RunFolder:
     code: env_stamp.GitState
     started: datetime.datetime
     run_log: RunLog
+    clock: float
     checkpoint_id: str | None = None
     sealed: Path | None = None
-    _clock: float = field(default_factory=time.monotonic)
 
     def write_json(self, name: str, value: object) -> None:
         atomic.write_json(self.path / name, value)
@@ -125,8 +127,8 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the run was opened, by a monotonic clock."""
-        return time.monotonic() - self._clock
+        """Wall time since the job started, by a monotonic clock."""
+        return time.monotonic() - self.clock
 
     def seal(self, days: int = retention.SHORTEST) -> Path:
         """Index every file, mark the run done, and give the folder its final name.
@@ -165,6 +167,7 @@ def open_run(
     config_hash: str,
     texts: Mapping[str, str | bytes],
     keep: Sequence[str] = (),
+    clock: float | None = None,
 ) -> Iterator[RunFolder]:
     """Open and lock a run folder, log into it, and write a correct status however the run ends.
 
@@ -172,6 +175,7 @@ def open_run(
         texts: files known from the start (config.yaml, config.canonical.json, command.txt).
         keep: files of an interrupted earlier attempt to keep (RESUME, run.log); its test reads are
             always kept, all other files are deleted.
+        clock: when the job started, by the monotonic clock; None: now.
 
     Raises:
         LockHeld: another process runs this config under this run_id.
@@ -193,7 +197,10 @@ def open_run(
             _refuse_resume_states(path, run_id)
         _clear(path, keep)
         code = env_stamp.git_state()
-        run = RunFolder(path, run_id, config_hash, code, now(), RunLog(path / "run.log"))
+        clock = time.monotonic() if clock is None else clock
+        started = now() - datetime.timedelta(seconds=time.monotonic() - clock)
+        run_log = RunLog(path / "run.log")
+        run = RunFolder(path, run_id, config_hash, code, started, run_log, clock)
         stack.callback(run.close_log)
         log.addHandler(run.run_log)
         log.setLevel(logging.INFO)

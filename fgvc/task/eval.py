@@ -40,7 +40,7 @@ def run(job: Job) -> Skipped | None:
     plain = stored.metadata["hashed"] if stored.whole else resolved(cfg)
     restore.check_config_hash(stored, plain)
     source = restore.find_weights(stored, conf, job)
-    with open_experiment("eval", conf, plain, job.command, source=source) as experiment:
+    with open_experiment("eval", job, conf, plain, source=source) as experiment:
         if skipped := experiment.find_complete_run(stored.id):
             return skipped
         write_run.write_run(experiment, _evaluate(experiment, stored))

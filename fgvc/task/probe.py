@@ -21,7 +21,7 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, device or folder do not match the command.
     """
-    with open_experiment("probe", job.conf, hashed(job.conf), job.command) as experiment:
+    with open_experiment("probe", job, job.conf, hashed(job.conf)) as experiment:
         if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _probe(experiment))

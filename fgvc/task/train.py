@@ -49,7 +49,7 @@ def run(job: Job) -> Skipped | None:
         if stop_before_test.is_validated(conf, plain):
             group.request(None)
             return Skipped(stop_before_test.run_folder(conf, plain))
-        with open_experiment("train", conf, plain, job.command, KEEP, group) as experiment:
+        with open_experiment("train", job, conf, plain, KEEP, group) as experiment:
             if skipped := experiment.find_complete_run():
                 group.request(None)
                 return skipped

@@ -22,7 +22,7 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, tokenizer, device or folder do not match the command.
     """
-    with open_experiment("zero_shot", job.conf, hashed(job.conf), job.command) as experiment:
+    with open_experiment("zero_shot", job, job.conf, hashed(job.conf)) as experiment:
         if skipped := experiment.find_complete_run():
             return skipped
         write_run.write_run(experiment, _zero_shot(experiment))

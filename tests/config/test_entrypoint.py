@@ -66,14 +66,15 @@ def test_operations_run_one_after_another_until_a_signal(launcher, tmp_path, mon
     results = iter([run_job.JobResult(1, "failed"), run_job.JobResult(75, "preempted")])
     started = []
 
-    def run(cfg, overrides, command):
+    def run(cfg, overrides, command, since):
         assert cfg.runtime.run_id == "x"
+        assert since == 5.0
         started.append(overrides)
         return next(results)
 
     monkeypatch.setattr(run_job, "run_job", run)
     tasks = ["-m", "task=report,doctor,prune", f"hydra/launcher={launcher}", "runtime.run_id=x"]
-    assert main(tasks) == 75
+    assert main(tasks, started=5.0) == 75
     assert started == [[f"task={name}", 'runtime.run_id="x"'] for name in ("report", "doctor")]
     assert list(tmp_path.iterdir()) == []
 
@@ -84,6 +85,17 @@ def test_the_process_exits_with_the_code_of_main(tmp_path):
     assert process.stderr.startswith("fgvc: ")
     assert process.stderr.count("\n") == 1, process.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_starts_with_its_process():
+    """The wall time of a run counts from there: before its imports."""
+    code = (
+        "import fgvc.run as r; from fgvc.parallel.process_start import STARTED\n"
+        "r.main = lambda arguments, started: print(started == STARTED) or 0\n"
+        "r.script()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "True\n"), process.stderr
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def record(tmp_path, monkeypatch) -> Iterator[RunRecord]:
             name="vit tiny",
             dataset=Dataset("birds", manifest, labelmap, Split(none_N, none_N, row_N)),
             predictions={"test": Predictions(row_N, LABEL_N, logits_NC)},
-            numbers={"test": {"top1": 0.75}},
+            numbers={"test": {"top1": 0.75}, "cost": {"macs": 7}},
             stamp={},
             checkpoint=({}, {"format": 1}),
             board=board,
@@ -151,6 +151,18 @@ def test_an_error_of_one_writer_leaves_the_folder_in_progress(record):
 def test_no_two_writers_claim_a_file():
     files = [file for writer in WRITERS for file in writer.files]
     assert len(files) == len(set(files))
+
+
+def test_stamp_and_metrics_are_written_after_all_that_takes_long(record):
+    """They hold the wall time of the run; TensorBoard shows the stamp, and the page both."""
+    names = [file for writer in WRITERS for file in writer.files]
+    assert names[-4:] == ["env_stamp.json", "metrics.json", "tb/", "report.html"]
+    record.run.clock -= 1000
+    write(record, (files.METRICS,))
+    numbers = json.loads((record.run.path / "metrics.json").read_text())
+    assert numbers == record.timed_numbers
+    assert numbers["cost"]["macs"] == 7
+    assert 1000 <= numbers["cost"]["seconds"] == record.end["seconds"]
 
 
 @pytest.mark.slow

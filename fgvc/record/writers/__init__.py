@@ -1,8 +1,10 @@
 """The results of a run -> the files of its folder, written by an ordered tuple of writers.
 
 A writer is a `WriterSpec`: its files, and a function of the `RunRecord`. The order matters
-in three places: the checkpoint comes first, because FiftyOne and the page quote its digest; the
-overlays come before TensorBoard is closed; the page comes last, because it lists the other files.
+in four places: the checkpoint comes first, because FiftyOne and the page quote its digest; the
+overlays come before TensorBoard is closed; stamp and metrics hold the wall time of the run, so they
+come after all that takes long and is not derived from them; the page comes last, because it lists
+the other files.
 Files that are known when a run starts (config.yaml, command.txt, code.patch) are written by
 `run_dir.open_run`; the index, the status and the retention when the folder is sealed.
 
@@ -21,16 +23,16 @@ __all__ = ["WRITERS", "RunImages", "RunRecord", "WriterSpec", "write_record"]
 
 WRITERS = (
     files.CHECKPOINT,
-    files.STAMP,
     files.LABEL_MAP,
     files.SPLITS,
-    files.METRICS,
     files.UNREADABLE,
     files.PREDICTIONS,
     files.CONFUSION,
     files.OVERLAYS,
-    tensorboard.WRITER,
     fiftyone.WRITER,
+    files.STAMP,
+    files.METRICS,
+    tensorboard.WRITER,
     files.PAGE,
 )
 

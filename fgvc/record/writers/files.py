@@ -22,7 +22,9 @@ def write_checkpoint(record: RunRecord) -> None:
 
 def write_stamp(record: RunRecord) -> None:
     """Write env_stamp.json; ValueError if it violates its schema."""
-    record.run.write_json("env_stamp.json", dict(env_stamp.validate(record.stamp)))
+    record.run.write_json(
+        "env_stamp.json", dict(env_stamp.validate({**record.stamp, **record.end}))
+    )
 
 
 def write_label_map(record: RunRecord) -> None:
@@ -53,7 +55,7 @@ def write_splits(record: RunRecord) -> None:
 
 
 def write_metrics(record: RunRecord) -> None:
-    record.run.write_json("metrics.json", record.numbers)
+    record.run.write_json("metrics.json", record.timed_numbers)
 
 
 def write_unreadable(record: RunRecord) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.config.schema import Config
-from fgvc.record.run_dir import RunFolder
+from fgvc.record.run_dir import RunFolder, now
 from fgvc.types import Batch, Dataset, Features, Predictions
 
 if TYPE_CHECKING:  # for annotations only: a writer needs neither torch nor TensorBoard
@@ -57,7 +57,7 @@ class RunRecord:
         run: the folder, in progress.
         name: the title of the run.
         predictions: by split.
-        numbers: metrics.json. stamp: env_stamp.json.
+        numbers, stamp: metrics.json and env_stamp.json without the wall time of the run.
         checkpoint: tensors and facts of ckpt.bin, or a verified checkpoint to copy.
         board: TensorBoard, with the curves of the training.
         steps: optimiser steps behind the weights.
@@ -83,6 +83,17 @@ class RunRecord:
     @property
     def test(self) -> Predictions:
         return self.predictions["test"]
+
+    @functools.cached_property
+    def end(self) -> dict[str, Any]:
+        """Time and wall time of the run when the first file that holds them is written."""
+        return {"finished": now().isoformat(), "seconds": self.run.seconds}
+
+    @property
+    def timed_numbers(self) -> dict[str, Any]:
+        """metrics.json."""
+        cost = {**self.numbers["cost"], "seconds": self.end["seconds"]}
+        return {**self.numbers, "cost": cost}
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
