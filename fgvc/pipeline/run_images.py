@@ -1,15 +1,17 @@
 """The dataset of a run -> its images as the writers of the record need them.
 
-N images, M overlays, G tokens, H x W cells of a map.
+N test images, M of them with attention, E errors, C classes, G tokens, H x W cells of a map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import chosen_checkpoint
@@ -18,13 +20,14 @@ from fgvc.data.decode import ImageError, decode, image_size
 from fgvc.data.find_root import named_root
 from fgvc.data.preprocess import crop_to_box, evaluation_transform
 from fgvc.data.view_transform import View, view
+from fgvc.html.class_names import display_names
 from fgvc.pipeline.build_model import stride_of
 from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.types import Batch
 
-OVERLAYS = 8  # per run
+OVERLAYS, ERRORS = 8, 5  # per run; of these chosen as errors
 MAX_SIDE = 1024  # pixels of an overlay's longer side
 STEM = 50  # characters of an image's name in the overlay's name, which has a maximum length
 
@@ -76,21 +79,24 @@ class DatasetImages:
         image_view = view(self._preprocess, size_12, cut_14)
         return heat_map(image_view, size_12[0], maps.score_NG[index], patch, stride or patch)
 
-    def overlays(self) -> Iterator[tuple[str, bytes]]:
-        """Name and PNG of test images evenly spaced over the index.
+    def overlays(self) -> Iterator[tuple[str, dict[str, str | int], bytes]]:
+        """The most confident errors, and test images evenly spaced over the index; errors first.
 
-        The images do not depend on the selection, so runs can be compared side by side.
+        The latter do not depend on the predictions, so runs can be compared side by side.
+
+        Yields:
+            name, path and height of the title in pixels, PNG.
         """
         maps, manifest = self._results.attention_maps, self._manifest
         if maps is None:
             return
         cut_N4, conf = manifest.cut_N4, self._experiment.conf
-        test, names = self._results.predictions["test"], self._experiment.dataset.labelmap.names
-        even_M = np.linspace(0, len(maps.row_N) - 1, min(OVERLAYS, len(maps.row_N)))
-        for number, index in enumerate(even_M.round().astype(int).tolist()):
-            row = int(maps.row_N[index])
-            path, place = manifest.path[row], int(np.flatnonzero(test.row_N == row)[0])
-            logits_1C, label = test.logits_NC[place][None], test.label_N[place]
+        test = self._results.predictions["test"]
+        names = display_names(self._experiment.dataset.labelmap.names)
+        for number, place in enumerate(self._overlaid_places(maps.row_N.tolist())):
+            row, label = int(test.row_N[place]), int(test.label_N[place])
+            path, index = manifest.path[row], self._index_of_row[row]
+            logits_1C = test.logits_NC[place][None]
             pred = int(metrics.topk(logits_1C, 1)[0, 0])
             probability = float(np.exp(metrics.log_probabilities(logits_1C)[0, pred]))
             overlay = draw_overlay(
@@ -100,9 +106,37 @@ class DatasetImages:
                 maps.index_NK[index],
                 None if maps.score_NG is None else maps.score_NG[index],
                 None if cut_N4 is None else cut_N4[row],
-            )
+            ).within(MAX_SIDE)
+            png = image_overlay.png(overlay)
+            title = Image.open(io.BytesIO(png)).height - overlay.image_HWC.shape[0]
             name = f"{number:02d}-{PurePosixPath(path).stem[:STEM]}"
-            yield name, image_overlay.png(overlay.within(MAX_SIDE))
+            yield name, {"path": path, "title_px": title}, png
+
+    def _overlaid_places(self, rows: Sequence[int]) -> list[int]:
+        """The test images to draw, as places in the predictions.
+
+        Args:
+            rows: manifest rows of the test images with attention, in the order of the manifest.
+        """
+        test, paths = self._results.predictions["test"], self._manifest.path
+        place_of_row = {row: place for place, row in enumerate(test.row_N.tolist())}
+        place_M = np.array([place_of_row[row] for row in rows], np.int64)
+        pred_M = metrics.topk(test.logits_NC[place_M], 1)[:, 0]
+        wrong_E = np.flatnonzero(pred_M != test.label_N[place_M])
+        logprob_EC = metrics.log_probabilities(test.logits_NC[place_M[wrong_E]])
+        confidence_E = np.exp(logprob_EC[np.arange(len(wrong_E)), pred_M[wrong_E]]).tolist()
+        # the order of the errors on the page of the run
+        ranked = sorted(
+            (-confidence, paths[rows[index]], index)
+            for index, confidence in zip(wrong_E.tolist(), confidence_E, strict=True)
+        )
+        errors = [index for *_, index in ranked]
+        count = min(OVERLAYS - min(ERRORS, len(errors)), len(rows))
+        fixed = np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()
+        others = [index for index in errors if index not in fixed][: OVERLAYS - count]
+        chosen = {*fixed, *others}
+        right = [index for index in fixed if index not in errors]
+        return place_M[[index for index in errors if index in chosen] + right].tolist()
 
 
 def heat_map(

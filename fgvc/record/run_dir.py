@@ -34,6 +34,7 @@ ASIDE = ".resume"  # the resume states while the record is sealed
 TEST_READS = "test_reads.json"  # while the run is in progress; later in metrics.json
 TEST_READ_LOG = "test_read_log"  # the key in metrics.json
 UNREADABLE_FILE = "unreadable.json"
+OVERLAYS_FOLDER, OVERLAY_FACTS = "overlays", "images.json"  # which images they show
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # the index, or may change
 log = logging.getLogger("fgvc")

@@ -50,8 +50,8 @@ class NoImages:
     def network_views(self, row_N: np.ndarray) -> Iterator[Batch]:
         raise AssertionError(row_N)
 
-    def overlays(self) -> Iterator[tuple[str, bytes]]:
-        yield "00-bird", b"\x89PNG"
+    def overlays(self) -> Iterator[tuple[str, dict[str, object], bytes]]:
+        yield "00-bird", {"path": "test/0.jpg", "title_px": 20}, b"\x89PNG"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fgvc import metrics
 from fgvc.record import checkpoint, env_stamp, prediction_tables
-from fgvc.record.run_dir import UNREADABLE_FILE
+from fgvc.record.run_dir import OVERLAY_FACTS, OVERLAYS_FOLDER, UNREADABLE_FILE
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 from fgvc.store import hashing
 
@@ -84,10 +84,14 @@ def write_confusion(record: RunRecord) -> None:
 
 
 def write_overlays(record: RunRecord) -> None:
-    """Write the attention maps of some test images, also to TensorBoard."""
-    for name, png in record.images.overlays():
-        record.run.write_bytes(f"overlays/{name}.png", png)
+    """Write the attention maps of some test images, also to TensorBoard, and which they are."""
+    drawn = {}
+    for name, facts, png in record.images.overlays():
+        record.run.write_bytes(f"{OVERLAYS_FOLDER}/{name}.png", png)
         record.board.image(f"view/overlays/{name}", png)
+        drawn[f"{name}.png"] = facts
+    if drawn:
+        record.run.write_json(f"{OVERLAYS_FOLDER}/{OVERLAY_FACTS}", drawn)
 
 
 def write_page(record: RunRecord) -> None:
@@ -111,5 +115,5 @@ METRICS = WriterSpec(("metrics.json",), write_metrics)
 UNREADABLE = WriterSpec((UNREADABLE_FILE,), write_unreadable)
 PREDICTIONS = WriterSpec(("predictions.parquet", "per_class.csv"), write_predictions)
 CONFUSION = WriterSpec(("confusion.csv", "confusion.svg"), write_confusion)
-OVERLAYS = WriterSpec(("overlays/",), write_overlays)
+OVERLAYS = WriterSpec((f"{OVERLAYS_FOLDER}/",), write_overlays)
 PAGE = WriterSpec(("report.html",), write_page)

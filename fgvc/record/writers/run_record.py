@@ -44,8 +44,12 @@ class RunImages(Protocol):
         """The images of manifest rows as the network receives them, before normalization."""
         ...
 
-    def overlays(self) -> Iterable[tuple[str, bytes]]:
-        """Name and PNG of some test images with their attention maps; none without attention."""
+    def overlays(self) -> Iterable[tuple[str, Mapping[str, object], bytes]]:
+        """Some test images with their attention maps; none without attention.
+
+        Yields:
+            name, path and height of the title in pixels (path, title_px), PNG.
+        """
         ...
 
 
