@@ -125,11 +125,12 @@ def confusion_plot(
         partial: whether the run read a partial copy of the dataset.
     """
     from fgvc.html import confusion
+    from fgvc.html.class_names import display_names
 
     title = f"{model} on {dataset}{' (partial copy)' if partial else ''}, test"
     worst = metrics.worst_pairs(matrix, confusion.PAIRS)
     pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in worst]
-    return confusion.confusion_svg(matrix, names, title, pairs)
+    return confusion.confusion_svg(matrix, display_names(names), title, pairs)
 
 
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:

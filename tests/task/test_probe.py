@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fgvc.config.compose import composed, config_hash, resolved
+from fgvc.html.class_names import display_names
 from fgvc.record import checkpoint
 from fgvc.record.env_stamp import schema
 from fgvc.record.tensorboard import KEYS
@@ -340,7 +341,7 @@ def test_the_confusion_plot_shows_the_matrix(finished):
     texts = [text.text for text in plot.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == "vit tiny on synthetic, test"
     rows = list(csv.reader(io.StringIO((ran.folder / "confusion.csv").read_text())))[1:]
-    for name in (row[0].replace("_", " ") for row in rows):
+    for name in display_names([row[0] for row in rows]):
         assert sum(bool(text) and name.startswith(text.rstrip("…")) for text in texts) >= 2
     counts = [count for row in rows for count in row[1:] if count != "0"]
     assert Counter(texts[-len(counts) :]) == Counter(counts)

@@ -2,6 +2,8 @@
 
 Only the curves and the test images are not read from the folder: the curves come from the Board
 that wrote tb/, the images from the dataset. gallery: which classes, errors and images to show.
+attention: the overlays and part numbers. A page may be moved or passed on alone: links to files and
+to the table of all runs are text, which a script makes links where the page lies in its place.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
-from fgvc.html.confusion import confusion_svg
+from fgvc.html.class_names import display_names
+from fgvc.html.confusion import page_plot
 from fgvc.html.render import render
 from fgvc.record import (
     command_file,
@@ -27,17 +31,18 @@ from fgvc.record import (
 )
 from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.fitted_images import earlier_runs
-from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
 from fgvc.record.run_page import gallery
+from fgvc.record.run_page.attention import attention
 from fgvc.record.tensorboard import Point
 from fgvc.untrusted.shell import command as shell_command
 from fgvc.untrusted.shell import fgvc, file_word, split, variable
 
 FILE = "report.html"
 Plain = Mapping[str, Any]
-OVERLAYS = 8  # overlays on a page
-FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
+TABLE = "../../../baselines.html"  # of all runs, from a page in its place
+TOP5_FROM = 11  # classes; with at most 10, every other guess of five classes is right
+FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "attention maps"}
 LISTED = 100  # unreadable images listed on a page
 NUMBERS = (
     ("top5", "top-5", "percent"),
@@ -66,17 +71,16 @@ def derive(
         album: the test images of the page.
     """
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
-    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
+    names = display_names([row["name"] for row in read_json(folder, "labelmap.json")["classes"]])
     commands = command_file.split(untrusted.read_text(folder / command_file.FILE))
     parts = comparability.Comparability(**numbers["comparability"])
     reasons = comparability.reasons(numbers, parts)
     contamination = " ".join(conf.backbone.contamination.split())
     unreadable = (folder / UNREADABLE_FILE).is_file()
-    overlays = sorted((folder / "overlays").rglob("*.png"))
-    table = read_predictions(folder / "predictions.parquet", ["split", "label", "pred"])
-    # Python values: Arrow's own filter and its conversion to NumPy import pandas
-    split_N, label_N, pred_N = (np.array(column.to_pylist()) for column in table.columns)
-    label_N, pred_N = (label_N[split_N == "test"], pred_N[split_N == "test"])
+    images = gallery.read_test_predictions(folder / "predictions.parquet")
+    label_N, pred_N = (np.array([image[key] for image in images]) for key in ("label", "pred"))
+    shown = gallery.gallery(folder, images, album)
+    place = (stamp["run_id"], stamp["config_hash"][:SHORT], checkpoint_id[:SHORT], FILE)
     facts = {
         "name": name,
         "names": names,
@@ -84,7 +88,7 @@ def derive(
         "stamp": stamp,
         "numbers": numbers,
         "rate": measured_rate.from_cost(numbers["cost"]),
-        "rows": NUMBERS,
+        "rows": [row for row in NUMBERS if row[0] != "top5" or len(names) >= TOP5_FROM],
         "splits": [split for split in ("val", "test") if numbers.get(split)],
         "badges": [*reason_badges(reasons), *stamp_badges(stamp, contamination)],
         "settings": _settings(conf, stamp, numbers),
@@ -94,15 +98,17 @@ def derive(
             read_json(folder, "config.canonical.json"), commands[0], stamp["task"]
         ),
         "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
-        "confusion": confusion_svg(metrics.tally(pred_N, label_N, len(names)), names, ""),
-        "gallery": gallery.gallery(folder, album),
+        "confusion": page_plot(metrics.tally(pred_N, label_N, len(names)), names),
+        "gallery": shown,
+        "attention": attention(folder, conf, numbers, images, shown["surest"], album),
         "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
-        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
         "backbone": {
             "contamination": contamination,
             "license": chosen_checkpoint(conf.backbone).license,
         },
         "earlier": list(earlier_runs(stamp["weights"])),
+        "place": "/".join(place),
+        "table": TABLE,
         "files": _files(folder),
     }
     return render("run.html", facts)
@@ -233,8 +239,8 @@ def _files(folder: Path) -> list[tuple[str, str]]:
     left_out = (FILE, RESUME, TEST_READS, "artifacts.json", retention.FILE)
     paths = sorted(path for path in folder.iterdir() if path.name not in left_out)
     return [
-        (f"{path.name}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
+        (f"{quote(path.name)}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
         if path.is_dir()
-        else (path.name, path.name)
+        else (quote(path.name), path.name)
         for path in paths
     ]

@@ -11,7 +11,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class PageImage:
 
 
 SHOT = re.compile(
-    r'<figure class="shot">\n<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" '
+    r'<figure class="shot"(?: id="[a-z0-9-]+")?>\n'
+    r'<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" '
     r'width="(\d{1,4})" height="(\d{1,4})" alt="[^"]*" title="([^"]*)">'
 )
 
@@ -62,10 +63,13 @@ class Album:
         pixels_HWC = self._read_image(path)
         return None if pixels_HWC is None else self._shrink(Image.fromarray(pixels_HWC), path, SIDE)
 
-    def overlay(self, file: Path) -> PageImage | None:
-        """An overlay of the run folder, larger than a test image."""
+    def overlay(self, file: Path, title_px: int = 0) -> PageImage | None:
+        """An overlay of the run folder without its title, larger than a test image."""
         with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
-            return self._shrink(image.convert("RGB"), file.name, OVERLAY_SIDE)
+            # a forger's crop could be huge
+            top = title_px if 0 <= title_px < image.height else 0
+            untitled = image.crop((0, top, *image.size)).convert("RGB")
+            return self._shrink(untitled, file.name, OVERLAY_SIDE)
 
     def _shrink(self, image: Image.Image, path: str, side: int) -> PageImage | None:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -106,18 +110,23 @@ def recorded_shots(page: str) -> list[PageImage]:
     ]
 
 
-def gallery(folder: Path, album: Album) -> dict[str, list[Any]]:
+def gallery(folder: Path, images: Sequence[Row], album: Album) -> dict[str, list[Any]]:
     """The classes and test images that a page shows.
 
+    Args:
+        images: of `read_test_predictions`.
+
     Returns:
-        worst, best: the classes of lowest and highest recall (index, recall, support), with
-        examples; surest: examples of the most confident errors.
+        worst, best: the classes of lowest and highest recall (index, recall, support; of equal
+        recalls the larger class first), with examples; surest: examples of the most confident
+        errors.
     """
-    images = _read_test_predictions(folder / "predictions.parquet")
     rows = read_class_rows(folder / "per_class.csv")
-    classes = sorted(rows, key=lambda row: row["recall"])
-    worst = [row for row in classes[:WORST] if row["recall"] < 1]
-    best = [row for row in classes[::-1][:BEST] if row not in worst]
+    # of equal recalls, that of more images says more
+    worst = sorted(rows, key=lambda row: (row["recall"], -row["support"], row["index"]))[:WORST]
+    worst = [row for row in worst if row["recall"] < 1]
+    best = sorted(rows, key=lambda row: (-row["recall"], -row["support"], row["index"]))[:BEST]
+    best = [row for row in best if row not in worst]
     errors = [image for image in images if image["pred"] != image["label"]]
     hits = [image for image in images if image["pred"] == image["label"]]
 
@@ -138,8 +147,9 @@ def _examples(images: Iterable[Row], album: Album) -> list[tuple[Row, PageImage]
     return [(image, page_image) for image, page_image in pairs if page_image is not None]
 
 
-def _read_test_predictions(file: Path) -> list[Row]:
+def read_test_predictions(file: Path) -> list[Row]:
     """The test images, by descending confidence; unreadable images come last."""
+    # Python values: Arrow's own filter and its conversion to NumPy import pandas
     rows = read_predictions(file, COLUMNS).to_pylist()
     images = [row for row in rows if row["split"] == "test"]
     return sorted(images, key=lambda image: (-(image["confidence"] or 0.0), image["path"]))
