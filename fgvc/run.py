@@ -86,18 +86,20 @@ def main(arguments: Sequence[str], started: float | None = None) -> int:
     if not {"--version", "-V"}.isdisjoint(arguments):
         print(f"fgvc {version()}")
         return DONE
+    help_page = None
     try:
         if not {"--help", "-h"}.isdisjoint(arguments):
-            print(page([item for item in arguments if item not in ("--help", "-h")]))
-            return DONE
-        command = _parse(arguments)
+            help_page = page([item for item in arguments if item not in ("--help", "-h")])
+        command = _parse(arguments) if help_page is None else None
     except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
         text = str(error)
         is_own = isinstance(error, ConfigError)  # messages of libraries are cut
         line = shorten_words(text) if is_own else shorten(" ".join(text.split()), 300)
         print(f"fgvc: {visible(line)}", file=sys.stderr)
         return WRONG_COMMAND
-    if command is None:  # shell completion, printed already
+    if command is None:  # a page of help, or shell completion, which is printed already
+        if help_page is not None:
+            print(help_page)
         return DONE
     flags = command.flags
     if flags.cfg or flags.info or flags.hydra_help:

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgvc import untrusted
+
 STAT = Path("/proc/stat")  # Linux
 BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal; not idle and iowait
 
@@ -44,7 +46,7 @@ def cpu_times() -> CpuTimes:
 
 def _machine_seconds() -> float | None:
     try:
-        first = STAT.read_text().partition("\n")[0].split()
+        first = untrusted.read_text(STAT).partition("\n")[0].split()
         return sum(int(first[1 + place]) for place in BUSY) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None

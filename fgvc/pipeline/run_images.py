@@ -108,7 +108,7 @@ class DatasetImages:
                 None if cut_N4 is None else cut_N4[row],
             ).within(MAX_SIDE)
             png = image_overlay.png(overlay)
-            title = Image.open(io.BytesIO(png)).height - overlay.image_HWC.shape[0]
+            title = Image.open(io.BytesIO(png), formats=["PNG"]).height - overlay.image_HWC.shape[0]
             name = f"{number:02d}-{PurePosixPath(path).stem[:STEM]}"
             yield name, {"path": path, "title_px": title}, png
 

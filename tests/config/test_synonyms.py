@@ -151,7 +151,8 @@ def composes(folder):
             overrides.append(f"dataset.table={folder / 'a.csv'}")
         overrides += ["backbone=clip"] if {*TEXT} & {*suggestion} and "backbone" not in keys else []
         task = TASKS.get(keys.get("task", "probe"))
-        for key in task.inputs if task else ():
+        # task=view needs run= for FiftyOne alone
+        for key in (*task.inputs, *(["run"] * (keys.get("task") == "view"))) if task else ():
             overrides += [f"{key}={folder}"] if key not in keys else []
         command = (*overrides, *suggestion)
         if command not in cache:

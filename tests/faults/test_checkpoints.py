@@ -168,7 +168,7 @@ def test_a_checkpoint_chooses_nothing(forged, no_network, built, setting_name, t
         ("name", "quantum", "head=quantum: not one of "),
         ("k", 0, "head.k=0: must be at least 1"),
         ("k", 2**40, "head.k=1099511627776: must be at least 1 and at most 2147483648"),
-        ("k", 1.5, "head.k: Value '1.5'"),
+        ("k", 1.5, "head.k=1.5: must be an integer"),
         ("temperature", 0.0, "head.temperature=0.0: must be at least 1e-06"),
         ("k", 10_000, "head.k=10000 exceeds the"),
         ("hidden", 3, "unknown config key head.hidden"),

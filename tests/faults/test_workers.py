@@ -232,7 +232,7 @@ def test_a_signal_while_fgvc_is_imported_ends_resumably(tmp_path, number):
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
 def test_a_signal_while_a_command_is_composed_ends_resumably(monkeypatch, number):
-    def composing(arguments: object) -> int:
+    def composing(arguments: object, started: float) -> int:
         os.kill(os.getpid(), number)
         return FAILED
 

@@ -71,6 +71,7 @@ def test_without_a_total_only_the_count_is_shown_and_a_long_title_is_cut(termina
 
 def test_in_a_job_of_a_sweep_the_line_below_a_bar_says_which(terminal, monkeypatch, capsys):
     frame = terminal(80)
+    monkeypatch.setattr(console, "_position", None)  # restored after the test
     console.set_sweep(console.SweepPosition(f"job 3 of 8: head=knn {LONG}", 300.0))
     with console.training(epochs=2, steps=3) as step:
         step(console.Pulse(1.0, 1e-3, 45.0))

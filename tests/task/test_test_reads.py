@@ -91,7 +91,7 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(start_job, aga
     ("task", "when", "place", "reads"),
     [
         ("probe", "given[0] == 'test'", ("features", "FeatureExtractor", "compute"), 2),
-        ("train", "named.get('features')", ("finetune", "Finetune", "_classify"), 2),
+        ("train", "len(given[0]) == 12", ("finetune", "Finetune", "_classify"), 2),  # test images
         ("train", "True", ("finetune", "Finetune", "evaluate"), 1),  # validation is read first
     ],
 )
