@@ -64,13 +64,16 @@ class Sweep:
         """Run one job in its own process and write its row."""
         if stop_signals():  # the remaining jobs do not start
             return
+        earlier = report.read_row(self.folder, choices(overrides))
         row = Row(choices(overrides), RUNNING, started=now().isoformat(), config_hash=job_hash(cfg))
         report.write_row(self.folder, row)
         position = SOMEWHERE if _progress is None else _progress.position(overrides)
         start = time.monotonic()
         command = command_of_job([*self.search_path, *overrides], self.run_id, self.command)
         result = run_recorded(cfg, overrides, command, row.config_hash, position)
-        seconds = round(time.monotonic() - start, 2)
+        seconds: float | None = round(time.monotonic() - start, 2)
+        if result.state == "skipped":  # the time of the run, not of finding it
+            seconds = earlier.seconds if earlier.state in GOOD else None
         row = replace(row, state=result.state, code=result.code, line=result.line)
         report.write_row(self.folder, replace(row, seconds=seconds, traceback=result.traceback))
         if _progress is not None:

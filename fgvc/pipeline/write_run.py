@@ -308,7 +308,8 @@ def _title(conf: Config, dataset: Dataset) -> str:
     weights_note = "" if conf.backbone.pretrained else ", random weights"
     partial = ", PARTIAL COPY" if dataset.partial else ""
     subset = f", SUBSET {dataset.subset['name']}" if dataset.subset else ""
-    parts = "" if conf.part_attention.name == "off" else f" · {conf.part_attention.name}"
+    parts = " finetuned" if conf.task.name == "train" else ""
+    parts += "" if conf.part_attention.name == "off" else f" · {conf.part_attention.name}"
     return (
         f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name}{parts} · "
         f"{conf.resolution.side} px · "

@@ -63,7 +63,7 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         "datasets": _distinct(runs, "dataset"),
         "backbones": _distinct(pretrained, "model", "backbone_contamination"),
         "lines": len(runs),
-        "runs": sum(len(line.runs) for line in lines),
+        "runs": sum(len(line.runs) + line.repeats for line in lines),
     }
     return render("baselines.html", facts)
 
@@ -139,7 +139,7 @@ def _badges(entry: RankingEntry) -> Iterable[Badge]:
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
     if line.repeats:
         same = "runs with the same config, code, data and weights"
-        yield Badge(f"repeated ×{line.repeats}", same)
+        yield Badge(f"{line.repeats} repeated run{'s' * (line.repeats > 1)}", same)
 
 
 def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fgvc.config.config_hash import hashed
 from fgvc.config.schema import reads_text
+from fgvc.learn.train.optimiser import learning_rate
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import stop_before_test, write_run
@@ -72,6 +73,8 @@ def _train(experiment: Experiment, group: ProcessGroup) -> Results:
     group.request(setup)
     with group.waiting(typical=False):
         finetune = Finetune(setup, group, extractor.device)
+    for note in _schedule_notes(finetune):
+        console.say(f"note: {note}")
     epochs, done = conf.task.epochs, finetune.trainer.done
     with stop_after_step() as should_stop, console.training(epochs, finetune.steps, done) as pulse:
         log = TrainingLog(experiment, states, start.origin if start else NO_ORIGIN, pulse)
@@ -131,10 +134,32 @@ def _evaluate(
         steps=steps,
         features=final.test and final.test.features,
         attention_maps=final.test and final.test.attention_maps,
-        notes=_lost_note(lost, best_epoch.epoch) if lost else (),
+        notes=(*_schedule_notes(finetune), *(_lost_note(lost, best_epoch.epoch) if lost else ())),
         unreadable=final.unreadable,
         class_means=experiment.class_means(final.val and final.val.features, fitted_images),
     )
+
+
+def _schedule_notes(finetune: Finetune) -> tuple[str, ...]:
+    """Notes on a training that ends during warm-up, or whose batches leave images out."""
+    task, steps, notes = finetune.conf.task, finetune.trainer.total, []
+    if steps <= task.warmup_steps:
+        peak = learning_rate(steps - 1, steps, task.learning_rate, task.warmup_steps, 0.0)
+        notes.append(
+            f"task.warmup_steps={task.warmup_steps}: the training has {steps} "
+            f"step{'s' * (steps != 1)}, so the learning rate ends at {peak:.2g}, below "
+            f"task.learning_rate={task.learning_rate:g}, and the model is hardly trained. "
+            "Lower task.warmup_steps, or raise task.epochs"
+        )
+    order = finetune.data.order
+    undrawn = 0 if finetune.data.overfits else len(order.undrawn(steps))
+    if undrawn:
+        notes.append(
+            f"task.batch_size={task.batch_size}: {undrawn} of {len(order.row_N)} training images "
+            "are in no batch, because an epoch has whole batches only. "
+            "Lower task.batch_size, or raise task.epochs"
+        )
+    return tuple(notes)
 
 
 def _lost_note(lost: Mapping[str, Any], epoch: int | None) -> tuple[str, ...]:

@@ -209,11 +209,13 @@ def test_the_page_links_finished_jobs_and_states_why_others_failed(faulty):
 
 @pytest.mark.slow
 @pytest.mark.fault(16, 19)
-def test_the_same_command_again_skips_finished_jobs_and_runs_the_rest(again):
+def test_the_same_command_again_skips_finished_jobs_and_runs_the_rest(again, faulty):
     states = {row["name"]: row["state"] for row in again.table["jobs"]}
     assert states == {f"head.k={k}": "skipped" for k in GOOD} | {
         f"head.k={k}": "done" for k in FAULTS
     }
+    # of the run that the repetition found, not of finding it
+    assert all(again.row(k)["seconds"] == faulty.row(k)["seconds"] for k in GOOD)
     assert not list((again.root / "outputs/x").glob("*/in-progress"))
 
 

@@ -207,6 +207,23 @@ def test_patience_stops_early_and_keeps_the_best(finetune):
     assert metrics["last"]["val"].items() <= metrics["val"].items()
 
 
+def test_a_training_that_ends_in_warm_up_or_leaves_images_out_says_so(finetune):
+    """12 training images: one step of 9 in an epoch, where the peak would come after 4 steps."""
+    fitted = finetune("task.epochs=1", "task.batch_size=9", "task.warmup_steps=4")
+    assert fitted.code == 0, fitted.err
+    warm_up, undrawn = (
+        "task.warmup_steps=4: the training has 1 step, so the learning rate ends at 0.0001, below ",
+        "task.batch_size=9: 3 of 12 training images are in no batch, ",
+    )
+    notes = fitted.json("metrics.json")["notes"]
+    assert [sum(note.startswith(text) for note in notes) for text in (warm_up, undrawn)] == [1, 1]
+    before, _, after = fitted.out.partition("epoch 1/1")
+    assert warm_up in before
+    assert warm_up in after
+    trained = finetune().json("metrics.json")["notes"]  # 9 steps of 4 images
+    assert not [note for note in trained if note.startswith("task.")]
+
+
 @pytest.mark.slow
 def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
     """At a destructive rate, best and last differ, and eval repeats the best."""

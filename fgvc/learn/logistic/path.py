@@ -168,7 +168,7 @@ def fit_path(
                 start = _extrapolate(problem, c, history)
                 solution, point = _solve(problem, c, start, gap, gap_until, max_iterations)
             history = [*history, (c, point)][-_HISTORY:]
-            on_step(1, f"C={c:.3g}")
+            on_step(1)
             yield solution
 
     return solve_path()
