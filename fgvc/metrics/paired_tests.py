@@ -223,7 +223,7 @@ def _binomial(n: int) -> np.ndarray:
 def holm(p_values: Sequence[float], hypotheses: int | None = None) -> list[float]:
     """Holm's step-down adjustment (Scand. J. Statist. 1979), in the order given.
 
-    Comparing the results with .05 keeps the probability of any false finding among them at 5 %.
+    Comparing the results with .05 keeps the probability of any false rejection among them at 5 %.
 
     Args:
         hypotheses: size of the family, at least the number of p-values; the other hypotheses count
@@ -245,14 +245,14 @@ def holm_alphas(
 ) -> list[float]:
     """The level at which Holm's procedure decides on each p, in the order given.
 
-    For a finding it is alpha divided by the number of hypotheses left at its step; for all others,
-    alpha divided by the number of hypotheses that are left when the procedure stops. Thus
+    For a rejected hypothesis it is alpha divided by the number of hypotheses left at its step; for
+    all others, alpha divided by the number of hypotheses left when the procedure stops. Thus
     p <= level exactly where the adjusted p of `holm` is at most alpha, and an interval of this
     level that agrees with p excludes 0 exactly where Holm finds a difference.
 
     What the intervals claim: each alone covers its difference with at least 1 - alpha. Jointly,
     only Holm's decisions are guaranteed: bounds that are jointly valid and agree with Holm would
-    end at 0 for every finding, unless all pairs are findings (Strassburger & Bretz, Statistics in
+    end at 0 for every rejection, unless all pairs are rejected (Strassburger & Bretz, Statistics in
     Medicine 2008; Brannath, Kluge & Scharpenberg, arXiv 2402.13719).
 
     Args:
@@ -260,11 +260,11 @@ def holm_alphas(
     """
     adjusted = holm(p_values, hypotheses)
     m = len(p_values) if hypotheses is None else hypotheses
-    findings = sum(value <= alpha for value in adjusted)
+    rejections = sum(value <= alpha for value in adjusted)
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     levels = [0.0] * len(p_values)
     for step, i in enumerate(order):
-        levels[i] = alpha / (m - min(step, findings))
+        levels[i] = alpha / (m - min(step, rejections))
     return levels
 
 

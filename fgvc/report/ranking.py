@@ -3,8 +3,8 @@
 A group is one comparability key (see record/comparability.py). A zero-shot line belongs to every
 group that differs from it only in how the head was fitted. Lines that must not be ranked, such as
 lines whose head was fitted or chosen on test images, are listed outside the ranking of their group.
-Within a group, p-values are adjusted by Holm: a line whose adjusted p exceeds ALPHA ties with the
-best. The best line is selected on the same test images, so the family of these comparisons is all
+Within a group, p-values are adjusted by Holm: a line whose adjusted p exceeds ALPHA is not
+distinguishable from the best. The best line is selected on the same test images, so the family of these comparisons is all
 pairs of lines. Finetunes and probes, and part attention and controls, are paired without reading
 the predictions, so their families are the comparisons shown.
 """

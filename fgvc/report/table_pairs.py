@@ -1,7 +1,7 @@
 """Two runs -> how the table of their output root compares the rows that contain them.
 
-A table adjusts each p and interval for all pairs of a family, so it can call a pair not
-distinguishable that is a finding alone. The table is derived again from the run folders.
+A table adjusts each p and interval for all pairs of a family, so a difference that is significant
+for the pair alone may be "not distinguishable" there. The table is derived again from the run folders.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _warnings(result: Comparison) -> None:
 
 
 def _numbers(result: Comparison) -> None:
-    """Print the numbers of both runs, and whether their difference is a finding."""
+    """Print the numbers of both runs, and whether their difference is significant."""
     sides, top = (result["run"], result["against"]), result["top1"]
     console.say(f"run:     {sides[0]['name']} ({sides[0]['folder']})")
     console.say(f"against: {sides[1]['name']} ({sides[1]['folder']})")
@@ -132,7 +132,7 @@ def _numbers(result: Comparison) -> None:
     rows = [
         ["top-1 [95 %]", *map(interval, sides), _points(top)],
         ["mean per class", *means, _points(result["mean_per_class"])],
-        ["only it right", *only_right, ""],
+        ["right only here", *only_right, ""],
     ]
     counts = result["images"]
     kind = "common" if counts["only_run"] or counts["only_against"] else "test"
@@ -158,7 +158,7 @@ def _tests(result: Comparison) -> None:
                 compared += f"; {' and '.join(str(len(seeds)) for seeds in about['seeds'])} seeds"
         points = f"{_points(about)}\n{level(about['level'])} interval"
         rows.append([compared, points, p_value(about["p"]), WORDS[about["verdict"]]])
-    title = "is the difference in top-1 a finding? in points; in a table, after Holm"
+    title = "is the difference in top-1 significant? in points; in a table, after Holm"
     console.table(title, ["compared", "difference", "p", "verdict"], rows, numbers=False)
     if result["top1"]["same_right"]:
         console.say("the same images are right, with other mistakes")

@@ -202,13 +202,13 @@ def test_holm_finds_what_the_plain_p_finds_at_its_level(hypotheses):
         adjusted = metrics.holm(p, hypotheses)
         assert [q <= 0.05 for q in adjusted] == [own <= a for own, a in zip(p, alphas, strict=True)]
         assert all(0.05 / m <= a <= 0.05 for a in alphas)
-        findings = sum(q <= 0.05 for q in adjusted)
+        rejections = sum(q <= 0.05 for q in adjusted)
         others = {a for q, a in zip(adjusted, alphas, strict=True) if q > 0.05}
-        assert others <= {0.05 / (m - findings) if m > findings else 0.05}
+        assert others <= {0.05 / (m - rejections) if m > rejections else 0.05}
 
 
 def test_holms_levels_written_out():
-    # sorted .005 .01 .03 .04: findings at .05/4 and .05/3, then the procedure stops at .05/2
+    # sorted .005 .01 .03 .04: rejections at .05/4 and .05/3, then the procedure stops at .05/2
     assert metrics.holm_alphas([0.01, 0.04, 0.03, 0.005], 0.05) == pytest.approx(
         [0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4]
     )
