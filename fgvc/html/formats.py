@@ -41,7 +41,7 @@ def plain(name: str) -> str:
 
 
 def named(name: str) -> str:
-    """A printable class name, with spaces for underscores."""
+    """A printable name, with spaces for underscores; for class names, see `class_names`."""
     return plain(name).replace("_", " ")
 
 
@@ -85,7 +85,7 @@ def duration(seconds: float | None) -> str:
         return NONE
     if seconds < 120:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return rounded_time(seconds)
 
 
 def rounded_time(seconds: float) -> str:

@@ -29,7 +29,7 @@ from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
 from fgvc.pipeline.restore import read_checkpoint
-from fgvc.record import class_means, console, run_dir, stack_check
+from fgvc.record import class_means, command_file, console, run_dir, stack_check
 from fgvc.record.class_means import ClassMeans
 from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import FittedImages, earlier_runs, overlap, short_digests
@@ -216,7 +216,7 @@ def open_experiment(
     texts = {
         "config.yaml": yaml.safe_dump(asdict(conf), allow_unicode=True, sort_keys=False),
         "config.canonical.json": canonical(plain),
-        "command.txt": job.command + "\n",
+        command_file.FILE: job.command + "\n",
     }
     assert runtime.run_id is not None
     ranks = (runtime.nproc, runtime.device, runtime.stop_grace)

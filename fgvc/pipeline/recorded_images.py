@@ -26,16 +26,14 @@ def image_reader(
 ) -> tuple[ReadImage | None, list[Path]]:
     """A function that reads the images of a run; None if they are in none of the roots.
 
-    The folder is that of the command, that of the record, or the same name in runtime.data_root.
-
     Args:
-        given: the paths in the command, by key.
+        given, data_root: as of `candidate_roots`.
 
     Returns:
         The function, and the roots that were tried.
     """
     try:
-        roots = _roots(run_folder, given, data_root)
+        roots = candidate_roots(run_folder, given, data_root)
         first, below = _first_image(run_folder)
     except (ValueError, TypeError, LookupError, OSError, StopIteration):
         return None, []  # a damaged or older record: a page without pictures is still a page
@@ -45,7 +43,16 @@ def image_reader(
     return None, roots
 
 
-def _roots(run_folder: Path, given: Mapping[str, str], data_root: Path) -> list[Path]:
+def candidate_roots(run_folder: Path, given: Mapping[str, str], data_root: Path) -> list[Path]:
+    """The folders that may hold the images of a run: that of the command; without one, that of the
+    record and the folder of the same name in runtime.data_root.
+
+    Args:
+        given: the values in the command, by key. data_root: runtime.data_root.
+
+    Raises:
+        ValueError, TypeError, KeyError: config.yaml is damaged.
+    """
     root, table = given.get("dataset.root"), given.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]

@@ -1,9 +1,9 @@
 """A recorded command and its hashed config -> the command of the linear probe to compare with.
 
 A table compares a finetune with the linear probe of the same weights, settings and images of the
-fit. By default they never meet: a finetune is fitted on train, because validation chooses its
-epoch, and a probe on train and validation. The pages and the table of all runs therefore print the
-command that fits the probe on the images of the finetune.
+fit. By default they are not comparable: a finetune is fitted on train, because validation chooses
+its epoch, and a probe on train and validation. The pages and the table of all runs therefore print
+the command that fits the probe on the images of the finetune.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fgvc.record import privacy
+from fgvc.record import command_file, privacy
 from fgvc.untrusted import shell
 
 # the options whose choice and keys a probe shares with its finetune, as they were typed
@@ -32,7 +32,7 @@ Plain = Mapping[str, Any]
 
 
 def advice(config: Plain, command: str, task: str) -> tuple[str, str] | None:
-    """What a page of a run prints: a sentence, and the command that makes finetune and probe meet.
+    """What a page of a run prints: a sentence, and the command of a comparable linear probe.
 
     Args:
         config: config.canonical.json. command: command.txt. task: of the stamp.
@@ -106,7 +106,7 @@ def _typed(command: str) -> tuple[dict[str, str], bool]:
     Raises:
         ValueError: not a command that fgvc wrote, or with overrides that delete or force a key.
     """
-    line = command.partition("\n")[0].strip()
+    line, _ = command_file.split(command)
     words = [] if shell.UNSEEN.search(line) else shell.split(line)
     size = len(shell.PROGRAM)
     if tuple(words[:size]) != shell.PROGRAM:

@@ -164,6 +164,17 @@ def _accuracies(
     }
 
 
+def difference_tests(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The test of the pair alone, then those of the table, with the same fields."""
+    alone = {"pairs": 1, "level": 1 - result["alpha"], "verdict": result["verdict"], "seeds": None}
+    return [{**result["top1"], **alone}, *result["table"]["pairs"]]
+
+
+def verdicts_differ(result: Mapping[str, Any]) -> bool:
+    """Whether the verdict of some family of the table is not that of the pair alone."""
+    return any(pair["verdict"] != result["verdict"] for pair in result["table"]["pairs"])
+
+
 def _accuracy_of(run: Run, right_N: np.ndarray, recall_C: np.ndarray) -> dict[str, Any]:
     hits, n = int(right_N.sum()), len(right_N)
     return {

@@ -14,6 +14,7 @@ from fgvc.html.formats import plain, relative_link
 from fgvc.html.render import render
 from fgvc.record.run_page import FILE
 from fgvc.record.run_page.gallery import BUDGET, Album, PageImage, ReadImage, recorded_shots
+from fgvc.report.compare import difference_tests, verdicts_differ
 from fgvc.report.pairwise_tests import TESTS, WORDS
 
 PICTURES = 24  # of each direction
@@ -69,8 +70,8 @@ def render_comparison(
     facts = {
         "result": result,
         "sides": sides,
-        "tests": [_alone(result), *result["table"]["pairs"]],
-        "contradiction": _contradiction(result),
+        "tests": difference_tests(result),
+        "contradiction": verdicts_differ(result),
         "images": [
             _images(result[key], order, album) for key in ("wrong_to_right", "right_to_wrong")
         ],
@@ -83,17 +84,6 @@ def render_comparison(
         "words": WORDS,
     }
     return render("compare.html", facts)
-
-
-def _alone(result: Comparison) -> dict[str, Any]:
-    """The test of the pair alone, with the fields of a pair of the table."""
-    top1, verdict, level = result["top1"], result["verdict"], 1 - result["alpha"]
-    return {**top1, "pairs": 1, "level": level, "verdict": verdict, "seeds": None}
-
-
-def _contradiction(result: Comparison) -> bool:
-    """Whether the pair alone and some family of the table have different verdicts."""
-    return any(pair["verdict"] != result["verdict"] for pair in result["table"]["pairs"])
 
 
 def _images(

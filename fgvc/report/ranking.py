@@ -4,9 +4,9 @@ A group is one comparability key (see record/comparability.py). A zero-shot line
 group that differs from it only in how the head was fitted. Lines that must not be ranked, such as
 lines whose head was fitted or chosen on test images, are listed outside the ranking of their group.
 Within a group, p-values are adjusted by Holm: a line whose adjusted p exceeds ALPHA is not
-distinguishable from the best. The best line is selected on the same test images, so the family of these comparisons is all
-pairs of lines. Finetunes and probes, and part attention and controls, are paired without reading
-the predictions, so their families are the comparisons shown.
+distinguishable from the best. The best line is selected on the same test images, so the family of
+these comparisons is all pairs of lines. Finetunes and probes, and part attention and controls, are
+paired without reading the predictions, so their families are the comparisons shown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fgvc import metrics
-from fgvc.record import verify
+from fgvc.record import command_file, verify
 from fgvc.record.comparability import difference
 from fgvc.record.comparable_probe import GENERAL, probe_command
 from fgvc.record.console import TEST_MARKS
@@ -35,7 +35,6 @@ from fgvc.report.predictions import FILE, read_test_predictions
 from fgvc.report.run_rows import DamagedRun, Run
 
 TO_ADD = "To add it: "  # before the command at the end of a note
-CONFIG, COMMAND = "config.canonical.json", "command.txt"
 
 
 @dataclass(frozen=True)
@@ -317,8 +316,9 @@ def _missing_probe(finetune: Line) -> str | None:
         return None  # a probe is never ranked there
     try:
         artifacts = verify.read_index(run.path)
-        config = verify.parse_object(CONFIG, verify.read_verified(run.path, CONFIG, artifacts))
-        recorded = verify.read_verified(run.path, COMMAND, artifacts).decode()
+        data = verify.read_verified(run.path, verify.CONFIG, artifacts)
+        config = verify.parse_object(verify.CONFIG, data)
+        recorded = verify.read_verified(run.path, command_file.FILE, artifacts).decode()
     except (DamageError, UnicodeDecodeError):
         return None
     seeds = [member.seed for member in finetune.runs] if run.weights_kind == "random" else []

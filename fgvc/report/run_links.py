@@ -16,11 +16,12 @@ from typing import Any
 
 from fgvc import untrusted
 from fgvc.record.tensorboard import hparams
+from fgvc.record.verify import CONFIG, STAMP
 from fgvc.report.flatten import flatten
 from fgvc.report.run_rows import run_name
 from fgvc.untrusted.escape import visible
 
-BOARD, CONFIG, STAMP = "tb", "config.canonical.json", "env_stamp.json"
+BOARD = "tb"
 PATTERNS = tuple("*/" * depth + BOARD for depth in range(4))  # run_id/config_hash/checkpoint_id
 MOST_DIFFERENCES = 3  # keys in a name
 MAX_VALUE, MAX_NAME = 20, 120  # characters

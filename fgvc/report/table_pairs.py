@@ -1,7 +1,8 @@
 """Two runs -> how the table of their output root compares the rows that contain them.
 
 A table adjusts each p and interval for all pairs of a family, so a difference that is significant
-for the pair alone may be "not distinguishable" there. The table is derived again from the run folders.
+for the pair alone may be "not distinguishable" there. The table is derived again from the run
+folders.
 """
 
 from __future__ import annotations

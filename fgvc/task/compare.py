@@ -15,7 +15,12 @@ from fgvc.pipeline.recorded_images import image_reader
 from fgvc.record import console
 from fgvc.record.find_run import find_run
 from fgvc.record.run_page import FILE
-from fgvc.report.compare import class_display_names, compare_runs
+from fgvc.report.compare import (
+    class_display_names,
+    compare_runs,
+    difference_tests,
+    verdicts_differ,
+)
 from fgvc.report.compare_page import PairAlbum, render_comparison
 from fgvc.report.pairwise_tests import WORDS
 from fgvc.store import atomic
@@ -148,11 +153,10 @@ def _numbers(result: Comparison) -> None:
 
 def _tests(result: Comparison) -> None:
     """Print the test of the pair alone, and as one pair of the families of the table."""
-    pair_alone = {**result["top1"], "level": 1 - result["alpha"], "verdict": result["verdict"]}
-    rows, pairs = [], result["table"]["pairs"]
-    for about in (pair_alone, *pairs):
+    rows = []
+    for number, about in enumerate(difference_tests(result)):
         compared = "this pair alone"
-        if about is not pair_alone:
+        if number:
             compared = f"one of {about['pairs']} pairs: {about['family']}"
             if max(map(len, about["seeds"])) > 1:
                 compared += f"; {' and '.join(str(len(seeds)) for seeds in about['seeds'])} seeds"
@@ -162,7 +166,7 @@ def _tests(result: Comparison) -> None:
     console.table(title, ["compared", "difference", "p", "verdict"], rows, numbers=False)
     if result["top1"]["same_right"]:
         console.say("the same images are right, with other mistakes")
-    if any(pair["verdict"] != result["verdict"] for pair in pairs):
+    if verdicts_differ(result):
         console.say(
             "the verdicts differ: the table adjusts for all pairs it compares; the pair alone "
             "counts only if it was chosen before the numbers were read"

@@ -13,9 +13,9 @@ from typing import Any
 
 from fgvc import untrusted
 from fgvc.config.overrides import declared_values
-from fgvc.data.find_root import named_root
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job
+from fgvc.pipeline.recorded_images import candidate_roots
 from fgvc.record import console, verify
 from fgvc.record.fiftyone import app, display_text, two_runs
 from fgvc.record.fiftyone.dataset import FOLDER
@@ -56,7 +56,8 @@ def _show_tensorboard(job: Job) -> None:
     with scratch("tensorboard") as folder:
         count = run_links.update(folder, root)
         if not count:
-            raise UserError(f"{root}: no run with TensorBoard events is in it; give run=FOLDER")
+            key = "runtime.output_root" if conf.run is None else "run"
+            raise UserError(f"{key}={root}: no run with TensorBoard events. Give run=FOLDER")
         server.serve(folder, task.address, task.port)
         console.say(f"view: {count} runs of {root}, and those that start there")
         console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")
@@ -141,20 +142,14 @@ def _export(folder: Path) -> Path:
 
 
 def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
-    """The folder of a run's images: of the command, of the record, or in runtime.data_root."""
+    """The folder of a run's images."""
     first = next(two_runs.samples(export))["filepath"]
-    values = declared_values(job.overrides)
-    given, table = values.get("dataset.root"), values.get("dataset.table")
-    file = run_folder / "config.yaml"
-    if given is not None or table is not None:
-        roots = [named_root(given, table)]
-    else:
-        try:
-            dataset = untrusted.parse_yaml(untrusted.read_text(file))["dataset"]
-            recorded = named_root(dataset["root"], dataset["table"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
-        roots = [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
+    given, data_root = declared_values(job.overrides), Path(job.conf.runtime.data_root)
+    try:
+        roots = candidate_roots(run_folder, given, data_root)
+    except (ValueError, TypeError, KeyError) as error:
+        file, reason = run_folder / "config.yaml", " ".join(str(error).split())[:80]
+        raise UserError(f"{file}: damaged ({reason})") from error
     for root in roots:
         if (root / first).is_file():
             return root

@@ -324,7 +324,7 @@ def test_tensorboard_without_a_run_is_refused(tmp_path, capfd):
     overrides = [f"run={tmp_path}", f"task.port={free_port()}"]
     assert main(["task=view", "task.viewer=tensorboard", *overrides]) == 1
     assert capfd.readouterr().err == (
-        f"fgvc: {tmp_path}: no run with TensorBoard events is in it; give run=FOLDER\n"
+        f"fgvc: run={tmp_path}: no run with TensorBoard events. Give run=FOLDER\n"
     )
 
 
