@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fgvc.data.index import list_first
+from fgvc.html.class_names import display_names
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline import validation
 from fgvc.pipeline.experiment import Experiment, Results, describe_earlier_runs
@@ -107,7 +108,8 @@ def _lost_class_notes(experiment: Experiment, unreadable: tuple[BadImage, ...]) 
     effects = {"train": "the head cannot learn them"}
     if validation.reads_validation(experiment.task, experiment.conf):
         effects["val"] = "validation says nothing about them"
-    manifest, names = experiment.dataset.manifest, experiment.dataset.labelmap.names
+    manifest = experiment.dataset.manifest
+    names = display_names(experiment.dataset.labelmap.names)
     bad_N = np.array([image.row for image in unreadable], np.int64)
     for split, effect in effects.items():
         row_N = getattr(experiment.dataset.split, f"{split}_N")

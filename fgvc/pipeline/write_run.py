@@ -290,18 +290,26 @@ def print_summary(
     for reason in comparability.reasons(record, parts):
         console.say_summary(f"note: {reason.sentence}")
     localization.print_localization(record)
-    cost, parts = record["cost"], []
+    console.say_summary(f"cost: {_describe_cost(record['cost'])}")
+    console.provenance(dataset.name, dataset.card)
+    console.say_summary(f"record: {folder}")
+
+
+def _describe_cost(cost: Mapping[str, Any]) -> str:
+    """The cost of a run in one line, and the conditions under which its rate was measured."""
+    parts = []
     if cost["parameters"]:
         parts = [f"{cost['parameters'] / 1e6:.1f} M parameters"]
         parts.append(f"{cost['macs'] / 1e9:.2f} GMAC per image")
         if cost["images_per_s"] is not None:  # None if a process was killed before it was stored
+            measured = measured_rate.from_cost(cost)
             rate = f"{cost['images_per_s']:.0f} images/s in evaluation"
-            note = measured_rate.from_cost(cost).load_note
+            if measured.threads is not None:
+                rate += f" with {measured.threads} thread{'s' * (measured.threads != 1)}"
+            note = measured.load_note
             parts.append(rate if note is None else f"({rate}: {note})")
     parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in total")
-    console.say_summary("cost: " + ", ".join(parts))
-    console.provenance(dataset.name, dataset.card)
-    console.say_summary(f"record: {folder}")
+    return ", ".join(parts)
 
 
 def _title(conf: Config, dataset: Dataset) -> str:

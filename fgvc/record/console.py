@@ -301,11 +301,19 @@ def table(
     out.print(rich_table)
 
 
+# what qualifies every number on a dataset: key of its card -> word
+PROVENANCE = {
+    "license": "licence",
+    "contamination": "contamination",
+    "label_noise": "label noise",
+}
+
+
 def provenance(dataset: str, card: Mapping[str, str]) -> None:
-    """Print what qualifies every number on a dataset: licence, contamination, label noise."""
-    for key in ("license", "contamination", "label_noise"):
+    """Print the parts of a dataset's card that are in PROVENANCE."""
+    for key, word in PROVENANCE.items():
         if key in card:
-            say_summary(f"dataset {dataset}, {key.replace('_', ' ')}: {card[key]}")
+            say_summary(f"dataset {dataset}, {word}: {card[key]}")
 
 
 TEST_MARKS = {"val": "test = val", "carved": "test carved"}  # by Dataset.test_source

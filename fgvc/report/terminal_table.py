@@ -18,7 +18,6 @@ from fgvc.report.pairwise_tests import ALPHA, ATTENTION_FREE, WORDS, PairwiseTes
 from fgvc.report.ranking import Group, RankingEntry, distinct_titles
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
-CARD_KEYS = ("license", "contamination", "label_noise")
 SEPARATOR = " · "  # of the parts of a name
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
 NOT_RANKED = "out"
@@ -199,7 +198,8 @@ def _print_provenance(table: BaselinesTable) -> None:
     """Print licence and contamination per dataset, and contamination per pretrained backbone."""
     runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():
-        console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in CARD_KEYS})
+        card = {key: getattr(run, f"dataset_{key}") for key in console.PROVENANCE}
+        console.provenance(name, card)
     contamination = {
         (run.backbone, run.backbone_contamination): None
         for run in runs

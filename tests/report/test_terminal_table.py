@@ -51,7 +51,7 @@ def test_one_block_per_key_with_a_readable_title(real, printed):
     drawn = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
     assert len(drawn) > 10
     assert max(map(len, drawn)) <= 80
-    assert out.count("synthetic, license: CC0-1.0") == 1
+    assert out.count("synthetic, licence: CC0-1.0") == 1
 
 
 def test_the_numbers_are_percent_with_an_interval_or_a_spread(forge, output_root, printed):

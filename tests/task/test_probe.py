@@ -466,7 +466,7 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     assert rows.count("every row: vit mini random") == 1
     assert table.count("comparable") == 1
     assert str(run_folder) in table
-    assert "synthetic, license: CC0-1.0" in table
+    assert "synthetic, licence: CC0-1.0" in table
 
 
 @pytest.mark.slow
