@@ -112,10 +112,10 @@ class SweepProgress:
         index = self.choices.index(choices(job))
         is_repeat = self.datasets[index] in self.noted
         self.noted.add(self.datasets[index])
-        seconds, is_all = self.seconds_left()
+        seconds, covers_tasks = self.seconds_left()
         return SweepPosition(
             f"job {index + 1} of {len(self.rows)}: {self.names[index]}",
-            seconds if is_all else None,
+            seconds if covers_tasks else None,
             is_repeat,
         )
 
@@ -130,24 +130,24 @@ class SweepProgress:
         for row, task in zip(self.rows, self.tasks, strict=True):
             if row.state == "done" and row.seconds is not None and self._is_of_now(row):
                 ended.setdefault(task, []).append(row.seconds)
-        seconds, is_all = 0.0, True
+        seconds, covers_tasks = 0.0, True
         for row, task in zip(self.rows, self.tasks, strict=True):
             if row.state not in (NOT_BEGUN, RUNNING):
                 continue
-            is_all &= task in ended
+            covers_tasks &= task in ended
             spent = _seconds_since(row.started) if row.state == RUNNING else 0.0
             seconds += max(statistics.fmean(ended.get(task, [0.0])) - spent, 0.0)
         todo = self._count(NOT_BEGUN) + self._count(RUNNING)
-        return (seconds / max(min(self.at_once, todo), 1) if ended else None), is_all
+        return (seconds / max(min(self.at_once, todo), 1) if ended else None), covers_tasks
 
     def _left(self) -> str:
         """The time left in words; empty after the last job."""
-        seconds, is_all = self.seconds_left()
+        seconds, covers_tasks = self.seconds_left()
         if not self._count(NOT_BEGUN) + self._count(RUNNING):
             return ""
         if seconds is None:
             return UNKNOWN
-        return f"{'about' if is_all else 'more than'} {rounded_time(seconds)} left"
+        return f"{'about' if covers_tasks else 'more than'} {rounded_time(seconds)} left"
 
     def _describe(self) -> str:
         """As in "3 of 8 jobs have ended, 2 running; about 4 min left"."""

@@ -21,7 +21,7 @@ BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal; not idle a
 @dataclass(frozen=True)
 class CpuTimes:
     """Seconds. wall: a clock. own: CPU time of this process and of its ended children. machine: CPU
-    time of all processes of the machine; None if the system does not tell."""
+    time of all processes of the machine; None if the system does not report it."""
 
     wall: float = 0.0
     own: float = 0.0

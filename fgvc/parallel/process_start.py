@@ -1,6 +1,6 @@
-"""When this process started, nearly: the entrypoint imports this module first.
+"""The approximate start of this process: the entrypoint imports this module first.
 
-What it imports next takes seconds, which belong to the wall time of a run.
+The imports that follow take seconds, which count toward the wall time of a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Features of images that a model can classify -> their mean per class and a limit, in ckpt.bin.
 
 A classifier gives one of its classes to any picture. The distance of a picture from the nearest
-class mean tells whether it resembles any training image at all. The distance is 1 - cosine, so it
+class mean shows whether it resembles any training image at all. The distance is 1 - cosine, so it
 does not depend on the scale of the features.
 N images, C classes, M classes that have an image, D feature width, B batch.
 """

@@ -6,7 +6,7 @@ location of the folders. cost_chart, class_heatmap and dataset_matrix draw its c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +71,16 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
 def _section(group: Group, target: Path, encoding: Encoding) -> dict[str, Any]:
     """The facts of a group.
 
-    A row has the place of its line (None: not ranked), page and seed of each run, number and text
-    of its notes, why its images per second are not compared, comparisons with the best line and
-    with the linear probe, and with the controls of part attention. Badges and notes that all rows
-    share are facts of the group. against: names of the comparisons that any row has. parts: the
-    rows with part attention; controls: the names of their controls.
+    rows: as of `_row`, with their names and why their images per second are not compared. Badges
+    and notes that all rows share are facts of the group. against: names of the comparisons that any
+    row has. parts: the rows with part attention; controls: the names of their controls.
     """
     numbers = number_notes(group.lines)
-    rows = []
     named = zip(group.rows, unique_names(group.lines), rate_notes(group.lines), strict=True)
-    for (place, entry), name, rate_note in named:
-        line = entry.line
-        pages = [run.path / FILE for run in line.runs]
-        row = {
-            "place": place,
-            "name": name,
-            "line": line,
-            "run": line.first,
-            "links": [
-                (relative_link(page if page.is_file() else page.parent, target), run.seed)
-                for page, run in zip(pages, line.runs, strict=True)
-            ],
-            "badges": list(_badges(entry)),
-            "notes": [(numbers[note], note) for note in line.notes],
-            "rate_note": rate_note,
-            "comparisons": entry.comparisons,
-            "controls": entry.controls,
-            "in_box": in_box_shares(line, group.lines),
-        }
-        rows.append(row)
+    rows = [
+        {"name": name, "rate_note": rate_note, **_row(place, entry, group, target, numbers)}
+        for (place, entry), name, rate_note in named
+    ]
     ranked = [row for row in rows if row["place"] is not None]
     lines = [(row["name"], row["line"]) for row in ranked]
     parts = [row for row in ranked if row["run"].part_attention != "off"]
@@ -116,6 +97,33 @@ def _section(group: Group, target: Path, encoding: Encoding) -> dict[str, Any]:
         "controls": [name for name in CONTROLS if name in compared or name in ALWAYS_SHOWN],
         "plot": plot_accuracy(lines, encoding),
         "heat": class_heatmap(lines),
+    }
+
+
+def _row(
+    place: int | None, entry: RankingEntry, group: Group, target: Path, numbers: Mapping[str, int]
+) -> dict[str, Any]:
+    """The facts of a row of a group.
+
+    place: None: not ranked. links: page and seed of each run. notes: number and text of each.
+    comparisons: with the best line and with the linear probe. controls: comparisons with the
+    controls of part attention.
+    """
+    line = entry.line
+    pages = [run.path / FILE for run in line.runs]
+    return {
+        "place": place,
+        "line": line,
+        "run": line.first,
+        "links": [
+            (relative_link(page if page.is_file() else page.parent, target), run.seed)
+            for page, run in zip(pages, line.runs, strict=True)
+        ],
+        "badges": list(_badges(entry)),
+        "notes": [(numbers[note], note) for note in line.notes],
+        "comparisons": entry.comparisons,
+        "controls": entry.controls,
+        "in_box": in_box_shares(line, group.lines),
     }
 
 

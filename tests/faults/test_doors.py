@@ -148,7 +148,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
     "retention": ("retention.json", retention.read),
-    "predictions of a page": ("predictions.parquet", gallery.read_test_predictions),
+    "predictions of a page": ("predictions.parquet", gallery.read_test_images),
     "classes of a page": ("per_class.csv", prediction_tables.read_class_rows),
     "places of a record": (
         "config.yaml",

@@ -1,4 +1,4 @@
-"""The distance of an image from the class means, which tells whether a picture shows no class."""
+"""The distance of an image from the class means, which marks pictures of none of the classes."""
 
 from __future__ import annotations
 

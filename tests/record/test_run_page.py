@@ -229,7 +229,7 @@ def test_images_are_the_right_ones_and_never_too_many(folder, tmp_path):
     assert "Where attention looked" in text
     assert text.count('alt="0') == 8  # of twelve
     assert len(text) < 1_500_000
-    images = gallery.read_test_predictions(copy / "predictions.parquet")
+    images = gallery.read_test_images(copy / "predictions.parquet")
     page_gallery = gallery.gallery(copy, images, Album(image))
     wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
     expected = sorted((value for value in wrong.values() if value), reverse=True)
@@ -323,13 +323,13 @@ def test_where_attention_looked(derived, opened):
         "random patches\t51.3\t0.128",
         "central patches\t93.7\t0.234",
     ]
-    assert "Means over 40 test images. The other rows are no runs" in section.inner_text()
+    assert "Means over 40 test images. The other rows are not runs" in section.inner_text()
     assert section.locator(".legend li").count() == 3
     captions = section.locator("figcaption").all_inner_texts()
     listed = "among the most confident errors"
     assert captions == [
-        f"Groove billed Ani 19 99.8 %: wrong, it is Rusty Blackbird 0\n{listed}",
-        f"Sooty Albatross 18 99.8 %: wrong, it is Brewer Blackbird 1\n{listed}",
+        f"Groove billed Ani 19 99.8 %: wrong, true: Rusty Blackbird 0\n{listed}",
+        f"Sooty Albatross 18 99.8 %: wrong, true: Brewer Blackbird 1\n{listed}",
         "Sooty Albatross 10 99.5 %: right",
     ]
     images = section.locator("figure img")

@@ -130,25 +130,29 @@ class RunFields:
             view(f"misclassified{of}", "every mistake on test", [wrong], WRONG),
             view(
                 f"wrong with high confidence{of}",
-                f"the {MOST} surest mistakes on test",
+                f"the {MOST} most confident mistakes on test",
                 [wrong, stage("SortBy", field_or_expr=confidence, reverse=True), limit],
                 WRONG,
             ),
             view(
                 f"right with low confidence{of}",
-                f"the {MOST} least sure hits on test",
+                f"the {MOST} least confident hits on test",
                 [hits, stage("SortBy", field_or_expr=confidence, reverse=False), limit],
                 RIGHT,
             ),
         ]
-        pred = f"{self.key('predictions')}.label"
+        return [*views, *self._pair_views(of)]
+
+    def _pair_views(self, of: str) -> list[Document]:
+        """One view of all most confused pairs, then a view per pair; of: the end of their names."""
+        right, pred = self.key("eval"), f"{self.key('predictions')}.label"
         pairs = self.info["confused"]
         # the filter on `right`, a field of the test split, leaves validation out of these counts
         filters = [
             {right: False, f"{TRUTH}.label": pair["label"], pred: pair["pred"]} for pair in pairs
         ]
         if not filters:
-            return views
+            return []
         all_pairs = [
             stage("Match", filter={"$or": filters}),
             stage("SortBy", field_or_expr=f"{TRUTH}.label", reverse=False),
@@ -167,7 +171,7 @@ class RunFields:
             )
         ]
         worst = view(f"worst confused pairs{of}", "pair by pair", all_pairs, WRONG)
-        return [*views, worst, *pair_views]
+        return [worst, *pair_views]
 
 
 def comparison_views(first: RunFields, second: RunFields) -> list[Document]:

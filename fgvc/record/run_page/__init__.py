@@ -77,7 +77,7 @@ def derive(
     reasons = comparability.reasons(numbers, parts)
     contamination = " ".join(conf.backbone.contamination.split())
     unreadable = (folder / UNREADABLE_FILE).is_file()
-    images = gallery.read_test_predictions(folder / "predictions.parquet")
+    images = gallery.read_test_images(folder / "predictions.parquet")
     label_N, pred_N = (np.array([image[key] for image in images]) for key in ("label", "pred"))
     shown = gallery.gallery(folder, images, album)
     place = (stamp["run_id"], stamp["config_hash"][:SHORT], checkpoint_id[:SHORT], FILE)

@@ -114,7 +114,7 @@ def gallery(folder: Path, images: Sequence[Row], album: Album) -> dict[str, list
     """The classes and test images that a page shows.
 
     Args:
-        images: of `read_test_predictions`.
+        images: of `read_test_images`.
 
     Returns:
         worst, best: the classes of lowest and highest recall (index, recall, support; of equal
@@ -147,7 +147,7 @@ def _examples(images: Iterable[Row], album: Album) -> list[tuple[Row, PageImage]
     return [(image, page_image) for image, page_image in pairs if page_image is not None]
 
 
-def read_test_predictions(file: Path) -> list[Row]:
+def read_test_images(file: Path) -> list[Row]:
     """The test images, by descending confidence; unreadable images come last."""
     # Python values: Arrow's own filter and its conversion to NumPy import pandas
     rows = read_predictions(file, COLUMNS).to_pylist()
