@@ -34,8 +34,8 @@ def terminal(monkeypatch):
         return frame
 
     rich.reconfigure()
-    yield start
-    monkeypatch.setattr(console, "_position", None)
+    monkeypatch.setattr(console, "_position", None)  # restored after the test
+    return start
 
 
 def test_a_bar_shows_count_and_times_on_one_line_at_any_width(terminal, monkeypatch):
