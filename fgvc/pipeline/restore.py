@@ -91,7 +91,7 @@ class StoredCheckpoint:
         if isinstance(means, ClassMeans) and means.mean_MD.shape[1] != width:
             raise UserError(
                 f"{self.file}: {class_means.MEANS} has {means.mean_MD.shape[1]} columns for "
-                f"features of {width} numbers"
+                f"features of {width} numbers. Repeat the run that made it"
             )
         state = {
             name.removeprefix(HEAD): tensor

@@ -175,7 +175,7 @@ def test_a_line_per_job_and_the_provenance_once(faulty):
     assert re.fullmatch(r"job 2 of 8: head.k=11; about \d+ (s|min) left", jobs[2])
     assert re.fullmatch(r"job 8 of 8 done: .*", jobs[15])
     assert max(map(len, jobs)) <= 80
-    for text in ("synthetic, license", "synthetic, contamination", "note: synthetic data"):
+    for text in ("dataset synthetic, licence", "dataset synthetic, contamination", "note: synth"):
         assert sum(line.startswith(text) for line in lines) == 1, text
     assert "┃ %" not in faulty.out  # the table of a single run
     log = (faulty.folder(GOOD[1]) / "run.log").read_text()

@@ -328,8 +328,8 @@ def test_where_attention_looked(derived, opened):
     captions = section.locator("figcaption").all_inner_texts()
     listed = "among the most confident errors"
     assert captions == [
-        f"Groove billed Ani 19 99.8 %: wrong, true: Rusty Blackbird 0\n{listed}",
-        f"Sooty Albatross 18 99.8 %: wrong, true: Brewer Blackbird 1\n{listed}",
+        f"Groove billed Ani 19 99.8 %: wrong, it is Rusty Blackbird 0\n{listed}",
+        f"Sooty Albatross 18 99.8 %: wrong, it is Brewer Blackbird 1\n{listed}",
         "Sooty Albatross 10 99.5 %: right",
     ]
     images = section.locator("figure img")

@@ -171,7 +171,7 @@ def test_contamination_of_pretrained_backbones_is_printed(forge, output_root, pr
     forge("known", config=pretrained, stamp={**HUB, **SEEN, "manifest_digest": "e" * 64})
     out = printed(output_root)
     assert out.count("vit, contamination: Trained with the labels of ImageNet-21k") == 1
-    assert out.count("synthetic, license") == 1
+    assert out.count("synthetic, licence") == 1
 
 
 def test_damaged_folders_are_listed(outputs, printed):
