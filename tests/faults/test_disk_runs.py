@@ -29,8 +29,8 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
     [
         pytest.param(40_000, False, ".safetensors", id="features"),
         slow(7_000, True, "ckpt.bin", id="checkpoint"),
-        slow(12_000, True, "metrics.json", id="numbers"),
-        slow(30_000, True, "in-progress/tb/events", id="TensorBoard"),
+        slow(12_000, True, "samples.json", id="FiftyOne"),
+        slow(80_000, True, "in-progress/tb/events", id="TensorBoard"),
     ],
 )
 def test_disk_full(start_job, tmp_path, most, warm, victim):
