@@ -10,6 +10,7 @@ C classes, V nonzero cells, H x W pixels.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def confusion_svg(
     order_C = confusion_order.cluster_order(matrix)
     cells = _cells(matrix, order_C, MAX_CELLS)
     is_table = classes <= NAMED_UP_TO
-    labels = [_label(names[int(index)]) for index in order_C] if is_table else []
+    labels = _labels([names[int(index)] for index in order_C]) if is_table else []
     cell = max(CELL[0], min(CELL[1], TABLE // classes)) if is_table else SIDE / classes
     longest = max(map(_width, labels), default=0) * LETTER  # pixels
     left, top = round(28 + longest) if is_table else LEFT, HEADER + 24 * bool(title)
@@ -208,13 +209,29 @@ def _draw_level(cells: Cells, level: int, is_table: bool) -> dict[str, object]:
     }
 
 
-def _label(text: str, longest: int = LONGEST) -> str:
-    """A text for a line of an SVG, cut to the width of `longest` letters."""
+def _labels(names: Sequence[str]) -> list[str]:
+    """A label per class. Labels that would be equal keep their ends: (Adult male), (Female)."""
+    labels = [_label(name) for name in names]
+    count_of = Counter(labels)
+    return [
+        label if count_of[label] == 1 else _label(name, tail=LONGEST // 2)
+        for name, label in zip(names, labels, strict=True)
+    ]
+
+
+def _label(text: str, longest: int = LONGEST, tail: int = 0) -> str:
+    """A text for a line of an SVG, cut to `longest` letters, the last `tail` of them its end."""
     line = visible(text.replace("_", " ")).translate(NOT_XML)
     if _width(line) <= longest:
         return line
+    end = _fitting(line[::-1], tail)[::-1].lstrip()
+    return f"{_fitting(line, longest - tail).rstrip()}…{end}"
+
+
+def _fitting(line: str, longest: int) -> str:
+    """The first letters of a line, narrower than `longest` letters."""
     widths = itertools.accumulate(map(_width, line))
-    return line[: sum(width < longest for width in widths)].rstrip() + "…"
+    return line[: sum(width < longest for width in widths)]
 
 
 def _width(text: str) -> float:

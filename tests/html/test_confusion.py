@@ -101,6 +101,18 @@ def counts(root: ElementTree.Element) -> dict[tuple[int, int], int]:
     return {at: int(text.text or "") for at, text in zip(cells, texts, strict=True)}
 
 
+def test_names_that_are_too_long_stay_different():
+    """Forms of one bird are often confused with each other."""
+    forms = ("Female/Immature male", "Adult male", "Female/Eclipse male")
+    names = [f"Black-throated Blue Warbler ({form})" for form in forms]
+    svg = confusion_svg(np.ones((4, 5), int), [*names, "Wood Duck"], "")
+    texts = [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+    labels = {text for text in texts if text and text.startswith(("Black", "Wood"))}
+    assert len(labels) == 4
+    assert "Wood Duck" in labels
+    assert all(len(label) <= 28 for label in labels)
+
+
 @pytest.mark.parametrize("classes", [1, 3, 12, 40])
 def test_a_table_has_every_count_and_every_name_on_both_axes(classes):
     matrix = scattered(classes)
