@@ -12,7 +12,7 @@ from fgvc.html.formats import number, percent
 from fgvc.html.render import render
 from fgvc.record import console, privacy
 from fgvc.report.sweep_axes import short_names
-from fgvc.report.sweep_page import RELOAD, Running
+from fgvc.report.sweep_page import RELOAD, Running, group_errors
 from fgvc.store import atomic
 from fgvc.untrusted import shell
 
@@ -59,12 +59,16 @@ def write_page(target: Path, record: Row, best: Row | None, running: Running | N
     Args:
         record, best: as in `write_search`. running: None: the search has ended.
     """
-    errors = [privacy.without_user_paths(row["error"] or "") for row in record["trials"]]
+    errors = [
+        (row["number"] + 1, privacy.without_user_paths(row["error"]), None)
+        for row in record["trials"]
+        if row["error"]
+    ]
     place = f"/{record['run_id']}/{WINNER}"
     words = [*shell.PROGRAM, shell.variable("experiment", "MULTIRUN_ROOT", place)]
     facts = {
         "record": record,
-        "trials": list(zip(record["trials"], errors, strict=True)),
+        "errors": group_errors(errors),
         "best": best,
         "running": running,
         "reload": RELOAD,

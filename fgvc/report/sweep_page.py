@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -80,10 +80,15 @@ def write_page(table: SweepTable, target: Path, running: Running | None = None) 
         values = [column[index] for column in axes.values()]
         lines.append({"values": values, "row": row, "link": link, "result": result})
     every_run = table.output_root / "baselines.html"
-    pivot = sweep_axes.pivot(axes, results)
+    pivot = sweep_axes.pivot(axes, results) if any(results) else None
     facts = {
         "table": table,
         "lines": lines,
+        "errors": group_errors(
+            (number, row.line, row.traceback)
+            for number, row in enumerate(table.rows, 1)
+            if row.line is not None
+        ),
         "axes": short_names([*axes]),
         "kind": _kind,
         "pivot": pivot,
@@ -96,6 +101,16 @@ def write_page(table: SweepTable, target: Path, running: Running | None = None) 
         "baselines": relative_link(every_run, target) if every_run.is_file() else None,
     }
     atomic.write_text(target / PAGE, render(PAGE, facts))
+
+
+def group_errors(
+    errors: Iterable[tuple[int, str, str | None]],
+) -> dict[tuple[str, str | None], list[int]]:
+    """(number of a job, message, traceback) -> the numbers per message and traceback."""
+    numbers: dict[tuple[str, str | None], list[int]] = {}
+    for number, message, traceback in errors:
+        numbers.setdefault((message, traceback), []).append(number)
+    return numbers
 
 
 def without_user_paths(table: SweepTable) -> SweepTable:

@@ -40,13 +40,21 @@ def rows_of(text: str) -> list[list[str]]:
     return [[unescape(re.sub("<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
 
 
+def wrong(text: str) -> list[str]:
+    """The paragraphs below "What went wrong"."""
+    section = text.partition("<h2>What went wrong</h2>")[2].partition("</section>")[0]
+    paragraphs = re.findall(r"<p>(.*?)</p>", section, re.DOTALL)
+    return [unescape(re.sub("<[^>]+>", "", paragraph)).strip() for paragraph in paragraphs]
+
+
 def test_the_page_lists_every_trial_and_marks_the_best(tmp_path):
     text, _ = written(tmp_path, [trial(0, 0.5), trial(1, 0.75), trial(2, error="the loss is nan")])
     assert rows_of(text) == [
-        ["1", "1.23", "0.2", "50.0", "0.500", "3", "12.0 s", ""],
-        ["2", "0.123", "0.2", "75.0", "0.250", "3", "12.0 s", "best"],
-        ["3", "0.0123", "0.2", "–", "–", "–", "–", "failed the loss is nan"],
+        ["1", "50.0", "0.500", "1.23", "0.2", "3", "12.0 s", ""],
+        ["2", "75.0", "0.250", "0.123", "0.2", "3", "12.0 s", "best"],
+        ["3", "–", "–", "0.0123", "0.2", "–", "–", "failed"],
     ]
+    assert wrong(text) == ["trial 3 the loss is nan"]
     # a word that the shell expands, and that Hydra reads as one string
     assert 'experiment="\\"$MULTIRUN_ROOT/s<b>/best.yaml\\""' in unescape(text)
     assert "3 of 9 trials" in text
@@ -78,7 +86,13 @@ def test_a_search_without_a_winner_has_a_page(tmp_path):
     assert "<svg" not in text
     assert "best.yaml" not in text
     assert "<script>alert" not in text
-    assert rows_of(text)[0][-1] == "failed <script>alert(1)</script>"
+    assert wrong(text) == ["trial 1 <script>alert(1)</script>"]
+
+
+def test_equal_errors_are_printed_once(tmp_path):
+    errors = ["a", "b", "a"]
+    text, _ = written(tmp_path, [trial(n, error=error) for n, error in enumerate(errors)])
+    assert wrong(text) == ["trials 1, 3 a", "trial 2 b"]
 
 
 def test_the_page_names_no_home_folder(tmp_path, monkeypatch):
