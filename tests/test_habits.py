@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import CHROMIUM
+from tests.conftest import CHROMIUM, PICTURES
 from tests.narrow import not_none
 from tests.test_layers import FLOORS
 
@@ -85,6 +85,17 @@ def test_ci_provides_the_browser_without_which_tests_are_skipped():
     checks = [number for number, run in enumerate(commands) if f"{CHROMIUM} --version" in run]
     assert len(checks) == 1
     assert checks[0] < commands.index(".ci/run")
+
+
+def test_ci_uploads_the_pictures_of_pages():
+    (job,) = parse(".github/workflows/ci.yml")["jobs"].values()
+    (upload,) = (s for s in job["steps"] if "upload-artifact" in s.get("uses", ""))
+    assert upload["if"] == "always()"
+    assert upload["with"]["path"] == job["env"][PICTURES]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands.index(f'mkdir -p "${PICTURES}"') < commands.index(".ci/run")
+    for text in (PICTURES, upload["with"]["name"]):
+        assert text in text_of("CONTRIBUTING.md")
 
 
 def test_pre_commit_runs_the_ruff_of_the_lock():

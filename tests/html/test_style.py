@@ -28,7 +28,7 @@ def markup_of(page: str) -> str:
 
 def selectors(page: str) -> str:
     """The style without its declarations."""
-    printed = re.sub(r"{%.*?%}|{{.*?}}", "", style_of(page))
+    printed = re.sub(r"{%.*?%}|{{.*?}}|/\*.*?\*/", "", style_of(page))
     return re.sub(r"{[^{}]*}", " ", printed)
 
 
