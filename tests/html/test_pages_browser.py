@@ -130,6 +130,14 @@ CONTRAST = """cell => {
 }"""
 
 
+def test_without_scripts_no_control_waits_for_one(page, chromium):
+    browser = chromium.new_page(java_script_enabled=False)
+    for kind in PAGES:
+        browser.goto(page(kind).as_uri())
+        assert browser.locator("form:visible, select:visible, input:visible").count() == 0, kind
+    browser.close()
+
+
 def test_the_class_table_stands_beside_the_cost_chart_where_both_fit(page, opened):
     browser = opened(page("table"))
     plot, heat = (browser.page.locator(f".{name}").bounding_box() for name in ("plot", "heat"))

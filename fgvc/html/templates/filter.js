@@ -60,5 +60,6 @@ const choose = () => {
   form.querySelector("output").value = shown.size + " of " + lines.length + " lines";
 };
 
+form.hidden = false; // without scripts it would do nothing
 form.addEventListener("input", choose);
 choose();
