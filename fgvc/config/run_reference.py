@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from fgvc import untrusted
 from fgvc.config.compose import composed
 from fgvc.config.errors import ConfigError
-from fgvc.config.override_grammar import key_of, value_of
+from fgvc.config.override_grammar import key_of, parse_override, value_of
 from fgvc.config.weight_files.run_folder import DEPTH, MOST_NAMED, SEALED, run_folders
 from fgvc.untrusted.shell import override
 
@@ -90,17 +93,20 @@ def resolve_runs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments with a path for each prefix and `last`, and a note per replacement.
 
     An existing path is kept: it has precedence. `against=last` is the newest run other than run=.
+    Nothing is replaced where runtime.output_root is wrong: the check of the config reports it.
 
     Raises:
         ConfigError: no run, or several, whose names begin with the text.
     """
     arguments, notes = list(arguments), []
+    if (root := output_root(arguments)) is None:
+        return arguments, notes
     for key in KEYS:
         for index, argument in enumerate(arguments):
             if key_of(argument) != key or "=" not in argument:
                 continue
             texts = _texts(value_of(argument))
-            paths = [_resolve(key, text, arguments) for text in texts]
+            paths = [_resolve(key, text, root, arguments) for text in texts]
             changed = [pair for pair in zip(texts, paths, strict=True) if pair[1] != pair[0]]
             if changed:
                 values = ",".join(value_of(override(key, path)) for path in paths)
@@ -109,10 +115,16 @@ def resolve_runs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments, notes
 
 
-def output_root(arguments: Sequence[str]) -> Path:
-    """runtime.output_root of a command."""
+def output_root(arguments: Sequence[str]) -> Path | None:
+    """runtime.output_root of a command; None if it is no path, or several."""
     typed = [argument for argument in arguments if key_of(argument) == OUTPUT_ROOT]
-    return Path(composed(typed[-1:]).runtime.output_root).expanduser()
+    try:
+        if any(parse_override(argument).is_sweep_override() for argument in typed):
+            return None
+        text = composed(typed[-1:]).runtime.output_root
+        return Path(text).expanduser() if text else None
+    except (HydraException, OmegaConfBaseException):
+        return None
 
 
 def _texts(value: str) -> list[str]:
@@ -122,10 +134,9 @@ def _texts(value: str) -> list[str]:
     return value.split(",")
 
 
-def _resolve(key: str, text: str, arguments: Sequence[str]) -> str:
-    if not NAMES.fullmatch(text) or Path(text).exists():
+def _resolve(key: str, text: str, root: Path, arguments: Sequence[str]) -> str:
+    if text == "null" or not NAMES.fullmatch(text) or Path(text).exists():
         return text  # a path; one that does not exist is reported with the other inputs
-    root = output_root(arguments)
     runs = complete_runs(root)
     if text == LAST:
         others = [run for run in runs if key != "against" or not _is_run(run, arguments)]

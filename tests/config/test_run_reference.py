@@ -120,6 +120,17 @@ def test_what_means_no_single_run_is_a_wrong_command(outputs, command, message, 
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", ["null", "${x}", "[a]", "a,b", "", "ü b", "${oc.env:NOPE_1}"])
+def test_a_wrong_output_root_is_reported_as_such(outputs, value, capfd):
+    command = ["task=predict", "checkpoint=last", "image=x.jpg", f"runtime.output_root={value}"]
+    assert main(command) == 2
+    assert capfd.readouterr().err.startswith("fgvc: runtime.output_root")
+
+
+def test_null_is_no_prefix(outputs):
+    assert resolve_runs(["task=prune", "run=null"]) == (["task=prune", "run=null"], [])
+
+
 def test_the_only_run_has_nothing_to_be_compared_with(tmp_path, monkeypatch, outputs):
     arguments = ["run=last", "against=last", "runtime.output_root=outputs/alone"]
     folder = Path("outputs/alone", *FIRST)
