@@ -86,20 +86,20 @@ def main(arguments: Sequence[str], started: float | None = None) -> int:
     if not {"--version", "-V"}.isdisjoint(arguments):
         print(f"fgvc {version()}")
         return DONE
-    help_page = None
+    without_help = [item for item in arguments if item not in ("--help", "-h")]
+    asks_for_help = len(without_help) < len(arguments)
     try:
-        if not {"--help", "-h"}.isdisjoint(arguments):
-            help_page = page([item for item in arguments if item not in ("--help", "-h")])
-        command = _parse(arguments) if help_page is None else None
+        text = page(without_help) if asks_for_help else None
+        command = None if asks_for_help else _parse(arguments)
     except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
         text = str(error)
         is_own = isinstance(error, ConfigError)  # messages of libraries are cut
         line = shorten_words(text) if is_own else shorten(" ".join(text.split()), 300)
         print(f"fgvc: {visible(line)}", file=sys.stderr)
         return WRONG_COMMAND
-    if command is None:  # a page of help, or shell completion, which is printed already
-        if help_page is not None:
-            print(help_page)
+    if text is not None:
+        print(text)
+    if command is None:  # help, or shell completion, which is printed already
         return DONE
     flags = command.flags
     if flags.cfg or flags.info or flags.hydra_help:
@@ -142,7 +142,8 @@ def _parse(arguments: Sequence[str]) -> Command | None:
     search, jobs = parse_search(overrides) or (None, [])
     if search is None:
         try:
-            jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep, not flags.cfg)
+            will_run = not (flags.cfg or flags.info)
+            jobs, exclusions = expand_jobs(overrides, multirun, is_named_sweep, will_run)
         except ConfigError as error:
             raise ConfigError(name_file(str(error), typed)) from error
     _refuse_torchrun(jobs, multirun)

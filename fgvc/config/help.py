@@ -21,7 +21,7 @@ from fgvc.config.option_files import (
     search_path_override,
 )
 from fgvc.config.override_grammar import key_of, value_of
-from fgvc.config.overrides import check_option
+from fgvc.config.overrides import check_option, normalized
 from fgvc.config.parse_errors import parse_argument
 from fgvc.config.schema import TASKS, Config
 from fgvc.untrusted.shell import override
@@ -41,7 +41,7 @@ def page(arguments: Sequence[str]) -> str:
     Raises:
         ConfigError: an unknown task, or a folder of options that is missing.
     """
-    arguments = search_path_override(arguments)
+    arguments = search_path_override([normalized(argument) for argument in arguments])
     names = [value_of(argument) for argument in arguments if key_of(argument) == "task"]
     if names:
         chosen = [item for item in arguments if key_of(item) in ("hydra.searchpath", "recipe")]
