@@ -145,7 +145,8 @@ def check_inputs(conf: Config, will_run: bool = True) -> None:
             marks = (SEALED, CHECKPOINT) if name == "checkpoint" else (SEALED,)
             locate_run(Path(value).expanduser(), name, marks)
     _check_table(conf, will_run)
-    if task.check is not None:
+    lacks_run = conf.run is None and "run" in task.optional_inputs
+    if task.check is not None and (will_run or not lacks_run):
         task.check(conf)
     if conf.runtime.stop_before_test and not trains:
         raise ConfigError(

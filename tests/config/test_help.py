@@ -56,12 +56,35 @@ def test_help_lists_options_of_an_own_folder(tmp_path, capfd):
     assert "task=NAME --help" in page
 
 
-@pytest.mark.parametrize("name", ["compare", "predict", "eval"])
+@pytest.mark.parametrize("name", ["compare", "predict", "eval", "view"])
 def test_the_config_of_a_task_is_printed_without_its_inputs(name, capfd):
     assert main([f"task={name}", "--cfg", "job", "--resolve"]) == 0
     lines = capfd.readouterr().out.splitlines()
     missing = [line.removesuffix(": ???") for line in lines if line.endswith(": ???")]
     assert sorted(missing) == sorted(TASKS[name].inputs)
+
+
+@pytest.mark.parametrize("command", ["task=prune task.pin=why --cfg job", "task=compare -i config"])
+def test_a_config_is_printed_though_its_command_could_not_run(command, capfd):
+    assert main(command.split()) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_help_of_a_quoted_task_is_that_of_the_task(capfd):
+    assert main(["task='probe'", "--help"]) == 0
+    assert capfd.readouterr().out.startswith("task=probe: ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["task=train", "-h"]])
+def test_a_reader_of_the_help_may_close_the_pipe(arguments, monkeypatch):
+    """`--help | head` is no error of the command; `script` handles the closed pipe."""
+
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(BrokenPipeError):
+        main(arguments)
 
 
 def test_one_missing_input_is_printed_alone(capfd):
