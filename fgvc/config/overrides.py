@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -228,7 +228,8 @@ def check_option(override: Override, arguments: Sequence[str]) -> None:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group, arguments)
     if override.is_sweep_override():
-        names = [str(value) for value in override.sweep_iterator()]
+        values = list(override.sweep_iterator())
+        names = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
     elif isinstance(override.value(), list | dict):
         raise parse_error(str(override.input_line))
     else:

@@ -24,6 +24,11 @@ def expand(*arguments: str):
     return expand_jobs(overrides, named, named)
 
 
+def test_a_quoted_option_of_a_sweep_is_the_option():
+    first, _ = jobs_of(["part_attention='off',random"], multirun=True)
+    assert first.conf.part_attention.name == "off"
+
+
 # --- a token grid is a resolution ---
 
 
