@@ -190,7 +190,8 @@ def _main(
         result = run_job(cfg, overrides, command, started)
     except SystemExit as error:
         result = JobResult(FAILED, "failed", f"the job called sys.exit({error.code})")
-    sender.send(result)
+    with suppress(BrokenPipeError):  # the sweep was killed: nobody reads the result
+        sender.send(result)
     sys.exit(result.code)
 
 

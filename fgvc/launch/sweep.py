@@ -52,13 +52,15 @@ from fgvc.untrusted.escape import visible
 class Sweep:
     """A sweep and its folder, multirun/<run_id>, as an absolute path.
 
-    search_path: the override of the user's own folders of options, if there is one.
+    search_path: the override of the user's own folders of options, if there is one. noting: the
+    choices of the first job of each dataset, which alone prints its notes in a launcher's worker.
     """
 
     run_id: str
     command: str
     folder: Path
     search_path: tuple[str, ...] = ()
+    noting: frozenset[tuple[str, ...]] = frozenset()
 
     def run_job(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Run one job in its own process and write its row."""
@@ -67,7 +69,10 @@ class Sweep:
         earlier = report.read_row(self.folder, choices(overrides))
         row = Row(choices(overrides), RUNNING, started=now().isoformat(), config_hash=job_hash(cfg))
         report.write_row(self.folder, row)
-        position = SOMEWHERE if _progress is None else _progress.position(overrides)
+        if _progress is None:
+            position = replace(SOMEWHERE, is_repeat=row.choices not in self.noting)
+        else:
+            position = _progress.position(overrides)
         start = time.monotonic()
         command = command_of_job([*self.search_path, *overrides], self.run_id, self.command)
         result = run_recorded(cfg, overrides, command, row.config_hash, position)
@@ -101,7 +106,8 @@ def run(
     """
     runtime = jobs[0].conf.runtime
     folder = Path(runtime.multirun_root).expanduser().absolute() / run_id
-    sweep = Sweep(run_id, command, folder, search_path(overrides))
+    first = {job.conf.dataset.name: choices(job.overrides) for job in reversed(jobs)}
+    sweep = Sweep(run_id, command, folder, search_path(overrides), frozenset(first.values()))
     root, left_out = Path(runtime.output_root).expanduser(), tuple(summarize(exclusions))
 
     def table(rows: Sequence[Row]) -> SweepTable:

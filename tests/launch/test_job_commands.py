@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from omegaconf import OmegaConf
 
 from fgvc import run
 from fgvc.config.config_hash import config_hash
 from fgvc.config.overrides import of_run
 from fgvc.launch import search
 from fgvc.launch.run_job import JobResult
-from fgvc.launch.sweep import command_of_job, search_path
+from fgvc.launch.sweep import Sweep, command_of_job, search_path
 from fgvc.record import command_file
 from fgvc.untrusted import shell
 from tests.narrow import not_none
@@ -30,6 +31,7 @@ hydra:
       head.k: 3,4
 """
 SWEEPS = {
+    "quoted option": ("-m", "part_attention='off',random"),
     "axes": ("-m", "head=knn,cosine", "seed=0,1"),
     "choice": ("-m", "head=choice(linear,knn)", "seed=range(0,3)"),
     "quoted": ("-m", "head=knn", "head.k=3,4", "dataset.name='a b, \"c\"',d"),
@@ -93,3 +95,17 @@ def test_a_trial_of_a_search_gets_its_own_values_and_folders_of_options(tmp_path
         assert [config_hash(job.plain) for job in alone.jobs] == [digest]
         assert alone.search is None
         assert alone.jobs[0].conf.runtime.stop_before_test
+
+
+def test_in_the_worker_of_a_launcher_one_job_prints_the_notes_on_its_dataset(tmp_path, monkeypatch):
+    are_repeats = {}
+
+    def record(cfg, overrides, command, run_hash, position) -> JobResult:
+        are_repeats[overrides[0]] = position.is_repeat
+        return JobResult(0, "done")
+
+    monkeypatch.setattr("fgvc.launch.sweep.run_recorded", record)
+    sweep = Sweep("x", "fgvc", tmp_path, noting=frozenset({("seed=0",)}))
+    for item in ("seed=0", "seed=1"):
+        sweep.run_job(OmegaConf.create({"task": {"name": "eval"}}), [item, "runtime.run_id=x"])
+    assert are_repeats == {"seed=0": False, "seed=1": True}
