@@ -63,6 +63,8 @@ def pairs_in_table(run: Run, against: Run) -> tuple[list[TablePair], str | None]
     Returns:
         The comparisons, each as run minus against, and otherwise why there is none.
     """
+    if run.path.resolve() == against.path.resolve():
+        return [], "run and against are the same run"
     root = _output_root(run)
     if root is None or root != _output_root(against):
         return [], "the runs are not in one output root, so no table contains both"

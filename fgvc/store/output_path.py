@@ -40,7 +40,7 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
     target = path if suffix in suffixes else path / name
     if suffix in FILE_SUFFIXES and suffix not in suffixes:
         raise UserError(
-            f"task.output={output}: the output is {suffixes[0]}; name "
+            f"task.output={output}: the output is {' or '.join(suffixes)}; name "
             f"{path.with_suffix(suffixes[0])}, or a folder"
         )
     _check_free(output, target)

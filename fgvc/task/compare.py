@@ -189,5 +189,8 @@ def _images(title: str, images: Sequence[Comparison], names: Mapping[str, str]) 
 def _differences(what: str, values_of: Mapping[str, Sequence[object]]) -> None:
     if not values_of:
         return console.say(f"{what}: no difference")
-    rows = [[key, *map(str, values)] for key, values in values_of.items()]
+    rows = [
+        [key, *("–" if value is None else str(value) for value in values)]
+        for key, values in values_of.items()
+    ]
     return console.table(f"{what}: {len(rows)} differ", ["key", "run", "against"], rows, False)

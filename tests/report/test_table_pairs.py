@@ -138,6 +138,7 @@ def test_the_terminal_says_that_the_verdicts_differ(forge, output_root, capfd):
     assert main(["task=compare", f"run={runs['c']}", f"against={runs['a']}"]) == 0
     out = " ".join(capfd.readouterr().out.replace("│", " ").split())
     assert "this pair alone -2.0 [-3.7, -0.7]" in out
+    assert "None" not in out
     assert "one of 21 pairs: all pairs" in out
     assert "the verdicts differ: the table adjusts for all pairs it compares" in out
     result = compare_runs(runs["c"], runs["a"], False)
@@ -156,6 +157,7 @@ def test_why_a_table_has_no_such_pair(forge, runs, output_root, tmp_path):
     shutil.copytree(twin, moved)
     for other, words in (
         (twin, "both are seeds of one row"),
+        (first, "run and against are the same run"),
         (seen, "is not ranked: 3 of the 300 test images"),
         (moved, "the runs are not in one output root"),
     ):

@@ -47,6 +47,11 @@ def test_another_kind_of_file_is_refused_with_the_name_that_works(path, tmp_path
     assert output_file(suggestion, "plan.md", (".md",)) == (tmp_path / path).with_suffix(".md")
 
 
+def test_a_refusal_names_every_kind_of_file_that_works(tmp_path):
+    with pytest.raises(UserError, match=r"the output is \.json or \.html; name .*x\.json"):
+        output_file(f"{tmp_path}/x.pdf", "x.json", (".json", ".html"))
+
+
 @pytest.mark.parametrize("path", ["new", "new/", "new/baselines.csv", "new/baselines.html"])
 def test_a_folder_of_several_files_is_meant_by_each_of_them(path, tmp_path):
     assert output_folder(f"{tmp_path}/{path}", FILES) == tmp_path / "new"
