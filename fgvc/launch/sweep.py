@@ -196,13 +196,15 @@ def _finish(
     root = Path(runtime.output_root).expanduser()
     rows = tuple(_final_row(root, sweep, job) for job in jobs)
     ended = table(rows)
-    print_table(build_table(untrusted.folders_below(root / sweep.run_id, 2)))
+    compared = build_table(untrusted.folders_below(root / sweep.run_id, 2))
+    print_table(compared)
     report.print_sweep(ended)
     sweep_page.write_data(ended, sweep.folder)
     any_good = any(row.state in GOOD for row in rows)
     if any_good:  # before the page, which links it
         write_baselines(root, root, runtime.retention_days)
-    sweep_page.write_page(ended, sweep.folder)
+    verdicts = sweep_page.against_best(compared.groups)
+    sweep_page.write_page(ended, sweep.folder, verdicts=verdicts)
     console.say(f"records: {_short_path(root / sweep.run_id)}")
     console.say(f"jobs: {_short_path(sweep.folder / PAGE)}")
     if any_good:

@@ -12,14 +12,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from fgvc.html.formats import percent, relative_link
 from fgvc.html.render import render
 from fgvc.record import privacy
 from fgvc.record.run_page import FILE
 from fgvc.report import sweep_axes
+from fgvc.report.ranking import Group
 from fgvc.report.sweep_axes import Cell, Pivot, short_names
 from fgvc.report.sweep_table import GOOD, NOT_BEGUN, RUNNING, Row, SweepTable
+from fgvc.report.terminal_table import describe_test
 from fgvc.store import atomic
 
 PAGE, DATA = "sweep.html", "sweep.json"
@@ -65,11 +68,30 @@ def write_data(table: SweepTable, target: Path) -> None:
     atomic.write_json(target / DATA, plain)
 
 
-def write_page(table: SweepTable, target: Path, running: Running | None = None) -> None:
+def against_best(groups: Iterable[Group]) -> dict[str, tuple[float, str]]:
+    """By folder of a run below the output root: points from the best line of its group, and words.
+
+    Runs of a group of one line are left out.
+    """
+    words = {}
+    for entry in (entry for group in groups if len(group.entries) > 1 for entry in group.entries):
+        test = entry.versus
+        text = (0.0, "best") if test is None else (100 * test.value, describe_test(test))
+        words |= {"/".join(run.path.parts[-3:]): text for run in entry.line.runs}
+    return words
+
+
+def write_page(
+    table: SweepTable,
+    target: Path,
+    running: Running | None = None,
+    verdicts: Mapping[str, tuple[float, str]] = MappingProxyType({}),
+) -> None:
     """Write sweep.html into `target`, atomically.
 
     Args:
         running: None: the sweep has ended.
+        verdicts: of `against_best`.
     """
     table = without_user_paths(table)
     axes, results = table.axes(), table.results
@@ -78,7 +100,9 @@ def write_page(table: SweepTable, target: Path, running: Running | None = None) 
         page = table.output_root / row.folder / FILE if row.folder else None
         link = relative_link(page, target) if page and page.is_file() else None
         values = [column[index] for column in axes.values()]
-        lines.append({"values": values, "row": row, "link": link, "result": result})
+        verdict = verdicts.get(row.folder or "")
+        line = {"values": values, "row": row, "link": link, "result": result, "verdict": verdict}
+        lines.append(line)
     every_run = table.output_root / "baselines.html"
     pivot = sweep_axes.pivot(axes, results) if any(results) else None
     facts = {
@@ -95,6 +119,7 @@ def write_page(table: SweepTable, target: Path, running: Running | None = None) 
         "shades": _shades(pivot),
         "several": _describe_several,
         "running": running,
+        "has_verdicts": any(line["verdict"] for line in lines),
         "reload": RELOAD,
         "stale": STALE,
         "heartbeat": round(HEARTBEAT),

@@ -11,9 +11,11 @@ from html import unescape
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fgvc.report import sweep_axes, sweep_page, sweep_table
+from fgvc.report.baselines import build_table
 from fgvc.report.sweep_page import Running
 from fgvc.report.sweep_table import Row, SweepTable
 from tests.narrow import not_none
@@ -99,6 +101,26 @@ def test_a_pivot_never_averages_numbers_that_do_not_compare(table):
     mixed = not_none(sweep_axes.pivot(axes, table.results, ("head", "seed")))
     assert {cell.mean for row in mixed.cells for cell in row} == {None}
     assert sweep_axes.pivot({"seed": ["0", "1"]}, [None, None]) is None
+
+
+def test_the_page_of_an_ended_sweep_says_which_job_is_best(forge, output_root, tmp_path):
+    """Two comparable runs, far apart, and one whose numbers compare with neither."""
+    hits = {"linear": 270, "knn": 200}
+    for head, right in hits.items():
+        right_N = np.random.default_rng(right).permutation(np.arange(300) < right)
+        forge(head, config={"head": {"name": head}}, right=right_N)
+    forge("alone", numbers={"comparability_key": "f" * 64})
+    verdicts = sweep_page.against_best(build_table(output_root.glob("*/*/*")).groups)
+    words = {folder.split("/")[0]: text for folder, (_, text) in verdicts.items()}
+    assert words.keys() == hits.keys()
+    assert words["linear"] == "best"
+    assert re.fullmatch(r"-23\.3 \[-[\d.]+, -[\d.]+\], p < \.001: lower", words["knn"])
+    rows = tuple(Row((f"seed={folder}",), "done", 0, folder=folder) for folder in verdicts)
+    table = SweepTable("x", "python -m fgvc.run -m seed=0,1", rows, (), output_root)
+    sweep_page.write_page(table, tmp_path, verdicts=verdicts)
+    page = unescape((tmp_path / sweep_page.PAGE).read_text())
+    assert "− best, after Holm" in page
+    assert all(text in page for text in words.values())
 
 
 # --- the terminal ---
