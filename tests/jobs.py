@@ -41,6 +41,9 @@ HANG = 240.0
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0")
 MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
+# the whole path of C, 45 values, takes half of a small probe; with one of these, a run has another
+# path, or none
+OTHER_PATHS = ("task=", "head=", "experiment=", "sweep=", "recipe=", "task.c_")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def run(places, tmp_path, capfd, monkeypatch) -> Callable[..., RunResult]:
 
     def start(*overrides: str, birds: bool = True, bare: bool = False) -> RunResult:
         defaults = () if bare else (*BASE, *(BIRDS if birds else ()))
+        if defaults and not any(item.startswith(OTHER_PATHS) for item in overrides):
+            defaults = (*defaults, "task.c_count=9")
         chosen = last_of_each(*defaults, *places, *overrides)
         root = Path(chosen["runtime.output_root"].partition("=")[2])
         before = set(complete_folders(root))

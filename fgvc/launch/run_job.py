@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command, 75 preempted and resumable.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import time
@@ -69,10 +70,15 @@ def run_here(jobs: Sequence[JobConfig], run_id: str, command: str, started: floa
     return code
 
 
+@functools.cache
+def _default_output_root() -> str:
+    return composed().runtime.output_root
+
+
 def _print_next_commands(job: JobConfig, conf: Config) -> None:
     """Print the commands that use the run of a job; nothing if it ended before its record."""
     run_id, root = conf.runtime.run_id, Path(conf.runtime.output_root).expanduser()
-    is_default = conf.runtime.output_root == composed().runtime.output_root
+    is_default = conf.runtime.output_root == _default_output_root()
     run_hash = config_hash(job.plain) if job.is_experiment else None
     with suppress(OSError):  # a folder of another run that cannot be read fails no run
         for line in next_commands(str(run_id), run_hash, root, is_default):

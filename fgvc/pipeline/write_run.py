@@ -34,6 +34,7 @@ from fgvc.record import (
 )
 from fgvc.record.class_means import ClassMeans
 from fgvc.record.run_dir import TEST_READ_LOG
+from fgvc.record.run_page import TOP5_FROM
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
 from fgvc.types import Dataset, Predictions, WeightsSource
@@ -273,7 +274,8 @@ def print_summary(
     if stack_check == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(interval(record[name]) for name in splits)]]
-    rows.append(["top-5", *(percent(record[name]["top5"]) for name in splits)])
+    if len(dataset.labelmap) >= TOP5_FROM:
+        rows.append(["top-5", *(percent(record[name]["top5"]) for name in splits)])
     for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
         rows.append([f"{label} [95 %]", *(interval(record[name], key) for name in splits)])
     rows.append(["calibration error", *(percent(record[name]["ece"]) for name in splits)])
@@ -307,7 +309,7 @@ def _describe_cost(cost: Mapping[str, Any]) -> str:
             if measured.threads is not None:
                 rate += f" with {measured.threads} thread{'s' * (measured.threads != 1)}"
             note = measured.load_note
-            parts.append(rate if note is None else f"({rate}: {note})")
+            parts.append(rate if note is None else f"{rate} ({note})")
     parts.append(f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in total")
     return ", ".join(parts)
 

@@ -67,7 +67,7 @@ def test_classes_without_a_validation_image_are_counted_and_named(run, tmp_path)
             for i in range(images):
                 noise = rng.integers(0, 40, (40, 40, 3)) + 70 * level
                 Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.jpg")
-    ran = folder_run(run, root)
+    ran = folder_run(run, root, "task.c_count=45")
     assert ran.code == 0, ran.err
     assert [line.count("/wren/") for line in listed_images(ran, "val")] == [0] * 7
     (note,) = ran.json("metrics.json")["notes"]

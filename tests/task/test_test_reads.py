@@ -37,7 +37,7 @@ TINY = (
     "runtime.device=cpu",
 )
 TASKS = {
-    "probe": (),
+    "probe": ("task.c_count=9",),
     "zero_shot": ("backbone=clip", "task=zero_shot"),
     "train": ("task=train", "task.epochs=1", "task.batch_size=8", "task.warmup_steps=0"),
 }
@@ -149,7 +149,7 @@ def test_test_reads_of_another_run_fail_the_audit(start_job, again, birds, tmp_p
     """A probe was killed after reading test, then repeated on other images."""
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
-    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true")
+    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", "task.c_count=9")
     job = start_job(*TINY, *cub, setup=kill(**BEFORE_SEALING))
     assert job.wait() == -signal.SIGKILL, job.output
     index = root / "train_test_split.txt"
