@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 NONE = "–"  # a number that does not exist
 UNITS = ("", "k", "M", "G", "T", "P")
+TOP5_FROM = 11  # classes; with at most 10, every other guess of five classes is right
 
 
 def percent(fraction: object) -> str:

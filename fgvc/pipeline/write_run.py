@@ -13,7 +13,7 @@ from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.view_transform import grid_side
-from fgvc.html.formats import interval, number, percent
+from fgvc.html.formats import TOP5_FROM, interval, number, percent
 from fgvc.model.backbone import hf_config
 from fgvc.parallel.device import peak_memory_mib
 from fgvc.pipeline import localization, notes
@@ -34,7 +34,6 @@ from fgvc.record import (
 )
 from fgvc.record.class_means import ClassMeans
 from fgvc.record.run_dir import TEST_READ_LOG
-from fgvc.record.run_page import TOP5_FROM
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, write_record
 from fgvc.report.run_rows import run_name
 from fgvc.types import Dataset, Predictions, WeightsSource

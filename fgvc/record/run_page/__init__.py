@@ -20,6 +20,7 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
 from fgvc.html.class_names import display_names
 from fgvc.html.confusion import page_plot
+from fgvc.html.formats import TOP5_FROM
 from fgvc.html.render import render
 from fgvc.record import (
     command_file,
@@ -41,7 +42,6 @@ from fgvc.untrusted.shell import fgvc, file_word, split, variable
 FILE = "report.html"
 Plain = Mapping[str, Any]
 TABLE = "../../../baselines.html"  # of all runs, from a page in its place
-TOP5_FROM = 11  # classes; with at most 10, every other guess of five classes is right
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "attention maps"}
 LISTED = 100  # unreadable images listed on a page
 NUMBERS = (
