@@ -175,7 +175,7 @@ def search_path(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def command_of_job(overrides: Sequence[str], run_id: str, command: str) -> str:
-    """The text of command.txt of a job: its own command, then that of its sweep or search.
+    """The text of a job's command.txt: its own command, then the command of its sweep or search.
 
     Args:
         overrides: of the job, with the search path. command: of the sweep or search.

@@ -60,7 +60,7 @@ def bootstrap_top1(surplus_N: np.ndarray, unit: int, level: float = LEVEL) -> Di
 
 @functools.lru_cache(maxsize=2**14)
 def _sum_of_draws(counts: tuple[tuple[int, int], ...], level: float) -> tuple[int, int, int]:
-    """The observed sum, and the bounds of the sum of as many draws with replacement.
+    """The observed sum, and bounds of the sum over n draws with replacement from the n values.
 
     The N-fold convolution of the counts, by a Fourier transform. A bound is the outermost value
     beyond which at most (1 - level) / 2 of the distribution lies.

@@ -223,7 +223,7 @@ class FeatureExtractor:
         """Images per second of a piece of work, with the conditions of the measurement.
 
         Args:
-            processes: on this machine, that shared the work, each with as many threads.
+            processes: number of processes of this machine that shared the work.
         """
         cores = usable_cores()
         load, rate = other_load(spent, cores), images / max(spent.wall, 1e-9)

@@ -44,8 +44,10 @@ def image_reader(
 
 
 def candidate_roots(run_folder: Path, given: Mapping[str, str], data_root: Path) -> list[Path]:
-    """The folders that may hold the images of a run: that of the command; without one, that of the
-    record and the folder of the same name in runtime.data_root.
+    """The folders that may hold the images of a run.
+
+    The command's folder; without one, the recorded folder, then the one of its name in
+    runtime.data_root.
 
     Args:
         given: the values in the command, by key. data_root: runtime.data_root.

@@ -15,7 +15,7 @@ def join(own: str, sweep: str | None) -> str:
 
 
 def split(text: str) -> tuple[str, str | None]:
-    """The command of the run and that of its sweep; None: not a job of a sweep.
+    """The command of the run, and the command of its sweep; None: not a job of a sweep.
 
     Text of any other form is the first of the two, with its line breaks.
     """

@@ -35,6 +35,9 @@ BIRDS = (
 )
 Forge = Callable[..., Path]
 
+# of 300 test images, those that the two compared runs have right
+RIGHT_N, OTHER_N = np.arange(300) % 5 < 3, np.arange(300) % 7 < 4
+
 
 @pytest.fixture(scope="session")
 def real(shared_tmp_path) -> Path:
@@ -179,3 +182,12 @@ def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
     numbers["test"] |= {"n": n, "top1": hits / n, "top1_ci95": list(metrics.wilson(hits, n))}
     numbers["predictions_digest"] = hashing.sha256_bytes(right.tobytes() + bytes([wrong]))
     (folder / "metrics.json").write_text(json.dumps(numbers))
+
+
+@pytest.fixture
+def pair(forge) -> tuple[Path, Path]:
+    """Two runs of 300 test images of six classes; the second has another head."""
+    return (
+        forge("a", right=RIGHT_N),
+        forge("b", config={"head": {"name": "knn", "k": 20}}, right=OTHER_N),
+    )

@@ -12,18 +12,7 @@ from scipy.stats import binomtest
 from fgvc.report.compare import compare_runs
 from fgvc.run import main
 from fgvc.types import UserError
-
-RIGHT_N = np.arange(300) % 5 < 3
-OTHER_N = np.arange(300) % 7 < 4
-
-
-@pytest.fixture
-def pair(forge):
-    """Two runs of 300 test images of six classes; the second has another head."""
-    return (
-        forge("a", right=RIGHT_N),
-        forge("b", config={"head": {"name": "knn", "k": 20}}, right=OTHER_N),
-    )
+from tests.report.conftest import OTHER_N, RIGHT_N
 
 
 def paths(run):

@@ -14,18 +14,7 @@ from fgvc.html.class_names import display_names
 from fgvc.report.compare import compare_runs
 from fgvc.report.compare_page import CLASSES, LISTED, PICTURES, PairAlbum, render_comparison
 from fgvc.run import main
-
-RIGHT_N = np.arange(300) % 5 < 3
-OTHER_N = np.arange(300) % 7 < 4
-
-
-@pytest.fixture
-def pair(forge):
-    """Two runs of 300 test images; the images are nowhere."""
-    return (
-        forge("a", right=RIGHT_N),
-        forge("b", config={"head": {"name": "knn", "k": 20}}, right=OTHER_N),
-    )
+from tests.report.conftest import OTHER_N
 
 
 @pytest.fixture
