@@ -1,66 +1,22 @@
-"""Multinomial logistic regression over a path of C: features -> `Solution`s -> the selected one.
+"""A path of C: solutions -> validation curve -> the selected one.
 
-The objective is scikit-learn's, C * sum_n CE(softmax(W x_n + b), y_n) + |W - W0|^2 / 2 with b free.
-W0 is zero, or a prior of the weights (the text features of the class names). The solution for each
-C starts from an extrapolation of its predecessors in log C. Source of the protocol: DINOv2's
-logistic regression (arXiv:2304.07193), 45 values of C from 1e-6 to 1e5. With two classes the
-softmax penalises both rows: scikit-learn's sigmoid is the same model at 2 C.
-N rows, D features, C classes, R principal axes.
+Source of the protocol: DINOv2's logistic regression (arXiv:2304.07193), 45 values of C from 1e-6 to
+1e5.
+N rows, D features, C classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.newton import minimise
-from fgvc.learn.logistic.problem import (
-    Point,
-    Problem,
-    build_problem,
-    cold_start,
-    point_at,
-    threads_for,
-)
+from fgvc.learn.logistic.solver import Solution, Solver
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
-_HISTORY = 3  # number of predecessors in the extrapolation
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The solution for one C. weight_CD, bias_C: float64, for the input features.
-
-    gap: certified upper bound of (objective - optimum) / optimum; with a prior, the denominator is
-    at least C * N * 1e-6. iterations: of the inner solver. units: cost; two products of N x R x C
-    multiply-adds (X W^T and G^T X) are one unit.
-    """
-
-    c: float
-    weight_CD: np.ndarray
-    bias_C: np.ndarray
-    objective: float
-    gap: float
-    iterations: int
-    units: float
-    converged: bool
-
-    @property
-    def convergence(self) -> dict[str, object]:
-        """How well the problem was solved, as plain data."""
-        return {
-            "c": self.c,
-            "gap": self.gap if math.isfinite(self.gap) else None,
-            "iterations": self.iterations,
-            "units": self.units,
-            "converged": self.converged,
-        }
 
 
 @dataclass(frozen=True)
@@ -98,39 +54,6 @@ def range_end(chosen: float, tried: Iterable[float]) -> str | None:
     return "first" if chosen == values[0] else "last"
 
 
-def _solve(
-    problem: Problem, c: float, start: Point, gap: float, gap_until: float, max_iterations: int
-) -> tuple[Solution, Point]:
-    """The solution for one C, and its point, from which others may start."""
-    cap = None if c <= gap_until else max_iterations
-    point, bound, iterations = minimise(problem, c, start, gap, cap)
-    units, problem.products = problem.products / 2, 0
-    weight_CD, bias_C = problem.to_weights(point)
-    converged = bound <= gap
-    solution = Solution(c, weight_CD, bias_C, point.objective, bound, iterations, units, converged)
-    return solution, point
-
-
-def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:
-    """The best of a cold start and extrapolations of order 0 to 2 in log C; needs no product."""
-    starts = [cold_start(problem, c)]
-    for order in range(1, len(history) + 1):
-        knots = [math.log(knot) for knot, _ in history[-order:]]
-        lagrange_weights = [
-            math.prod((math.log(c) - other) / (knot - other) for other in knots if other != knot)
-            for knot in knots
-        ]
-        values: list[Any] = [
-            sum(
-                weight * getattr(point, name)
-                for weight, (_, point) in zip(lagrange_weights, history[-order:], strict=True)
-            )
-            for name in ("weight_CR", "bias_C", "logit_CN")
-        ]
-        starts.append(point_at(problem, c, *values))
-    return min(starts, key=lambda point: point.objective)
-
-
 def fit_path(
     x_ND: np.ndarray,
     label_N: np.ndarray,
@@ -145,29 +68,21 @@ def fit_path(
     """Solve for every C in ascending order, each warm-started from those before it.
 
     Args:
-        x_ND: finite features, any float type; solved in float64.
-        label_N: class indices in 0..classes-1; a class may be absent (see ABSENT_LOGIT).
+        x_ND, label_N, classes, gap_until, max_iterations, prior_CD: as for `Solver`.
         cs: positive, distinct values of C.
         gap: target of the relative objective gap.
-        gap_until: up to this C, a solve only ends at the gap; above, it may end after
-            max_iterations with converged=False.
         on_step: advanced by one per solution.
-        prior_CD: W0, finite, float64, for the input features; None: zeros.
 
     Raises:
-        UserError: features that are not finite, labels out of range, no rows (before iterating).
+        UserError: as `Solver` (before iterating).
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    problem = build_problem(x_ND, label_N, classes, prior_CD)
+    solver = Solver(x_ND, label_N, classes, gap_until, max_iterations, prior_CD)
 
     def solve_path() -> Iterator[Solution]:
-        history: list[tuple[float, Point]] = []
         for c in sorted(map(float, cs)):
-            with threads_for(problem.cells):
-                start = _extrapolate(problem, c, history)
-                solution, point = _solve(problem, c, start, gap, gap_until, max_iterations)
-            history = [*history, (c, point)][-_HISTORY:]
+            solution = solver.solve(c, gap)
             on_step(1)
             yield solution
 
@@ -199,28 +114,3 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
         candidates = [*near, (loss, solution)]
     assert candidates
     return Choice(candidates[0][1], tuple(curve))
-
-
-def refit(
-    x_ND: np.ndarray,
-    label_N: np.ndarray,
-    classes: int,
-    start: Solution,
-    gap: float,
-    gap_until: float,
-    max_iterations: int,
-    prior_CD: np.ndarray | None = None,
-) -> Solution:
-    """Solve for start.c on these rows, starting from `start`; arguments as in fit_path.
-
-    `start` may come from other rows (train, before train + val) or from a wider gap.
-
-    Raises:
-        UserError: as fit_path.
-    """
-    c = start.c
-    problem = build_problem(x_ND, label_N, classes, prior_CD)
-    with threads_for(problem.cells):
-        starts = problem.to_point(c, start.weight_CD, start.bias_C), cold_start(problem, c)
-        best = min(starts, key=lambda point: point.objective)
-        return _solve(problem, c, best, gap, gap_until, max_iterations)[0]
