@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from fgvc.config import schema
 from fgvc.learn.logistic.path import range_end
-from fgvc.learn.logistic.problem import check_rows, threads_for
+from fgvc.learn.logistic.problem import threads_for
+from fgvc.learn.logistic.rows import check_rows
 from fgvc.types import Progress, UserError
 
 TIE = 1e-9  # relative difference of validation losses that counts as a tie

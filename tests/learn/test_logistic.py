@@ -10,11 +10,20 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.heads import rotation_units
-from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit
+from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit, rows
 from fgvc.learn.logistic.problem import ABSENT_LOGIT
 from fgvc.types import UserError
 
 CS = np.logspace(-5, 3, 9).tolist()
+
+
+@pytest.fixture(params=["one block", "blocks"])
+def blocks(request, monkeypatch):
+    """Whether the rows are in one block, or in blocks of 16 with 10 features."""
+    if request.param == "blocks":
+        monkeypatch.setattr(rows, "ONE_BLOCK_BYTES", 0)
+        monkeypatch.setattr(rows, "BLOCK_BYTES", 8 * 10 * 16)
+    return request.param == "blocks"
 
 
 def gaussian_classes(rows=120, width=10, classes=5, seed=0, spread=1.5):
@@ -36,6 +45,10 @@ def objective(solution, x_ND, label_N):
 
 def solve(x_ND, label_N, classes, cs=CS, gap=1e-9, gap_until=math.inf, max_iterations=500):
     return list(fit_path(x_ND, label_N, classes, cs, gap, gap_until, max_iterations))
+
+
+def certified_gap(frame, c, point):
+    return newton.certified_gap(frame, c, point, newton.gradient_at(frame, c, point))
 
 
 def fit_sklearn(x_ND, label_N, c):
@@ -96,9 +109,8 @@ def test_certificate_holds_for_any_intercept():
     for scale in (1e-6, 1e-2, 1.0, 5.0):
         bias_C = torch.from_numpy(scale * rng.normal(size=5))
         weight_CR = torch.from_numpy(scale * rng.normal(size=frame.moment_CR.shape))
-        logit_CN = frame.forward(weight_CR) + bias_C[:, None]
-        point = problem.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
-        assert newton.gradient_at(frame, 0.1, point).gap >= point.objective - best
+        point = problem.point_at(frame, 0.1, frame.model(weight_CR, bias_C))
+        assert certified_gap(frame, 0.1, point) >= point.objective - best
 
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value():
@@ -106,22 +118,23 @@ def test_certificate_is_the_distance_to_a_feasible_dual_value():
     frame = problem.build_problem(x_ND, label_N, 5)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / len(x_ND)
-    logit_CN = frame.forward(weight_CR) + bias_C[:, None]
-    point = problem.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
-    # Mix with one shared distribution, just enough that every class sum is the class count.
-    prob_CN = torch.softmax(logit_CN, 0).numpy()
+    point = problem.point_at(frame, 0.1, frame.model(weight_CR, bias_C))
+    # Take an equal part of the probabilities of each class whose sum is too large, and give what
+    # that takes from a row to the classes whose sum is too small, in proportion to their lack.
+    prob_CN = torch.softmax(point.logit_CN, 0).numpy()
     sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
-    mix = ((sum_C - count_C) / sum_C).max()
-    mixed_CN = (1 - mix) * prob_CN + ((count_C - (1 - mix) * sum_C) / len(x_ND))[:, None]
+    mix_C = np.maximum(1 - count_C / sum_C, 0)
+    lack_C = np.maximum(count_C - sum_C, 0)
+    mixed_CN = (1 - mix_C)[:, None] * prob_CN + np.outer(lack_C / lack_C.sum(), mix_C @ prob_CN)
     np.testing.assert_allclose(mixed_CN.sum(0), 1)
     np.testing.assert_allclose(mixed_CN.sum(1), count_C)
     data_CD = (mixed_CN - np.eye(5)[:, label_N]) @ x_ND
     entropy = -(mixed_CN * np.log(mixed_CN)).sum()
     dual = 0.1 * entropy - 0.5 * (0.1**2) * (data_CD**2).sum()
-    assert mix > 0.01
-    assert newton.gradient_at(frame, 0.1, point).gap == pytest.approx(
-        point.objective - dual, rel=1e-9
-    )
+    assert mix_C.max() > 0.01
+    gradient = newton.gradient_at(frame, 0.1, point)
+    gap = newton.certified_gap(frame, 0.1, point, gradient)
+    assert gap == pytest.approx(point.objective - dual, rel=1e-9)
 
 
 def test_gap_rules_up_to_its_c_and_the_cap_above():
@@ -133,27 +146,27 @@ def test_gap_rules_up_to_its_c_and_the_cap_above():
     assert all(s.iterations == 1 and not s.converged and s.gap > 1e-10 for s in above)
 
 
-def test_units_count_every_full_product(monkeypatch):
+def test_units_count_every_full_product(monkeypatch, blocks):
     x_ND, label_N = gaussian_classes()
-    products = []
-    for name in ("forward", "backward", "squares"):
+    spent = []
+    for name in ("forward", "backward"):
         product = getattr(problem.Problem, name)
 
-        def spy(self, value, product=product):
-            products.append(0.5)
-            return product(self, value)
+        def spy(self, first, second, product=product):
+            x_BD = second
+            spent.append(0.5 * len(x_BD) / len(x_ND))
+            return product(self, first, second)
 
         monkeypatch.setattr(problem.Problem, name, spy)
-    couplings = []
     coupling = problem.Problem.coupling
 
-    def count_coupling(self, prob_CN):
-        couplings.append(0.5 * 5 / 10)
-        return coupling(self, prob_CN)
+    def count_coupling(self, prob_CB):
+        spent.append(0.5 * prob_CB.shape[1] / len(x_ND) * 5 / 10)
+        return coupling(self, prob_CB)
 
     monkeypatch.setattr(problem.Problem, "coupling", count_coupling)
     path = solve(x_ND, label_N, 5, gap=1e-6)
-    assert sum(s.units for s in path) == pytest.approx(sum(products) + sum(couplings))
+    assert sum(s.units for s in path) == pytest.approx(sum(spent))
 
 
 def test_warm_path_needs_a_twentieth_of_independent_solves():

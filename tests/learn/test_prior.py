@@ -142,20 +142,23 @@ def test_certificate_is_the_distance_to_a_feasible_dual_value(gaussian_classes):
     frame = problem.build_problem(x_ND, label_N, CLASSES, prior_CD)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / ROWS
-    point = problem.point_at(frame, 0.1, weight_CR, bias_C, frame.logits(weight_CR, bias_C))
-    # Mix with one shared distribution, just enough that every class sum is the class count.
+    point = problem.point_at(frame, 0.1, frame.model(weight_CR, bias_C))
+    # Take an equal part of the probabilities of each class whose sum is too large, and give what
+    # that takes from a row to the classes whose sum is too small, in proportion to their lack.
     prob_CN = torch.softmax(point.logit_CN, 0).numpy()
     sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
-    mix = ((sum_C - count_C) / sum_C).max()
-    mixed_CN = (1 - mix) * prob_CN + ((count_C - (1 - mix) * sum_C) / ROWS)[:, None]
+    mix_C = np.maximum(1 - count_C / sum_C, 0)
+    lack_C = np.maximum(count_C - sum_C, 0)
+    mixed_CN = (1 - mix_C)[:, None] * prob_CN + np.outer(lack_C / lack_C.sum(), mix_C @ prob_CN)
+    np.testing.assert_allclose(mixed_CN.sum(1), count_C)
     left_CN = mixed_CN - np.eye(CLASSES)[:, label_N]
     entropy = -(mixed_CN * np.log(mixed_CN)).sum()
     dual = 0.1 * (entropy + (left_CN * (prior_CD @ x_ND.T)).sum())
     dual -= 0.5 * 0.1**2 * ((left_CN @ x_ND) ** 2).sum()
-    assert mix > 0.01
-    assert newton.gradient_at(frame, 0.1, point).gap == pytest.approx(
-        point.objective - dual, rel=1e-9
-    )
+    assert mix_C.max() > 0.01
+    gradient = newton.gradient_at(frame, 0.1, point)
+    gap = newton.certified_gap(frame, 0.1, point, gradient)
+    assert gap == pytest.approx(point.objective - dual, rel=1e-9)
 
 
 @pytest.mark.parametrize("strength", [1.0, 10.0, 50.0])

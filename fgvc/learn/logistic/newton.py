@@ -1,10 +1,9 @@
 """Newton's method for multinomial logistic regression with a free intercept, and its certificate.
 
-`Problem` -> `Point`s of falling objective. In principal axes the diagonal of the Hessian is a good
-preconditioner. The intercept is eliminated: each direction of the weights determines the step of
-the intercept, so conjugate gradients run over the weights only. The weights are V, the distance
-from their prior.
-N rows, D features, R principal axes (rank), C classes present. Everything is float64 on the CPU.
+`Problem` -> `Point`s of falling objective. Conjugate gradients solve for each step; the objective,
+its gradient and the certificate are always float64. The weights are V, the distance from their
+prior.
+N rows, B rows of a block, R principal axes, K = R + 1 with the intercept, C classes present.
 """
 
 from __future__ import annotations
@@ -15,11 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fgvc.learn.logistic.problem import TINY, Point, Problem, point_at
+from fgvc.learn.logistic.hessian import Hessian, stride
+from fgvc.learn.logistic.problem import TINY, Model, Point, Problem, point_at, slope_at
 
 _FORCING = 0.03  # part of the gradient that may remain after one Newton step
 _GRADIENT_TARGET = 0.5  # part of the target gradient norm at which conjugate gradients stop
 _MAX_HALVINGS = 40
+_ROUGH_HALVINGS = 4  # limit of halvings for a step that was not exact
+_ROUGH_DECREASE = 0.5  # part of the gradient that may remain after a step that was not exact
 _LOSS_FLOOR = 1e-6  # mean log-loss below which a prior leaves nothing to learn
 _MAX_STEPS = 200  # a solve takes about 10; with probabilities that underflow it might not end
 _RELATIVE_PRECISION = 4e-16  # relative decrease of the objective below the precision of float64
@@ -27,170 +29,186 @@ _RELATIVE_PRECISION = 4e-16  # relative decrease of the objective below the prec
 
 @dataclass(frozen=True)
 class Gradient:
-    """Gradient of the objective at a Point, with the certified absolute gap."""
+    """Gradient of the objective at a Point, with its distance to a dual feasible P'.
 
-    prob_CN: Tensor
+    data_CR: (P - Y) X. excess_C: class sums of P - Y. mix_C: the part of a class's probabilities
+    that P' takes away. share_C: how P' distributes it. distance: |V + C (P' - Y) X|^2 / 2.
+    """
+
     gradient_CR: Tensor
     excess_C: Tensor
-    gap: float
+    mix_C: Tensor
+    share_C: Tensor
+    distance: float
+
+    def direction(self, c: float) -> Tensor:
+        """The negative gradient of weights and intercepts, C x K."""
+        return -torch.cat([self.gradient_CR, c * self.excess_C[:, None]], 1)
 
 
 def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
-    """Gradient and certified gap; costs half a unit.
+    """The gradient; half a unit, unless the point has it.
 
     Any P' whose columns are distributions and whose class sums equal the class counts is dual
-    feasible. The gap to its dual value is |V + C (P'-Y)X|^2 / 2 + C sum KL(P' | P); an offset
-    cancels in this difference. P' mixes P with a distribution shared by all rows, just enough to
-    correct the class sums. The rows are centred, so the gradient of P' needs no further product.
+    feasible. P' takes from each class whose sum is too large the same part of all its
+    probabilities, and gives what it takes from a row to the classes whose sum is too small, in
+    proportion to what they lack. The gradient of P' needs no further product.
     """
-    log_CN = torch.log_softmax(point.logit_CN, 0)
-    prob_CN = log_CN.exp()
-    # p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1
-    residual_CN = prob_CN.clone()
-    residual_CN[problem.own] = 0.0
-    residual_CN[problem.own] = -residual_CN.sum(0)
-    data_CR = problem.backward(residual_CN)
-    excess_C = residual_CN.sum(1)
-    sum_C = problem.count_C + excess_C
-    mix = float((excess_C.clamp(min=0) / sum_C.clamp(min=TINY)).max())
-    divergence, feasible_CR = 0.0, data_CR
-    if mix > 0:
-        shared_C = ((sum_C - excess_C / mix) / len(problem.label_N)).clamp(min=0)
-        feasible_CR = (1 - mix) * data_CR - mix * problem.moment_CR
-        divergence = _mixed_divergence(prob_CN, log_CN, shared_C[:, None], mix)
-    gap = 0.5 * float((point.weight_CR + c * feasible_CR).square().sum()) + c * divergence
-    return Gradient(prob_CN, point.weight_CR + c * data_CR, excess_C, gap)
+    slope = slope_at(problem, point)
+    data_CR, excess_C = slope.data_CR, slope.excess_C
+    mix_C = excess_C.clamp(min=0) / (problem.count_C + excess_C).clamp(min=TINY)
+    lack_C = (-excess_C).clamp(min=0)
+    share_C = lack_C / lack_C.sum().clamp(min=TINY)
+    taken_CR = mix_C[:, None] * (data_CR + problem.moment_CR)
+    feasible_CR = data_CR - taken_CR + share_C[:, None] * taken_CR.sum(0)
+    distance = 0.5 * float((point.weight_CR + c * feasible_CR).square().sum())
+    return Gradient(point.weight_CR + c * data_CR, excess_C, mix_C, share_C, distance)
 
 
-def _mixed_divergence(prob_CN: Tensor, log_CN: Tensor, shared_C1: Tensor, mix: float) -> float:
-    """Sum of KL((1-mix) p + mix q | p), in a form that is precise for tiny values."""
-    step_CN = mix * (shared_C1 - prob_CN)
-    ratio_CN = step_CN / prob_CN
-    near_CN = prob_CN * ((1 + ratio_CN) * torch.log1p(ratio_CN) - ratio_CN)
-    mixed_CN = prob_CN + step_CN
-    far_CN = torch.xlogy(mixed_CN, mixed_CN) - mixed_CN * log_CN - step_CN
-    return max(float(torch.where(ratio_CN < 1, near_CN, far_CN).sum()), 0.0)
+def certified_gap(problem: Problem, c: float, point: Point, gradient: Gradient) -> float:
+    """Upper bound of the objective minus the optimum: half a unit, unless the logits are kept.
+
+    The gap to the dual value of P' is |V + C (P'-Y)X|^2 / 2 + C sum KL(P' | P); a prior cancels in
+    this difference.
+    """
+    divergence = 0.0
+    if float(gradient.mix_C.max()) > 0:
+        for _, _, logit_CB in problem.logits(point):
+            divergence += _divergence(logit_CB, gradient.mix_C, gradient.share_C)
+    return gradient.distance + c * divergence
 
 
-def _softmax_jacobian(prob_CN: Tensor, value_CN: Tensor) -> Tensor:
-    """(diag p - p p^T) v, column by column."""
-    spread_CN = prob_CN * value_CN
-    return spread_CN - prob_CN * spread_CN.sum(0)
-
-
-def _intercept_solver(problem: Problem, prob_CN: Tensor) -> Callable[[Tensor], Tensor]:
-    """v -> the centred b with sum_n (diag p - p p^T) b = v."""
-    coupling_CC = -problem.coupling(prob_CN)
-    # the diagonal from p (1 - p), for precision; an outer product fixes the kernel, the constants
-    scale_C = (prob_CN * (1 - prob_CN)).sum(1).clamp(min=TINY)
-    coupling_CC.diagonal().copy_(scale_C * (1 + 1e-12))
-    unit_C = scale_C.rsqrt()
-    scaled_CC = coupling_CC * unit_C[:, None] * unit_C
-    kernel_C = unit_C.reciprocal() / unit_C.reciprocal().norm()
-    # a singular matrix, from probabilities that underflow, gives a step that is rejected
-    lu, pivots, _ = torch.linalg.lu_factor_ex(scaled_CC + torch.outer(kernel_C, kernel_C))
-
-    def solve(value_C: Tensor) -> Tensor:
-        intercept_C = unit_C * torch.linalg.lu_solve(lu, pivots, (unit_C * value_C)[:, None])[:, 0]
-        return intercept_C - intercept_C.mean()
-
-    return solve
+def _divergence(logit_CB: Tensor, mix_C: Tensor, share_C: Tensor) -> float:
+    """Sum of KL(p' | p) of a block, in a form that is precise for small steps from p to p'."""
+    log_CB = torch.log_softmax(logit_CB, 0)
+    prob_CB = log_CB.exp()
+    step_CB = torch.outer(share_C, mix_C @ prob_CB).addcmul_(mix_C[:, None], prob_CB, value=-1)
+    ratio_CB = step_CB / prob_CB
+    near_CB = prob_CB * ((1 + ratio_CB) * torch.log1p(ratio_CB) - ratio_CB)
+    mixed_CB = prob_CB.add_(step_CB)
+    far_CB = torch.xlogy(mixed_CB, mixed_CB) - mixed_CB * log_CB - step_CB
+    return max(float(torch.where(ratio_CB < 1, near_CB, far_CB).sum()), 0.0)
 
 
 def _newton_step(
     problem: Problem,
     c: float,
     gradient: Gradient,
-    solve_intercept: Callable[[Tensor], Tensor],
+    hessian: Hessian,
     tolerance: float,
     max_iterations: int,
-) -> tuple[Tensor, Tensor, int]:
-    """Preconditioned conjugate gradients on the Newton system, the intercept eliminated.
+) -> tuple[Tensor, int]:
+    """Preconditioned conjugate gradients on the Newton system.
 
-    Returns the weights' and the intercept's step and the number of iterations.
+    At the end the intercepts are solved once more: the certificate grows with the first power of
+    an excess of the class sums, but with the second power of any other residual.
+
+    Returns the step and the number of iterations.
     """
-    # the gradient at the intercept that corrects the excess, to first order
-    offset_C = -solve_intercept(gradient.excess_C)
-    shift_CN = _softmax_jacobian(gradient.prob_CN, offset_C[:, None].expand_as(gradient.prob_CN))
-    residual_CR = -(gradient.gradient_CR + c * problem.backward(shift_CN))
-    inverse_CR = 1 / (1 + c * problem.squares(gradient.prob_CN * (1 - gradient.prob_CN)))
-    total_R = inverse_CR.sum(0)
-
-    def preconditioned(residual_CR: Tensor) -> Tensor:
-        # the optimal weights sum to 0 over classes; steps with the same property converge faster
-        scaled_CR = inverse_CR * residual_CR
-        return scaled_CR - inverse_CR * (scaled_CR.sum(0) / total_R)
-
-    step_CR, bias_C = torch.zeros_like(residual_CR), offset_C
-    scaled_CR = preconditioned(residual_CR)
-    search_CR, energy = scaled_CR, float((residual_CR * scaled_CR).sum())
+    residual_CK = gradient.direction(c)
+    step_CK = torch.zeros_like(residual_CK)
+    scaled_CK = hessian.precondition(residual_CK)
+    search_CK, energy = scaled_CK, float((residual_CK * scaled_CK).sum())
     iterations = 0
-    while iterations < max_iterations and float(residual_CR.norm()) > tolerance and energy > 0:
-        spread_CN = _softmax_jacobian(gradient.prob_CN, problem.forward(search_CR))
-        intercept_C = -solve_intercept(spread_CN.sum(1))
-        spread_CN += _softmax_jacobian(gradient.prob_CN, intercept_C[:, None].expand_as(spread_CN))
-        product_CR = search_CR + c * problem.backward(spread_CN)
-        length = energy / float((search_CR * product_CR).sum())
-        step_CR, bias_C = step_CR + length * search_CR, bias_C + length * intercept_C
-        residual_CR = residual_CR - length * product_CR
-        scaled_CR = preconditioned(residual_CR)
-        energy, previous = float((residual_CR * scaled_CR).sum()), energy
-        search_CR = scaled_CR + (energy / previous) * search_CR
+    while iterations < max_iterations and energy > 0:
+        if _norm(problem, c, residual_CK) <= tolerance:
+            break
+        product_CK = hessian.product(search_CK)
+        curvature = float((search_CK * product_CK).sum())
         iterations += 1
-    return step_CR, bias_C, iterations
+        if not curvature > 0:  # rounding errors
+            break
+        length = energy / curvature
+        step_CK.add_(search_CK, alpha=length)
+        residual_CK.sub_(product_CK, alpha=length)
+        scaled_CK = hessian.precondition(residual_CK)
+        energy, previous = float((residual_CK * scaled_CK).sum()), energy
+        search_CK = scaled_CK.add_(search_CK, alpha=energy / previous)
+    step_CK[:, -1] += hessian.solve_intercept(residual_CK[:, -1] / c)
+    return step_CK, iterations
 
 
-def _line_search(
-    problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Tensor
-) -> Point:
+def _norm(problem: Problem, c: float, residual_CK: Tensor) -> float:
+    """Norm of a gradient, where an excess of a class counts as it does in the certificate."""
+    intercept_C = residual_CK[:, -1].square() / (c * problem.count_C)
+    return float(residual_CK[:, :-1].square().sum() + intercept_C.sum()) ** 0.5
+
+
+def _line_search(problem: Problem, c: float, start: Point, step_CK: Tensor, halvings: int) -> Point:
     """The first of the full, half, quarter ... step that does not raise the objective."""
-    weight_CR, bias_C = start.weight_CR + step_CR, start.bias_C + step_C
-    logit_CN = problem.logits(weight_CR, bias_C)
-    for halving in range(_MAX_HALVINGS):
-        t = 0.5**halving
-        point = point_at(
-            problem,
-            c,
-            torch.lerp(start.weight_CR, weight_CR, t),
-            torch.lerp(start.bias_C, bias_C, t),
-            torch.lerp(start.logit_CN, logit_CN, t),
-        )
+    step_CR, step_C = step_CK[:, :-1], step_CK[:, -1] - step_CK[:, -1].mean()
+    model = problem.model(start.weight_CR + step_CR, start.bias_C + step_C)
+    for halving in range(halvings):
+        point = point_at(problem, c, _between(start, model, 0.5**halving))
         if point.objective <= start.objective * (1 + _RELATIVE_PRECISION):
             return point
     return start
 
 
+def _between(start: Model, end: Model, t: float) -> Model:
+    """The model at a part of the way; kept logits need no product."""
+    weight_CR = torch.lerp(start.weight_CR, end.weight_CR, t)
+    bias_C = torch.lerp(start.bias_C, end.bias_C, t)
+    if start.logit_CN is None or end.logit_CN is None:
+        return Model(weight_CR, bias_C, None)
+    return Model(weight_CR, bias_C, torch.lerp(start.logit_CN, end.logit_CN, t))
+
+
 def minimise(
-    problem: Problem, c: float, point: Point, gap: float, cap: int | None
+    problem: Problem,
+    c: float,
+    point: Point,
+    gap: float,
+    cap: int | None,
+    on_step: Callable[[float, float], None] = lambda bound, units: None,
 ) -> tuple[Point, float, int]:
     """Newton steps from `point` until the certified relative gap is at most `gap`.
 
+    The steps are exact (see Hessian) from the first one on that does not decrease the gradient as
+    it should.
+
     cap: limit of inner iterations. Without a limit, the solve also ends if the objective and the
-    gap no longer decrease in float64, or after _MAX_STEPS.
+    gap no longer decrease in float64, or after _MAX_STEPS. on_step: called before each step with a
+    lower bound of the certified gap, and the units up to here.
 
     Returns:
         the last point; the certified bound of its (F - F*) / F*; the number of inner iterations.
     """
-    steps, iterations, best_bound = 0, 0, float("inf")
-    floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _LOSS_FLOOR
+    steps, iterations, best_bound, norm = 0, 0, float("inf"), float("inf")
+    exact = problem.one_block and stride(problem) == 1
     while True:
         gradient = gradient_at(problem, c, point)
-        lower_bound = max(point.objective - gradient.gap, floor)  # of the optimum
-        bound = 0.0 if gradient.gap == 0 else float("inf")
-        if lower_bound > 0:
-            bound = min(gradient.gap, point.objective) / lower_bound
-        if bound <= gap or steps == _MAX_STEPS or (cap is not None and iterations >= cap):
+        bound = _relative(problem, c, point, gradient.distance)
+        last = steps == _MAX_STEPS or (cap is not None and iterations >= cap)
+        if bound <= gap or last:
+            bound = _relative(problem, c, point, certified_gap(problem, c, point, gradient))
+        if bound <= gap or last:
             return point, bound, iterations
+        on_step(bound, problem.products / 2)
+        previous, norm = norm, _norm(problem, c, gradient.direction(c))
+        exact = exact or norm > _ROUGH_DECREASE * previous
         target = _GRADIENT_TARGET * (2 * gap * point.objective) ** 0.5
-        tolerance = max(target, _FORCING * float(gradient.gradient_CR.norm()))
+        tolerance = max(target, _FORCING * norm)
         max_iterations = problem.moment_CR.numel() if cap is None else cap - iterations
-        solve_intercept = _intercept_solver(problem, gradient.prob_CN)
-        step_CR, step_C, step_iterations = _newton_step(
-            problem, c, gradient, solve_intercept, tolerance, max_iterations
+        hessian = Hessian(problem, c, point, exact)
+        step_CK, step_iterations = _newton_step(
+            problem, c, gradient, hessian, tolerance, max_iterations
         )
-        next_point = _line_search(problem, c, point, step_CR, step_C)
+        halvings = _MAX_HALVINGS if exact else _ROUGH_HALVINGS
+        next_point = _line_search(problem, c, point, step_CK, halvings)
         decreased = point.objective - next_point.objective > _RELATIVE_PRECISION * point.objective
         iterations += max(step_iterations, 1)
-        if not decreased and bound >= best_bound:
+        if exact and not decreased and bound >= best_bound:
+            bound = _relative(problem, c, point, certified_gap(problem, c, point, gradient))
             return point, bound, iterations
         steps, point, best_bound = steps + 1, next_point, min(best_bound, bound)
+        exact = exact or not decreased
+
+
+def _relative(problem: Problem, c: float, point: Point, gap: float) -> float:
+    """A bound of (F - F*) / F*, from one of F - F*."""
+    floor = 0.0 if problem.prior_CR is None else c * len(problem.rows) * _LOSS_FLOOR
+    lower_bound = max(point.objective - gap, floor)  # of the optimum
+    if gap == 0:
+        return 0.0
+    return min(gap, point.objective) / lower_bound if lower_bound > 0 else float("inf")

@@ -1,15 +1,15 @@
 """The logistic problem in principal axes: rows and labels -> `Problem`, with `Point`s to compare.
 
 The features are centred and rotated into their principal axes, which changes neither the penalty
-nor the optimum. The weights are V = W - W0, the distance from their prior. A prior thus only adds
-fixed logits W0 x, the offset, and the penalty is |V|^2 / 2.
-N rows, D features, R principal axes (rank), A all classes, C classes that have rows. Weights with
-axis R are V; weights with axis D are W. Everything is float64 on the CPU.
+nor the optimum. The weights are V = W - W0, the distance from their prior, and the penalty is
+|V|^2 / 2. A problem of one block of rows keeps its matrices of C x N from one use to the next;
+otherwise such a matrix ends with its block, and logits are computed again where they are needed.
+N rows, B rows of a block, D features, R principal axes, A all classes, C classes that have rows.
+Weights with axis R are V; weights with axis D are W. Everything is float64 unless it says so.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgvc.types import UserError
+from fgvc.learn.logistic.rows import Rows, build_rows, check_rows
 
-_RANK_TOLERANCE = 1e-13  # shorter principal axes, relative to the longest, are rounding errors
 # A class without a row has probability 0 at the optimum. Its logit is the mean of the other logits
 # plus this value, so that the largest of the others wins on any image.
 ABSENT_LOGIT = math.log(1e-12)
@@ -29,88 +28,175 @@ TINY = 1e-300  # lower bound for sums of probabilities that underflow
 _SINGLE_THREAD_CELLS = 2e7  # multiply-adds of a product that one thread does in about 10 ms
 
 
-@dataclass
-class Problem:
-    """Rows in principal axes.
+@dataclass(frozen=True)
+class Model:
+    """V and intercept in principal axes. logit_CN: their logits, if the rows are one block."""
 
-    classes: A. present_C: the classes that have rows. prior_CD: W0; zeros without a prior.
-    offset_CN: fixed logits of the prior; None without a prior. products: number of N x R x C
-    products, where smaller products count as a fraction; two are one unit.
+    weight_CR: Tensor
+    bias_C: Tensor
+    logit_CN: Tensor | None
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Gradient of the cross-entropy: (P - Y) X, and the class sums of P - Y."""
+
+    data_CR: Tensor
+    excess_C: Tensor
+
+
+@dataclass(frozen=True)
+class Point(Model):
+    """A model with its objective for one C.
+
+    slope: None if the rows are one block, because the kept logits give it later without a product.
     """
 
-    x_NR: Tensor
-    axis_DR: Tensor
-    mean_D: Tensor
+    objective: float
+    slope: Slope | None
+
+
+@dataclass
+class Problem:
+    """Rows in principal axes, and their labels.
+
+    classes: A. present_C: the classes that have rows. prior_CD: W0; zeros without a prior.
+    prior_CR: W0 in principal axes; None without a prior. moment_CR: Y X. cold: the model with
+    V = 0. products: number of N x R x C products, where smaller products count as a fraction; two
+    are one unit.
+    """
+
+    rows: Rows
     label_N: Tensor
     count_C: Tensor
     moment_CR: Tensor
+    prior_CD: Tensor
+    prior_CR: Tensor | None
     classes: int
     present_C: np.ndarray
-    prior_CD: Tensor
     products: float = 0.0
-    offset_CN: Tensor | None = None
 
-    @functools.cached_property
-    def own(self) -> tuple[Tensor, Tensor]:
-        """The index of the true class of each row, in a matrix of C x N."""
-        return self.label_N, torch.arange(len(self.label_N))
+    def __post_init__(self) -> None:
+        self.cold = self._cold_model()
+
+    @property
+    def one_block(self) -> bool:
+        return self.rows.one_block
 
     @property
     def cells(self) -> int:
         """Multiply-adds of a full product."""
-        return len(self.label_N) * self.prior_CD.numel()
+        return len(self.rows) * self.prior_CD.numel()
 
-    def forward(self, weight_CR: Tensor) -> Tensor:
-        """V X^T: half a unit."""
-        self.products += 1
-        return weight_CR @ self.x_NR.T
+    def forward(self, weight_CD: Tensor, x_BD: Tensor) -> Tensor:
+        """W X^T of a block, for weights from `rows.weights_for`: half a unit for all blocks."""
+        self.products += len(x_BD) / len(self.rows)
+        return weight_CD @ x_BD.T
 
-    def logits(self, weight_CR: Tensor, bias_C: Tensor) -> Tensor:
-        """V X^T + b + offset: half a unit."""
-        logit_CN = self.forward(weight_CR) + bias_C[:, None]
-        return logit_CN if self.offset_CN is None else logit_CN + self.offset_CN
+    def backward(self, value_CB: Tensor, x_BD: Tensor) -> Tensor:
+        """G X of a block, for `rows.weights_from`: half a unit for all blocks."""
+        self.products += len(x_BD) / len(self.rows)
+        return value_CB @ x_BD
 
-    def backward(self, value_CN: Tensor) -> Tensor:
-        """G X: half a unit."""
-        self.products += 1
-        return value_CN @ self.x_NR
+    def coupling(self, prob_CB: Tensor) -> Tensor:
+        """P P^T of some rows of a block: C / R of half a unit for all rows."""
+        cost = len(prob_CB) / max(self.moment_CR.shape[1], 1)
+        self.products += cost * prob_CB.shape[1] / len(self.rows)
+        return prob_CB @ prob_CB.T
 
-    def squares(self, value_CN: Tensor) -> Tensor:
-        """G X^2: half a unit."""
-        self.products += 1
-        return value_CN @ self.x_NR.square()
+    def logits(
+        self, model: Model, dtype: torch.dtype = torch.float64
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Blocks with their logits: half a unit, or nothing if the model has its logits.
 
-    def coupling(self, prob_CN: Tensor) -> Tensor:
-        """P P^T: C / R of half a unit."""
-        self.products += len(prob_CN) / max(self.x_NR.shape[1], 1)
-        return prob_CN @ prob_CN.T
+        Yields:
+            the block's place, its x_BD and its logit_CB; the caller must not change the logits.
+        """
+        weight_CD = None
+        if model.logit_CN is None:
+            weight_CD = self._row_weights(model.weight_CR).to(dtype)
+        for rows, x_BD in self.rows.blocks(dtype):
+            if weight_CD is None:
+                assert model.logit_CN is not None
+                yield rows, x_BD, model.logit_CN
+            else:
+                logit_CB = self.forward(weight_CD, x_BD)
+                yield rows, x_BD, logit_CB.add_(model.bias_C.to(dtype)[:, None])
 
-    def to_weights(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+    def model(self, weight_CR: Tensor, bias_C: Tensor) -> Model:
+        """A model with its logits, if they are kept: half a unit then."""
+        model = Model(weight_CR, bias_C, None)
+        if self.one_block:
+            ((_, _, logit_CN),) = self.logits(model)
+            model = Model(weight_CR, bias_C, logit_CN)
+        return model
+
+    def sampled_objective(self, c: float, model: Model) -> float:
+        """The objective, from one block of evenly spread rows if there are several blocks."""
+        if self.one_block:
+            return point_at(self, c, model).objective
+        at_B, x_BD = self.rows.sample()
+        logit_CB = self.forward(self._row_weights(model.weight_CR), x_BD) + model.bias_C[:, None]
+        label_B = self.label_N[torch.from_numpy(at_B).to(self.label_N.device)]
+        entropy = _cross_entropy(logit_CB, label_B) * len(self.rows) / len(at_B)
+        return c * entropy + 0.5 * float(model.weight_CR.square().sum())
+
+    def to_weights(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
         """weight_AD and bias_A, for the input features."""
-        shift_CD = point.weight_CR @ self.axis_DR.T
-        bias_C = point.bias_C - (self.prior_CD + shift_CD) @ self.mean_D
+        shift_CD = model.weight_CR @ self.rows.axis_DR.T
+        bias_C = model.bias_C - (self.prior_CD + shift_CD) @ self.rows.mean_D
         bias_C = bias_C - bias_C.mean()
         # at the optimum V sums to 0 over the classes, for any W0
         weight_CD = self.prior_CD + (shift_CD - shift_CD.mean(0))
-        weight_AD = self.prior_CD.mean(0).expand(self.classes, -1).numpy().copy()
+        weight_AD = self.prior_CD.mean(0).expand(self.classes, -1).cpu().numpy().copy()
         bias_A = np.full(self.classes, ABSENT_LOGIT)
-        weight_AD[self.present_C], bias_A[self.present_C] = weight_CD.numpy(), bias_C.numpy()
+        weight_AD[self.present_C] = weight_CD.cpu().numpy()
+        bias_A[self.present_C] = bias_C.cpu().numpy()
         return weight_AD, bias_A
 
-    def to_point(self, c: float, weight_AD: np.ndarray, bias_A: np.ndarray) -> Point:
-        """A model of all classes as a Point.
+    def to_model(self, weight_AD: np.ndarray, bias_A: np.ndarray) -> Model:
+        """A model of all classes for the input features, in principal axes.
 
         The intercept is corrected once to the class sums, for classes that the model lacked.
         """
-        shift_CD = torch.from_numpy(weight_AD[self.present_C]) - self.prior_CD
+        device = self.moment_CR.device
+        shift_CD = torch.from_numpy(weight_AD[self.present_C]).to(device) - self.prior_CD
         shift_CD = shift_CD - shift_CD.mean(0)
-        shift_CR = shift_CD @ self.axis_DR
-        bias_C = torch.from_numpy(bias_A[self.present_C])
-        bias_C = bias_C + (self.prior_CD + shift_CD) @ self.mean_D
-        logit_CN = self.logits(shift_CR, bias_C)
-        correction_C = intercept_correction(self, logit_CN)
-        logit_CN = logit_CN + correction_C[:, None]
-        return point_at(self, c, shift_CR, bias_C + correction_C, logit_CN)
+        bias_C = torch.from_numpy(bias_A[self.present_C]).to(device)
+        bias_C = bias_C + (self.prior_CD + shift_CD) @ self.rows.mean_D
+        return self._corrected(self.model(shift_CD @ self.rows.axis_DR, bias_C))
+
+    def _row_weights(self, weight_CR: Tensor) -> Tensor:
+        total_CR = weight_CR if self.prior_CR is None else weight_CR + self.prior_CR
+        return self.rows.weights_for(total_CR)
+
+    def _corrected(self, model: Model) -> Model:
+        """One proportional fit of the class sums: half a unit unless the logits are kept.
+
+        It never raises the objective, and without prior and weights it gives the optimum.
+        """
+        sum_C = torch.zeros_like(self.count_C)
+        for _, _, logit_CB in self.logits(model):
+            sum_C += torch.softmax(logit_CB, 0).sum(1)
+        shift_C = (self.count_C / sum_C.clamp(min=TINY)).log()
+        logit_CN = None if model.logit_CN is None else model.logit_CN + shift_C[:, None]
+        return Model(model.weight_CR, model.bias_C + shift_C, logit_CN)
+
+    def _cold_model(self) -> Model:
+        """V = 0, with the centred intercept that reproduces the class frequencies.
+
+        With a prior there is no closed form, and the intercept only approximates them.
+        """
+        weight_CR = torch.zeros_like(self.moment_CR)
+        if self.prior_CR is not None:
+            model = self._corrected(self.model(weight_CR, torch.zeros_like(self.count_C)))
+            mean = model.bias_C.mean()
+            logit_CN = None if model.logit_CN is None else model.logit_CN - mean
+            return Model(weight_CR, model.bias_C - mean, logit_CN)
+        bias_C = self.count_C.log()
+        bias_C = bias_C - bias_C.mean()
+        logit_CN = bias_C[:, None].expand(-1, len(self.rows)) if self.one_block else None
+        return Model(weight_CR, bias_C, logit_CN)
 
 
 @contextmanager
@@ -130,108 +216,98 @@ def threads_for(cells: int) -> Iterator[None]:
         torch.set_num_threads(previous)
 
 
-@dataclass(frozen=True)
-class Point:
-    """V and intercept in principal axes, with their logits and their objective for one C."""
-
-    weight_CR: Tensor
-    bias_C: Tensor
-    logit_CN: Tensor
-    objective: float
-
-
 def build_problem(
-    x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_AD: np.ndarray | None = None
+    x_ND: np.ndarray,
+    label_N: np.ndarray,
+    classes: int,
+    prior_AD: np.ndarray | None = None,
+    row_N: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> Problem:
-    """Check the rows, centre and rotate them.
+    """Check the rows, centre them, and find their principal axes.
+
+    x_ND is read in blocks and never copied whole, unless it is small enough for one block.
 
     prior_AD: W0 for x_ND before centring, float64; None: zeros. The intercept absorbs logits that
-    all rows share.
+    all rows share. row_N: the rows of x_ND with the labels label_N; None: all. device: "cuda"
+    computes the blocks of a problem of several blocks there; any other device is the CPU.
 
     Raises:
         UserError: as check_rows.
     """
-    check_rows(x_ND, label_N, classes)
-    present_C, index_N = np.unique(label_N, return_inverse=True)
-    x = torch.from_numpy(np.ascontiguousarray(x_ND, dtype=np.float64))
-    index = torch.from_numpy(index_N.astype(np.int64))
-    prior_CD = x.new_zeros(len(present_C), x_ND.shape[1])
+    check_rows(x_ND, label_N, classes, row_N)
+    count_A = np.bincount(label_N, minlength=classes)
+    present_C = np.flatnonzero(count_A)
+    index_N = torch.from_numpy((np.cumsum(count_A > 0) - 1)[label_N])
+    width = x_ND.shape[1]
+    prior_CD = torch.zeros(len(present_C), width, dtype=torch.float64)
     if prior_AD is not None:
-        assert prior_AD.shape == (classes, x_ND.shape[1])
+        assert prior_AD.shape == (classes, width)
         assert np.isfinite(prior_AD).all()
         prior_CD = torch.from_numpy(np.asarray(prior_AD, dtype=np.float64)[present_C])
-    with threads_for(x_ND.size * len(present_C)):
-        mean_D = x.mean(0)
-        left_NR, length_R, axis_RD = torch.linalg.svd(x - mean_D, full_matrices=False)
-        rank = int((length_R > _RANK_TOLERANCE * length_R[0]).sum())
-        x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
-        one_hot_CN = torch.zeros(len(present_C), len(index), dtype=torch.float64)
-        one_hot_CN[index, torch.arange(len(index))] = 1.0
-        axis_DR = axis_RD[:rank].T.contiguous()
-        count_C, moment_CR = one_hot_CN.sum(1), one_hot_CN @ x_NR
-        problem = Problem(
-            x_NR, axis_DR, mean_D, index, count_C, moment_CR, classes, present_C, prior_CD
-        )
-        if prior_AD is not None:
-            problem.offset_CN = problem.forward(prior_CD @ axis_DR)
-    return problem
+    with threads_for(len(label_N) * prior_CD.numel()):
+        rows = build_rows(x_ND, row_N, len(present_C))
+        moment_CD = torch.zeros(len(present_C), width, dtype=torch.float64)
+        for block, x_BD in rows.blocks(torch.float64):
+            moment_CD[:, : x_BD.shape[1]].index_add_(0, index_N[block], x_BD)
+        moment_CR = rows.weights_from(moment_CD)[:, : rows.axis_DR.shape[1]].contiguous()
+        count_C = torch.from_numpy(count_A[present_C].astype(np.float64))
+        prior_CR = None if prior_AD is None else prior_CD @ rows.axis_DR
+        tensors = [index_N, count_C, moment_CR, prior_CD]
+        if device == "cuda" and not rows.one_block:
+            rows.move(device)
+            tensors = [tensor.to(device) for tensor in tensors]
+            prior_CR = None if prior_CR is None else prior_CR.to(device)
+        return Problem(rows, *tensors, prior_CR, classes, present_C)
 
 
-def point_at(
-    problem: Problem, c: float, weight_CR: Tensor, bias_C: Tensor, logit_CN: Tensor
-) -> Point:
-    """A Point with its objective C * sum CE + |V|^2 / 2.
+def point_at(problem: Problem, c: float, model: Model) -> Point:
+    """The model with its objective C * sum CE + |V|^2 / 2.
 
-    CE is log(1 + sum over the other classes), which is precise for confident predictions.
+    Costs nothing if the logits are kept; otherwise a unit, because the gradient comes with it.
     """
-    margin_CN = logit_CN - logit_CN[problem.own]
-    margin_CN[problem.own] = -torch.inf
-    entropy = torch.logaddexp(torch.logsumexp(margin_CN, 0), margin_CN.new_zeros(())).sum()
-    objective = float(c * entropy + 0.5 * weight_CR.square().sum())
-    return Point(weight_CR, bias_C, logit_CN, objective)
+    entropy, slope = 0.0, None
+    data_CD = torch.zeros_like(problem.prior_CD)
+    excess_C = torch.zeros_like(problem.count_C)
+    for rows, x_BD, logit_CB in problem.logits(model):
+        label_B = problem.label_N[rows]
+        entropy += _cross_entropy(logit_CB, label_B)
+        if not problem.one_block:
+            residual_CB = _residual(logit_CB, label_B)
+            data_CD += problem.backward(residual_CB, x_BD)
+            excess_C += residual_CB.sum(1)
+    if not problem.one_block:
+        slope = Slope(problem.rows.weights_from(data_CD), excess_C)
+    objective = c * entropy + 0.5 * float(model.weight_CR.square().sum())
+    return Point(model.weight_CR, model.bias_C, model.logit_CN, objective, slope)
 
 
-def intercept_correction(problem: Problem, logit_CN: Tensor) -> Tensor:
-    """The change of the intercept by one proportional fit of the class sums.
-
-    It never raises the objective, and without offset and weights it gives the optimum.
-    """
-    sum_C = torch.softmax(logit_CN, 0).sum(1)
-    return (problem.count_C / sum_C.clamp(min=TINY)).log()
-
-
-def cold_start(problem: Problem, c: float) -> Point:
-    """V = 0, with the centred intercept that reproduces the class frequencies.
-
-    With an offset there is no closed form, and the intercept only approximates them.
-    """
-    weight_CR = problem.moment_CR.new_zeros(problem.moment_CR.shape)
-    if problem.offset_CN is None:
-        bias_C, offset_CN = problem.count_C.log(), 0.0
-    else:
-        bias_C, offset_CN = intercept_correction(problem, problem.offset_CN), problem.offset_CN
-    bias_C = bias_C - bias_C.mean()
-    logit_CN = bias_C[:, None].expand(-1, len(problem.label_N)) + offset_CN
-    return point_at(problem, c, weight_CR, bias_C, logit_CN)
+def slope_at(problem: Problem, point: Point) -> Slope:
+    """The gradient of the cross-entropy: half a unit, unless the point has it."""
+    if point.slope is not None:
+        return point.slope
+    ((_, x_NR, logit_CN),) = problem.logits(point)
+    residual_CN = _residual(logit_CN, problem.label_N)
+    return Slope(problem.backward(residual_CN, x_NR), residual_CN.sum(1))
 
 
-def check_rows(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
-    """Refuse rows that no head can be fitted on.
+def _own(logit_CB: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of the true class of each row."""
+    return label_B, torch.arange(logit_CB.shape[1], device=logit_CB.device)
 
-    Raises:
-        UserError: no rows, features that are not finite, labels out of range.
-    """
-    assert x_ND.ndim == 2
-    assert label_N.shape == (len(x_ND),)
-    if len(x_ND) == 0:
-        raise UserError("0 training rows: fitting a head needs at least 1; enlarge the split")
-    bad_N = ~np.isfinite(x_ND).all(axis=1)
-    if bad_N.any():
-        raise UserError(
-            f"features of {int(bad_N.sum())} of {len(x_ND)} rows are not finite (first: row "
-            f"{int(bad_N.argmax())}): extract them again in fp32, or remove those images"
-        )
-    low, high = int(label_N.min()), int(label_N.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
+
+def _cross_entropy(logit_CB: Tensor, label_B: Tensor) -> float:
+    """Sum of log(1 + sum over the other classes), which is precise for confident predictions."""
+    own = _own(logit_CB, label_B)
+    margin_CB = logit_CB - logit_CB[own]
+    margin_CB[own] = -torch.inf
+    return float(torch.logaddexp(torch.logsumexp(margin_CB, 0), margin_CB.new_zeros(())).sum())
+
+
+def _residual(logit_CB: Tensor, label_B: Tensor) -> Tensor:
+    """p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1."""
+    own = _own(logit_CB, label_B)
+    residual_CB = torch.softmax(logit_CB, 0)
+    residual_CB[own] = 0.0
+    residual_CB[own] = -residual_CB.sum(0)
+    return residual_CB
