@@ -3,7 +3,7 @@
 Simulations of the statistics only run if they are named.
 
 python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
-                     [index report intervals intervals_unlike family_wise_error]
+                     [logistic_size index report intervals intervals_unlike family_wise_error]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks import (
     fiftyone,
     heads,
     index,
+    logistic_size,
     part_attention,
     report,
     startup,
@@ -33,7 +34,14 @@ from benchmarks import (
 from benchmarks.side_by_side import Row
 
 # these first write thousands of files, or simulate for minutes
-ONLY_IF_NAMED = ("index", "report", "intervals", "intervals_unlike", "family_wise_error")
+ONLY_IF_NAMED = (
+    "logistic_size",
+    "index",
+    "report",
+    "intervals",
+    "intervals_unlike",
+    "family_wise_error",
+)
 
 
 def main(names: list[str]) -> None:
@@ -56,6 +64,7 @@ def _groups(folder_root: Path) -> dict[str, Callable[[], list[Row]]]:
         "loading": lambda: features.loading(folder_root),
         "second": lambda: [features.second_run(folder_root)],
         "c_sweep": lambda: [heads.c_sweep(folder_root)],
+        "logistic_size": lambda: logistic_size.rows(folder_root),
         "knn": lambda: [heads.knn()],
         "parts": part_attention.rows,
         "startup": lambda: startup.rows(folder_root),

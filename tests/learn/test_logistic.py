@@ -158,13 +158,18 @@ def test_units_count_every_full_product(monkeypatch, blocks):
             return product(self, first, second)
 
         monkeypatch.setattr(problem.Problem, name, spy)
-    coupling = problem.Problem.coupling
+    rotated, subtract = problem.Problem.rotated, problem.Problem.subtract_coupling
 
-    def count_coupling(self, prob_CB):
+    def count_rotation(self, x_BD):
+        spent.append(0.5 * len(x_BD) / len(x_ND) * 10 / 5 if blocks else 0)
+        return rotated(self, x_BD)
+
+    def count_coupling(self, total_CC, prob_CB):
         spent.append(0.5 * prob_CB.shape[1] / len(x_ND) * 5 / 10)
-        return coupling(self, prob_CB)
+        return subtract(self, total_CC, prob_CB)
 
-    monkeypatch.setattr(problem.Problem, "coupling", count_coupling)
+    monkeypatch.setattr(problem.Problem, "rotated", count_rotation)
+    monkeypatch.setattr(problem.Problem, "subtract_coupling", count_coupling)
     path = solve(x_ND, label_N, 5, gap=1e-6)
     assert sum(s.units for s in path) == pytest.approx(sum(spent))
 

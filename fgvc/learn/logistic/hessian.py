@@ -22,8 +22,9 @@ class Hessian:
     exact: in float64, and the intercepts' block from all rows. Otherwise several blocks use
     float32, and the block comes from R / C of the rows.
 
-    Costs a unit, half a unit more if the logits are not kept, and the coupling of the intercepts:
-    C / R of half a unit if exact, otherwise at most half a unit.
+    Costs a unit; the coupling of the intercepts, C / R of half a unit if exact, otherwise at most
+    half a unit; and if there are several blocks, half a unit for the logits and R / C of half a
+    unit for the rotation.
     """
 
     def __init__(self, problem: Problem, c: float, model: Model, exact: bool) -> None:
@@ -44,7 +45,7 @@ class Hessian:
             spread_CB = problem.forward(weight_CD, x_BD).add_(bias_C1).mul_(prob_CB)
             spread_CB.addcmul_(prob_CB, spread_CB.sum(0), value=-1)
             data_CD += problem.backward(spread_CB, x_BD)
-            result_CK[:, axes] += self._c * spread_CB.sum(1, dtype=torch.float64)
+            result_CK[:, axes] += self._c * spread_CB.sum(1)
         result_CK[:, :axes] += self._c * problem.rows.weights_from(data_CD)
         return result_CK
 
@@ -73,20 +74,22 @@ class Hessian:
         mean_CD = torch.zeros_like(problem.rows.weights_for(problem.moment_CR))
         square_CR = torch.zeros_like(problem.moment_CR)
         scale_C, part_C = (torch.zeros_like(problem.count_C) for _ in range(2))
-        coupling_CC = scale_C.new_zeros(len(scale_C), len(scale_C))
+        coupling_CC = scale_C.new_zeros(len(scale_C), len(scale_C), dtype=self._dtype)
         for x_BD, prob_CB in self._probabilities():
             curve_CB = prob_CB * (1 - prob_CB)
-            scale_C += curve_CB.sum(1, dtype=torch.float64)
+            scale_C += curve_CB.sum(1)
             mean_CD += problem.backward(curve_CB, x_BD)
-            square_CR += problem.backward(curve_CB, rows.rotated(x_BD).square())
-            part_C += curve_CB[:, ::step].sum(1, dtype=torch.float64)
-            coupling_CC -= problem.coupling(prob_CB[:, ::step])
+            square_CR += problem.backward(curve_CB, problem.rotated(x_BD).square())
+            part_C += curve_CB[:, ::step].sum(1)
+            problem.subtract_coupling(coupling_CC, prob_CB[:, ::step])
         scale_C.clamp_(min=TINY)
         self._scale_C = scale_C
         self._mean_CR = rows.weights_from(mean_CD) / scale_C[:, None]
         variance_CR = square_CR - scale_C[:, None] * self._mean_CR.square()
         self._inverse_CR = 1 / (1 + self._c * variance_CR.clamp_(min=0))
-        self.solve_intercept = _intercept_solver(coupling_CC, scale_C, part_C.clamp_(min=TINY))
+        self.solve_intercept = _intercept_solver(
+            coupling_CC.double(), scale_C, part_C.clamp_(min=TINY)
+        )
 
 
 def stride(problem: Problem) -> int:

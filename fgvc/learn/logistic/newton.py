@@ -21,7 +21,9 @@ _FORCING = 0.03  # part of the gradient that may remain after one Newton step
 _GRADIENT_TARGET = 0.5  # part of the target gradient norm at which conjugate gradients stop
 _MAX_HALVINGS = 40
 _ROUGH_HALVINGS = 4  # limit of halvings for a step that was not exact
-_ROUGH_DECREASE = 0.5  # part of the gradient that may remain after a step that was not exact
+# A step that was not exact has to halve the gradient or lower the objective by this part. Far from
+# the optimum, the curvature changes on the way, and exact steps do not lower the gradient either.
+_ROUGH_GRADIENT, _ROUGH_OBJECTIVE = 0.5, 0.01
 _LOSS_FLOOR = 1e-6  # mean log-loss below which a prior leaves nothing to learn
 _MAX_STEPS = 200  # a solve takes about 10; with probabilities that underflow it might not end
 _RELATIVE_PRECISION = 4e-16  # relative decrease of the objective below the precision of float64
@@ -164,8 +166,7 @@ def minimise(
 ) -> tuple[Point, float, int]:
     """Newton steps from `point` until the certified relative gap is at most `gap`.
 
-    The steps are exact (see Hessian) from the first one on that does not decrease the gradient as
-    it should.
+    The steps are exact (see Hessian) after the first one that made too little progress.
 
     cap: limit of inner iterations. Without a limit, the solve also ends if the objective and the
     gap no longer decrease in float64, or after _MAX_STEPS. on_step: called before each step with a
@@ -175,18 +176,21 @@ def minimise(
         the last point; the certified bound of its (F - F*) / F*; the number of inner iterations.
     """
     steps, iterations, best_bound, norm = 0, 0, float("inf"), float("inf")
+    decreased, slow = True, False
     exact = problem.one_block and stride(problem) == 1
     while True:
         gradient = gradient_at(problem, c, point)
         bound = _relative(problem, c, point, gradient.distance)
         last = steps == _MAX_STEPS or (cap is not None and iterations >= cap)
-        if bound <= gap or last:
+        if bound <= gap or last or not decreased:
             bound = _relative(problem, c, point, certified_gap(problem, c, point, gradient))
-        if bound <= gap or last:
-            return point, bound, iterations
+            stalled = exact and not decreased and bound >= best_bound
+            if bound <= gap or last or stalled:
+                return point, bound, iterations
+            best_bound = min(best_bound, bound)
         on_step(bound, problem.products / 2)
         previous, norm = norm, _norm(problem, c, gradient.direction(c))
-        exact = exact or norm > _ROUGH_DECREASE * previous
+        exact = exact or (slow and norm > _ROUGH_GRADIENT * previous)
         target = _GRADIENT_TARGET * (2 * gap * point.objective) ** 0.5
         tolerance = max(target, _FORCING * norm)
         max_iterations = problem.moment_CR.numel() if cap is None else cap - iterations
@@ -196,13 +200,10 @@ def minimise(
         )
         halvings = _MAX_HALVINGS if exact else _ROUGH_HALVINGS
         next_point = _line_search(problem, c, point, step_CK, halvings)
-        decreased = point.objective - next_point.objective > _RELATIVE_PRECISION * point.objective
-        iterations += max(step_iterations, 1)
-        if exact and not decreased and bound >= best_bound:
-            bound = _relative(problem, c, point, certified_gap(problem, c, point, gradient))
-            return point, bound, iterations
-        steps, point, best_bound = steps + 1, next_point, min(best_bound, bound)
-        exact = exact or not decreased
+        decrease = point.objective - next_point.objective
+        decreased = decrease > _RELATIVE_PRECISION * point.objective
+        slow = decrease < _ROUGH_OBJECTIVE * point.objective
+        steps, iterations, point = steps + 1, iterations + max(step_iterations, 1), next_point
 
 
 def _relative(problem: Problem, c: float, point: Point, gap: float) -> float:

@@ -98,11 +98,19 @@ class Problem:
         self.products += len(x_BD) / len(self.rows)
         return value_CB @ x_BD
 
-    def coupling(self, prob_CB: Tensor) -> Tensor:
-        """P P^T of some rows of a block: C / R of half a unit for all rows."""
+    def rotated(self, x_BD: Tensor) -> Tensor:
+        """The rows of a block in principal axes: R / C of half a unit for several blocks."""
+        if self.one_block:
+            return x_BD
+        axis_DR = self.rows.axis_DR.to(x_BD.dtype)
+        self.products += axis_DR.shape[1] / len(self.count_C) * len(x_BD) / len(self.rows)
+        return x_BD @ axis_DR
+
+    def subtract_coupling(self, total_CC: Tensor, prob_CB: Tensor) -> None:
+        """Subtract P P^T of some rows of a block: C / R of half a unit for all rows."""
         cost = len(prob_CB) / max(self.moment_CR.shape[1], 1)
         self.products += cost * prob_CB.shape[1] / len(self.rows)
-        return prob_CB @ prob_CB.T
+        total_CC.addmm_(prob_CB, prob_CB.T, alpha=-1)
 
     def logits(
         self, model: Model, dtype: torch.dtype = torch.float64
@@ -138,7 +146,7 @@ class Problem:
         at_B, x_BD = self.rows.sample()
         logit_CB = self.forward(self._row_weights(model.weight_CR), x_BD) + model.bias_C[:, None]
         label_B = self.label_N[torch.from_numpy(at_B).to(self.label_N.device)]
-        entropy = _cross_entropy(logit_CB, label_B) * len(self.rows) / len(at_B)
+        entropy = _loss(logit_CB, label_B)[0] * len(self.rows) / len(at_B)
         return c * entropy + 0.5 * float(model.weight_CR.square().sum())
 
     def to_weights(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
@@ -252,13 +260,13 @@ def build_problem(
             moment_CD[:, : x_BD.shape[1]].index_add_(0, index_N[block], x_BD)
         moment_CR = rows.weights_from(moment_CD)[:, : rows.axis_DR.shape[1]].contiguous()
         count_C = torch.from_numpy(count_A[present_C].astype(np.float64))
-        prior_CR = None if prior_AD is None else prior_CD @ rows.axis_DR
-        tensors = [index_N, count_C, moment_CR, prior_CD]
         if device == "cuda" and not rows.one_block:
             rows.move(device)
-            tensors = [tensor.to(device) for tensor in tensors]
-            prior_CR = None if prior_CR is None else prior_CR.to(device)
-        return Problem(rows, *tensors, prior_CR, classes, present_C)
+        index_N, count_C, moment_CR, prior_CD = (
+            tensor.to(rows.device) for tensor in (index_N, count_C, moment_CR, prior_CD)
+        )
+        prior_CR = None if prior_AD is None else prior_CD @ rows.axis_DR
+        return Problem(rows, index_N, count_C, moment_CR, prior_CD, prior_CR, classes, present_C)
 
 
 def point_at(problem: Problem, c: float, model: Model) -> Point:
@@ -270,10 +278,9 @@ def point_at(problem: Problem, c: float, model: Model) -> Point:
     data_CD = torch.zeros_like(problem.prior_CD)
     excess_C = torch.zeros_like(problem.count_C)
     for rows, x_BD, logit_CB in problem.logits(model):
-        label_B = problem.label_N[rows]
-        entropy += _cross_entropy(logit_CB, label_B)
+        loss, residual_CB = _loss(logit_CB, problem.label_N[rows])
+        entropy += loss
         if not problem.one_block:
-            residual_CB = _residual(logit_CB, label_B)
             data_CD += problem.backward(residual_CB, x_BD)
             excess_C += residual_CB.sum(1)
     if not problem.one_block:
@@ -287,27 +294,23 @@ def slope_at(problem: Problem, point: Point) -> Slope:
     if point.slope is not None:
         return point.slope
     ((_, x_NR, logit_CN),) = problem.logits(point)
-    residual_CN = _residual(logit_CN, problem.label_N)
+    _, residual_CN = _loss(logit_CN, problem.label_N)
     return Slope(problem.backward(residual_CN, x_NR), residual_CN.sum(1))
 
 
-def _own(logit_CB: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The index of the true class of each row."""
-    return label_B, torch.arange(logit_CB.shape[1], device=logit_CB.device)
+def _loss(logit_CB: Tensor, label_B: Tensor) -> tuple[float, Tensor]:
+    """Sum of the cross-entropies, and p - y.
 
-
-def _cross_entropy(logit_CB: Tensor, label_B: Tensor) -> float:
-    """Sum of log(1 + sum over the other classes), which is precise for confident predictions."""
-    own = _own(logit_CB, label_B)
-    margin_CB = logit_CB - logit_CB[own]
-    margin_CB[own] = -torch.inf
-    return float(torch.logaddexp(torch.logsumexp(margin_CB, 0), margin_CB.new_zeros(())).sum())
-
-
-def _residual(logit_CB: Tensor, label_B: Tensor) -> Tensor:
-    """p - y; for the true class, minus the sum of the others, because 1 - p loses digits near 1."""
-    own = _own(logit_CB, label_B)
-    residual_CB = torch.softmax(logit_CB, 0)
-    residual_CB[own] = 0.0
-    residual_CB[own] = -residual_CB.sum(0)
-    return residual_CB
+    Both are precise for confident predictions: the loss is log(1 + sum over the other classes), and
+    p - y of the true class is minus the sum of the others.
+    """
+    own = label_B, torch.arange(len(label_B), device=label_B.device)
+    other_CB = logit_CB - logit_CB[own]
+    other_CB[own] = -torch.inf
+    top_B = other_CB.amax(0).clamp_(min=0)
+    other_CB.sub_(top_B).exp_()
+    sum_B = other_CB.sum(0)
+    excess_B = sum_B + top_B.neg().expm1_()  # total of the exponentials, minus 1
+    other_CB.div_(1 + excess_B)
+    other_CB[own] = -sum_B / (1 + excess_B)
+    return float((top_B + excess_B.log1p_()).sum()), other_CB

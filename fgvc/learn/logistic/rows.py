@@ -28,6 +28,7 @@ class Rows:
     """Centred rows, in blocks.
 
     x_ND: features of any float type. row_N: the rows of x_ND that take part, in order; None: all.
+    block_rows: number of rows in a block of float64; one of float32 has twice as many.
     x_NR: all rows in principal axes, if they are one block; otherwise None. device: where the
     blocks are used.
     """
@@ -52,17 +53,13 @@ class Rows:
         if self.x_NR is not None:
             yield slice(0, len(self)), self.x_NR
             return
-        for rows in _slices(len(self), self.block_rows):
+        for rows in _slices(len(self), self.block_rows * 8 // dtype.itemsize):
             yield rows, self._centred(rows).to(dtype)
 
     def sample(self) -> tuple[np.ndarray, Tensor]:
         """Evenly spread rows, as many as one block has: their positions, and their centred x."""
         at_B = np.linspace(0, len(self) - 1, min(self.block_rows, len(self))).astype(np.int64)
         return at_B, self._centred(at_B)
-
-    def rotated(self, x_BD: Tensor) -> Tensor:
-        """The rows of a block in principal axes."""
-        return x_BD if self.one_block else x_BD @ self.axis_DR.to(x_BD.dtype)
 
     def weights_for(self, weight_CR: Tensor) -> Tensor:
         """Weights in principal axes as weights for the rows of a block."""
