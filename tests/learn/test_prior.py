@@ -145,6 +145,7 @@ def test_certificate_is_the_distance_to_a_feasible_dual_value(gaussian_classes):
     point = problem.point_at(frame, 0.1, frame.model(weight_CR, bias_C))
     # Take an equal part of the probabilities of each class whose sum is too large, and give what
     # that takes from a row to the classes whose sum is too small, in proportion to their lack.
+    assert point.logit_CN is not None
     prob_CN = torch.softmax(point.logit_CN, 0).numpy()
     sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
     mix_C = np.maximum(1 - count_C / sum_C, 0)
