@@ -65,6 +65,7 @@ def _groups(folder_root: Path) -> dict[str, Callable[[], list[Row]]]:
         "second": lambda: [features.second_run(folder_root)],
         "c_sweep": lambda: [heads.c_sweep(folder_root)],
         "logistic_size": lambda: logistic_size.rows(folder_root),
+        "c_search": lambda: [heads.c_search(folder_root)],
         "knn": lambda: [heads.knn()],
         "parts": part_attention.rows,
         "startup": lambda: startup.rows(folder_root),

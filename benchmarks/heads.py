@@ -52,6 +52,26 @@ def _time_c_sweep(x_ND: np.ndarray, label_N: np.ndarray, classes: int, cs: list[
     )
 
 
+def c_search(folder: Path) -> Row:
+    """The search for C vs. the path of 45 values, with every tenth image for validation."""
+    x_ND, label_N, classes = _features(folder)
+    held_N = np.arange(len(label_N)) % 10 == 0
+    rows, val_rows = (x_ND[~held_N], label_N[~held_N]), (x_ND[held_N], label_N[held_N])
+    arguments = (*rows, classes, np.logspace(-6, 5, 45).tolist(), 1e-8, 10.0, 1000)
+    with threadpool_limits(1):
+        path = logistic.choose(logistic.fit_path(*arguments), *val_rows)
+        search = logistic.fit_bracket(*arguments, *val_rows)
+    same = "the same C" if search.solution.c == path.solution.c else "ANOTHER C"
+    return Row(
+        f"search for C, {len(rows[0])} x {x_ND.shape[1]} features, {classes} classes: units",
+        "the path of 45 values",
+        search.units / path.units,
+        1 / 3,
+        f"{search.units:.0f} against {path.units:.0f}, {same}",
+        upper_bound=True,
+    )
+
+
 def rotation_units(rows: int, width: int, classes: int) -> float:
     """Cost of the rotation in units: the flops of a thin SVD (Golub and Van Loan, 6 m n^2 + 20 n^3)
     over the flops of a unit (4 N D C)."""

@@ -60,10 +60,18 @@ def does_refit(experiment: Experiment) -> bool:
 
 
 def _join_splits(train: Features, val: Features) -> Features:
-    """The features of both splits, rows ascending."""
-    both = concat_features([train, val])
-    order_N = np.argsort(both.row_N, kind="stable")
-    return Features(both.x_ND[order_N], both.row_N[order_N], both.bad)
+    """The features of both splits, rows ascending; copies each row once."""
+    parts = [part for part in (train, val) if len(part.row_N)]
+    if not parts:
+        return concat_features([train, val])
+    row_N = np.concatenate([part.row_N for part in parts])
+    order_N = np.argsort(row_N, kind="stable")
+    place_N = np.empty_like(order_N)
+    place_N[order_N] = np.arange(len(order_N))
+    x_ND = np.empty((len(row_N), parts[0].x_ND.shape[1]), parts[0].x_ND.dtype)
+    for part, part_place_N in zip(parts, np.split(place_N, [len(parts[0].row_N)]), strict=False):
+        x_ND[part_place_N] = part.x_ND
+    return Features(x_ND, row_N[order_N], (*train.bad, *val.bad))
 
 
 def _unit(features: Features) -> Features:
@@ -86,20 +94,16 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
         train, val, numbers = _unit(train), _unit(val), {"text_scale": scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     classes, limits = experiment.num_classes, (task.gap_until, task.max_iterations)
-    cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
-    with console.progress("logistic regression", len(cs), "values of C") as advance:
-        solutions = logistic.fit_path(
-            train.x_ND, label_N[train.row_N], classes, cs, task.gap, *limits, advance, prior_CD
-        )
-        choice = logistic.choose(solutions, val.x_ND, label_N[val.row_N])
+    choice = _choose_c(experiment, train, val, prior_CD)
 
     def solve(features: Features, start: logistic.Solution) -> logistic.Solution:
         rows = features.x_ND, label_N[features.row_N]
         return logistic.refit(*rows, classes, start, task.final_gap, *limits, prior_CD)
 
-    chosen = final = solve(train, choice.solution)
-    if does_refit(experiment):
-        final = solve(_join_splits(train, val), chosen)
+    chosen = choice.solution
+    if not chosen.gap <= task.final_gap:
+        chosen = solve(train, chosen)
+    final = solve(_join_splits(train, val), chosen) if does_refit(experiment) else chosen
     for step, trial in enumerate(choice.curve):
         points = {"val_loss": trial.loss, "val_top1": trial.top1, "log10_c": np.log10(trial.c)}
         for name, value in points.items():
@@ -117,8 +121,15 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
         "end": choice.end,
         "chosen": chosen.convergence,  # predicts validation
         "final": final.convergence,  # predicts test
+        "whole": choice.whole,
+        "units": choice.units,
         "path": [
-            {**trial.convergence, "val_loss": trial.loss, "val_top1": trial.top1}
+            {
+                **trial.convergence,
+                "loose": trial.loose,
+                "val_loss": trial.loss,
+                "val_top1": trial.top1,
+            }
             for trial in choice.curve
         ],
     }
@@ -126,17 +137,51 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
     return FittedHead(head(chosen), head(final), {"selection": selection, **numbers}, notes)
 
 
+def _choose_c(
+    experiment: Experiment, train: Features, val: Features, prior_CD: np.ndarray | None
+) -> logistic.Choice:
+    """Select C on validation, by task.c_search. The solver's copy of the features ends here."""
+    task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
+    cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
+    arguments = (
+        train.x_ND,
+        label_N[train.row_N],
+        experiment.num_classes,
+        cs,
+        task.gap,
+        task.gap_until,
+        task.max_iterations,
+    )
+    val_rows = val.x_ND, label_N[val.row_N]
+    if task.c_search == "path":
+        with console.progress("logistic regression", len(cs), "values of C") as advance:
+            return logistic.choose(logistic.fit_path(*arguments, advance, prior_CD), *val_rows)
+    with console.progress("logistic regression", None, "solutions") as advance:
+        choice = logistic.fit_bracket(*arguments, *val_rows, advance, prior_CD)
+    console.say(
+        f"logistic regression: C = {choice.solution.c:.3g}, "
+        f"{len(choice.curve)} of {len(cs)} values solved"
+    )
+    return choice
+
+
 def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
-    """A note if the chosen C is at an end of its range, with the key that widens the range."""
+    """Notes on a curve of several minima, and on a chosen C at an end of its range."""
+    task, notes = experiment.conf.task, []
+    if choice.whole == "two minima":
+        notes.append(
+            "task.c_search=bracket: the validation loss has more than one minimum over C, so all "
+            f"{task.c_count} values were solved."
+        )
     if choice.end is None:
-        return ()
-    task = experiment.conf.task
+        return tuple(notes)
     key, verb = {"first": ("c_low", "Lower"), "last": ("c_high", "Raise")}[choice.end]
-    return (
+    notes.append(
         f"task.{key}={getattr(task, key):g}: the chosen C = {choice.solution.c:.3g} is the "
         f"{choice.end} of {task.c_count} values; validation may prefer one beyond it. {verb} "
-        f"task.{key}.",
+        f"task.{key}."
     )
+    return tuple(notes)
 
 
 def _closed_form(experiment: Experiment, train: Features, val: Features) -> FittedHead:

@@ -192,6 +192,17 @@ def rewrite(name: str, change: Callable) -> Callable[[Path], None]:
     return lambda folder: forger.rewrite_json(folder / name, change)
 
 
+def _all_loose(plain: dict) -> None:
+    for row in plain["selection"]["path"]:
+        row["loose"] = True
+
+
+def _without_the_smallest_c(plain: dict) -> None:
+    selection = plain["selection"]
+    removed = selection["path"].pop(0)
+    selection |= {"whole": None, "units": selection["units"] - removed["units"]}
+
+
 def put(*path: str | int, value: object) -> Callable:
     return lambda plain: forger.put(plain, path, value)
 
@@ -244,6 +255,9 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
         rewrite(NUMBERS, put("selection", "c", value=1.0)),
         rewrite(NUMBERS, put("selection", "path", 2, "c", value=10.0)),
         rewrite(NUMBERS, put("selection", "end", value="last")),
+        rewrite(NUMBERS, put("selection", "units", value=1.0)),
+        rewrite(NUMBERS, _all_loose),
+        rewrite(NUMBERS, _without_the_smallest_c),
     ),
     "curves-follow": (rewrite(NUMBERS, put("selection", "path", 0, "val_loss", value=9.0)),),
     "viewer-follows": (

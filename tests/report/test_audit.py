@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,8 @@ from fgvc.html.class_names import display_names
 from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
-from fgvc.report.audit import CHECKS, files, pull_request_block, run_audit
+from fgvc.record.verify import DamageError
+from fgvc.report.audit import CHECKS, files, pull_request_block, run_audit, stated_facts
 from fgvc.report.audit.check import check_id
 from fgvc.run import main
 
@@ -473,3 +476,36 @@ def test_a_smoke_subset_must_match_its_stamp(runs, forge, key, wrong):
     assert "subset" not in failures(honest)
     lie = forge("lie", config=config, stamp={"subset": {**subset, key: wrong}, **paths})
     assert "subset" in failures(lie)
+
+
+def searched(**changes: object) -> Any:
+    """A record of a search among 5 values of C, three of them solved to the gap."""
+    losses = (0.9, 0.4, 0.3, 0.2999, 0.6)
+    path = [
+        {"c": 10.0**i, "units": 2.0, "loose": i in (0, 4), "val_loss": loss, "val_top1": 0.5}
+        for i, loss in enumerate(losses)
+    ]
+    selection = {"c": 100.0, "end": None, "whole": None, "units": 10.0, "path": path}
+    selection |= {name: {"c": 100.0} for name in ("chosen", "final")} | changes
+    task = {"c_count": 5, "c_low": 1.0, "c_high": 1e4}
+    numbers = {"selection": selection, "val": {"n": 4}}
+    return SimpleNamespace(numbers=numbers, config={"task": task})
+
+
+def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
+    assert (
+        stated_facts.selection_follows(searched()) == "C = 100 of 5 values, 5 of which were solved"
+    )
+    path = searched().numbers["selection"]["path"]
+    loose_lowest = [{**row, "val_loss": 0.1} if row["c"] == 1.0 else row for row in path]
+    stated_facts.selection_follows(searched(path=loose_lowest))  # a loose loss decides nothing
+    for changes in (
+        {"c": 10.0},
+        {"units": 9.0},
+        {"path": [*path[:1], *path[2:]], "units": 8.0},  # the neighbour below
+        {"path": path[:-1], "units": 8.0},  # the largest C
+        {"path": path[1:], "whole": "path", "units": 8.0},
+        {"path": [{**row, "loose": True} for row in path]},
+    ):
+        with pytest.raises(DamageError, match="selection"):
+            stated_facts.selection_follows(searched(**changes))

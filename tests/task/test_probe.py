@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -284,7 +285,8 @@ def test_tensorboard_holds_exactly_the_listed_keys(finished):
 
 
 def test_c_is_the_smallest_within_a_tolerance_of_the_lowest_validation_loss(finished):
-    selection = finished("task.c_count=45").json("metrics.json")["selection"]
+    ran = finished("task.c_count=45", "task.c_search=path")
+    selection = ran.json("metrics.json")["selection"]
     lowest = min(point["val_loss"] for point in selection["path"])
     assert selection["c"] == min(
         point["c"] for point in selection["path"] if point["val_loss"] <= lowest + 1e-4
@@ -293,6 +295,23 @@ def test_c_is_the_smallest_within_a_tolerance_of_the_lowest_validation_loss(fini
     solved = [point for point in selection["path"] if point["c"] <= 10.0]
     assert max(point["gap"] for point in solved) <= 1e-4
     assert all(point["converged"] for point in solved)
+    assert selection["whole"] == "path"
+
+
+def test_a_search_that_finds_two_minima_selects_the_c_of_the_path_and_says_so(finished):
+    """Six validation images and random weights: the curve does have two minima."""
+    whole = finished("task.c_count=45", "task.c_search=path").json("metrics.json")["selection"]
+    losses = [point["val_loss"] for point in whole["path"]]
+    rises = [second > first for first, second in pairwise(losses)]
+    assert rises != sorted(rises)
+    ran = finished("task.c_count=45")
+    selection = ran.json("metrics.json")["selection"]
+    assert (selection["c"], selection["whole"]) == (whole["c"], "two minima")
+    assert selection["units"] == pytest.approx(sum(point["units"] for point in selection["path"]))
+    assert not any(point["loose"] for point in selection["path"])
+    (note,) = [note for note in ran.json("metrics.json")["notes"] if "c_search" in note]
+    assert note in ran.out
+    assert "45 of 45 values solved" in ran.out
 
 
 @pytest.mark.parametrize(

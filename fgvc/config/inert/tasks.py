@@ -5,6 +5,7 @@ from __future__ import annotations
 from fgvc.config.inert.rule import dropped, fixed, of_task
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.config.schema.head import heads
+from fgvc.config.schema.task import FEW_VALUES
 
 ROUNDING = 1e-9  # relative; the values of C are computed from logarithms
 
@@ -44,10 +45,15 @@ RULES = (
     *of_task(
         "probe",
         dropped(
-            "task.c_low task.c_high task.c_count task.gap task.final_gap task.gap_until "
-            "task.max_iterations",
+            "task.c_low task.c_high task.c_count task.c_search task.gap task.final_gap "
+            "task.gap_until task.max_iterations",
             lambda conf: heads()[conf.head.name].fit != "logistic",
             "only a logistic regression has a C",
+        ),
+        dropped(
+            "task.c_search",
+            lambda conf: conf.task.c_count <= FEW_VALUES,
+            "so few values of C are all solved",
         ),
         dropped("task.c_high", lambda conf: conf.task.c_count == 1, "a path of one value is c_low"),
         dropped(

@@ -42,10 +42,13 @@ def bounded(low: float, high: float | None = None) -> Any:
     return field(default=MISSING, metadata={"bounds": (low, high)})
 
 
-def later(legacy: Any, bounds: tuple[float, float] | None = None) -> Any:
+def later(
+    legacy: Any, bounds: tuple[float, float] | None = None, choices: tuple[str, ...] | None = None
+) -> Any:
     """A field added later: older configs mean `legacy`, which is not hashed."""
-    limits = {} if bounds is None else {"bounds": bounds}
-    return field(default=legacy, metadata={"legacy": legacy, **limits})
+    limits = {"bounds": bounds, "choices": choices}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return field(default=legacy, metadata={"legacy": legacy, **given})
 
 
 @dataclass

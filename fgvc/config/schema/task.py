@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.dataset import lacks_validation
-from fgvc.config.schema.fields import NoOptions, bounded, one_of, place
+from fgvc.config.schema.fields import NoOptions, bounded, later, one_of, place
 from fgvc.config.schema.head import heads
 
 
@@ -22,6 +22,9 @@ class OutputTask:
     output: str | None = place()  # a file or a folder; null: below runtime.output_root
 
 
+FEW_VALUES = 4  # of C, all of which are solved by either search
+
+
 @dataclass
 class ProbeTask:
     """task=probe: extract features, then fit a head to them."""
@@ -30,6 +33,8 @@ class ProbeTask:
     c_low: float = bounded(1e-12)
     c_high: float = bounded(1e-12)
     c_count: int = bounded(1, 1000)  # log-spaced, both ends included
+    # how C is selected among them: by a search, or by solving every value
+    c_search: str = later("path", choices=("bracket", "path"))
     gap: float = bounded(1e-12, 1.0)  # relative objective gap on the path, for C up to gap_until
     final_gap: float = bounded(1e-12, 1.0)  # relative objective gap of the reported model
     gap_until: float = bounded(0.0)  # above this C, max_iterations may end the solve

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,30 +17,71 @@ import torch
 from fgvc.learn.logistic.solver import Solution, Solver
 from fgvc.types import Progress, UserError
 
+BLOCK_CELLS = 2**24  # rows x classes of one block of validation logits, float64
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Validation of one C: mean log-loss and accuracy. convergence: of its solution."""
+    """Validation of one C: mean log-loss and accuracy. convergence: of its solution, with the cost
+    of all its solves. loose: solved to a wider gap than the path; the loss is then approximate."""
 
     c: float
     loss: float
     top1: float
-    convergence: dict[str, object]
+    convergence: dict[str, Any]
+    loose: bool = False
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The selected solution, and the validation curve in ascending C."""
+    """The selected solution, and the solved part of the validation curve in ascending C.
+
+    whole: why every C was solved; None: only a part was.
+    """
 
     solution: Solution
     curve: tuple[Trial, ...]
+    whole: str | None
 
     @property
     def end(self) -> str | None:
         """Whether the selected C is the "first" or "last" of several; None: neither."""
         return range_end(self.solution.c, [trial.c for trial in self.curve])
+
+    @property
+    def units(self) -> float:
+        """The cost of all solves."""
+        return sum(trial.convergence["units"] for trial in self.curve)
+
+
+class Validation:
+    """The rows on which solutions are compared.
+
+    Args:
+        x_ND: features, any float type. label_N: class indices.
+
+    Raises:
+        UserError: no rows.
+    """
+
+    def __init__(self, x_ND: np.ndarray, label_N: np.ndarray) -> None:
+        if len(x_ND) == 0:
+            raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
+        self._x_ND, self._label_N = x_ND, torch.from_numpy(label_N.astype(np.int64))
+
+    def evaluate(self, solution: Solution) -> tuple[float, float]:
+        """Mean log-loss and accuracy, in blocks of rows."""
+        rows = max(1, BLOCK_CELLS // len(solution.bias_C))
+        loss, right = 0.0, 0.0
+        for start in range(0, len(self._x_ND), rows):
+            x_BD = np.asarray(self._x_ND[start : start + rows], np.float64)
+            label_B = self._label_N[start : start + rows]
+            logit_BC = torch.from_numpy(x_BD @ solution.weight_CD.T + solution.bias_C)
+            share = len(label_B) / len(self._label_N)
+            loss += share * float(torch.nn.functional.cross_entropy(logit_BC, label_B))
+            right += share * float((logit_BC.argmax(1) == label_B).double().mean())
+        return loss, right
 
 
 def range_end(chosen: float, tried: Iterable[float]) -> str | None:
@@ -98,19 +140,15 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     Raises:
         UserError: no validation rows.
     """
-    if len(x_val_ND) == 0:
-        raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
-    x_ND, label_N = np.asarray(x_val_ND, np.float64), torch.from_numpy(label_val_N.astype(np.int64))
+    validation = Validation(x_val_ND, label_val_N)
     curve: list[Trial] = []
     candidates: list[tuple[float, Solution]] = []  # (loss, solution), losses falling
     for solution in path:
-        logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
-        loss = float(torch.nn.functional.cross_entropy(logit_NC, label_N))
-        top1 = float((logit_NC.argmax(1) == label_N).double().mean())
+        loss, top1 = validation.evaluate(solution)
         curve.append(Trial(solution.c, loss, top1, solution.convergence))
         if candidates and not loss < candidates[-1][0]:
             continue
         near = [pair for pair in candidates if pair[0] <= loss + TOLERANCE]
         candidates = [*near, (loss, solution)]
     assert candidates
-    return Choice(candidates[0][1], tuple(curve))
+    return Choice(candidates[0][1], tuple(curve), "path")

@@ -44,6 +44,7 @@ Plain = Mapping[str, Any]
 TABLE = "../../../baselines.html"  # of all runs, from a page in its place
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "attention maps"}
 LISTED = 100  # unreadable images listed on a page
+LOOSE = "solved loosely"  # values of C that a search only looked at
 NUMBERS = (
     ("top5", "top-5", "percent"),
     ("mean_per_class", "mean per class", "percent"),
@@ -198,11 +199,20 @@ def _charts(stamp: Plain, numbers: Plain, history: Iterable[Point]) -> list[Char
     path = selection.get("path", [])
     mark = (selection["c"], f"C = {selection['c']:.3g}") if path else None
     x = ("C, the inverse of the penalty", True)
-    losses = [(point["c"], point["val_loss"]) for point in path]
-    accuracies = [(point["c"], 100 * point["val_top1"]) for point in path]
+    charts = ("Validation loss", "nats", "val_loss", 1), ("Validation top-1", "%", "val_top1", 100)
     return [
-        chart("Validation loss", x, ("nats", False), [("validation", losses)], mark),
-        chart("Validation top-1", x, ("%", False), [("validation", accuracies)], mark),
+        chart(
+            title,
+            x,
+            (unit, False),
+            [
+                ("validation", [(row["c"], factor * row[key]) for row in path]),
+                (LOOSE, [(row["c"], factor * row[key]) for row in path if row.get("loose")]),
+            ],
+            mark,
+            dots=(LOOSE,),
+        )
+        for title, unit, key, factor in charts
     ]
 
 

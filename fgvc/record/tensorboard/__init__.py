@@ -5,7 +5,7 @@ tags of part attention. IMAGES, TEXTS and CURVES are the other tags of a finishe
 the written events with these lists.
 The step of a point is the number of optimiser steps behind the weights that it measures. Thus the
 final evaluation of a finetune is on its validation curve, and a probe's is at step 0. (For
-select/val_* and select/log10_c of a probe the step is the index on the path of C.)
+select/val_* and select/log10_c of a probe the step is the index among the solved values of C.)
     events.py       events -> the event file, and tb/ -> the curves
     hparams.py      choices -> a row of the HPARAMS tab and its columns
     image_sheet.py  images and captions -> one sheet (IMAGES)
@@ -41,7 +41,7 @@ EVALUATION = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece")
 EVALUATIONS = tuple(f"{split}/{name}" for split in ("val", "test") for name in EVALUATION)
 KEYS = (
     *EVALUATIONS,
-    "select/val_loss",  # step: index on the path of C, ascending
+    "select/val_loss",  # step: index among the solved values of C, ascending
     "select/val_top1",
     "select/log10_c",
 )

@@ -117,28 +117,50 @@ def selection_follows(record: Record) -> str:
     selection, task = record.numbers["selection"], record.config["task"]
     if selection is None or "path" not in selection:
         return "no path of C"
-    path = selection["path"]
-    c_values, losses = [row["c"] for row in path], [row["val_loss"] for row in path]
+    path, whole = selection["path"], selection.get("whole", "path")
     count, low, high = task["c_count"], math.log10(task["c_low"]), math.log10(task["c_high"])
-    agree("values of C", ("the config", count), ("metrics.json selection", len(c_values)))
-    expected = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
-    pairs = zip(c_values, expected, strict=True)
-    if not all(math.isclose(*pair, rel_tol=TOLERANCE) for pair in pairs):
-        problem = "path does not follow from task.c_low and task.c_high"
+    grid = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
+    index = _positions([row["c"] for row in path], grid)
+    if whole is not None:
+        agree("values of C", ("the config", count), ("metrics.json selection", len(path)))
+    exact = {i: row for i, row in zip(index, path, strict=True) if not row.get("loose", False)}
+    if not exact:
+        raise DamageError("metrics.json selection: every value of C was solved loosely")
+    losses = {i: row["val_loss"] for i, row in exact.items()}
+    highest = min(losses.values()) + TIE
+    chosen = min(i for i, loss in losses.items() if loss <= highest)
+    best = exact[chosen]["c"]
+    # the search solves the neighbours of the chosen C, and both ends
+    needed = {i for i in (0, chosen - 1, count - 1) if i >= 0}
+    if missing := needed - set(index):
+        problem = f"path lacks C = {grid[min(missing)]:.3g}, without which C cannot be chosen"
         raise DamageError(f"metrics.json selection: {problem}")
-    lowest = min(losses)
-    best = next(c for c, loss in zip(c_values, losses, strict=True) if loss <= lowest + TIE)
     agree("C of c", ("the path", best), ("metrics.json selection", selection["c"]))
+    units = sum(row["units"] for row in path)
+    if not math.isclose(selection.get("units", units), units, rel_tol=TOLERANCE):
+        raise DamageError("metrics.json selection: units is not the sum of those of the path")
     for key in ("chosen", "final"):
         c = selection[key]["c"]
         agree(f"C of {key}", ("the path", best), ("metrics.json selection", c))
-    end = None if len(c_values) == 1 else {c_values[0]: "first", c_values[-1]: "last"}.get(best)
+    end = None if count == 1 else {0: "first", count - 1: "last"}.get(chosen)
     agree("end", ("the path", end), ("metrics.json selection", selection["end"]))
     shares = [row["val_top1"] * record.numbers["val"]["n"] for row in path]
     if any(abs(share - round(share)) > 1e-6 for share in shares):
         problem = "val_top1 is not a fraction of the validation images"
         raise DamageError(f"metrics.json selection: {problem}")
-    return f"C = {best:g} of {len(c_values)} values"
+    return f"C = {best:g} of {count} values, {len(path)} of which were solved"
+
+
+def _positions(c_values: list[float], grid: list[float]) -> list[int]:
+    """Where the recorded values of C are among those of the config, ascending."""
+    near = [min(range(len(grid)), key=lambda i: abs(grid[i] - c)) for c in c_values]
+    matches = all(
+        math.isclose(c, grid[i], rel_tol=TOLERANCE) for c, i in zip(c_values, near, strict=True)
+    )
+    if not matches or near != sorted(set(near)):
+        problem = "path does not follow from task.c_low and task.c_high"
+        raise DamageError(f"metrics.json selection: {problem}")
+    return near
 
 
 def notes(record: Record) -> str:
