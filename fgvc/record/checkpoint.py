@@ -7,8 +7,11 @@ outside its run folder. Otherwise a flipped byte would load as wrong weights.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +30,60 @@ from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.file_format import placeholder
 
 FILE = "ckpt.bin"
+PIECE = 2**24  # bytes that are hashed and written at once
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """Write FILE into the folder; returns its sha256, which is the checkpoint_id."""
-    sorted_tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())
-    }
-    facts = {**facts, CONTENT: _content_digest(sorted_tensors, facts)}
-    data = save(sorted_tensors, metadata={KEY: hashing.canonical_json(facts).decode()})
-    atomic.write_bytes(folder / FILE, data)
-    return hashing.sha256_bytes(data)
+    """Write FILE into the folder; returns its sha256, which is the checkpoint_id.
+
+    The bytes are those of `safetensors.torch.save`, which holds the whole file in memory twice; a
+    kNN bank can take gigabytes.
+    """
+    views = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    facts = {**facts, CONTENT: _content_digest(views, facts)}
+    metadata = {KEY: hashing.canonical_json(facts).decode()}
+    order, header = _header(views, metadata)
+    pieces = itertools.chain([header], *(_pieces(_raw(views[name])) for name in order))
+    return _write_hashed(folder / FILE, pieces)
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> tuple[list[str], bytes]:
+    """The tensors in the order of the file, and what precedes their bytes."""
+    empty = save({name: tensor.flatten()[:0].clone() for name, tensor in tensors.items()}, metadata)
+    entries = json.loads(empty[8 : 8 + int.from_bytes(empty[:8], "little")])
+    order, start = [name for name in entries if name != "__metadata__"], 0
+    for name in order:
+        end = start + tensors[name].nbytes
+        entries[name] |= {"shape": list(tensors[name].shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return order, len(text).to_bytes(8, "little") + text
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, without a copy."""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+
+
+def _pieces(raw: memoryview) -> Iterator[memoryview]:
+    return (raw[start : start + PIECE] for start in range(0, len(raw), PIECE))
+
+
+def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write a file atomically; returns its sha256."""
+    running = hashlib.sha256()
+    with atomic.open_atomic(path) as file:
+        for piece in pieces:
+            running.update(piece)
+            file.write(piece)
+    return running.hexdigest()
 
 
 def copy(file: Path, folder: Path) -> str:
     """Copy a checkpoint that was already verified into another run folder; returns its id."""
-    data = untrusted.read_bytes(file, untrusted.ARRAYS)
-    atomic.write_bytes(folder / FILE, data)
-    return hashing.sha256_bytes(data)
+    with untrusted.open_regular(file) as source:
+        return _write_hashed(folder / FILE, iter(lambda: source.read(PIECE), b""))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -98,7 +137,7 @@ def locate(path: Path) -> Path:
 def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     def entries() -> Iterator[tensor_file.TensorEntry]:
         for name, tensor in sorted(tensors.items()):
-            raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+            raw = _raw(tensor.contiguous())
             yield tensor_file.TensorEntry(name, str(tensor.dtype), list(tensor.shape), raw)
 
     return tensor_file.content_sha256(facts, entries())

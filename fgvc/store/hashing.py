@@ -9,7 +9,7 @@ from pathlib import Path
 from fgvc import untrusted
 
 
-def sha256_bytes(data: bytes) -> str:
+def sha256_bytes(data: bytes | memoryview) -> str:
     """SHA256 of bytes in memory; 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 

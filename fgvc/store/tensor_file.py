@@ -39,7 +39,7 @@ class TensorEntry(NamedTuple):
     name: str
     dtype: str
     shape: list[int]
-    raw: bytes
+    raw: bytes | memoryview
 
 
 def content_sha256(facts: Mapping[str, Any], tensors: Iterable[TensorEntry]) -> str:
