@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from fgvc.record import principal_components as module
 from fgvc.record.principal_components import principal_components
 
 
@@ -24,3 +25,10 @@ def test_no_more_components_than_features():
 
 def test_equal_features_are_at_the_origin():
     assert not principal_components(np.ones((4, 8), np.float32), 3).any()
+
+
+def test_components_by_blocks_are_those_of_all_images_together(monkeypatch):
+    x_ND = np.random.default_rng(0).normal(2, 1, (50, 6)).astype(np.float32)
+    whole_NK = principal_components(x_ND, 2)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 7 * 6)
+    np.testing.assert_allclose(principal_components(x_ND, 2), whole_NK, atol=1e-12)
