@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from fgvc.record.fiftyone import dataset
 from fgvc.record.fiftyone.samples import RunResults
-from fgvc.types import Features, Manifest, Predictions
+from fgvc import metrics
+from fgvc.types import Features, Manifest
 import sklearn.decomposition
 def peak():
     status = Path("/proc/self/status")  # getrusage includes the peak of the parent process
@@ -30,9 +31,10 @@ row_N = np.arange(N)
 logits_NC = rng.standard_normal((N, C), np.float32)
 x_ND = rng.standard_normal((N, {WIDTH}), np.float32)
 path = tuple(f"images/class {{row % C:03d}}/{{row:08d}}.jpg" for row in range(N))
+predictions = metrics.from_logits(row_N, row_N % C, logits_NC)
 manifest = Manifest(Path("."), path, row_N % C, np.ones(N, np.uint8), ())
 results = RunResults(manifest, ".", [f"class {{c:03d}}" for c in range(C)], "a" * 64,
-                     {{"test": Predictions(row_N, row_N % C, logits_NC)}}, Features(x_ND, row_N))
+                     {{"test": predictions}}, Features(x_ND, row_N))
 about = {{"name": "n", "run_id": "r", "started": "2026-11-24T12:00:00+00:00"}}
 before, start = peak(), time.process_time()
 dataset.write(Path(sys.argv[1]), results, about)

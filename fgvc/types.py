@@ -1,7 +1,7 @@
 """The types that packages exchange: plain, typed, frozen; they compute nothing but digests.
 
 data/ -> Dataset, Batch; model/ -> Tokens; store/ -> Features; pipeline/ -> Predictions.
-N images, B batch, C classes, D token width, P prefix tokens, K top predictions.
+N images, B batch, C classes, D token width, P prefix tokens, K top predictions, T thresholds.
 """
 
 from __future__ import annotations
@@ -236,13 +236,45 @@ class Features:
 
 
 @dataclass(frozen=True)
+class ThresholdCounts:
+    """Counts of every class against the rest, over all `images`, at T thresholds.
+
+    hit_CT, false_CT: true and false positives of a class, that is, images whose probability of the
+    class reaches the threshold. support_C: images of the class.
+    """
+
+    hit_CT: np.ndarray
+    false_CT: np.ndarray
+    support_C: np.ndarray
+    images: int
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """Predictions per image. logits_NC: float32 (log-probabilities for kNN); unreadable images have
-    a row of -inf and count as wrong. label_N: class indices. row_N: manifest rows."""
+    """Columns per image, from which every number of a split follows.
+
+    row_N: manifest rows. label_N: class indices. top_NK: int64, the K most probable classes, the
+    most probable first; -1 for an unreadable image, which counts as wrong. score_NK: their
+    probabilities. label_logprob_N, entropy_N: of the label and of the prediction, nats. These three
+    are float64, NaN for an unreadable image.
+    logits_NC: float32 (log-probabilities for kNN), -inf for an unreadable image; None if there are
+    too many to keep (`fgvc.metrics.keeps_logits`). curves: counts of the precision-recall curves,
+    only where the logits are not kept.
+    """
 
     row_N: np.ndarray
     label_N: np.ndarray
-    logits_NC: np.ndarray
+    top_NK: np.ndarray
+    score_NK: np.ndarray
+    label_logprob_N: np.ndarray
+    entropy_N: np.ndarray
+    logits_NC: np.ndarray | None = None
+    curves: ThresholdCounts | None = None
+
+    @property
+    def pred_N(self) -> np.ndarray:
+        """The most probable class; -1 for an unreadable image."""
+        return self.top_NK[:, 0]
 
 
 @dataclass(frozen=True)

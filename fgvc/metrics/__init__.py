@@ -7,7 +7,6 @@ from fgvc.metrics.classification import VERSION as VERSION
 from fgvc.metrics.classification import ClassRow as ClassRow
 from fgvc.metrics.classification import class_rows as class_rows
 from fgvc.metrics.classification import confusion as confusion
-from fgvc.metrics.classification import evaluate as evaluate
 from fgvc.metrics.classification import expected_calibration_error as expected_calibration_error
 from fgvc.metrics.classification import log_probabilities as log_probabilities
 from fgvc.metrics.classification import per_class as per_class
@@ -29,3 +28,9 @@ from fgvc.metrics.paired_tests import holm_alphas as holm_alphas
 from fgvc.metrics.paired_tests import interval_top1 as interval_top1
 from fgvc.metrics.paired_tests import mcnemar as mcnemar
 from fgvc.metrics.paired_tests import sign_flip as sign_flip
+from fgvc.metrics.predictions import TOP as TOP
+from fgvc.metrics.predictions import PredictionCollector as PredictionCollector
+from fgvc.metrics.predictions import concatenate as concatenate
+from fgvc.metrics.predictions import evaluate as evaluate
+from fgvc.metrics.predictions import from_logits as from_logits
+from fgvc.metrics.predictions import keeps_logits as keeps_logits

@@ -3,13 +3,13 @@
 Pure functions. A row of -inf represents an image that could not be read: it is predicted as
 UNREADABLE and counts as wrong in every accuracy and in recall. Loss and ECE leave it out, because
 it has no probabilities. Of equal logits, the lower class index ranks first.
-N images, C classes, K predictions per image, M bins of confidence.
+N images, C classes, K predictions per image, M bins of confidence or images with ties, P pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 import numpy as np
 
@@ -52,24 +52,45 @@ def readable(logits_NC: np.ndarray) -> np.ndarray:
     Raises:
         UserError: logits of NaN or +inf, which cannot be ranked.
     """
-    bad_N = (np.isnan(logits_NC) | np.isposinf(logits_NC)).any(axis=1)
+    highest_N = logits_NC.max(axis=1)  # NaN if any is, +inf if any is: without masks of all cells
+    bad_N = np.isnan(highest_N) | np.isposinf(highest_N)
     if bad_N.any():
-        raise UserError(
-            f"logits of {int(bad_N.sum())} of {len(logits_NC)} images are NaN or +inf (first: row "
-            f"{int(bad_N.argmax())}): check the weights, or run with precision=fp32"
-        )
-    return np.asarray(np.isfinite(logits_NC).any(axis=1))
+        refuse_logits(int(bad_N.sum()), len(logits_NC), int(bad_N.argmax()))
+    return np.isfinite(highest_N)
+
+
+def refuse_logits(count: int, images: int, first: int) -> NoReturn:
+    """Raise the UserError of `readable`. first: the first row with such a logit."""
+    raise UserError(
+        f"logits of {count} of {images} images are NaN or +inf (first: row {first}): check the "
+        "weights, or run with precision=fp32"
+    )
 
 
 def topk(logits_NC: np.ndarray, k: int) -> np.ndarray:
     """int64 index_NK of the k largest logits, largest first; UNREADABLE for unreadable rows."""
     assert 1 <= k <= logits_NC.shape[1]
     readable_N = readable(logits_NC)
-    if k == 1:  # the same result without sorting thousands of classes
+    if k == 1:
         index_NK = logits_NC.argmax(axis=1)[:, None]
     else:
-        index_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k].astype(np.int64)
+        index_NK = _largest(logits_NC, k)
     return np.where(readable_N[:, None], index_NK, UNREADABLE)
+
+
+def _largest(logits_NC: np.ndarray, k: int) -> np.ndarray:
+    """index_NK as of `topk`, without sorting thousands of classes."""
+    least_N1 = np.partition(logits_NC, -k, axis=1)[:, -k, None]
+    chosen_NC = logits_NC >= least_N1
+    (tied_M,) = np.nonzero(chosen_NC.sum(axis=1) > k)
+    if len(tied_M):  # of the classes with the k-th largest logit, the first ones
+        above_MC = logits_NC[tied_M] > least_N1[tied_M]
+        equal_MC = chosen_NC[tied_M] & ~above_MC
+        wanted_M1 = k - above_MC.sum(axis=1, keepdims=True)
+        chosen_NC[tied_M] = above_MC | (equal_MC & (equal_MC.cumsum(axis=1) <= wanted_M1))
+    index_NK = np.nonzero(chosen_NC)[1].reshape(-1, k)
+    order_NK = np.argsort(-np.take_along_axis(logits_NC, index_NK, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(index_NK, order_NK, axis=1)
 
 
 def log_probabilities(logits_NC: np.ndarray) -> np.ndarray:
@@ -83,7 +104,8 @@ def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.nd
 
     The last column counts the images that could not be read.
     """
-    _check(logits_NC, label_N, classes)
+    assert logits_NC.shape == (len(label_N), classes)
+    check_labels(label_N, classes)
     return tally(topk(logits_NC, 1)[:, 0], label_N, classes)
 
 
@@ -93,24 +115,29 @@ def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
     Raises:
         ValueError: a class index is out of range.
     """
-    both = np.concatenate([label_N, pred_N])
-    if len(both) and not (label_N.min() >= 0 and UNREADABLE <= both.min() <= both.max() < classes):
-        raise ValueError(f"a class index that is not of the {classes} classes")
+    _check_indices(pred_N, label_N, classes)
     column_N = np.where(pred_N == UNREADABLE, classes, pred_N)
     cell_N = label_N.astype(np.int64) * (classes + 1) + column_N
     return np.bincount(cell_N, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
+def _check_indices(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> None:
+    both = np.concatenate([label_N, pred_N])
+    if len(both) and not (label_N.min() >= 0 and UNREADABLE <= both.min() <= both.max() < classes):
+        raise ValueError(f"a class index that is not of the {classes} classes")
+
+
 def worst_pairs(matrix: np.ndarray, k: int) -> list[Pair]:
     """The k most frequent confusions of two classes, or fewer; ties by truth, then prediction."""
-    classes = len(matrix)
-    wrong = matrix[:, :classes].copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:k]
+    label_P, pred_P = np.nonzero(matrix[:, : len(matrix)])
+    wrong_P = label_P != pred_P
+    label_P, pred_P = label_P[wrong_P], pred_P[wrong_P]
+    count_P = matrix[label_P, pred_P]
+    worst_K = np.argsort(-count_P, kind="stable")[:k]
+    columns = (label_P[worst_K], pred_P[worst_K], count_P[worst_K])
     return [
-        Pair(label=int(cell // classes), pred=int(cell % classes), count=int(wrong.flat[cell]))
-        for cell in order
-        if wrong.flat[cell] > 0
+        Pair(label=label, pred=pred, count=count)
+        for label, pred, count in zip(*(each_K.tolist() for each_K in columns), strict=True)
     ]
 
 
@@ -121,7 +148,9 @@ def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) 
 
 def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
     """The rows of `per_class` from the matrix of `confusion`."""
-    support_C, predicted_C, precision_C, recall_C, f1_C = _class_scores(matrix)
+    classes, hit_C = len(matrix), np.diagonal(matrix)
+    support_C, predicted_C = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
+    precision_C, recall_C, f1_C = _class_scores(hit_C, support_C, predicted_C)
     limits = [wilson(int(matrix[c, c]), int(support_C[c])) for c in range(len(names))]
     return [
         ClassRow(
@@ -139,42 +168,14 @@ def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
     ]
 
 
-def _class_scores(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
-    """support, predicted (counts), precision, recall, F1 (fractions) per class."""
-    classes = len(matrix)
-    hit_C = np.diagonal(matrix)
-    support_C, predicted_C = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
+def _class_scores(
+    hit_C: np.ndarray, support_C: np.ndarray, predicted_C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 per class, fractions, from its counts of images."""
     precision_C = hit_C / np.maximum(predicted_C, 1)
     recall_C = hit_C / np.maximum(support_C, 1)
     f1_C = 2 * hit_C / np.maximum(support_C + predicted_C, 1)
-    return support_C, predicted_C, precision_C, recall_C, f1_C
-
-
-def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[str, Any]:
-    """The metrics of one split, as in metrics.json.
-
-    Args:
-        logits_NC: float32 or float64; log-probabilities are valid too.
-        label_N: class indices.
-
-    Returns:
-        top1, top5 (of min(5, C) classes), mean_per_class (recall over classes with support),
-        macro_f1 (over classes with support or predictions, as scikit-learn's default), loss (mean
-        negative log-likelihood, float64), ece, n, unreadable, top1_ci95 [low, high]. Fractions in
-        0..1; loss is None where no image could be read, or infinite where a label's logit is -inf.
-
-    Raises:
-        UserError: no images, labels out of range, or logits of NaN or +inf.
-    """
-    _check(logits_NC, label_N, classes)
-    n = len(label_N)
-    if n == 0:
-        raise UserError("0 images to evaluate: at least 1 is needed; check the split")
-    readable_N = readable(logits_NC)
-    top_NK = topk(logits_NC, min(5, classes))
-    logprob_NC = log_probabilities(np.where(readable_N[:, None], logits_NC, 0))
-    label_logprob_N = logprob_NC[np.arange(n), label_N]
-    return summary(top_NK, label_N, label_logprob_N, np.exp(logprob_NC.max(axis=1)), classes)
+    return precision_C, recall_C, f1_C
 
 
 def summary(
@@ -184,17 +185,33 @@ def summary(
     confidence_N: np.ndarray,
     classes: int,
 ) -> dict[str, Any]:
-    """The metrics of `evaluate` from the columns of predictions.parquet.
+    """The metrics of one split, as in metrics.json, from the columns of predictions.parquet.
 
     Args:
         top_NK: class indices, most probable first; UNREADABLE throughout for unreadable images,
             whose other values are ignored.
         label_logprob_N: of the true class. confidence_N: probability of the first prediction.
+
+    Returns:
+        top1, top5 (of min(5, C) classes), mean_per_class (recall over classes with support),
+        macro_f1 (over classes with support or predictions, as scikit-learn's default), loss (mean
+        negative log-likelihood, float64), ece, n, unreadable, top1_ci95 [low, high]. Fractions in
+        0..1; loss is None where no image could be read, or infinite where a label's logit is -inf.
+
+    Raises:
+        UserError: no images.
+        ValueError: as `tally`.
     """
+    if len(label_N) == 0:
+        raise UserError("0 images to evaluate: at least 1 is needed; check the split")
     n, readable_N = len(label_N), top_NK[:, 0] != UNREADABLE
     hit_NK = top_NK == label_N[:, None]
-    matrix = tally(top_NK[:, 0], label_N, classes)
-    support_C, predicted_C, _, recall_C, f1_C = _class_scores(matrix)
+    _check_indices(top_NK[:, 0], label_N, classes)
+    hit_C, support_C, predicted_C = (
+        np.bincount(index_M, minlength=classes)
+        for index_M in (label_N[hit_NK[:, 0]], label_N, top_NK[readable_N, 0])
+    )
+    _, recall_C, f1_C = _class_scores(hit_C, support_C, predicted_C)
     loss = ece = None
     if readable_N.any():
         loss = -float(label_logprob_N[readable_N].mean())
@@ -234,8 +251,8 @@ def expected_calibration_error(confidence_N: np.ndarray, right_N: np.ndarray) ->
     return float(np.abs(surplus_M).sum() / len(confidence_N))
 
 
-def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:
-    assert logits_NC.shape == (len(label_N), classes)
+def check_labels(label_N: np.ndarray, classes: int) -> None:
+    """Raise UserError for a label that is not a class."""
     if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < classes:
         label = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
         raise UserError(f"label {label} is outside 0..{classes - 1}: correct the label map")

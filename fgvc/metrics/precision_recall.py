@@ -5,27 +5,15 @@ N images, C classes, K of them, T thresholds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fgvc.metrics.classification import log_probabilities, readable
+from fgvc.types import ThresholdCounts
 
 CHUNK_IMAGES = 4096  # images whose probabilities are in memory at once
-
-
-@dataclass(frozen=True)
-class ThresholdCounts:
-    """Counts of every class against the rest, over all `images`.
-
-    hit_CT, false_CT: true and false positives of a class, that is, images whose probability of the
-    class reaches the threshold. support_C: images of the class.
-    """
-
-    hit_CT: np.ndarray
-    false_CT: np.ndarray
-    support_C: np.ndarray
-    images: int
 
 
 @dataclass(frozen=True)
@@ -43,31 +31,56 @@ class PrecisionRecallCurve:
     recall_T: np.ndarray
 
 
+class ThresholdCounter:
+    """Counts every class against the rest, at thresholds evenly spaced from 0 to 1, by blocks."""
+
+    def __init__(self, classes: int, thresholds: int) -> None:
+        self._reached_CT = np.zeros((classes, thresholds), np.int64)
+        self._hit_CT = np.zeros((classes, thresholds), np.int64)
+
+    def add(self, prob_NC: np.ndarray, label_N: np.ndarray) -> None:
+        """Count readable images."""
+        classes, thresholds = self._reached_CT.shape
+        # the highest threshold that a probability reaches; 1 + 1e-16 counts as 1
+        reached_NC = np.minimum(prob_NC * (thresholds - 1), thresholds - 1).astype(np.int64)
+        cell_NC = reached_NC + np.arange(classes) * thresholds
+        own_N = np.take_along_axis(cell_NC, label_N[:, None], axis=1)[:, 0]
+        for count_CT, cells in ((self._reached_CT, cell_NC.ravel()), (self._hit_CT, own_N)):
+            count_CT += np.bincount(cells, minlength=count_CT.size).reshape(count_CT.shape)
+
+    def counts(self, label_N: np.ndarray) -> ThresholdCounts:
+        """The counts; label_N: of all images, also of the unreadable ones.
+
+        An unreadable image is a false negative at every threshold: it counts in the support.
+        """
+        # from counts by the highest threshold reached to counts of images that reach a threshold
+        hit_CT, all_CT = (
+            count_CT[:, ::-1].cumsum(axis=1)[:, ::-1]
+            for count_CT in (self._hit_CT, self._reached_CT)
+        )
+        support_C = np.bincount(label_N, minlength=len(hit_CT))
+        return ThresholdCounts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
+
+
 def count_by_threshold(
     logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int
 ) -> ThresholdCounts:
-    """Count every class against the rest, at thresholds evenly spaced from 0 to 1.
+    """The counts of a ThresholdCounter, from logits."""
+    counter, readable_N = ThresholdCounter(logits_NC.shape[1], thresholds), readable(logits_NC)
+    for start in range(0, len(label_N), CHUNK_IMAGES):
+        rows = start + np.flatnonzero(readable_N[start : start + CHUNK_IMAGES])
+        counter.add(np.exp(log_probabilities(logits_NC[rows])), label_N[rows])
+    return counter.counts(label_N)
 
-    An unreadable image is a false negative at every threshold: it counts in the support.
-    """
-    classes = logits_NC.shape[1]
-    all_CT = np.zeros((classes, thresholds), np.int64)
-    hit_CT = np.zeros((classes, thresholds), np.int64)
-    readable_N = readable(logits_NC)
-    logits_NC, readable_label_N = logits_NC[readable_N], label_N[readable_N]
-    for start in range(0, len(readable_label_N), CHUNK_IMAGES):
-        part = slice(start, start + CHUNK_IMAGES)
-        # the highest threshold that a probability reaches; 1 + 1e-16 counts as 1
-        prob_NC = np.exp(log_probabilities(logits_NC[part]))
-        reached_NC = np.minimum(prob_NC * (thresholds - 1), thresholds - 1).astype(np.int64)
-        cell_NC = reached_NC + np.arange(classes) * thresholds
-        own_N = np.take_along_axis(cell_NC, readable_label_N[part, None], axis=1)[:, 0]
-        all_CT += np.bincount(cell_NC.ravel(), minlength=all_CT.size).reshape(all_CT.shape)
-        hit_CT += np.bincount(own_N, minlength=all_CT.size).reshape(all_CT.shape)
-    # from counts by the highest threshold reached to counts of images that reach a threshold
-    hit_CT, all_CT = (count_CT[:, ::-1].cumsum(axis=1)[:, ::-1] for count_CT in (hit_CT, all_CT))
-    support_C = np.bincount(label_N, minlength=classes)
-    return ThresholdCounts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
+
+def add_counts(parts: Sequence[ThresholdCounts]) -> ThresholdCounts:
+    """The counts of all images of several disjoint sets; at least one set."""
+    return ThresholdCounts(
+        sum((part.hit_CT for part in parts[1:]), parts[0].hit_CT),
+        sum((part.false_CT for part in parts[1:]), parts[0].false_CT),
+        sum((part.support_C for part in parts[1:]), parts[0].support_C),
+        sum(part.images for part in parts),
+    )
 
 
 def of_class(counts: ThresholdCounts, label: int) -> PrecisionRecallCurve:

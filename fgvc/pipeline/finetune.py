@@ -278,8 +278,7 @@ class Finetune:
     def _metrics(self, results: InferenceResults | None) -> dict[str, Any] | None:
         if results is None:
             return None
-        predictions = results.predictions
-        return metrics.evaluate(predictions.logits_NC, predictions.label_N, self.num_classes)
+        return metrics.evaluate(results.predictions, self.num_classes)
 
     def _classify(self, row_N: np.ndarray, features: bool = False) -> InferenceResults | None:
         """Each rank classifies its share of the rows; gathered on rank 0, None on other ranks."""

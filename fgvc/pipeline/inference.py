@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
@@ -52,20 +53,24 @@ class InferenceResults:
 
 @torch.inference_mode()
 def predict_features(head: torch.nn.Module, features: Features, dataset: Dataset) -> Predictions:
-    """Predictions of a head from features, on the CPU in chunks of a fixed size.
-
-    An unreadable image gets a row of -inf logits.
-    """
-    x_ND, logits_NK = features.x_ND, np.empty((0, len(dataset.labelmap)), np.float32)
-    if len(x_ND):
-        chunks = torch.from_numpy(x_ND).split(CHUNK)
-        logits_NK = torch.cat([head(chunk_BD) for chunk_BD in chunks]).numpy()
+    """Predictions of a head from features, on the CPU in chunks of a fixed size."""
+    collector = _collector(dataset)
+    chunks = torch.from_numpy(features.x_ND).split(CHUNK) if len(features.x_ND) else ()
+    rows = np.split(features.row_N, range(CHUNK, len(features.row_N), CHUNK))
+    for row_B, chunk_BD in zip(rows, chunks, strict=False):
+        collector.add(row_B, head(chunk_BD).numpy().astype(np.float32))
     bad_rows = np.array([bad.row for bad in features.bad], np.int64)
-    row_N = np.concatenate([features.row_N, bad_rows])
-    bad_logits = np.full((len(bad_rows), logits_NK.shape[1]), -np.inf, np.float32)
-    order = np.argsort(row_N, kind="stable")
-    logits_NK = np.concatenate([logits_NK.astype(np.float32), bad_logits])[order]
-    return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NK)
+    return collector.result(np.sort(np.concatenate([features.row_N, bad_rows])))
+
+
+def _collector(dataset: Dataset) -> metrics.PredictionCollector:
+    """A collector of logits; the larger split decides for both whether logits are kept."""
+    images, classes = (
+        max(len(dataset.split.val_N), len(dataset.split.test_N)),
+        len(dataset.labelmap),
+    )
+    keep = metrics.keeps_logits(images, classes)
+    return metrics.PredictionCollector(dataset.manifest.label_N, classes, keep)
 
 
 def classify(
@@ -83,19 +88,16 @@ def classify(
         on_bad: called with the unreadable images of each batch.
         features: whether to return features and attention maps too.
     """
-    logits_NK = np.full((len(row_N), len(dataset.labelmap)), -np.inf, np.float32)
-    index_of_row = {row: index for index, row in enumerate(row_N.tolist())}
-    columns = []
+    collector, columns = _collector(dataset), []
     for output in stream_batches(model, conf, dataset.manifest, row_N, device):
         batch, x_BD = output.batch, np.empty((0, 0), np.float32)
         on_bad(batch.bad)
         if len(batch.row_B):
-            indices = [index_of_row[row] for row in batch.row_B.tolist()]
-            logits_NK[indices] = output.logits_BK.cpu().numpy()
+            collector.add(batch.row_B, output.logits_BK.cpu().numpy())
         if features and len(batch.row_B):
             x_BD = append_columns(output.feature_BD, output.selection, scores=True).cpu().numpy()
         columns.append(Features(x_BD, batch.row_B, batch.bad))
-    predictions = Predictions(row_N, dataset.manifest.label_N[row_N], logits_NK)
+    predictions = collector.result(row_N)
     if not features:
         return InferenceResults(predictions)
     return InferenceResults(
@@ -109,7 +111,6 @@ def concat_results(parts: Sequence[InferenceResults]) -> InferenceResults:
     def joined(values: Sequence[Any], *names: str) -> Any:
         return [np.concatenate([getattr(value, name) for value in values]) for name in names]
 
-    predictions = joined([part.predictions for part in parts], "row_N", "label_N", "logits_NC")
     features = [part.features for part in parts if part.features is not None]
     maps = [part.attention_maps for part in parts if part.attention_maps is not None]
     attention_maps = None
@@ -119,7 +120,9 @@ def concat_results(parts: Sequence[InferenceResults]) -> InferenceResults:
         row_N, index_NK = joined(maps, "row_N", "index_NK")
         attention_maps = AttentionMaps(row_N, index_NK, score_NG, maps[0].grid)
     return InferenceResults(
-        Predictions(*predictions), concat_features(features) if features else None, attention_maps
+        metrics.concatenate([part.predictions for part in parts]),
+        concat_features(features) if features else None,
+        attention_maps,
     )
 
 

@@ -1,6 +1,6 @@
 """The dataset of a run -> its images as the writers of the record need them.
 
-N test images, M of them with attention, E errors, C classes, G tokens, H x W cells of a map.
+N test images, M of them with attention, E errors, G tokens, H x W cells of a map.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fgvc import metrics, untrusted
+from fgvc import untrusted
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.decode import ImageError, decode, image_size
@@ -96,9 +96,7 @@ class DatasetImages:
         for number, place in enumerate(self._overlaid_places(maps.row_N.tolist())):
             row, label = int(test.row_N[place]), int(test.label_N[place])
             path, index = manifest.path[row], self._index_of_row[row]
-            logits_1C = test.logits_NC[place][None]
-            pred = int(metrics.topk(logits_1C, 1)[0, 0])
-            probability = float(np.exp(metrics.log_probabilities(logits_1C)[0, pred]))
+            pred, probability = int(test.pred_N[place]), float(test.score_NK[place, 0])
             overlay = draw_overlay(
                 self._decode(path),
                 conf,
@@ -121,10 +119,8 @@ class DatasetImages:
         test, paths = self._results.predictions["test"], self._manifest.path
         place_of_row = {row: place for place, row in enumerate(test.row_N.tolist())}
         place_M = np.array([place_of_row[row] for row in rows], np.int64)
-        pred_M = metrics.topk(test.logits_NC[place_M], 1)[:, 0]
-        wrong_E = np.flatnonzero(pred_M != test.label_N[place_M])
-        logprob_EC = metrics.log_probabilities(test.logits_NC[place_M[wrong_E]])
-        confidence_E = np.exp(logprob_EC[np.arange(len(wrong_E)), pred_M[wrong_E]]).tolist()
+        wrong_E = np.flatnonzero(test.pred_N[place_M] != test.label_N[place_M])
+        confidence_E = test.score_NK[place_M[wrong_E], 0].tolist()
         # the order of the errors on the page of the run
         ranked = sorted(
             (-confidence, paths[rows[index]], index)

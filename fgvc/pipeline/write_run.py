@@ -81,7 +81,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
     overlap = {"images": fitted.overlap(image_N)}
     if earlier := fitted_images.overlap(fitted.backbone_N, image_N):
         overlap["backbone"] = earlier
-    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    matrix = metrics.tally(test.pred_N, test.label_N, experiment.num_classes)
     test_path = [dataset.manifest.path[row] for row in test.row_N.tolist()]
     counters = asdict(experiment.extractor.counters)
     cost = dict(results.cost or experiment.extractor.cost())
@@ -106,9 +106,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
         ],
         **_comparability(experiment, results),
         "overlap": overlap,
-        "predictions_digest": prediction_tables.predictions_digest(
-            test_path, metrics.topk(test.logits_NC, 1)[:, 0]
-        ),
+        "predictions_digest": prediction_tables.predictions_digest(test_path, test.pred_N),
         "metric_version": metrics.VERSION,
         **localization.localization_metrics(experiment.conf, dataset, results.attention_maps),
         **results.numbers,
@@ -119,14 +117,12 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
 
 def split_metrics(experiment: Experiment, predictions: Predictions) -> dict[str, Any]:
     """The metrics of one split with intervals, and with distances where there is a hierarchy."""
-    logits_NC, label_N = predictions.logits_NC, predictions.label_N
+    top_NK, label_N = predictions.top_NK, predictions.label_N
     classes, hierarchy = experiment.num_classes, experiment.dataset.hierarchy
-    numbers = metrics.evaluate(logits_NC, label_N, classes)
-    numbers |= metrics.class_intervals(metrics.confusion(logits_NC, label_N, classes))
+    numbers = metrics.evaluate(predictions, classes)
+    numbers |= metrics.class_intervals(metrics.tally(predictions.pred_N, label_N, classes))
     if hierarchy is not None:
-        numbers |= metrics.hierarchical_metrics(
-            metrics.topk(logits_NC, min(5, classes)), label_N, hierarchy
-        )
+        numbers |= metrics.hierarchical_metrics(top_NK, label_N, hierarchy)
     return numbers
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,25 +25,44 @@ from fgvc.types import LabelMap, Manifest, Predictions, nfc
 from fgvc.untrusted import ARRAYS, MIB
 from fgvc.untrusted.escape import csv_text, uncell
 
-TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
 # limit of the unpacked bytes of a table: per byte of its file, and the minimum for any file. A row
 # has 32 incompressible bytes, its sha256, and at most 5,000 unpacked bytes.
 MAX_RATIO, MIN_LIMIT = 200, 64 * MIB
 ROWS = 512  # read at a time
-LOGITS_UP_TO = 1000  # classes; with more, logits take kilobytes per image and are not written
+GROUP_ROWS, GROUP_CELLS = 2**16, 2**24  # rows of a row group; with logits, its rows x classes
 
 
-def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> pa.Table:
-    """One row per image and split, in the given order.
+def write_predictions(
+    file: IO[bytes], manifest: Manifest, splits: Mapping[str, Predictions]
+) -> None:
+    """Write predictions.parquet, one row per image and split, in the given order.
 
     Columns: path (relative to the root), sha256 (of the file, in hexadecimal), split, label, pred
     (class indices; -1: the image is unreadable, which counts as wrong), confidence and
     label_logprob (float64; null if unreadable), topk_labels, topk_scores (probabilities), and
-    logits (float32) up to LOGITS_UP_TO classes.
+    logits (float32) if they are kept, otherwise entropy (float64, nats).
+    The same predictions give the same bytes; one row group is in memory at a time.
     """
-    tables = [_rows(manifest, split, predictions) for split, predictions in splits.items()]
-    return pa.concat_tables(tables)
+    groups = _row_groups(manifest, splits)
+    first = next(groups)
+    with pq.ParquetWriter(file, first.schema, compression="zstd", store_schema=True) as writer:
+        for group in itertools.chain([first], groups):
+            writer.write_table(group)
+
+
+def _row_groups(manifest: Manifest, splits: Mapping[str, Predictions]) -> Iterator[pa.Table]:
+    logits = [predictions.logits_NC for predictions in splits.values()]
+    most = GROUP_ROWS if logits[0] is None else max(1, GROUP_CELLS // logits[0].shape[1])
+    group: list[pa.Table] = []
+    for split, predictions in splits.items():
+        for start in range(0, len(predictions.row_N), most):
+            table = _rows(manifest, split, predictions, slice(start, start + most))
+            if sum(map(len, group)) + len(table) > most:
+                yield pa.concat_tables(group)
+                group = []
+            group.append(table)
+    yield pa.concat_tables(group)
 
 
 def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
@@ -51,13 +71,6 @@ def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
     for name, label in sorted(zip(map(nfc, path), pred_N.tolist(), strict=True)):
         running.update(f"{name}\0{label}\n".encode())
     return running.hexdigest()
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file; the same table gives the same bytes."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", store_schema=True)
-    return sink.getvalue()
 
 
 def read_predictions(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -133,28 +146,25 @@ def confusion_plot(
     return confusion.confusion_svg(matrix, display_names(names), title, pairs)
 
 
-def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
-    logits_NC, label_N = predictions.logits_NC, predictions.label_N
-    readable_N = metrics.readable(logits_NC)
-    finite_NC = np.where(readable_N[:, None], logits_NC, 0)
-    logprob_NC = metrics.log_probabilities(finite_NC)
-    top_NK = metrics.topk(finite_NC, min(TOP, logits_NC.shape[1]))
-    score_NK = np.exp(np.take_along_axis(logprob_NC, top_NK, axis=1))
-    label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
-    rows = predictions.row_N.tolist()
+def _rows(manifest: Manifest, split: str, predictions: Predictions, part: slice) -> pa.Table:
+    top_NK, label_N = predictions.top_NK[part], predictions.label_N[part]
+    score_NK, pred_N = predictions.score_NK[part], predictions.pred_N[part]
+    readable_N, rows = pred_N != metrics.UNREADABLE, predictions.row_N[part].tolist()
     columns = {
         "path": _strings([manifest.path[row] for row in rows]),
         "sha256": _strings([str(manifest.sha256[row]) for row in rows]),
         "split": _strings(len(rows) * [split]),
         "label": _numbers(pa.int32(), label_N),
-        "pred": _numbers(pa.int32(), np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE)),
+        "pred": _numbers(pa.int32(), pred_N),
         "confidence": _numbers(pa.float64(), score_NK[:, 0], readable_N),
-        "label_logprob": _numbers(pa.float64(), label_logprob_N, readable_N),
+        "label_logprob": _numbers(pa.float64(), predictions.label_logprob_N[part], readable_N),
         "topk_labels": _lists(pa.int32(), top_NK, readable_N),
         "topk_scores": _lists(pa.float64(), score_NK, readable_N),
     }
-    if logits_NC.shape[1] <= LOGITS_UP_TO:
-        columns["logits"] = _lists(pa.float32(), logits_NC, readable_N)
+    if predictions.logits_NC is None:
+        columns["entropy"] = _numbers(pa.float64(), predictions.entropy_N[part], readable_N)
+    else:
+        columns["logits"] = _lists(pa.float32(), predictions.logits_NC[part], readable_N)
     return pa.table(columns)
 
 

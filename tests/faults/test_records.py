@@ -22,7 +22,6 @@ import pytest
 
 from fgvc import metrics
 from fgvc.learn.logistic import path
-from fgvc.metrics import topk
 from fgvc.record import checkpoint, prediction_tables, privacy, retention
 from fgvc.record.prediction_tables import confusion_plot
 from fgvc.record.run_dir import write_status
@@ -35,7 +34,7 @@ from fgvc.report.prune import OutputRoot
 from fgvc.report.run_rows import scan_runs
 from fgvc.run import main
 from fgvc.task.audit import compose_command, current_code, render_page
-from fgvc.types import Manifest, Predictions
+from fgvc.types import Manifest
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import one_line
 from tests.faults import forger, fuzz_records
@@ -121,29 +120,27 @@ def all_right(folder: Path) -> Path:
     path, sha256 = tuple(table["path"].to_pylist()), tuple(table["sha256"].to_pylist())
     manifest = Manifest(Path(), path, label_N, np.zeros(len(path), np.uint8), sha256)
     splits = {
-        name: Predictions(rows, label_N[rows], logits_NC[rows])
+        name: metrics.from_logits(rows, label_N[rows], logits_NC[rows])
         for name in dict.fromkeys(split_N.tolist())
         for rows in [np.flatnonzero(split_N == name)]
     }
-    (folder / "predictions.parquet").write_bytes(
-        prediction_tables.parquet_bytes(prediction_tables.predictions_table(manifest, splits))
-    )
+    with (folder / "predictions.parquet").open("wb") as file:
+        prediction_tables.write_predictions(file, manifest, splits)
     test, record = splits["test"], Record(folder)
-    matrix = metrics.confusion(test.logits_NC, test.label_N, len(record.labelmap))
-    numbers = metrics.evaluate(test.logits_NC, test.label_N, len(record.labelmap))
+    matrix = metrics.tally(test.pred_N, test.label_N, len(record.labelmap))
+    numbers = metrics.evaluate(test, len(record.labelmap))
     numbers |= metrics.class_intervals(matrix)
     if record.hierarchy is not None:
-        top_NK = topk(test.logits_NC, 5)
-        numbers |= metrics.hierarchical_metrics(top_NK, test.label_N, record.hierarchy)
+        numbers |= metrics.hierarchical_metrics(test.top_NK, test.label_N, record.hierarchy)
     path = [manifest.path[row] for row in test.row_N.tolist()]
-    digest = prediction_tables.predictions_digest(path, topk(test.logits_NC, 1)[:, 0])
+    digest = prediction_tables.predictions_digest(path, test.pred_N)
 
     def change(plain):
         plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)
 
     forger.rewrite_json(folder / "metrics.json", change)
     names = record.labelmap.names
-    rows = metrics.per_class(test.logits_NC, test.label_N, names)
+    rows = metrics.class_rows(matrix, names)
     (folder / "per_class.csv").write_text(prediction_tables.class_rows_csv(rows, record.labelmap))
     (folder / "confusion.csv").write_text(prediction_tables.confusion_csv(matrix, names))
     forge_viewers(folder)
@@ -169,7 +166,7 @@ def forge_viewers(folder: Path) -> None:
                 board.add_scalar(tag, record.numbers[split][name] if recorded else value, step)
     lines = (folder / "fiftyone" / "samples.json").read_text().splitlines()[1:-1]
     stored = [json.loads(line.removesuffix(",")) for line in lines]
-    predictions = viewers.predictions_of(record, viewers.images_root(record, stored))
+    predictions = viewers.predictions_of(record, viewers.images_root(record, stored[0]))
     sample_rows = [json.loads(line) for line in samples.sample_lines(predictions)]
     for new, old in zip(
         sample_rows, stored, strict=True
@@ -179,7 +176,7 @@ def forge_viewers(folder: Path) -> None:
     for split in record.predictions:
         file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
         file.write_bytes(json_documents.json_line(samples.evaluation_results(predictions, split)))
-    described = viewers.expected_metadata(record, predictions, stored)
+    described = viewers.expected_metadata(record, predictions, ("embedding",))
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
     matrix = metrics.tally(test.pred_N, test.label_N, len(names))

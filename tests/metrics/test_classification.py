@@ -32,12 +32,17 @@ def drawn(n, classes, occurring, seed=0):
     return logits_NC, label_N
 
 
+def evaluate(logits_NC, label_N, classes):
+    predictions = metrics.from_logits(np.arange(len(label_N)), label_N, logits_NC)
+    return metrics.evaluate(predictions, classes)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", CASES)
 def test_evaluate_agrees_with_scikit_learn(case, seed):
     n, classes, occurring = case
     logits_NC, label_N = drawn(n, classes, occurring, seed)
-    result = metrics.evaluate(logits_NC, label_N, classes)
+    result = evaluate(logits_NC, label_N, classes)
     pred_N = logits_NC.argmax(1)
     recall = oracle.recall_score(
         label_N, pred_N, average="macro", labels=np.unique(label_N), zero_division=0
@@ -65,7 +70,7 @@ def test_evaluate_agrees_with_torchmetrics(case):
     n, classes, occurring = case
     logits_NC, label_N = drawn(n, classes, occurring, seed=5)
     logit, label = torch.from_numpy(logits_NC), torch.from_numpy(label_N)
-    result = metrics.evaluate(logits_NC, label_N, classes)
+    result = evaluate(logits_NC, label_N, classes)
     for key, k in (("top1", 1), ("top5", 5)):
         expected = multiclass_accuracy(logit, label, classes, average="micro", top_k=k)
         assert result[key] == pytest.approx(float(expected), abs=1e-6)
@@ -78,7 +83,7 @@ def test_single_precision_gives_the_loss_of_double():
     logits_NC, label_N = drawn(200, 7, 7)
     single = logits_NC.astype(np.float32)
     from_single, from_double = (
-        metrics.evaluate(x, label_N, 7) for x in (single, single.astype(np.float64))
+        evaluate(x, label_N, 7) for x in (single, single.astype(np.float64))
     )
     assert from_single == from_double
 
@@ -120,7 +125,7 @@ def test_per_class_agrees_with_torchmetrics():
         scores = expected(logit, label, 9, average="none")
         assert [row[key] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
     macro = multiclass_f1_score(logit, label, 9, average="macro")
-    result = metrics.evaluate(logits_NC, label_N, 9)
+    result = evaluate(logits_NC, label_N, 9)
     assert result["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
     recall = multiclass_recall(logit, label, 9, average="macro")
     assert result["mean_per_class"] == pytest.approx(float(recall), abs=1e-6)
@@ -135,9 +140,9 @@ def with_unreadable():
 
 def test_an_unreadable_image_is_wrong_but_has_no_likelihood():
     logits_NC, label_N, unreadable_N = with_unreadable()
-    readable = metrics.evaluate(logits_NC[~unreadable_N], label_N[~unreadable_N], 4)
+    readable = evaluate(logits_NC[~unreadable_N], label_N[~unreadable_N], 4)
     logits_NC[unreadable_N] = -math.inf
-    result = metrics.evaluate(logits_NC, label_N, 4)
+    result = evaluate(logits_NC, label_N, 4)
     assert result["top1"] == pytest.approx(readable["top1"] * 57 / 60)
     assert result["top5"] == pytest.approx(57 / 60)
     assert (result["loss"], result["ece"]) == (readable["loss"], readable["ece"])
@@ -156,7 +161,7 @@ def test_an_unreadable_image_is_wrong_but_has_no_likelihood():
 
 
 def test_nothing_readable_has_no_loss():
-    result = metrics.evaluate(np.full((3, 2), -math.inf), np.array([0, 1, 1]), 2)
+    result = evaluate(np.full((3, 2), -math.inf), np.array([0, 1, 1]), 2)
     assert (result["top1"], result["top5"], result["unreadable"]) == (0, 0, 3)
     assert result["loss"] is None
     assert result["ece"] is None
@@ -165,7 +170,7 @@ def test_nothing_readable_has_no_loss():
 def test_one_impossible_class_does_not_make_an_image_unreadable():
     logits_NC = np.array([[-math.inf, 0.0, 1.0]])
     assert metrics.readable(logits_NC).tolist() == [True]
-    result = metrics.evaluate(logits_NC, np.array([2]), 3)
+    result = evaluate(logits_NC, np.array([2]), 3)
     assert result["loss"] == pytest.approx(math.log1p(math.exp(-1)))
 
 
@@ -182,7 +187,7 @@ def test_logits_that_cannot_be_ranked_are_refused(value):
     logits_NC, label_N = drawn(5, 3, 3)
     logits_NC[2, 1] = value
     with pytest.raises(UserError, match="1 of 5 images are NaN or .inf .first: row 2"):
-        metrics.evaluate(logits_NC, label_N, 3)
+        evaluate(logits_NC, label_N, 3)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -190,17 +195,17 @@ def test_labels_out_of_range_are_refused(label):
     logits_NC, label_N = drawn(5, 3, 3)
     label_N[0] = label
     with pytest.raises(UserError, match=rf"label {label} is outside 0\.\.2"):
-        metrics.evaluate(logits_NC, label_N, 3)
+        evaluate(logits_NC, label_N, 3)
 
 
 def test_no_images_are_refused():
     with pytest.raises(UserError, match="0 images"):
-        metrics.evaluate(np.zeros((0, 3)), np.zeros(0, int), 3)
+        evaluate(np.zeros((0, 3)), np.zeros(0, int), 3)
 
 
 def test_huge_logits_neither_overflow_nor_lose_the_loss():
     logits_NC = np.array([[1e5, 0.0], [0.0, 1e5]], dtype=np.float32)
-    assert metrics.evaluate(logits_NC, np.array([0, 0]), 2)["loss"] == pytest.approx(5e4)
+    assert evaluate(logits_NC, np.array([0, 0]), 2)["loss"] == pytest.approx(5e4)
 
 
 def test_worst_pairs_leave_out_the_diagonal_and_the_unreadable():
@@ -213,13 +218,13 @@ def test_worst_pairs_leave_out_the_diagonal_and_the_unreadable():
 
 def test_the_interval_is_that_of_top1():
     logits_NC, label_N = drawn(200, 7, 7)
-    result = metrics.evaluate(logits_NC, label_N, 7)
+    result = evaluate(logits_NC, label_N, 7)
     right = int((logits_NC.argmax(1) == label_N).sum())
     assert result["top1_ci95"] == list(metrics.wilson(right, 200))
 
 
 def test_keys_are_those_that_a_record_holds():
-    result = metrics.evaluate(*drawn(10, 3, 3), 3)
+    result = evaluate(*drawn(10, 3, 3), 3)
     assert list(result) == [
         *("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "n", "unreadable"),
         "top1_ci95",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fgvc import metrics
 from fgvc.config.compose import composed, typed
 from fgvc.data.decode import upright_size
 from fgvc.data.preprocess import evaluation_transform
@@ -26,7 +27,7 @@ from fgvc.pipeline.inference import (
 from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.record.tensorboard import KEYS, PARTS, TRAINING
-from fgvc.types import AttentionMaps, BadImage, Features, Predictions
+from fgvc.types import AttentionMaps, BadImage, Features
 from tests.narrow import not_none
 
 # 16 patches; nothing here is about how well anything is learnt
@@ -114,7 +115,8 @@ def test_columns_are_split_as_they_were_joined(choice, scores):
 def rank_results(row_N, columns=5, bad=()):
     """The result of a rank that classified these rows; `bad` are unreadable."""
     every_N = np.array([*row_N, *(image.row for image in bad)], np.int64)
-    predictions = Predictions(every_N, np.zeros(len(every_N), np.int64), np.ones((len(every_N), 3)))
+    label_N, logits_NC = np.zeros(len(every_N), np.int64), np.ones((len(every_N), 3))
+    predictions = metrics.from_logits(every_N, label_N, logits_NC)
     width = columns if len(row_N) else 0
     features = Features(np.ones((len(row_N), width)), np.array(row_N, np.int64), bad)
     maps = AttentionMaps(features.row_N, np.ones((len(row_N), 2)), None, 4) if len(row_N) else None
@@ -125,7 +127,7 @@ def test_results_of_ranks_are_concatenated_in_order_also_of_a_rank_that_read_not
     bad = (BadImage(7, "torn"),)
     results = concat_results([rank_results([1, 4]), rank_results([], bad=bad), rank_results([9])])
     assert results.predictions.row_N.tolist() == [1, 4, 7, 9]
-    assert results.predictions.logits_NC.shape == (4, 3)
+    assert not_none(results.predictions.logits_NC).shape == (4, 3)
     assert results.features is not None
     assert results.features.row_N.tolist() == [1, 4, 9]
     assert (results.features.x_ND.shape, results.features.bad) == ((3, 5), bad)

@@ -29,7 +29,7 @@ from fgvc.record.fiftyone import (
 )
 from fgvc.record.fiftyone.run_fields import RIGHT, WRONG
 from fgvc.record.fiftyone.samples import RunResults
-from fgvc.types import Features, Manifest, Predictions, UserError
+from fgvc.types import Features, Manifest, UserError
 
 CLASSES = ("Möwe", "Ram C/V $2", "avocet")
 TEST, VAL, BAD = 24, 6, 5  # number of images; the test row that cannot be read
@@ -43,13 +43,14 @@ ABOUT = {
 }
 
 
-def make_predictions(rows, seed, confident=3.0):
+def make_predictions(rows, seed, confident=3.0, unreadable=()):
     rng = np.random.default_rng(seed)
     row_N = np.arange(*rows)
     label_N = row_N % len(CLASSES)
     logits_NC = rng.normal(size=(len(row_N), len(CLASSES))).astype(np.float32)
     logits_NC[np.arange(len(row_N)), label_N] += confident * rng.random(len(row_N))
-    return Predictions(row_N, label_N, logits_NC)
+    logits_NC[list(unreadable)] = -np.inf
+    return metrics.from_logits(row_N, label_N, logits_NC)
 
 
 def make_results(root, seed=0, checkpoint="a" * 64):
@@ -57,8 +58,7 @@ def make_results(root, seed=0, checkpoint="a" * 64):
     path = tuple(f"bilder/é {row}=.png" for row in range(count))
     label_N = np.arange(count) % len(CLASSES)
     manifest = Manifest(root, path, label_N, np.ones(count, np.uint8), ("",) * count)
-    test = make_predictions((0, TEST), seed)
-    test.logits_NC[BAD] = -np.inf
+    test = make_predictions((0, TEST), seed, unreadable=(BAD,))
     readable_N = np.delete(np.arange(TEST), BAD)
     x_ND = np.random.default_rng(seed).normal(size=(TEST - 1, 8)).astype(np.float32)
     heat_HW = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -156,7 +156,7 @@ def test_logits_of_thousands_of_classes_are_left_out(results):
         wide_NC = np.zeros((TEST, classes), np.float32)
         wide_NC[:, : len(CLASSES)] = test.logits_NC
         names = [str(name) for name in range(classes)]
-        splits = {"test": replace(test, logits_NC=wide_NC)}
+        splits = {"test": metrics.from_logits(test.row_N, test.label_N, wide_NC)}
         first = json.loads(
             next(samples.sample_lines(replace(results, classes=names, splits=splits)))
         )
@@ -165,7 +165,7 @@ def test_logits_of_thousands_of_classes_are_left_out(results):
 
 
 def test_samples_are_written_one_after_another(tmp_path):
-    """No more than a chunk of samples is in memory."""
+    """One sample is in memory at a time."""
     count, classes = 6000, 100
     names = tuple(f"{row}.jpg" for row in range(count))
     label_N = np.arange(count) % classes
@@ -176,7 +176,7 @@ def test_samples_are_written_one_after_another(tmp_path):
         ".",
         [str(name) for name in range(classes)],
         "a",
-        {"test": Predictions(np.arange(count), label_N, logits_NC)},
+        {"test": metrics.from_logits(np.arange(count), label_N, logits_NC)},
     )
     tracemalloc.start()
     dataset.write_samples(tmp_path, samples.sample_lines(results))
@@ -407,7 +407,7 @@ def test_fiftyone_evaluates_every_sample_in_the_same_way(real, results):
             reported = report[row["name"]]
             assert reported["precision"] == pytest.approx(row["precision"])
             assert reported["recall"] == pytest.approx(row["recall"])
-        numbers = metrics.evaluate(predictions.logits_NC, predictions.label_N, len(CLASSES))
+        numbers = metrics.evaluate(predictions, len(CLASSES))
         right = sum(view.values(key))
         assert right / len(view) == pytest.approx(numbers["top1"])
         matrix = metrics.confusion(predictions.logits_NC, predictions.label_N, len(CLASSES))[

@@ -27,6 +27,7 @@ from tensorboard.program import TensorBoard
 from tensorboard.summary.writer.record_writer import RecordWriter
 from werkzeug.test import Client
 
+from fgvc import metrics
 from fgvc.metrics.precision_recall import count_by_threshold, macro
 from fgvc.record import console
 from fgvc.record.resume_state import States
@@ -44,7 +45,7 @@ from fgvc.record.tensorboard import (
     projector,
 )
 from fgvc.record.tensorboard.hparams import AXES, CHOICES, RESULTS
-from fgvc.types import Features, LabelMap, Manifest, Predictions
+from fgvc.types import Features, LabelMap, Manifest
 from tests.narrow import not_none
 
 STEPS, EPOCHS = 5, 4
@@ -285,7 +286,7 @@ def make_points(images, classes, width=64, noise=1.0):
     names = tuple(f"{'鳥 ' * 40}\t{label}" for label in range(classes))
     manifest = Manifest(Path(), path, np.zeros(0), np.zeros(0), ())
     features = Features(rng.normal(3, noise, (images, width)).astype(np.float32), row_N)
-    predictions = Predictions(row_N, label_N, logits_NC)
+    predictions = metrics.from_logits(row_N, label_N, logits_NC)
     return projector.pca_points(features, predictions, manifest, LabelMap(names, names)), features
 
 
@@ -308,7 +309,8 @@ def test_points_are_bounded_and_every_class_has_its_share(tmp_path):
 def test_points_have_the_names_that_people_read():
     names = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
     manifest = Manifest(Path(), ("a.jpg", "b.jpg"), np.zeros(0), np.zeros(0), ())
-    predictions = Predictions(np.arange(2), np.array([0, 1]), np.eye(2, dtype=np.float32)[::-1])
+    logits_NC = np.eye(2, dtype=np.float32)[::-1]
+    predictions = metrics.from_logits(np.arange(2), np.array([0, 1]), logits_NC)
     features = Features(np.eye(2, dtype=np.float32), np.arange(2))
     _, facts = projector.pca_points(features, predictions, manifest, LabelMap(names, names))
     assert [row[:3] for row in facts] == [

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc import metrics
 from fgvc.config.compose import composed, typed
 from fgvc.record.run_dir import RunFolder, index_files, open_run
 from fgvc.record.tensorboard import Board
 from fgvc.record.writers import WRITERS, RunRecord, WriterSpec, files
 from fgvc.record.writers import write_record as write
-from fgvc.types import Batch, Dataset, LabelMap, Manifest, Predictions, Split
+from fgvc.types import Batch, Dataset, LabelMap, Manifest, Split
 
 NAMES = ("Song Sparrow", "Savannah Sparrow", "=SUM(A1)")
 LABEL_N = np.array([0, 0, 1, 1, 2, 2, 2, 2])
@@ -73,7 +74,7 @@ def record(tmp_path, monkeypatch) -> Iterator[RunRecord]:
             task="probe",
             name="vit tiny",
             dataset=Dataset("birds", manifest, labelmap, Split(none_N, none_N, row_N)),
-            predictions={"test": Predictions(row_N, LABEL_N, logits_NC)},
+            predictions={"test": metrics.from_logits(row_N, LABEL_N, logits_NC)},
             numbers={"test": {"top1": 0.75}, "cost": {"macs": 7}},
             stamp={},
             checkpoint=({}, {"format": 1}),

@@ -202,16 +202,61 @@ def test_predictions_that_contradict_their_logits_are_found(run, seal):
     assert "columns of" in failures(run)["metrics-follow"]
 
 
-@pytest.mark.parametrize("column", [None, "confidence", "label_logprob"])
-def test_without_logits_the_numbers_follow_from_the_columns(run, seal, column):
+def without_logits(run, **changed):
+    """Rewrite the predictions as those of a run that kept no logits; changed: columns."""
+    table = pq.read_table(run / "predictions.parquet")
+    logits_NC = np.array(table["logits"].to_pylist())
+    prob_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    prob_NC /= prob_NC.sum(axis=1, keepdims=True)
+    entropy_N = -(prob_NC * np.log(prob_NC)).sum(axis=1)
+    table = table.drop_columns(["logits"]).append_column("entropy", pa.array(entropy_N))
+    for column, change in changed.items():
+        value_N, at = np.array(table[column].to_pylist()), table.column_names.index(column)
+        values = pa.array(change(value_N).tolist(), table.schema.field(column).type)
+        table = table.set_column(at, column, values)
+    pq.write_table(table, run / "predictions.parquet")
+    samples = run / "fiftyone" / "samples.json"
+    vector = re.compile(r'"logits":\{"\$binary":\{[^}]*\}\},')
+    samples.write_text(vector.sub("", samples.read_text()))
+
+
+def test_without_logits_numbers_and_samples_follow_from_the_columns(run, seal):
+    without_logits(run)
+    seal(run)
+    found = results(run)
+    assert [name for name, result in found.items() if result.state == "FAIL"] == []
+    assert "logits were not kept" in found["metrics-follow"].evidence
+    assert "samples follow" in found["viewer-follows"].evidence
+    samples = run / "fiftyone" / "samples.json"
+    samples.write_text(re.sub(r'"hardness":\d', '"hardness":9', samples.read_text(), count=1))
+    seal(run)
+    assert "hardness: 9" in failures(run)["viewer-follows"]
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("confidence", lambda value_N: value_N * 0.999),
+        ("label_logprob", lambda value_N: value_N * 0.999),
+        ("entropy", lambda value_N: value_N * 0.5),
+        ("entropy", lambda value_N: value_N + 0.5),
+        ("topk_scores", lambda value_NK: value_NK[:, ::-1]),
+        ("topk_scores", lambda value_NK: value_NK * 1.5),
+    ],
+)
+def test_without_logits_columns_that_contradict_each_other_are_found(run, seal, column, change):
+    without_logits(run, **{column: change})
+    seal(run)
+    assert "columns of" in failures(run)["metrics-follow"]
+
+
+def test_predictions_of_earlier_code_without_logits_are_verified_too(run, seal):
+    """It did not write the entropy, so that the samples cannot be derived."""
     table = pq.read_table(run / "predictions.parquet").drop_columns(["logits"])
-    if column is not None:
-        at = table.column_names.index(column)
-        value_N = table[column].to_numpy() * 0.999
-        table = table.set_column(at, column, pa.array(value_N))
     pq.write_table(table, run / "predictions.parquet")
     seal(run)
-    assert list(failures(run)) == ([] if column is None else ["metrics-follow"])
+    assert failures(run) == {}
+    assert "need logits" in results(run)["viewer-follows"].evidence
 
 
 @pytest.mark.parametrize("name", ["per_class.csv", "confusion.csv"])

@@ -81,7 +81,7 @@ def run_fields(results: RunResults, about: Mapping[str, Any], computed: Sequence
     """The fields of a run. computed: those of embedding and attention that its samples have."""
     evaluated = [samples.EVALUATED[split] for split in sorted(results.splits)]
     test, names = results.splits["test"], results.classes
-    matrix = metrics.confusion(test.logits_NC, test.label_N, len(names))
+    matrix = metrics.tally(test.pred_N, test.label_N, len(names))
     info = {
         **about,
         "checkpoint_id": results.checkpoint_id,

@@ -2,7 +2,7 @@
 
 Samples are ordered by the name of their split (test before val), then by row. The id of a sample
 follows from the path of its image, so two runs on one dataset share their samples. The ids of
-labels follow from the checkpoint too. N images, C classes, K top predictions, D feature width.
+labels follow from the checkpoint too. N images, C classes, K top predictions.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from scipy.special import entr
 
 from fgvc import metrics
 from fgvc.record.fiftyone import json_documents
 from fgvc.record.fiftyone.json_documents import Document
 from fgvc.record.fiftyone.run_fields import OUTCOME, TRUTH
-from fgvc.record.prediction_tables import LOGITS_UP_TO, TOP
 from fgvc.types import Features, Manifest, Predictions
 
-CHUNK = 256  # images whose probabilities are computed together
 UNREADABLE = "unreadable"  # tag of images that cannot be read
 EVALUATED = {"test": "eval", "val": "eval_val"}  # split -> field that holds right or wrong
 Heatmap = Callable[[int], np.ndarray | None]  # manifest row -> attention over the image, uint8
@@ -54,7 +51,8 @@ class RunResults:
 class ImagePrediction:
     """The prediction for one image.
 
-    top_K: class indices, the most probable first; empty if the image cannot be read.
+    top_K: class indices, the most probable first; empty if the image cannot be read. logits_C: None
+    if the logits are not kept.
     """
 
     row: int
@@ -62,7 +60,7 @@ class ImagePrediction:
     top_K: list[int]
     probability_K: list[float]
     hardness: float
-    logits_C: np.ndarray
+    logits_C: np.ndarray | None
 
 
 def sample_id(path: str) -> str:
@@ -70,7 +68,7 @@ def sample_id(path: str) -> str:
 
 
 def sample_lines(results: RunResults) -> Iterator[bytes]:
-    """Every sample as JSON; no more than CHUNK samples are in memory."""
+    """Every sample as JSON, built when it is wanted."""
     feature_of_row: Mapping[int, np.ndarray] = {}
     if (features := results.features) is not None:
         feature_of_row = dict(zip(features.row_N.tolist(), features.x_ND, strict=True))
@@ -106,24 +104,17 @@ def evaluation_results(results: RunResults, split: str) -> Document:
 
 
 def _image_predictions(predictions: Predictions) -> Iterator[ImagePrediction]:
-    for start in range(0, len(predictions.row_N), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        logits_NC, label_N = predictions.logits_NC[chunk], predictions.label_N[chunk]
-        readable_N = metrics.readable(logits_NC)
-        finite_NC = np.where(readable_N[:, None], logits_NC, 0)
-        probability_NC = np.exp(metrics.log_probabilities(finite_NC))
-        top_NK = metrics.topk(finite_NC, min(TOP, finite_NC.shape[1]))
-        hardness_N = entr(probability_NC).sum(axis=1)
-        for index, row in enumerate(predictions.row_N[chunk].tolist()):
-            top_K = top_NK[index] if readable_N[index] else top_NK[index, :0]
-            yield ImagePrediction(
-                row,
-                int(label_N[index]),
-                top_K.tolist(),
-                probability_NC[index, top_K].tolist(),
-                float(hardness_N[index]),
-                logits_NC[index],
-            )
+    logits_NC = predictions.logits_NC
+    for index, row in enumerate(predictions.row_N.tolist()):
+        readable = predictions.top_NK[index, 0] != metrics.UNREADABLE
+        yield ImagePrediction(
+            row,
+            int(predictions.label_N[index]),
+            predictions.top_NK[index].tolist() if readable else [],
+            predictions.score_NK[index].tolist(),
+            float(predictions.entropy_N[index]),
+            None if logits_NC is None else logits_NC[index],
+        )
 
 
 def _sample(
@@ -149,7 +140,7 @@ def _sample(
         names = [results.classes[index] for index in top_K]
         values = {"label": names[0], "confidence": prediction.probability_K[0]}
         values[OUTCOME] = right
-        if len(prediction.logits_C) <= LOGITS_UP_TO:
+        if prediction.logits_C is not None:
             values["logits"] = json_documents.array(prediction.logits_C)
         values |= {"top": names, "top_confidence": prediction.probability_K}
         sample["predictions"] = _label(results, "predictions", path, "Classification", **values)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fgvc.metrics import classification
+from fgvc.metrics import classification, evaluate, from_logits
 from fgvc.record.fiftyone.app import launch, prepare
 from fgvc.record.stack_check import MismatchError, check_equal
 
@@ -84,7 +84,8 @@ def evaluation(folder: Path) -> str:
     )
     matrix = classification.confusion(LOGITS_NC, LABEL_N, len(CLASSES))[:, : len(CLASSES)]
     check_equal("confusion matrix", results.confusion_matrix().tolist(), matrix.tolist())
-    numbers = classification.evaluate(LOGITS_NC, LABEL_N, len(CLASSES))
+    predictions = from_logits(np.arange(len(LABEL_N)), LABEL_N, LOGITS_NC)
+    numbers = evaluate(predictions, len(CLASSES))
     check_equal("accuracy", _round(results.metrics()["accuracy"]), _round(numbers["top1"]))
     report = results.report()
     for row in classification.per_class(LOGITS_NC, LABEL_N, CLASSES):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgvc import metrics
 from fgvc.html.class_names import display_names
 from fgvc.record.principal_components import principal_components
 from fgvc.types import Features, LabelMap, Manifest, Predictions
@@ -36,9 +35,8 @@ def pca_points(
     spread_P = np.linspace(0, len(index_N) - 1, min(len(index_N), MAX_POINTS)).round()
     chosen_P = np.sort(by_class_N[spread_P.astype(np.int64)])
     index_P = index_N[chosen_P]
-    logits_PC, label_P = predictions.logits_NC[index_P], predictions.label_N[index_P]
-    pred_P = metrics.topk(logits_PC, 1)[:, 0]
-    confidence_P = np.exp(metrics.log_probabilities(logits_PC).max(axis=1))
+    label_P, pred_P = predictions.label_N[index_P], predictions.pred_N[index_P]
+    confidence_P = predictions.score_NK[index_P, 0]
     names = display_names(labelmap.names)
     columns = (label_P, pred_P, confidence_P, features.row_N[chosen_P])
     facts = []

@@ -8,7 +8,7 @@ from fgvc import metrics
 from fgvc.record import checkpoint, env_stamp, prediction_tables
 from fgvc.record.run_dir import OVERLAY_FACTS, OVERLAYS_FOLDER, UNREADABLE_FILE
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
-from fgvc.store import hashing
+from fgvc.store import atomic, hashing
 
 
 def write_checkpoint(record: RunRecord) -> None:
@@ -67,9 +67,9 @@ def write_unreadable(record: RunRecord) -> None:
 def write_predictions(record: RunRecord) -> None:
     """Write one row per image, and one row per class."""
     dataset = record.dataset
-    table = prediction_tables.predictions_table(dataset.manifest, record.predictions)
-    record.run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
-    rows = metrics.per_class(record.test.logits_NC, record.test.label_N, dataset.labelmap.names)
+    with atomic.open_atomic(record.run.path / "predictions.parquet") as file:
+        prediction_tables.write_predictions(file, dataset.manifest, record.predictions)
+    rows = metrics.class_rows(record.confusion, dataset.labelmap.names)
     record.run.write_text("per_class.csv", prediction_tables.class_rows_csv(rows, dataset.labelmap))
 
 

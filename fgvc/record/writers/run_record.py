@@ -101,8 +101,8 @@ class RunRecord:
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
-        """Counts of test images, as from `metrics.confusion`."""
-        return metrics.confusion(self.test.logits_NC, self.test.label_N, len(self.dataset.labelmap))
+        """Counts of test images, as from `metrics.tally`."""
+        return metrics.tally(self.test.pred_N, self.test.label_N, len(self.dataset.labelmap))
 
 
 @dataclass(frozen=True)

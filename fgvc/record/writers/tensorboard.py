@@ -13,13 +13,13 @@ from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
 from fgvc.html.class_names import display_names
 from fgvc.metrics import precision_recall
+from fgvc.metrics.predictions import THRESHOLDS
 from fgvc.record.tensorboard import projector
 from fgvc.record.tensorboard.hparams import CHOICES, TRAINING_CHOICES
 from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
 from fgvc.record.writers.run_record import RunRecord, WriterSpec
 from fgvc.untrusted.escape import fenced, markdown
 
-THRESHOLDS = 127  # as in TensorBoard's own summaries
 WORST = 10  # classes with a curve; all 200 classes of CUB would take 610 KiB per run
 TEXTS = (
     ("run/command", "command.txt", "sh"),
@@ -74,9 +74,9 @@ def _cell(value: object) -> str:
 def _write_mistakes(record: RunRecord) -> None:
     """Write a sheet of the most confident mistakes, most confident first."""
     test, names = record.test, display_names(record.dataset.labelmap.names)
-    pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
+    pred_N = test.pred_N
     wrong_N = np.flatnonzero((pred_N != test.label_N) & (pred_N != metrics.UNREADABLE))
-    confidence_N = np.exp(metrics.log_probabilities(test.logits_NC[wrong_N]).max(axis=1))
+    confidence_N = test.score_NK[wrong_N, 0]
     top_N = np.argsort(-confidence_N, kind="stable")[:MAX_IMAGES]
     captions = {}
     for index, confidence in zip(wrong_N[top_N], confidence_N[top_N], strict=True):
@@ -91,10 +91,13 @@ def _write_curves(record: RunRecord) -> None:
     """Write precision-recall curves: of all classes together, and of those with the lowest F1."""
     test, board = record.test, record.board
     names = display_names(record.dataset.labelmap.names)
-    counts = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
+    counts = test.curves
+    if counts is None:
+        assert test.logits_NC is not None
+        counts = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
     board.curve("all/macro", precision_recall.macro(counts))
     board.curve("all/micro", precision_recall.micro(counts))
-    rows = metrics.per_class(test.logits_NC, test.label_N, names)
+    rows = metrics.class_rows(record.confusion, names)
     rows = sorted((row for row in rows if row["support"]), key=lambda row: row["f1"])
     for row in rows[:WORST]:
         board.curve(f"worst/{row['name']}", precision_recall.of_class(counts, row["index"]))

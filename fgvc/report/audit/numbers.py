@@ -1,15 +1,15 @@
 """Numbers of a record -> whether they follow from the stored predictions.
 
 Logits -> columns of predictions.parquet -> metrics.json, per_class.csv, confusion.csv: each step is
-recomputed with fgvc.metrics. N images, C classes.
+recomputed with fgvc.metrics. N images, M of them readable, K top predictions.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
+from scipy.special import entr
 
 from fgvc import metrics
 from fgvc.record import comparability as comparabilities
@@ -17,9 +17,9 @@ from fgvc.record import prediction_tables
 from fgvc.record.run_dir import TEST_READ_LOG
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import TOLERANCE, agree, require_same
-from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows, rows_of
-from fgvc.types import Manifest, Predictions
+from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows
 
+DERIVED = ("top_NK", "score_NK", "label_logprob_N")  # columns of Rows that follow from logits
 CLASS_FILES = ("per_class.csv", "confusion.csv")
 SAME_PREDICTION_KEYS = ("task", "config_hash", "git_commit", "code_patch_sha256", "weights_digest")
 SAME_PREDICTION_KEYS += ("manifest_digest", "split_digest", "labelmap_digest")
@@ -33,7 +33,7 @@ def metrics_follow(record: Record) -> str:
     predicted = (PREDICTIONS, sorted(record.predictions))
     agree("splits with numbers", predicted, ("metrics.json", recorded))
     for split, rows in record.predictions.items():
-        _check_columns(split, rows)
+        _check_columns(split, rows, len(record.labelmap))
         columns = (rows.top_NK, rows.label_N, rows.label_logprob_N, rows.confidence_N)
         computed = metrics.summary(*columns, len(record.labelmap))
         computed |= metrics.class_intervals(record.tally(rows))
@@ -46,8 +46,11 @@ def metrics_follow(record: Record) -> str:
     agree("predictions_digest", (PREDICTIONS, computed), ("metrics.json", recorded))
     _check_class_files(record, record.tally(test))
     top1 = (f"{name} top-1 {record.numbers[name]['top1']:.4f}" for name in record.predictions)
-    source = "logits were not kept" if test.logits_NC is None else "from logits"
-    return f"recomputed from {PREDICTIONS}: {', '.join(top1)} ({source}); {', '.join(CLASS_FILES)}"
+    source = "from logits"
+    if test.logits_NC is None:
+        source = "from its columns, which agree with each other: logits were not kept"
+    evidence = f"{', '.join(top1)} ({source}), to {TOLERANCE:g}; {', '.join(CLASS_FILES)}"
+    return f"recomputed from {PREDICTIONS}: {evidence}"
 
 
 def _check_class_files(record: Record, matrix: np.ndarray) -> None:
@@ -64,30 +67,55 @@ def _check_class_files(record: Record, matrix: np.ndarray) -> None:
             raise DamageError(f"{file}: does not follow from {PREDICTIONS}")
 
 
-def _check_columns(split: str, rows: Rows) -> None:
-    """Check every column against the logits; without logits, pred and confidence against top-1, and
-    the probability of a label in the top-k against its score."""
+def _check_columns(split: str, rows: Rows, classes: int) -> None:
+    """Check every column against the logits; without logits, the columns against each other."""
     if rows.logits_NC is not None:
-        n, classes = rows.logits_NC.shape
-        manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), rows.sha256)
-        predictions = Predictions(np.arange(n), rows.label_N, rows.logits_NC)
-        table = prediction_tables.predictions_table(manifest, {split: predictions})
-        derived, columns = rows_of(table, lambda: classes), ("pred_N", "top_NK", "score_NK")
-        columns += ("confidence_N", "label_logprob_N")
-        pairs = [(getattr(rows, name), getattr(derived, name)) for name in columns]
-    else:
-        hit_NK = rows.top_NK == rows.label_N[:, None]
+        derived = rows.predictions(np.arange(len(rows.label_N)))
+        assert derived is not None
         pairs = [
-            (rows.pred_N, rows.top_NK[:, 0]),
-            (rows.confidence_N, rows.score_NK[:, 0]),
-            (np.exp(rows.label_logprob_N)[hit_NK.any(axis=1)], rows.score_NK[hit_NK]),
+            (rows.pred_N, derived.pred_N),
+            (rows.confidence_N, derived.score_NK[:, 0]),
+            *((getattr(rows, name), getattr(derived, name)) for name in DERIVED),
         ]
+    else:
+        pairs = _related_columns(rows, classes)
     if not all(
         a_N.shape == b_N.shape
         and np.allclose(a_N, b_N, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
         for a_N, b_N in pairs
     ):
         raise DamageError(f"{PREDICTIONS}: columns of {split} contradict each other")
+
+
+def _related_columns(rows: Rows, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of arrays that are equal in columns of the same logits, whatever the logits are.
+
+    pred and confidence are those of top-1; the score of a label in the top K is its probability, a
+    label outside has at most the K-th score; scores descend, and sum to at most 1; the entropy lies
+    between those of the most and the least concentrated rest.
+    """
+    readable_N = rows.pred_N != metrics.UNREADABLE
+    top_MK, score_MK = rows.top_NK[readable_N], rows.score_NK[readable_N]
+    label_logprob_M, hit_NK = rows.label_logprob_N[readable_N], rows.top_NK == rows.label_N[:, None]
+    last_M, rest_M = score_MK[:, -1], (1 - score_MK.sum(axis=1)).clip(0)
+    outside_M = ~hit_NK[readable_N].any(axis=1)
+    label_M = np.exp(label_logprob_M)
+    pairs = [
+        (rows.pred_N, rows.top_NK[:, 0]),
+        (rows.confidence_N, rows.score_NK[:, 0]),
+        (np.exp(rows.label_logprob_N)[hit_NK.any(axis=1)], rows.score_NK[hit_NK]),
+        (label_M[outside_M], np.minimum(label_M, np.minimum(last_M, rest_M))[outside_M]),
+        (score_MK, np.minimum.accumulate(score_MK, axis=1)),
+        (score_MK.sum(axis=1), score_MK.sum(axis=1).clip(0, 1)),
+    ]
+    if rows.entropy_N is not None:
+        known_M = entr(score_MK).sum(axis=1)
+        # each class of the rest has at most the K-th score, and together they have `rest`
+        least_M = known_M - rest_M * np.log(np.maximum(last_M, 1e-300))
+        most_M = known_M + entr(rest_M) + rest_M * np.log(max(classes - top_MK.shape[1], 1))
+        entropy_M = rows.entropy_N[readable_N]
+        pairs.append((entropy_M, entropy_M.clip(least_M, np.maximum(least_M, most_M))))
+    return pairs
 
 
 def comparability(record: Record) -> str:

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from fgvc import metrics, untrusted
-from fgvc.metrics import UNREADABLE
+from fgvc.metrics import TOP, UNREADABLE
 from fgvc.record import checkpoint, command_file, fitted_images, verify
 from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import FittedImages
-from fgvc.record.prediction_tables import TOP, read_predictions
+from fgvc.record.prediction_tables import read_predictions
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import run_path
-from fgvc.types import Hierarchy, LabelMap
+from fgvc.types import Hierarchy, LabelMap, Predictions
 from fgvc.untrusted import shell
 
 PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
@@ -58,7 +58,7 @@ class Rows:
     """Rows of predictions.parquet of one split.
 
     An unreadable image has UNREADABLE in top_NK, -inf in logits_NC and NaN in the other values.
-    logits_NC: None if logits were not kept.
+    logits_NC: None if logits were not kept. entropy_N: only stored without logits.
     """
 
     path: tuple[str, ...]
@@ -70,6 +70,16 @@ class Rows:
     top_NK: np.ndarray
     score_NK: np.ndarray
     logits_NC: np.ndarray | None
+    entropy_N: np.ndarray | None
+
+    def predictions(self, row_N: np.ndarray) -> Predictions | None:
+        """Predictions for these manifest rows; None without logits and entropy."""
+        if self.logits_NC is not None:
+            return metrics.from_logits(row_N, self.label_N, self.logits_NC, keep=True)
+        if self.entropy_N is None:
+            return None
+        columns = (self.top_NK, self.score_NK, self.label_logprob_N, self.entropy_N)
+        return Predictions(row_N, self.label_N, *columns)
 
 
 class Record:
@@ -248,7 +258,7 @@ def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
         classes: returns the number of classes; called only if no image of the split is readable.
             Otherwise the stored lists give the widths.
     """
-    has_logits = "logits" in table.column_names
+    has_logits, has_entropy = (name in table.column_names for name in ("logits", "entropy"))
     all_unreadable = table["topk_labels"].null_count == len(table)
     width, width_top = (classes(), min(TOP, classes())) if all_unreadable else (None, None)
     return Rows(
@@ -261,6 +271,7 @@ def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
         _stack_lists(table["topk_labels"], UNREADABLE, width_top),
         _stack_lists(table["topk_scores"], np.nan, width_top),
         _stack_lists(table["logits"], -np.inf, width) if has_logits else None,
+        table["entropy"].to_numpy() if has_entropy else None,
     )
 
 

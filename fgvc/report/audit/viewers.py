@@ -1,30 +1,31 @@
-"""TensorBoard and FiftyOne files of a record -> whether they show what the record states.
-
-N images, C classes.
-"""
+"""TensorBoard and FiftyOne files of a record -> whether they show what the record states."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.html.class_names import display_names
 from fgvc.record.fiftyone import dataset, json_documents, samples
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.events import scalars
 from fgvc.record.verify import DamageError, parse_object
-from fgvc.report.audit.check import UncheckedError, agree, require_same
+from fgvc.report.audit.check import UncheckedError, require_same
 from fgvc.report.audit.derived_files import require_same_code
-from fgvc.report.audit.record import Record
+from fgvc.report.audit.record import PREDICTIONS, Record
 from fgvc.report.flatten import flatten
-from fgvc.types import Manifest, Predictions
+from fgvc.types import Manifest
+from fgvc.untrusted import MIB
 
+LINE = 64 * MIB  # bytes of a sample; a longer line is cut, and then it is no JSON
 SINGLE = 1e-6  # relative: curves are stored in float32
 FOLDER = dataset.FOLDER
 UNVERIFIED = ("embedding", "attention")  # fields of a sample that need the features
@@ -62,54 +63,77 @@ def _check_point(
 
 def viewer_follows(record: Record) -> str:
     """Do the FiftyOne samples, evaluations and metadata follow from the predictions?"""
-    if any(rows.logits_NC is None for rows in record.predictions.values()):
-        raise UncheckedError(f"{FOLDER}: its samples need logits, which were not kept")
-    lines = record.text(f"{FOLDER}/samples.json").splitlines()
-    stored = [
-        parse_object(f"{FOLDER}/samples.json", line.removesuffix(",").encode())
-        for line in lines[1:-1]
-    ]
-    results = predictions_of(record, images_root(record, stored))
-    # earlier code wrote no outcome into the predictions
-    has_outcome = any(samples.OUTCOME in sample.get("predictions", {}) for sample in stored)
-    count = 0
-    for count, derived in enumerate(samples.sample_lines(results), 1):
-        sample = stored[count - 1] if count <= len(stored) else {}
+    stored = stored_samples(record)
+    first = next(stored, {})
+    results = predictions_of(record, images_root(record, first))
+    file, names = f"{FOLDER}/samples.json", set[str]()
+    has_outcome = any(
+        samples.OUTCOME in sample.get("predictions", {}) for sample in stored_samples(record)
+    )
+    both = (itertools.chain([first], stored), samples.sample_lines(results))
+    for sample, line in itertools.zip_longest(*both):
+        if sample is None or line is None:
+            raise DamageError(f"{file}: {'more' if sample else 'fewer'} samples than {PREDICTIONS}")
+        derived = json.loads(line)
+        names |= sample.keys()
         verifiable = {key: value for key, value in sample.items() if key not in UNVERIFIED}
-        plain = json.loads(derived)
-        if not has_outcome:
-            plain.get("predictions", {}).pop(samples.OUTCOME, None)
-        require_same(f"{FOLDER}/samples.json: {plain['filepath']}", verifiable, plain)
-    agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
+        if not has_outcome:  # earlier code wrote none into the predictions
+            derived.get("predictions", {}).pop(samples.OUTCOME, None)
+        require_same(f"{file}: {derived['filepath']}", verifiable, derived)
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
         derived = json.loads(json_documents.json_line(samples.evaluation_results(results, split)))
         require_same(name, record.json(name), derived)
+    count = sum(len(rows.path) for rows in record.predictions.values())
     file = f"{FOLDER}/metadata.json"
     try:
         require_same_code(record)
     except UncheckedError as error:
         raise UncheckedError(f"{count} samples follow; {file}: {error}") from error
-    require_same(file, record.json(file), expected_metadata(record, results, stored))
+    computed = [name for name in UNVERIFIED if name in names]
+    require_same(file, record.json(file), expected_metadata(record, results, computed))
     return f"{count} samples, {file}"
 
 
-def images_root(record: Record, stored: list[dict[str, Any]]) -> str:
+def stored_samples(record: Record) -> Iterator[dict[str, Any]]:
+    """The samples of the dataset, parsed line by line: together they take gigabytes.
+
+    Raises:
+        DamageError: the file cannot be read, or a line is not a sample.
+    """
+    file = f"{FOLDER}/samples.json"
+    try:
+        with untrusted.open_regular(record.path / file) as lines:
+            lines.readline(LINE)
+            for line in iter(lambda: lines.readline(LINE), b""):
+                if line.startswith(b"]"):
+                    return
+                yield parse_object(file, line.rstrip(b",\n"))
+    except OSError as error:
+        raise DamageError(f"{file}: unreadable ({error.strerror})") from error
+
+
+def images_root(record: Record, first_sample: Mapping[str, Any]) -> str:
     """The images' folder below the data root, from the first sample: no other file states it."""
     first = record.predictions["test"].path[0]
-    path = str(stored[0]["filepath"])
+    path = str(first_sample["filepath"])
     if not path.endswith(first):
         raise DamageError(f"{FOLDER}/samples.json: {path} is not the first test image {first}")
     return path.removesuffix(first) or "."
 
 
 def predictions_of(record: Record, root: str) -> RunResults:
-    """The predictions as input for the writer of samples."""
+    """The predictions as input for the writer of samples.
+
+    Raises:
+        UncheckedError: earlier code kept neither logits nor what samples need of them.
+    """
     paths, sha256, labels, splits = [], [], [], {}
     for split, rows in record.predictions.items():
-        assert rows.logits_NC is not None
-        row_N = np.arange(len(paths), len(paths) + len(rows.path))
-        splits[split] = Predictions(row_N, rows.label_N, rows.logits_NC)
+        predictions = rows.predictions(np.arange(len(paths), len(paths) + len(rows.path)))
+        if predictions is None:
+            raise UncheckedError(f"{FOLDER}: its samples need logits, which were not kept")
+        splits[split] = predictions
         paths += rows.path
         sha256 += rows.sha256
         labels.append(rows.label_N)
@@ -127,11 +151,14 @@ def _class_names(record: Record) -> list[str]:
 
 
 def expected_metadata(
-    record: Record, results: RunResults, stored: list[dict[str, Any]]
+    record: Record, results: RunResults, computed: Sequence[str]
 ) -> dict[str, Any]:
-    """The metadata.json that follows from the record and its stored samples."""
+    """The metadata.json that follows from the record.
+
+    Args:
+        computed: those of UNVERIFIED that its samples have.
+    """
     numbers = {split: record.numbers[split] for split in record.predictions}
     about = dataset.describe(flatten(record.shown_config).__getitem__, record.stamp, numbers)
-    computed = [name for name in UNVERIFIED if any(name in sample for sample in stored)]
     run = dataset.run_fields(results, about, computed)
     return json.loads(json.dumps(dataset.metadata([run], results.classes)))
