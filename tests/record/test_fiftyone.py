@@ -27,7 +27,7 @@ from fgvc.record.fiftyone import (
     samples,
     two_runs,
 )
-from fgvc.record.fiftyone.run_fields import RIGHT, WRONG
+from fgvc.record.fiftyone.run_fields import RIGHT, WRONG, RunFields
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import Features, Manifest, UserError
 
@@ -164,26 +164,46 @@ def test_logits_of_thousands_of_classes_are_left_out(results):
         assert len(first["predictions"]["top"]) == 5
 
 
-def test_samples_are_written_one_after_another(tmp_path):
-    """One sample is in memory at a time."""
-    count, classes = 6000, 100
+def many_results(root, count, checkpoint="a" * 64):
+    """The results of a run on `count` test images of 100 classes."""
     names = tuple(f"{row}.jpg" for row in range(count))
-    label_N = np.arange(count) % classes
-    manifest = Manifest(tmp_path, names, label_N, label_N.astype(np.uint8), ("",) * count)
-    logits_NC = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
-    results = RunResults(
-        manifest,
-        ".",
-        [str(name) for name in range(classes)],
-        "a",
-        {"test": metrics.from_logits(np.arange(count), label_N, logits_NC)},
-    )
+    label_N = np.arange(count) % 100
+    manifest = Manifest(root, names, label_N, label_N.astype(np.uint8), ("",) * count)
+    logits_NC = np.random.default_rng(0).normal(size=(count, 100)).astype(np.float32)
+    predictions = metrics.from_logits(np.arange(count), label_N, logits_NC)
+    return RunResults(manifest, ".", list(map(str, range(100))), checkpoint, {"test": predictions})
+
+
+def peak_of(function) -> int:
     tracemalloc.start()
-    dataset.write_samples(tmp_path, samples.sample_lines(results))
+    function()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (tmp_path / "samples.json").stat().st_size > 6e6
-    assert peak < 5e6
+    return peak
+
+
+def test_samples_are_written_one_after_another(tmp_path):
+    """One sample is in memory at a time."""
+    results = many_results(tmp_path, 2000)
+    assert peak_of(lambda: dataset.write_samples(tmp_path, samples.sample_lines(results))) < 1e6
+    assert (tmp_path / "samples.json").stat().st_size > 2e6
+
+
+def test_samples_of_two_runs_are_merged_one_after_another(tmp_path):
+    for name, count in (("a", 1000), ("b", 1100)):
+        results = many_results(tmp_path, count, name * 64)
+        dataset.write_samples(tmp_path / name, samples.sample_lines(results))
+    runs = [RunFields({**ABOUT, "fields": ["predictions"]}, label) for label in ("a", "b")]
+    merged: list[list[str]] = []
+
+    def merge() -> None:
+        for sample in two_runs._merged(tmp_path / "a", tmp_path / "b", runs):
+            merged.append([key for key in ("predictions_a", "predictions_b") if key in sample])
+
+    size = (tmp_path / "b" / "samples.json").stat().st_size
+    assert peak_of(merge) < size / 2
+    both = ["predictions_a", "predictions_b"]
+    assert merged == 1000 * [both] + 100 * [both[1:]]
 
 
 def test_two_runs_share_samples_and_keep_their_own_fields(results, folder, tmp_path):

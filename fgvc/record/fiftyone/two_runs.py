@@ -5,10 +5,10 @@ The samples are matched by id. The fields of a run end in what distinguishes it 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, display_text, json_documents
@@ -62,19 +62,41 @@ def write(folder: Path, first: Path, second: Path) -> None:
 
 
 def samples(folder: Path) -> Iterator[Document]:
-    with io.TextIOWrapper(untrusted.open_regular(folder / "samples.json"), "ascii") as lines:
+    with untrusted.open_regular(folder / "samples.json") as lines:
         next(lines)
         for line in lines:
-            if line.startswith("{"):
-                yield json.loads(line.rstrip(",\n"))
+            if line.startswith(b"{"):
+                yield _parse(line)
 
 
 def _merged(first: Path, second: Path, runs: list[RunFields]) -> Iterator[Document]:
-    def renamed(folder: Path, run: RunFields) -> Iterator[Document]:
-        for sample in samples(folder):
-            yield {run.key(key) if key in FIELDS else key: value for key, value in sample.items()}
+    """The samples of both runs; those of the second are read where they are wanted."""
 
-    others = {sample["_id"]["$oid"]: sample for sample in renamed(second, runs[1])}
-    for sample in renamed(first, runs[0]):
-        yield {**others.pop(sample["_id"]["$oid"], {}), **sample}
-    yield from others.values()  # the validation images of the runs may differ
+    def renamed(sample: Document, run: RunFields) -> Document:
+        return {run.key(key) if key in FIELDS else key: value for key, value in sample.items()}
+
+    with untrusted.open_regular(second / "samples.json") as others:
+        place_of_id = _places(others)
+
+        def other(place: int) -> Document:
+            others.seek(place)
+            return renamed(_parse(others.readline()), runs[1])
+
+        for sample in samples(first):
+            place = place_of_id.pop(sample["_id"]["$oid"], None)
+            yield {**({} if place is None else other(place)), **renamed(sample, runs[0])}
+        yield from map(other, place_of_id.values())  # the validation images of the runs may differ
+
+
+def _places(lines: BinaryIO) -> dict[str, int]:
+    """The start of each sample in a file, by the id of the sample."""
+    place, places = len(lines.readline()), {}
+    for line in lines:
+        if line.startswith(b"{"):
+            places[_parse(line)["_id"]["$oid"]] = place
+        place += len(line)
+    return places
+
+
+def _parse(line: bytes) -> Document:
+    return json.loads(line.rstrip(b",\n"))
