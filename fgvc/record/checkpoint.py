@@ -63,7 +63,7 @@ def _header(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> tuple[li
 
 def _raw(tensor: Tensor) -> memoryview:
     """The bytes of a contiguous tensor, without a copy."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
 
 
 def _pieces(raw: memoryview) -> Iterator[memoryview]:

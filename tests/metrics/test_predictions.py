@@ -12,6 +12,7 @@ from fgvc import metrics
 from fgvc.metrics import predictions as blocks
 from fgvc.metrics.precision_recall import count_by_threshold
 from fgvc.types import UserError
+from tests.narrow import not_none
 
 N, C = 60, 9
 COLUMNS = ("row_N", "label_N", "top_NK", "score_NK", "label_logprob_N", "entropy_N")
@@ -78,9 +79,10 @@ def test_batches_and_blocks_change_no_bit(drawn, monkeypatch, keep, batch, cells
 def test_without_logits_the_counts_of_the_curves_are_the_same(drawn, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_CELLS", 11 * C)
     kept, found = collected(drawn, True, 8), collected(drawn, False, 8)
-    expected = count_by_threshold(kept.logits_NC, kept.label_N, blocks.THRESHOLDS)
+    logits_NC = not_none(kept.logits_NC)
+    expected = count_by_threshold(logits_NC, kept.label_N, blocks.THRESHOLDS)
     halves = [
-        metrics.from_logits(kept.row_N[part], kept.label_N[part], kept.logits_NC[part], keep=False)
+        metrics.from_logits(kept.row_N[part], kept.label_N[part], logits_NC[part], keep=False)
         for part in (slice(0, 25), slice(25, N))
     ]
     joined = metrics.concatenate(halves)
@@ -98,7 +100,7 @@ def test_rows_that_were_not_added_are_unreadable(drawn):
     assert (found.pred_N == metrics.UNREADABLE).tolist() == [True, True, False, False, False]
     assert metrics.evaluate(found, C)["unreadable"] == 2
     empty = metrics.PredictionCollector(label_of_row, C, False).result(row_N[:0])
-    assert (len(empty.top_NK), empty.curves.images) == (0, 0)
+    assert (len(empty.top_NK), not_none(empty.curves).images) == (0, 0)
 
 
 def test_invalid_logits_of_all_batches_are_counted(drawn):
