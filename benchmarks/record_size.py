@@ -1,4 +1,4 @@
-"""A record of many images and classes -> seconds and peak memory of each writer, and of its audit.
+"""A record of many images and classes -> seconds and peak memory of each writer, and of the audit.
 
     python -m benchmarks.record_size IMAGES CLASSES [FOLDER]
 
@@ -6,9 +6,10 @@ A run of task=probe whose dataset, features and head are made up: IMAGES test im
 validation and training images as iNaturalist 2017 has in proportion; features near the means of
 their classes, whose sizes have a long tail. 85 % of the images lie near the mean of their own
 class, the others near that of another class. No image is decoded.
-The writers run in one process, the audit of their folder in another, a kNN bank and the class means
-of the training images in a third. Each line is the peak of the whole process during this step, with
-Python's libraries and the features in memory (Linux only: the peak is reset between steps).
+FOLDER must be empty. The writers run in one process, the audit in another, a kNN bank and the class
+means of the training images in a third. Each line is the peak of the whole process during this
+step, with Python's libraries and the features in memory (Linux only: the peak is reset between
+steps).
 N images, C classes, D feature width.
 """
 
@@ -55,7 +56,7 @@ def peak_mib() -> float:
 
 @contextmanager
 def measured(name: str, folder: Path | None = None) -> Iterator[None]:
-    """Print seconds, peak memory and the bytes by which a folder grows."""
+    """Print seconds (wall, CPU), peak memory and the bytes by which a folder grows."""
 
     def size() -> int:
         files = () if folder is None else folder.rglob("*")
@@ -63,13 +64,16 @@ def measured(name: str, folder: Path | None = None) -> Iterator[None]:
 
     before = size()
     Path("/proc/self/clear_refs").write_text("5")
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
         seconds, peak = time.perf_counter() - start, peak_mib()
+        cpu = time.process_time() - cpu_start
         written = f"{(size() - before) / 2**20:9.1f} MiB written" if folder is not None else ""
-        print(f"  {name:28} {seconds:8.2f} s {peak:8.0f} MiB {written}", flush=True)
+        print(
+            f"  {name:34} {seconds:8.2f} s {cpu:8.2f} s CPU {peak:8.0f} MiB {written}", flush=True
+        )
 
 
 def make_dataset(images: int, classes: int) -> Any:
@@ -215,7 +219,7 @@ def write(images: int, classes: int, folder: Path) -> None:
 
 
 def audit(images: int, classes: int, folder: Path) -> None:
-    """Audit the folder that `write` made; prints a line per check of more than a second."""
+    """Audit the folder that `write` made; prints a line per check."""
     from fgvc.report import audit as audits
     from fgvc.report.audit.check import Check
     from fgvc.run import main as run_fgvc
