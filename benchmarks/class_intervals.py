@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from benchmarks.side_by_side import Row
 from fgvc.metrics import class_intervals
+from fgvc.types import ConfusionCounts
 
 CLASSES, IMAGES, ACCURACIES = (8, 20, 200), (2, 5, 26), (0.5, 0.8, 0.93, 0.99, 1.0)
 REPETITIONS = 5000
@@ -74,7 +75,7 @@ def _cell(kind: str, classes: int, images: int, accuracy: float, repetitions: in
     numbers, intervals, notes = [], {key: [] for key in NUMBERS}, 0
     for matrix in _matrices(population, repetitions, rng):
         numbers.append(_values(matrix))
-        measured = class_intervals(matrix)
+        measured = class_intervals(ConfusionCounts.of(matrix))
         notes += measured["intervals_note"] is not None
         for key in NUMBERS:
             intervals[key].append(measured[key])

@@ -1,4 +1,4 @@
-"""The types that packages exchange: plain, typed, frozen; they compute nothing but digests.
+"""The types that packages exchange: plain, typed, frozen; they compute only digests and sums.
 
 data/ -> Dataset, Batch; model/ -> Tokens; store/ -> Features; pipeline/ -> Predictions.
 N images, B batch, C classes, D token width, P prefix tokens, K top predictions, T thresholds.
@@ -74,6 +74,59 @@ class Hierarchy:
 
     chain: tuple[tuple[str, ...], ...]
     names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ConfusionCounts:
+    """The nonzero cells of a confusion matrix, by ascending true, then predicted class.
+
+    V nonzero cells: at most one per image, so 5,000 classes take no 25 million counts.
+
+    classes: C. truth_V, pred_V: class indices; pred_V is C for images that could not be read.
+    count_V: images. All are int64.
+    """
+
+    classes: int
+    truth_V: np.ndarray
+    pred_V: np.ndarray
+    count_V: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> ConfusionCounts:
+        """The counts of a matrix of C rows and, where images could not be read, C + 1 columns."""
+        truth_V, pred_V = np.nonzero(matrix)
+        return cls(len(matrix), truth_V, pred_V, matrix[truth_V, pred_V].astype(np.int64))
+
+    @functools.cached_property
+    def support_C(self) -> np.ndarray:
+        """Images of each true class."""
+        return self._sums(self.truth_V)[: self.classes]
+
+    @functools.cached_property
+    def predicted_C(self) -> np.ndarray:
+        """Images that are predicted as each class."""
+        return self._sums(self.pred_V)[: self.classes]
+
+    @functools.cached_property
+    def hit_C(self) -> np.ndarray:
+        """Images of each class that are predicted correctly."""
+        return self._sums(np.where(self.truth_V == self.pred_V, self.truth_V, self.classes))[:-1]
+
+    @functools.cached_property
+    def errors(self) -> int:
+        """Images that are not predicted correctly."""
+        return int(self.count_V.sum() - self.hit_C.sum())
+
+    def dense(self) -> np.ndarray:
+        """The matrix of C rows (truth) and C + 1 columns (prediction)."""
+        matrix = np.zeros((self.classes, self.classes + 1), np.int64)
+        matrix[self.truth_V, self.pred_V] = self.count_V
+        return matrix
+
+    def _sums(self, index_V: np.ndarray) -> np.ndarray:
+        # float64 sums of bincount are exact below 2**53 images
+        sums = np.bincount(index_V, weights=self.count_V, minlength=self.classes + 1)
+        return sums.astype(np.int64)
 
 
 @dataclass(frozen=True)

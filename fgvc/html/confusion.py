@@ -3,8 +3,9 @@
 Rows are the true classes, columns the predicted classes. In the SVG, classes that are confused with
 each other stand side by side. Up to NAMED_UP_TO classes it is a table of counts with class names.
 With more classes a cell can be smaller than a pixel, so every nonzero cell is a mark of at least
-MARK pixels, and the most confused pairs are listed beside. A page shows a table of the worst block.
-C classes, V nonzero cells, H x W pixels.
+MARK pixels, and the most confused pairs are listed beside. With more than ORDERED_UP_TO classes in
+groups it is the table of the groups. A page shows a table of the worst block.
+C classes, K groups, V nonzero cells, H x W pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 
 from fgvc.html import confusion_order
 from fgvc.html.charts import BOTTOM, LEFT, RIGHT, Axis, Frame
+from fgvc.html.class_groups import ClassGroups, top_groups
 from fgvc.html.render import render
+from fgvc.types import ConfusionCounts, Hierarchy
 from fgvc.untrusted.escape import visible
 
 NAMED_UP_TO = 40  # classes; more names would overlap
@@ -61,24 +64,29 @@ class Cells:
 
 
 def confusion_svg(
-    matrix: np.ndarray,
+    counts: ConfusionCounts,
     names: Sequence[str],
     title: str,
     pairs: Sequence[tuple[int, int, int]] = (),
+    groups: ClassGroups | None = None,
 ) -> str:
     """The confusion matrix as an SVG document, which may also stand inside a page.
 
     With more than MAX_CELLS nonzero cells, only those with the largest shares are drawn.
 
     Args:
-        matrix: C rows; columns after the C-th (unreadable images) only count in the row's total.
+        counts: unreadable images only count in the total of their true class.
         title: drawn above the plot; may be empty.
         pairs: true class, predicted class and count of the most confused pairs. A plot with marks
-            lists the first PAIRS.
+            or of groups lists the first PAIRS.
+        groups: draw the matrix of these groups instead of that of the classes.
     """
+    all_names, all_counts = names, counts
+    if groups is not None:
+        names, counts = groups.names, _of_groups(counts, groups)
     classes = len(names)
-    order_C = confusion_order.cluster_order(matrix)
-    cells = _cells(matrix, order_C, MAX_CELLS)
+    order_C = confusion_order.cluster_order(counts)
+    cells = _cells(counts, order_C, MAX_CELLS)
     is_table = classes <= NAMED_UP_TO
     labels = _labels([names[int(index)] for index in order_C]) if is_table else []
     cell = max(CELL[0], min(CELL[1], TABLE // classes)) if is_table else SIDE / classes
@@ -86,10 +94,11 @@ def confusion_svg(
     left, top = round(28 + longest) if is_table else LEFT, HEADER + 24 * bool(title)
     right, bottom = round(left + cell * classes), round(top + cell * classes)
     width = max(right, left + SWATCH * len(LEVELS) + 2 * RIGHT) + RIGHT
-    listed = () if is_table else pairs[:PAIRS]
+    listed = () if is_table and groups is None else pairs[:PAIRS]
+    end = bottom + (round(28 + longest * 0.71) if is_table else BOTTOM)  # names at 45 degrees
     frame = Frame(
         width,
-        bottom + (round(28 + longest * 0.71) if is_table else BOTTOM),  # names at 45 degrees
+        max(end, top + 31 * (len(listed) + 1)),
         Axis("predicted", -0.5, classes - 0.5, left, right),
         Axis("true", classes - 0.5, -0.5, bottom, top),  # class 0 is at the top
     )
@@ -98,8 +107,11 @@ def confusion_svg(
         "title": _label(title, int((width - left) / 8)),
         "width": width + LISTED * bool(listed),
         "frame": frame,
+        "end": end,
         "cell": round(cell, 6),
         "classes": classes,
+        "all_classes": len(all_names),
+        "grouped": groups is not None,
         "labels": labels,
         "indexed": classes > confusion_order.ORDERED_UP_TO,
         "mark": max(1, round(MARK / cell, 3)),
@@ -111,13 +123,13 @@ def confusion_svg(
         "swatch": SWATCH,
         "light": [light for _, light, _ in LEVELS],
         "dark": [dark for _, _, dark in LEVELS],
-        "mistakes": int(matrix.sum() - np.trace(matrix)),
+        "mistakes": all_counts.errors,
         "pairs": [
             {
                 "count": count,
-                "support": int(matrix[label].sum()),
-                "true": f"{label}  {_label(names[label])}",
-                "predicted": f"{pred}  {_label(names[pred])}",
+                "support": int(all_counts.support_C[label]),
+                "true": f"{label}  {_label(all_names[label])}",
+                "predicted": f"{pred}  {_label(all_names[pred])}",
             }
             for label, pred, count in listed
         ],
@@ -125,44 +137,56 @@ def confusion_svg(
     return render("confusion.svg", facts)
 
 
-def page_plot(matrix: np.ndarray, names: Sequence[str]) -> dict[str, object]:
+def drawn_groups(hierarchy: Hierarchy | None) -> ClassGroups | None:
+    """The groups of the classes, if their names fit a plot."""
+    groups = top_groups(hierarchy)
+    return groups if groups is not None and len(groups.names) <= NAMED_UP_TO else None
+
+
+def page_plot(
+    counts: ConfusionCounts, names: Sequence[str], groups: ClassGroups | None = None
+) -> dict[str, object]:
     """The plot of a page: the whole matrix as a table, or with more classes its worst block.
 
     Args:
-        matrix, names: as of `confusion_svg`.
+        counts, names: as of `confusion_svg`.
+        groups: of the classes, as from `drawn_groups`.
 
     Returns:
         svg: without title and list; None if a block would be empty. classes: in the plot. errors:
-        between these classes. all_classes, all_errors: of the whole matrix.
+        between these classes. all_classes, all_errors: of the whole matrix. groups_svg: with more
+        than NAMED_UP_TO classes the plot of their groups, otherwise None. within: errors between
+        classes of one group.
     """
     classes = len(names)
-    shown, index_K = matrix, np.arange(classes)
+    shown, index_K, groups_svg, within = counts, np.arange(classes), None, 0
     if classes > NAMED_UP_TO:
-        index_K = confusion_order.worst_block(matrix, BLOCK)
-        shown = confusion_order.block(matrix, index_K)
-    inside = shown[:, : len(index_K)]
+        index_K = confusion_order.worst_block(counts, BLOCK)
+        shown = confusion_order.block(counts, index_K)
+        if groups is not None:
+            groups_svg = confusion_svg(counts, names, "", groups=groups)
+            within = int(_of_groups(counts, groups).hit_C.sum() - counts.hit_C.sum())
     return {
         "svg": confusion_svg(shown, [names[index] for index in index_K.tolist()], "")
         if len(index_K)
         else None,
         "classes": len(index_K),
-        "errors": int(inside.sum() - np.trace(inside)),
+        "errors": int(shown.predicted_C.sum() - shown.hit_C.sum()),
         "all_classes": classes,
-        "all_errors": int(matrix.sum() - np.trace(matrix)),
+        "all_errors": counts.errors,
+        "groups_svg": groups_svg,
+        "within": within,
     }
 
 
-def confusion_image(matrix: np.ndarray) -> np.ndarray:
+def confusion_image(counts: ConfusionCounts) -> np.ndarray:
     """The confusion matrix as an image, uint8 RGB (H, W, C), in the colours of the SVG.
 
     A cell has at least a pixel. If there are more classes than pixels, a pixel has the colour of
     the strongest of its cells.
-
-    Args:
-        matrix: as of `confusion_svg`.
     """
-    classes = len(matrix)
-    cells = _cells(matrix, np.arange(classes), matrix.size)
+    classes = counts.classes
+    cells = _cells(counts, np.arange(classes), len(counts.count_V))
     side = min(classes, IMAGE)
     level_HW = np.zeros((side, side), np.uint8)  # 0: empty
     at = (cells.row_V * side // classes, cells.column_V * side // classes)
@@ -173,15 +197,21 @@ def confusion_image(matrix: np.ndarray) -> np.ndarray:
     return rgb_L3[level_HW].repeat(block, axis=0).repeat(block, axis=1)
 
 
-def _cells(matrix: np.ndarray, order_C: np.ndarray, most: int) -> Cells:
+def _of_groups(counts: ConfusionCounts, groups: ClassGroups) -> ConfusionCounts:
+    place_C = np.append(groups.place_C, len(groups.names))
+    return confusion_order.regroup(counts, place_C, len(groups.names))
+
+
+def _cells(counts: ConfusionCounts, order_C: np.ndarray, most: int) -> Cells:
     """The nonzero cells, or the `most` cells with the largest shares of the true class.
 
     order_C: the class at each place of both axes.
     """
     place_C = np.argsort(order_C)
-    row_V, column_V = np.nonzero(matrix[:, : len(order_C)])
-    count_V = matrix[row_V, column_V]
-    share_V = count_V / matrix.sum(axis=1)[row_V]
+    read_V = counts.pred_V < counts.classes
+    row_V, column_V = counts.truth_V[read_V], counts.pred_V[read_V]
+    count_V = counts.count_V[read_V]
+    share_V = count_V / counts.support_C[row_V]
     row_V, column_V = place_C[row_V], place_C[column_V]
     # multiples of the golden ratio spread the drawn ones of equal shares over all rows
     spread_V = np.arange(len(row_V), dtype=np.uint32) * np.uint32(2654435769)

@@ -1,31 +1,32 @@
 """A confusion matrix -> the order of its classes in a plot, and its worst block.
 
 Neighbours in the order are the classes that the model confuses with each other. The order depends
-on exact arithmetic only, so every machine draws the same plot. C classes.
+on exact arithmetic only, so every machine draws the same plot. C classes, K chosen classes or
+groups, V cells, P pairs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from fgvc.types import ConfusionCounts
+
 ORDERED_UP_TO = 1000  # classes; the time grows with their third power, and is about 1 s here
 
 
-def cluster_order(matrix: np.ndarray) -> np.ndarray:
+def cluster_order(counts: ConfusionCounts) -> np.ndarray:
     """The order of the classes in a plot: average linkage on the shares of confused images.
 
     Groups of confused classes come first, the group with the most errors at the start; classes
     that are never confused follow by index. With more than ORDERED_UP_TO classes: by index.
 
-    Args:
-        matrix: C rows; columns after the C-th count only in the row's total.
-
     Returns:
         order_C: the class at each place.
     """
-    classes = len(matrix)
+    classes = counts.classes
     if classes > ORDERED_UP_TO:
         return np.arange(classes)
+    matrix = counts.dense()
     count_CC = matrix[:, :classes] + matrix[:, :classes].T
     np.fill_diagonal(count_CC, 0)
     groups = _merge(_shares(matrix), count_CC)
@@ -34,14 +35,13 @@ def cluster_order(matrix: np.ndarray) -> np.ndarray:
     return np.array([index for _, group in ranked for index in group], dtype=np.int64)
 
 
-def worst_block(matrix: np.ndarray, most: int) -> np.ndarray:
+def worst_block(counts: ConfusionCounts, most: int) -> np.ndarray:
     """At most `most` classes with many errors between each other, by index; empty without errors.
 
     Greedy: the next class is the one with the most errors with the chosen ones, unless each class
     of the most confused pair of others would add more. Of equal ones, the first by index.
     """
-    classes = len(matrix)
-    pairs, gain_C = iter(_pairs(matrix)), np.zeros(classes, np.int64)
+    pairs, gain_C = iter(_pairs(counts)), np.zeros(counts.classes, np.int64)
     pair, nothing = next(pairs, None), (0, 0, 0)
     chosen: list[int] = []
     while len(chosen) < most:
@@ -57,32 +57,51 @@ def worst_block(matrix: np.ndarray, most: int) -> np.ndarray:
             break
         chosen += added
         for index in added:
-            gain_C += matrix[:, index] + matrix[index, :classes]
+            _add_errors(gain_C, counts, index)
         gain_C[chosen] = -1
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def _pairs(matrix: np.ndarray) -> list[tuple[int, int, int]]:
+def _add_errors(gain_C: np.ndarray, counts: ConfusionCounts, index: int) -> None:
+    """Add, for each class, its errors with one class in both directions."""
+    as_pred_V = counts.pred_V == index
+    gain_C[counts.truth_V[as_pred_V]] += counts.count_V[as_pred_V]
+    as_truth_V = (counts.truth_V == index) & (counts.pred_V < counts.classes)
+    gain_C[counts.pred_V[as_truth_V]] += counts.count_V[as_truth_V]
+
+
+def _pairs(counts: ConfusionCounts) -> list[tuple[int, int, int]]:
     """(errors in both directions, class, class) of every confused pair, the most errors first."""
-    classes = len(matrix)
-    row_V, column_V = np.nonzero(matrix[:, :classes])
-    off_V = row_V != column_V
-    row_V, column_V = row_V[off_V], column_V[off_V]
-    pair_V = np.minimum(row_V, column_V) * classes + np.maximum(row_V, column_V)
+    wrong_V = (counts.truth_V != counts.pred_V) & (counts.pred_V < counts.classes)
+    row_V, column_V = counts.truth_V[wrong_V], counts.pred_V[wrong_V]
+    pair_V = np.minimum(row_V, column_V) * counts.classes + np.maximum(row_V, column_V)
     pair_P, place_V = np.unique(pair_V, return_inverse=True)
     count_P = np.zeros(len(pair_P), np.int64)
-    np.add.at(count_P, place_V, matrix[row_V, column_V])
+    np.add.at(count_P, place_V, counts.count_V[wrong_V])
     order_P = np.argsort(-count_P, kind="stable")
-    first_P, second_P = np.divmod(pair_P, classes)
+    first_P, second_P = np.divmod(pair_P, counts.classes)
     columns = (values_P[order_P].tolist() for values_P in (count_P, first_P, second_P))
     return list(zip(*columns, strict=True))
 
 
-def block(matrix: np.ndarray, index_K: np.ndarray) -> np.ndarray:
-    """The cells of some classes; a last column counts the other predictions of each row."""
-    inside_KK = matrix[np.ix_(index_K, index_K)]
-    rest_K = matrix[index_K].sum(axis=1) - inside_KK.sum(axis=1)
-    return np.hstack([inside_KK, rest_K[:, None]])
+def block(counts: ConfusionCounts, index_K: np.ndarray) -> ConfusionCounts:
+    """The cells of some classes; the other predictions of each count as unreadable."""
+    place_C = np.full(counts.classes + 1, len(index_K))
+    place_C[index_K] = np.arange(len(index_K))
+    return regroup(counts, place_C, len(index_K))
+
+
+def regroup(counts: ConfusionCounts, place_C: np.ndarray, places: int) -> ConfusionCounts:
+    """The counts of K groups of classes, K few.
+
+    Args:
+        place_C: the group of each class, and K for unreadable images; classes of K are left out as
+            true classes and count as unreadable as predictions.
+        places: K.
+    """
+    matrix = np.zeros((places + 1, places + 1), np.int64)
+    np.add.at(matrix, (place_C[counts.truth_V], place_C[counts.pred_V]), counts.count_V)
+    return ConfusionCounts.of(matrix[:places])
 
 
 def _shares(matrix: np.ndarray) -> np.ndarray:

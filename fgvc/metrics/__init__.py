@@ -2,7 +2,6 @@
 
 from fgvc.metrics.bootstrap import bootstrap_mean_per_class as bootstrap_mean_per_class
 from fgvc.metrics.bootstrap import bootstrap_top1 as bootstrap_top1
-from fgvc.metrics.classification import UNREADABLE as UNREADABLE
 from fgvc.metrics.classification import VERSION as VERSION
 from fgvc.metrics.classification import ClassRow as ClassRow
 from fgvc.metrics.classification import class_rows as class_rows
@@ -12,11 +11,12 @@ from fgvc.metrics.classification import log_probabilities as log_probabilities
 from fgvc.metrics.classification import per_class as per_class
 from fgvc.metrics.classification import readable as readable
 from fgvc.metrics.classification import summary as summary
-from fgvc.metrics.classification import tally as tally
 from fgvc.metrics.classification import topk as topk
-from fgvc.metrics.classification import worst_pairs as worst_pairs
 from fgvc.metrics.confidence_intervals import class_intervals as class_intervals
 from fgvc.metrics.confidence_intervals import wilson as wilson
+from fgvc.metrics.confusion_counts import UNREADABLE as UNREADABLE
+from fgvc.metrics.confusion_counts import tally as tally
+from fgvc.metrics.confusion_counts import worst_pairs as worst_pairs
 from fgvc.metrics.hierarchy import Tree as Tree
 from fgvc.metrics.hierarchy import hierarchical_metrics as hierarchical_metrics
 from fgvc.metrics.paired_tests import NULL_HYPOTHESIS as NULL_HYPOTHESIS

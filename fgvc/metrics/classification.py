@@ -14,10 +14,10 @@ from typing import Any, NoReturn, TypedDict
 import numpy as np
 
 from fgvc.metrics.confidence_intervals import wilson
-from fgvc.types import UserError
+from fgvc.metrics.confusion_counts import UNREADABLE, class_scores, tally
+from fgvc.types import ConfusionCounts, UserError
 
 VERSION = "2"  # raise it with every change that can change a number
-UNREADABLE = -1
 BINS = 15  # of confidence, for the calibration error
 
 
@@ -36,14 +36,6 @@ class ClassRow(TypedDict):
     predicted: int
     recall_low: float
     recall_high: float
-
-
-class Pair(TypedDict):
-    """Images of class `label` that were predicted as class `pred`."""
-
-    label: int
-    pred: int
-    count: int
 
 
 def readable(logits_NC: np.ndarray) -> np.ndarray:
@@ -99,46 +91,11 @@ def log_probabilities(logits_NC: np.ndarray) -> np.ndarray:
     return shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
 
 
-def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
-    """int64 matrix of `classes` rows (truth) and `classes` + 1 columns (prediction).
-
-    The last column counts the images that could not be read.
-    """
+def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> ConfusionCounts:
+    """The confusion matrix of `classes` classes."""
     assert logits_NC.shape == (len(label_N), classes)
     check_labels(label_N, classes)
     return tally(topk(logits_NC, 1)[:, 0], label_N, classes)
-
-
-def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
-    """The matrix of `confusion` from class indices; the last column counts UNREADABLE.
-
-    Raises:
-        ValueError: a class index is out of range.
-    """
-    _check_indices(pred_N, label_N, classes)
-    column_N = np.where(pred_N == UNREADABLE, classes, pred_N)
-    cell_N = label_N.astype(np.int64) * (classes + 1) + column_N
-    return np.bincount(cell_N, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
-
-
-def _check_indices(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> None:
-    both = np.concatenate([label_N, pred_N])
-    if len(both) and not (label_N.min() >= 0 and UNREADABLE <= both.min() <= both.max() < classes):
-        raise ValueError(f"a class index that is not of the {classes} classes")
-
-
-def worst_pairs(matrix: np.ndarray, k: int) -> list[Pair]:
-    """The k most frequent confusions of two classes, or fewer; ties by truth, then prediction."""
-    label_P, pred_P = np.nonzero(matrix[:, : len(matrix)])
-    wrong_P = label_P != pred_P
-    label_P, pred_P = label_P[wrong_P], pred_P[wrong_P]
-    count_P = matrix[label_P, pred_P]
-    worst_K = np.argsort(-count_P, kind="stable")[:k]
-    columns = (label_P[worst_K], pred_P[worst_K], count_P[worst_K])
-    return [
-        Pair(label=label, pred=pred, count=count)
-        for label, pred, count in zip(*(each_K.tolist() for each_K in columns), strict=True)
-    ]
 
 
 def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
@@ -146,12 +103,13 @@ def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) 
     return class_rows(confusion(logits_NC, label_N, len(names)), names)
 
 
-def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
-    """The rows of `per_class` from the matrix of `confusion`."""
-    classes, hit_C = len(matrix), np.diagonal(matrix)
-    support_C, predicted_C = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
-    precision_C, recall_C, f1_C = _class_scores(hit_C, support_C, predicted_C)
-    limits = [wilson(int(matrix[c, c]), int(support_C[c])) for c in range(len(names))]
+def class_rows(counts: ConfusionCounts, names: Sequence[str]) -> list[ClassRow]:
+    """The rows of `per_class` from the confusion matrix."""
+    precision_C, recall_C, f1_C = class_scores(counts)
+    limits = [
+        wilson(hits, support)
+        for hits, support in zip(counts.hit_C.tolist(), counts.support_C.tolist(), strict=True)
+    ]
     return [
         ClassRow(
             index=index,
@@ -159,23 +117,13 @@ def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
             precision=float(precision_C[index]),
             recall=float(recall_C[index]),
             f1=float(f1_C[index]),
-            support=int(support_C[index]),
-            predicted=int(predicted_C[index]),
+            support=int(counts.support_C[index]),
+            predicted=int(counts.predicted_C[index]),
             recall_low=limits[index][0],
             recall_high=limits[index][1],
         )
         for index, name in enumerate(names)
     ]
-
-
-def _class_scores(
-    hit_C: np.ndarray, support_C: np.ndarray, predicted_C: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 per class, fractions, from its counts of images."""
-    precision_C = hit_C / np.maximum(predicted_C, 1)
-    recall_C = hit_C / np.maximum(support_C, 1)
-    f1_C = 2 * hit_C / np.maximum(support_C + predicted_C, 1)
-    return precision_C, recall_C, f1_C
 
 
 def summary(
@@ -206,12 +154,8 @@ def summary(
         raise UserError("0 images to evaluate: at least 1 is needed; check the split")
     n, readable_N = len(label_N), top_NK[:, 0] != UNREADABLE
     hit_NK = top_NK == label_N[:, None]
-    _check_indices(top_NK[:, 0], label_N, classes)
-    hit_C, support_C, predicted_C = (
-        np.bincount(index_M, minlength=classes)
-        for index_M in (label_N[hit_NK[:, 0]], label_N, top_NK[readable_N, 0])
-    )
-    _, recall_C, f1_C = _class_scores(hit_C, support_C, predicted_C)
+    counts = tally(top_NK[:, 0], label_N, classes)
+    _, recall_C, f1_C = class_scores(counts)
     loss = ece = None
     if readable_N.any():
         loss = -float(label_logprob_N[readable_N].mean())
@@ -220,8 +164,8 @@ def summary(
     return {
         "top1": correct / n,
         "top5": int(hit_NK.any(axis=1).sum()) / n,
-        "mean_per_class": float(recall_C[support_C > 0].mean()),
-        "macro_f1": float(f1_C[support_C + predicted_C > 0].mean()),
+        "mean_per_class": float(recall_C[counts.support_C > 0].mean()),
+        "macro_f1": float(f1_C[counts.support_C + counts.predicted_C > 0].mean()),
         "loss": loss,
         "ece": ece,
         "n": n,

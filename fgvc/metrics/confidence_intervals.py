@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from fgvc.metrics.macro_f1 import ClassCounts, count_classes, image_variance, macro_f1, shrink_rates
+from fgvc.types import ConfusionCounts
 
 LEVEL = 0.95
 PRIOR_IMAGES = 4.0  # about z squared, as Agresti & Coull (American Statistician 1998) add
@@ -40,7 +41,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     return low, high
 
 
-def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
+def class_intervals(confusion: ConfusionCounts) -> dict[str, Any]:
     """95 % intervals of the two metrics that average over classes, in closed form.
 
     Both are intervals for the value of a very large test set with the same class proportions;
@@ -54,13 +55,13 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
     value where it does not contain it.
 
     Args:
-        matrix: as returned by `confusion`; at least one image.
+        confusion: of at least one image.
 
     Returns:
         mean_per_class_ci95 and macro_f1_ci95, each [low, high], of the numbers as `evaluate`
         defines them. intervals_note: a warning about both, or None.
     """
-    counts, averaged = count_classes(matrix)
+    counts, averaged = count_classes(confusion)
     recall_C = counts.hit_C / counts.support_C
     variance_C = image_variance(recall_C, counts.support_C)
     noise = float(np.average(variance_C, weights=counts.support_C))

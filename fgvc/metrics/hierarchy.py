@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgvc.metrics.classification import UNREADABLE
+from fgvc.metrics.confusion_counts import UNREADABLE
 from fgvc.types import Hierarchy
 
 ROOT = ""  # added above the top nodes of a hierarchy without a common root

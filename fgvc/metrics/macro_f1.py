@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fgvc.types import ConfusionCounts
+
 NODE_Q, WEIGHT_Q = np.polynomial.laguerre.laggauss(16)
 
 
@@ -31,27 +33,23 @@ class ClassCounts:
     count_M: np.ndarray
 
 
-def count_classes(matrix: np.ndarray) -> tuple[ClassCounts, int]:
-    """Counts of a matrix as returned by `confusion`, and the number of classes with support or
-    predictions."""
-    classes = len(matrix)
-    support_all, predicted_all = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
-    (supported_C,) = np.nonzero(support_all)
-    position = np.full(matrix.shape[1], len(supported_C))
+def count_classes(confusion: ConfusionCounts) -> tuple[ClassCounts, int]:
+    """Counts of a confusion matrix, and the number of classes with support or predictions."""
+    classes = confusion.classes
+    (supported_C,) = np.nonzero(confusion.support_C)
+    position = np.full(classes + 1, len(supported_C))
     position[supported_C] = np.arange(len(supported_C))
-    truth, predicted = np.nonzero(matrix)
-    wrong = truth != predicted
-    truth_M, predicted_M = truth[wrong], predicted[wrong]
-    hit_C = np.diagonal(matrix)[supported_C]
+    wrong_V = confusion.truth_V != confusion.pred_V
+    hit_C = confusion.hit_C[supported_C]
     counts = ClassCounts(
-        support_C=support_all[supported_C].astype(float),
+        support_C=confusion.support_C[supported_C].astype(float),
         hit_C=hit_C.astype(float),
-        false_C=(predicted_all[supported_C] - hit_C).astype(float),
-        truth_M=position[truth_M],
-        predicted_M=position[predicted_M],
-        count_M=matrix[truth_M, predicted_M].astype(float),
+        false_C=(confusion.predicted_C[supported_C] - hit_C).astype(float),
+        truth_M=position[confusion.truth_V[wrong_V]],
+        predicted_M=position[confusion.pred_V[wrong_V]],
+        count_M=confusion.count_V[wrong_V].astype(float),
     )
-    return counts, int((support_all + predicted_all > 0).sum())
+    return counts, int((confusion.support_C + confusion.predicted_C > 0).sum())
 
 
 def image_variance(recall_C: np.ndarray, support_C: np.ndarray) -> np.ndarray:

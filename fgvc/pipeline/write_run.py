@@ -81,7 +81,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
     overlap = {"images": fitted.overlap(image_N)}
     if earlier := fitted_images.overlap(fitted.backbone_N, image_N):
         overlap["backbone"] = earlier
-    matrix = metrics.tally(test.pred_N, test.label_N, experiment.num_classes)
+    counts = metrics.tally(test.pred_N, test.label_N, experiment.num_classes)
     test_path = [dataset.manifest.path[row] for row in test.row_N.tolist()]
     counters = asdict(experiment.extractor.counters)
     cost = dict(results.cost or experiment.extractor.cost())
@@ -102,7 +102,7 @@ def _numbers(experiment: Experiment, results: Results) -> dict[str, Any]:
         TEST_READ_LOG: run.test_reads(),
         "worst_pairs": [
             {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
-            for pair in metrics.worst_pairs(matrix, prediction_tables.WORST)
+            for pair in metrics.worst_pairs(counts, prediction_tables.WORST)
         ],
         **_comparability(experiment, results),
         "overlap": overlap,

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics, untrusted
-from fgvc.types import LabelMap, Manifest, Predictions, nfc
+from fgvc.types import ConfusionCounts, Hierarchy, LabelMap, Manifest, Predictions, nfc
 from fgvc.untrusted import ARRAYS, MIB
 from fgvc.untrusted.escape import csv_text, uncell
 
@@ -31,6 +31,7 @@ WORST = 10  # confused pairs that metrics.json lists
 MAX_RATIO, MIN_LIMIT = 200, 64 * MIB
 ROWS = 512  # read at a time
 GROUP_ROWS, GROUP_CELLS = 2**16, 2**24  # rows of a row group; with logits, its rows x classes
+MATRIX_UP_TO = 1000  # classes; 5,089 have 26 million cells, nearly all of them 0
 
 
 def write_predictions(
@@ -116,24 +117,42 @@ def read_class_rows(source: bytes | Path) -> list[dict[str, Any]]:
     return [row for row in read if row["support"]]
 
 
-def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """The full matrix: a line per true class, a column per predicted class.
+def confusion_csv(counts: ConfusionCounts, names: Sequence[str]) -> str:
+    """The confusion matrix, with the dataset's own names.
 
-    If there are unreadable images, a last column counts them.
+    Up to MATRIX_UP_TO classes the full matrix: a line per true class, a column per predicted class,
+    and if there are unreadable images a last column that counts them. With more classes nearly all
+    cells are 0, and a line stands for each nonzero cell: index and name of both classes, and count.
     """
-    classes = len(names)
-    columns = [*names, "(unreadable)"] if matrix[:, classes:].any() else list(names)
-    counts = matrix[:, : len(columns)].tolist()
-    lines = [(name, *row) for name, row in zip(names, counts, strict=True)]
+    if counts.classes > MATRIX_UP_TO:
+        pred_names, indices = [*names, "(unreadable)"], [*range(len(names)), metrics.UNREADABLE]
+        columns = (values.tolist() for values in (counts.truth_V, counts.pred_V, counts.count_V))
+        cells = [
+            (truth, names[truth], indices[pred], pred_names[pred], count)
+            for truth, pred, count in zip(*columns, strict=True)
+        ]
+        return csv_text([("true_index", "true", "predicted_index", "predicted", "count"), *cells])
+    matrix = counts.dense()
+    columns = [*names, "(unreadable)"] if matrix[:, -1].any() else list(names)
+    lines = [
+        (name, *row) for name, row in zip(names, matrix[:, : len(columns)].tolist(), strict=True)
+    ]
     return csv_text([("true \\ predicted", *columns), *lines])
 
 
 def confusion_plot(
-    matrix: np.ndarray, names: Sequence[str], model: str, dataset: str, partial: bool
+    counts: ConfusionCounts,
+    names: Sequence[str],
+    hierarchy: Hierarchy | None,
+    model: str,
+    dataset: str,
+    partial: bool,
 ) -> str:
     """The text of confusion.svg, with the most confused pairs.
 
     Args:
+        hierarchy: of the classes; with more than MATRIX_UP_TO classes the plot shows its
+            super-categories.
         model: name and size of the backbone.
         partial: whether the run read a partial copy of the dataset.
     """
@@ -141,9 +160,25 @@ def confusion_plot(
     from fgvc.html.class_names import display_names
 
     title = f"{model} on {dataset}{' (partial copy)' if partial else ''}, test"
-    worst = metrics.worst_pairs(matrix, confusion.PAIRS)
+    worst = metrics.worst_pairs(counts, confusion.PAIRS)
     pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in worst]
-    return confusion.confusion_svg(matrix, display_names(names), title, pairs)
+    groups = confusion.drawn_groups(hierarchy) if counts.classes > MATRIX_UP_TO else None
+    return confusion.confusion_svg(counts, display_names(names), title, pairs, groups)
+
+
+def read_hierarchy(labelmap: Mapping[str, Any]) -> Hierarchy | None:
+    """The tree of labelmap.json above the classes; None if the dataset has none.
+
+    Raises:
+        ValueError: not one chain per class, or a node without a name.
+    """
+    if "parents" not in labelmap:
+        return None
+    hierarchy = Hierarchy(tuple(map(tuple, labelmap["parents"])), labelmap["nodes"])
+    named = all(node in hierarchy.names for chain in hierarchy.chain for node in chain)
+    if len(hierarchy.chain) != len(labelmap["classes"]) or not named:
+        raise ValueError("labelmap.json: its tree does not fit its classes")
+    return hierarchy
 
 
 def _rows(manifest: Manifest, split: str, predictions: Predictions, part: slice) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from fgvc.html import confusion, confusion_order
-from fgvc.html.confusion import confusion_image, confusion_svg
+from fgvc.html.class_groups import ClassGroups
+from fgvc.types import ConfusionCounts, Hierarchy
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
@@ -24,6 +26,18 @@ HOSTILE = (
     "大きな鳥の名前" * 9,
     "n" * 200,
 )
+
+
+def confusion_svg(matrix: np.ndarray, *args, **more) -> str:
+    return confusion.confusion_svg(ConfusionCounts.of(matrix), *args, **more)
+
+
+def confusion_image(matrix: np.ndarray) -> np.ndarray:
+    return confusion.confusion_image(ConfusionCounts.of(matrix))
+
+
+def page_plot(matrix: np.ndarray, *args, **more) -> dict[str, Any]:
+    return confusion.page_plot(ConfusionCounts.of(matrix), *args, **more)
 
 
 def planted(classes: int, mistakes: list[tuple[int, int]], of: int = 30) -> np.ndarray:
@@ -59,7 +73,7 @@ def by_index(monkeypatch) -> None:
 
 def in_order(matrix: np.ndarray) -> np.ndarray:
     """The matrix with the classes in the order of the plot."""
-    order_C = confusion_order.cluster_order(matrix)
+    order_C = confusion_order.cluster_order(ConfusionCounts.of(matrix))
     return np.hstack([matrix[np.ix_(order_C, order_C)], matrix[order_C, len(matrix) :]])
 
 
@@ -120,7 +134,7 @@ def test_a_table_has_every_count_and_every_name_on_both_axes(classes):
     nonzero = zip(*np.nonzero(ordered[:, :classes]), strict=True)
     assert counts(root) == {(row, column): ordered[row, column] for row, column in nonzero}
     texts = [text for text in root.iter(f"{SVG}text") if "A $bird" in (text.text or "")]
-    order = confusion_order.cluster_order(matrix).tolist()
+    order = confusion_order.cluster_order(ConfusionCounts.of(matrix)).tolist()
     names = [named(classes)[index].replace("_", " ") for index in order]
     rows, columns = texts[::2], texts[1::2]
     for axis in (rows, columns):
@@ -279,7 +293,7 @@ def test_a_plot_with_marks_says_how_its_classes_are_ordered():
 
 
 def test_a_page_shows_the_whole_matrix_or_its_worst_block():
-    small = confusion.page_plot(scattered(20), named(20))
+    small = page_plot(scattered(20), named(20))
     root = ElementTree.fromstring(str(small["svg"]))
     assert len(group(root, "counts").findall(f".//{SVG}text")) == np.count_nonzero(
         scattered(20)[:, :20]
@@ -288,7 +302,7 @@ def test_a_page_shows_the_whole_matrix_or_its_worst_block():
     assert small["errors"] == small["all_errors"] - scattered(20)[:, 20].sum()
     blocks = [(4 * start + a, 4 * start + b) for start in (3, 20, 41) for a, b in ((0, 1), (2, 1))]
     matrix = planted(200, [*blocks * 3, (7, 190)])
-    large = confusion.page_plot(matrix, named(200))
+    large = page_plot(matrix, named(200))
     assert {key: large[key] for key in ("classes", "errors", "all_classes", "all_errors")} == {
         "classes": 11,  # three groups of three classes, and the pair
         "errors": 19,
@@ -298,7 +312,38 @@ def test_a_page_shows_the_whole_matrix_or_its_worst_block():
     root = ElementTree.fromstring(str(large["svg"]))
     assert {27, 3, 1} == set(counts(root).values()) - {24, 29, 30}
     assert "pairs" not in {g.get("class") for g in root.iter(f"{SVG}g")}
-    assert confusion.page_plot(planted(200, []), named(200))["svg"] is None
+    assert page_plot(planted(200, []), named(200))["svg"] is None
+
+
+def test_with_groups_the_matrix_is_that_of_the_groups_beside_the_pairs_of_classes():
+    matrix = planted(60, [(0, 1), (0, 1), (0, 40), (45, 2)])
+    matrix[59, 60] += 4  # unreadable
+    groups = ClassGroups(("all <birds>", "fungi", "plants"), np.arange(60) // 20)
+    root = draw(matrix, pairs=[(0, 1, 2), (45, 2, 1)], groups=groups)
+    drawn = counts(root)
+    assert sorted(drawn.values()) == [1, 1, 599, 599, 600]
+    assert sum(drawn.values()) == matrix[:, :60].sum()
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert texts.count("all <birds>") == 2
+    assert {"60 classes in 3 groups", "share of the true group, %"} <= {*texts}
+    assert [text.text for text in group(root, "pairs")][:2] == [
+        "8 mistakes; the most frequent:",
+        "2 of 30:  0  0.A $bird 0",
+    ]
+    low = float(list(group(root, "pairs"))[-1].get("y", ""))
+    assert low < float(root.get("height", ""))
+    page = page_plot(matrix, named(60), groups)
+    assert (page["within"], page["all_errors"]) == (2, 8)
+    shown = ElementTree.fromstring(str(page["groups_svg"]))
+    assert counts(shown) == drawn
+    assert page_plot(planted(40, []), named(40), groups)["groups_svg"] is None
+
+
+def test_groups_are_drawn_only_if_their_names_fit():
+    for several, expected in ((1, None), (40, 40), (41, None)):
+        chains = tuple((f"{k % several}",) for k in range(100))
+        groups = confusion.drawn_groups(Hierarchy(chains, {f"{k}": f"{k}" for k in range(100)}))
+        assert (groups and len(groups.names)) == expected
 
 
 # --- pixels ---

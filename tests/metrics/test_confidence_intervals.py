@@ -1,5 +1,6 @@
 """Wilson's interval against scipy; coverage and properties of the intervals over classes."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from fgvc import metrics
 from fgvc.metrics import class_intervals, wilson
 from fgvc.metrics.macro_f1 import f1_moments
+from fgvc.types import ConfusionCounts
 
 oracle: Any = sklearn_metrics  # without annotations: pyright would guess them from the defaults
 KEYS = ("mean_per_class_ci95", "macro_f1_ci95")
@@ -121,16 +123,14 @@ def test_the_interval_of_mean_per_class_is_that_of_a_sum_of_binomials():
     matrix = np.array([[700, 200, 100, 0], [300, 1200, 500, 0], [1000, 600, 2400, 0]])
     share_C = np.diagonal(matrix) / matrix.sum(1)
     deviation = np.sqrt((share_C * (1 - share_C) / matrix.sum(1)).sum()) / 3
-    low, high = class_intervals(matrix)["mean_per_class_ci95"]
+    low, high = class_intervals(ConfusionCounts.of(matrix))["mean_per_class_ci95"]
     limits = share_C.mean() - 1.96 * deviation, share_C.mean() + 1.96 * deviation
     assert (low, high) == pytest.approx(limits, abs=0.002)
 
 
 @pytest.mark.parametrize(("classes", "images"), [(1, 1), (1, 9), (8, 2), (20, 26)])
 def test_perfect_answers_have_the_interval_of_clopper_and_pearson(classes, images):
-    intervals = class_intervals(
-        np.hstack([images * np.eye(classes, dtype=int), np.zeros((classes, 1), int)])
-    )
+    intervals = class_intervals(ConfusionCounts.of(images * np.eye(classes, dtype=int)))
     low = binomtest(classes * images, classes * images).proportion_ci().low
     for key in KEYS:
         assert intervals[key] == pytest.approx([low, 1.0], abs=1e-9), key
@@ -180,8 +180,9 @@ def test_intervals_do_not_depend_on_the_order_of_the_classes():
 
 def test_intervals_shrink_with_more_images():
     for pred_N, label_N, classes in matrices():
-        matrix = metrics.tally(pred_N, label_N, classes)
-        few, many = class_intervals(matrix), class_intervals(25 * matrix)
+        counts = metrics.tally(pred_N, label_N, classes)
+        more = replace(counts, count_V=25 * counts.count_V)
+        few, many = class_intervals(counts), class_intervals(more)
         for key in KEYS:
             assert many[key][1] - many[key][0] < few[key][1] - few[key][0], key
 
@@ -190,7 +191,8 @@ def test_classes_without_support_count_in_macro_f1_if_they_are_predicted():
     """Class 2 has no images: if it is predicted, its F1 is 0; otherwise it is left out."""
     unpredicted = np.array([[40, 10, 0, 0], [10, 40, 0, 0], [0, 0, 0, 0]])
     predicted = np.array([[40, 10, 0, 0], [5, 40, 5, 0], [0, 0, 0, 0]])
-    without, with_it = class_intervals(unpredicted), class_intervals(predicted)
+    both = (unpredicted, predicted)
+    without, with_it = (class_intervals(ConfusionCounts.of(matrix)) for matrix in both)
     assert without["macro_f1_ci95"][1] > 0.85
     assert with_it["macro_f1_ci95"][1] < 0.62
     assert with_it["mean_per_class_ci95"] == without["mean_per_class_ci95"]
@@ -204,13 +206,16 @@ def test_a_note_names_what_makes_the_intervals_doubtful():
     few = class_intervals(confusion(rng, np.full(20, 2), 0.6)[0])["intervals_note"]
     assert few.startswith("2 images per class")
     unread = np.array([[0, 0, 50], [0, 0, 50]])
-    assert class_intervals(unread)["intervals_note"].startswith("0 of 100 images right")
+    assert class_intervals(ConfusionCounts.of(unread))["intervals_note"].startswith(
+        "0 of 100 images right"
+    )
     one_wrong = np.array([[49, 1, 0], [0, 50, 0]])
-    assert class_intervals(one_wrong)["intervals_note"].startswith("1 of 100 images wrong")
+    note = class_intervals(ConfusionCounts.of(one_wrong))["intervals_note"]
+    assert note.startswith("1 of 100 images wrong")
 
 
 def test_a_note_on_few_images_states_each_consequence_once():
     """With 3 images, both mistakes and correct predictions are few."""
-    note = class_intervals(np.array([[1, 0, 0], [1, 1, 0]]))["intervals_note"]
+    note = class_intervals(ConfusionCounts.of(np.array([[1, 0, 0], [1, 1, 0]])))["intervals_note"]
     assert note.startswith("1 of 3 images wrong and 2 of 3 images right: the intervals of mean")
     assert note.count("macro-F1 can be several times as wide") == 1

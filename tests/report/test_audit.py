@@ -19,12 +19,13 @@ import pytest
 import torch
 
 from fgvc.html.class_names import display_names
-from fgvc.record import retention
+from fgvc.record import prediction_tables, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import CHECKS, files, pull_request_block, run_audit, stated_facts
 from fgvc.report.audit.check import check_id
+from fgvc.report.audit.record import Record
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,6 +266,21 @@ def test_a_table_of_classes_that_does_not_follow_is_found(run, seal, name):
     (run / name).write_text("\n".join([text[0], *text[:0:-1]]) + "\n")
     seal(run)
     assert name in failures(run)["metrics-follow"]
+
+
+def test_the_confusions_of_many_classes_follow_too(run, seal, monkeypatch):
+    """Beyond a number of classes, confusion.csv has another form."""
+    monkeypatch.setattr(prediction_tables, "MATRIX_UP_TO", 5)
+    assert "confusion.csv" in failures(run)["metrics-follow"]
+    record = Record(run)
+    counts = record.tally(record.predictions["test"])
+    text = prediction_tables.confusion_csv(counts, record.labelmap.names)
+    (run / "confusion.csv").write_text(text)
+    seal(run)
+    assert failures(run) == {}
+    (run / "confusion.csv").write_text(text.replace(",1\n", ",2\n", 1))
+    seal(run)
+    assert "confusion.csv" in failures(run)["metrics-follow"]
 
 
 @pytest.mark.fault(26)

@@ -76,10 +76,10 @@ def write_predictions(record: RunRecord) -> None:
 def write_confusion(record: RunRecord) -> None:
     """Write the confusion matrix of the test split as a table and as a plot."""
     backbone, dataset = record.conf.backbone, record.dataset
-    matrix, names = record.confusion, dataset.labelmap.names
-    record.run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
-    model = f"{backbone.name} {backbone.size}"
-    plot = prediction_tables.confusion_plot(matrix, names, model, dataset.name, dataset.partial)
+    counts, names = record.confusion, dataset.labelmap.names
+    record.run.write_text("confusion.csv", prediction_tables.confusion_csv(counts, names))
+    model, about = f"{backbone.name} {backbone.size}", (dataset.name, dataset.partial)
+    plot = prediction_tables.confusion_plot(counts, names, dataset.hierarchy, model, *about)
     record.run.write_text("confusion.svg", plot)
 
 

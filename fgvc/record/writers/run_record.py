@@ -16,7 +16,7 @@ import numpy as np
 from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.record.run_dir import RunFolder, now
-from fgvc.types import Batch, Dataset, Features, Predictions
+from fgvc.types import Batch, ConfusionCounts, Dataset, Features, Predictions
 
 if TYPE_CHECKING:  # for annotations only: a writer needs neither torch nor TensorBoard
     from torch import Tensor
@@ -100,8 +100,8 @@ class RunRecord:
         return {**self.numbers, "cost": cost}
 
     @functools.cached_property
-    def confusion(self) -> np.ndarray:
-        """Counts of test images, as from `metrics.tally`."""
+    def confusion(self) -> ConfusionCounts:
+        """The confusion matrix of the test images."""
         return metrics.tally(self.test.pred_N, self.test.label_N, len(self.dataset.labelmap))
 
 

@@ -18,6 +18,7 @@ from fgvc.record.run_dir import TEST_READ_LOG
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import TOLERANCE, agree, require_same
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows
+from fgvc.types import ConfusionCounts
 
 DERIVED = ("top_NK", "score_NK", "label_logprob_N")  # columns of Rows that follow from logits
 CLASS_FILES = ("per_class.csv", "confusion.csv")
@@ -53,15 +54,15 @@ def metrics_follow(record: Record) -> str:
     return f"recomputed from {PREDICTIONS}: {evidence}"
 
 
-def _check_class_files(record: Record, matrix: np.ndarray) -> None:
+def _check_class_files(record: Record, counts: ConfusionCounts) -> None:
     """Check worst_pairs, per_class.csv and confusion.csv against the confusion matrix of test."""
     labelmap, names, pairs = record.labelmap, record.labelmap.names, []
-    for pair in metrics.worst_pairs(matrix, prediction_tables.WORST):
+    for pair in metrics.worst_pairs(counts, prediction_tables.WORST):
         label, pred = names[pair["label"]], names[pair["pred"]]
         pairs.append({**pair, "label_name": label, "pred_name": pred})
     require_same("metrics.json worst_pairs", record.numbers["worst_pairs"], pairs)
-    per_class = prediction_tables.class_rows_csv(metrics.class_rows(matrix, names), labelmap)
-    texts = (per_class, prediction_tables.confusion_csv(matrix, names))
+    per_class = prediction_tables.class_rows_csv(metrics.class_rows(counts, names), labelmap)
+    texts = (per_class, prediction_tables.confusion_csv(counts, names))
     for file, text in zip(CLASS_FILES, texts, strict=True):
         if record.text(file) != text:
             raise DamageError(f"{file}: does not follow from {PREDICTIONS}")

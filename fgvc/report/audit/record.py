@@ -21,10 +21,10 @@ from fgvc.metrics import TOP, UNREADABLE
 from fgvc.record import checkpoint, command_file, fitted_images, verify
 from fgvc.record.env_stamp import GitState
 from fgvc.record.fitted_images import FittedImages
-from fgvc.record.prediction_tables import read_predictions
+from fgvc.record.prediction_tables import read_hierarchy, read_predictions
 from fgvc.record.verify import DamageError
 from fgvc.report.run_rows import run_path
-from fgvc.types import Hierarchy, LabelMap, Predictions
+from fgvc.types import ConfusionCounts, Hierarchy, LabelMap, Predictions
 from fgvc.untrusted import shell
 
 PREDICTIONS, STAMP, CONFIG = "predictions.parquet", "env_stamp.json", "config.yaml"
@@ -205,23 +205,11 @@ class Record:
     @property
     def hierarchy(self) -> Hierarchy | None:
         """The tree above the classes; None if the dataset has none."""
-        labelmap = self.json("labelmap.json")
-        if "parents" not in labelmap:
-            return None
-        return Hierarchy(tuple(map(tuple, labelmap["parents"])), labelmap["nodes"])
+        return read_hierarchy(self.json("labelmap.json"))
 
-    def tally(self, rows: Rows) -> np.ndarray:
-        """The confusion matrix of a split.
-
-        Raises:
-            DamageError: the label map has more classes than the stored matrix can have rows.
-            ValueError: as in `metrics.tally`.
-        """
-        classes, stored = len(self.labelmap), len(self.data("confusion.csv"))
-        if stored < 2 * classes**2:  # a digit and a comma each
-            needed = f"too few for the {classes} classes of labelmap.json"
-            raise DamageError(f"confusion.csv: {stored} bytes, {needed}")
-        return metrics.tally(rows.pred_N, rows.label_N, classes)
+    def tally(self, rows: Rows) -> ConfusionCounts:
+        """The confusion matrix of a split; ValueError as in `metrics.tally`."""
+        return metrics.tally(rows.pred_N, rows.label_N, len(self.labelmap))
 
     def split(self, name: str) -> list[str]:
         """The paths of a split, in the order of its file."""
