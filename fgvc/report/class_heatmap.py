@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from fgvc.html.class_names import display_names
+from fgvc.html.confusion import drawn_groups
+from fgvc.html.formats import plain
 from fgvc.record import verify
-from fgvc.record.prediction_tables import read_class_rows
+from fgvc.record.prediction_tables import read_class_rows, read_hierarchy
 from fgvc.record.verify import DamageError
 from fgvc.report.aggregate_seeds import Line
 
-PER_CLASS = "per_class.csv"
+PER_CLASS, LABEL_MAP = "per_class.csv", "labelmap.json"
 MAX_LINES, CLASSES = 12, 200  # the best lines and the hardest classes are shown
 STEPS = 10  # of the colour scale
 Recall = dict[int, tuple[str, float]]  # class index -> class name, recall
@@ -24,9 +27,10 @@ def class_heatmap(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
 
     Returns:
         columns: place and name of each line. rows: class name, mean, and accuracy per line, as
-        fractions, the hardest class first. low: the accuracy at the pale end of the colours, a
-        multiple of a tenth. classes: number of all classes. problems: one message per unreadable
-        line.
+        fractions, the hardest class first. groups: if classes are left out, the same for the
+        super-categories, each the mean over its classes; their names end in the number of classes.
+        low: the accuracy at the pale end of the colours, a multiple of a tenth. classes: number of
+        all classes. problems: one message per unreadable line.
     """
     if len(lines) < 2:
         return None
@@ -51,11 +55,35 @@ def class_heatmap(lines: Sequence[tuple[str, Line]]) -> dict[str, Any] | None:
     return {
         "columns": list(recalls),
         "rows": [(names[c], float(mean_C[c]), recall_CL[c].tolist()) for c in hardest],
+        "groups": _group_rows(lines[0][1], [*first], recall_CL) if len(names) > CLASSES else [],
         "low": float(low),
         "steps": STEPS,
         "classes": len(names),
         "problems": problems,
     }
+
+
+def _group_rows(
+    line: Line, indices: Sequence[int], recall_CL: np.ndarray
+) -> list[tuple[str, float, list[float]]]:
+    """The rows of the super-categories of a line's label map, the hardest first; few or none."""
+    path = line.first.path
+    try:
+        data = verify.read_verified(path, LABEL_MAP, verify.read_index(path))
+        groups = drawn_groups(read_hierarchy(verify.parse_object(LABEL_MAP, data)))
+        group_C = None if groups is None else groups.place_C[list(indices)]
+    except (DamageError, LookupError, TypeError, ValueError):
+        return []  # the table of the classes does not need it
+    if groups is None:
+        return []
+    rows = []
+    for group, name in enumerate(groups.names):
+        in_group_C = group_C == group
+        if in_group_C.any():
+            accuracy_L = recall_CL[in_group_C].mean(axis=0)
+            text = f"{plain(name)} ({int(in_group_C.sum()):,})"
+            rows.append((text, float(accuracy_L.mean()), accuracy_L.tolist()))
+    return sorted(rows, key=itemgetter(1, 0))
 
 
 def _mean_recall(line: Line) -> Recall:

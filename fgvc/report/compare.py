@@ -18,6 +18,7 @@ import numpy as np
 from fgvc import metrics, untrusted
 from fgvc.html.class_names import display_names
 from fgvc.record import comparability, verify
+from fgvc.record.prediction_tables import read_hierarchy
 from fgvc.record.verify import DamageError
 from fgvc.report import predictions, run_rows
 from fgvc.report.flatten import differences
@@ -95,8 +96,9 @@ def _read_side(path: Path, key: str) -> ComparedRun:
     try:
         run = run_rows.read_run(path.resolve())
         data = verify.read_verified(path, "labelmap.json", verify.read_index(path))
-        classes = verify.parse_object("labelmap.json", data)["classes"]
-        names = {row["id"]: row["name"] for row in classes}
+        labelmap = verify.parse_object("labelmap.json", data)
+        read_hierarchy(labelmap)  # the page lists classes by it
+        names = {row["id"]: row["name"] for row in labelmap["classes"]}
         images, label_N, pred_N = predictions.read_test_rows(run)
         if label_N.min(initial=0) < 0 or pred_N.min(initial=0) < metrics.UNREADABLE:
             raise ValueError("a negative class index")

@@ -10,8 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fgvc.html.formats import plain, relative_link
+from fgvc.html.class_groups import top_groups
+from fgvc.html.class_lists import ClassLists, ClassRow, class_lists
+from fgvc.html.formats import percent, plain, points, relative_link
 from fgvc.html.render import render
+from fgvc.record.prediction_tables import read_hierarchy
+from fgvc.record.run_dir import read_json
 from fgvc.record.run_page import FILE
 from fgvc.record.run_page.gallery import BUDGET, Album, PageImage, ReadImage, recorded_shots
 from fgvc.report.compare import difference_tests, verdicts_differ
@@ -19,7 +23,8 @@ from fgvc.report.pairwise_tests import TESTS, WORDS
 
 PICTURES = 24  # of each direction
 LISTED = 200  # changed images, listed by path
-CLASSES = 100  # that changed most
+CLASSES = 100  # that changed most; if more changed, lists hold all
+CLASS_HEADS = ("class", "run − against, points", "run, %", "against, %", "images")
 Comparison = Mapping[str, Any]
 
 
@@ -77,6 +82,9 @@ def render_comparison(
         ],
         "classes": changed[:CLASSES],
         "changed": len(changed),
+        "by_class": _class_lists(result["classes"], names, folders[0])
+        if len(changed) > CLASSES
+        else None,
         "listed": LISTED,
         "shown": names,
         "has_dataset": album.has_dataset,
@@ -84,6 +92,38 @@ def render_comparison(
         "words": WORDS,
     }
     return render("compare.html", facts)
+
+
+def _class_lists(
+    classes: Sequence[Comparison], names: Mapping[str, str], folder: Path
+) -> ClassLists:
+    """The classes with images, by the super-categories of a run.
+
+    First those of the most images in difference: among thousands of classes, those of a single
+    image change most.
+    """
+    labelmap = read_json(folder, "labelmap.json")
+    groups, group_of = top_groups(read_hierarchy(labelmap)), {}
+    if groups is not None:
+        group_of = {row["id"]: groups.name_of(k) for k, row in enumerate(labelmap["classes"])}
+    rows = []
+    for row in classes:
+        run, against, images = row["run"], row["against"], row["images"]
+        counts = (round(run * images), round(against * images), images, int(run != against))
+        shares = (percent(run), percent(against), str(images))
+        cells = (names[row["name"]], points(row["difference"]), *shares)
+        rows.append(ClassRow(group_of.get(row["id"], ""), counts, cells))
+    rows.sort(key=lambda row: -abs(row.counts[0] - row.counts[1]))
+    return class_lists(CLASS_HEADS, rows, _summarize)
+
+
+def _summarize(rows: Sequence[ClassRow]) -> tuple[float, str]:
+    run, against, images, changed = (
+        sum(column) for column in zip(*(row.counts for row in rows), strict=True)
+    )
+    difference = (run - against) / images
+    text = f"{points(difference)} points on {images:,} images"
+    return -abs(difference), f"{text}; {changed:,} of {len(rows):,} classes changed"
 
 
 def _images(

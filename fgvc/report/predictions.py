@@ -58,12 +58,19 @@ def read_test_rows(run: Run) -> tuple[list[str], np.ndarray, np.ndarray]:
     try:
         table = prediction_tables.read_predictions(data, COLUMNS)
         # lists of Python values: the filters and sorts of Arrow import pandas, which takes longer
-        columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-        rows = sorted((nfc(path), *values) for path, split, *values in columns if split == "test")
-        label_N, pred_N = (np.array([row[at] for row in rows], np.int64) for at in (1, 2))
+        path, split, *numbers = (table[name].to_pylist() for name in COLUMNS)
+        test_N = np.flatnonzero([name == "test" for name in split])
+        paths = [nfc(path[row]) for row in test_N.tolist()]
+        label_N, pred_N = (np.array(column, np.int64)[test_N] for column in numbers)
+        # rows are mostly sorted already; of equal paths, by label, then prediction
+        ties = (
+            np.lexsort((pred_N, label_N)) if len(set(paths)) < len(paths) else np.arange(len(paths))
+        )
+        order = sorted(ties.tolist(), key=paths.__getitem__)
+        label_N, pred_N = label_N[order], pred_N[order]
     except READ_ERRORS as error:
         raise DamageError(f"{FILE}: not readable by this version") from error
-    hits, n = int((label_N == pred_N).sum()), len(rows)
+    hits, n = int((label_N == pred_N).sum()), len(paths)
     if hits != round(run.top1 * run.n) or n != run.n:
         raise DamageError(f"{FILE}: contradicts metrics.json")
-    return [row[0] for row in rows], label_N, pred_N
+    return [paths[row] for row in order], label_N, pred_N

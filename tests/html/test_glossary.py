@@ -8,7 +8,7 @@ from importlib import resources
 from fgvc.html.render import render
 
 TEMPLATES = resources.files("fgvc.html") / "templates"
-FRAGMENTS = {"base.html", "glossary.html", "macros.html"}
+FRAGMENTS = {"base.html", "classes.html", "glossary.html", "macros.html"}
 
 
 def test_every_page_has_it_in_its_header():

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from html import unescape
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from PIL import Image
 
 from fgvc import metrics
 from fgvc.config.compose import composed, typed
+from fgvc.html import class_lists
 from fgvc.record import prediction_tables, run_page
 from fgvc.record.run_page import gallery
 from fgvc.record.run_page.gallery import Album
@@ -62,15 +64,20 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def derived(folder, tmp_path_factory) -> Callable[..., Path]:
-    """derived(classes, files=…, **numbers) -> the page of a probe with part attention, made up.
+    """derived(classes, files=…, groups=…, **numbers) -> the page of a probe with part attention.
 
-    One error in four; every class has another class with which it is confused. files: further files
-    of the folder. numbers: further entries of metrics.json.
+    Made up: one error in four; every class has another class with which it is confused. files:
+    further files of the folder. groups: super-categories. numbers: further entries of metrics.json.
     """
     words = ("backbone=vit_tiny", "backbone.pretrained=false", "part_attention=transfg")
     conf = typed(composed([*words, "dataset=folder"]))
 
-    def page(classes: int, files: Mapping[str, bytes] = MappingProxyType({}), **numbers) -> Path:
+    def page(
+        classes: int,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        groups: int = 0,
+        **numbers,
+    ) -> Path:
         copy = shutil.copytree(folder, tmp_path_factory.mktemp("derived") / "run" / "c" / "k")
         names = [f"{index:03d}.{BIRDS[index % 4]}_{index}" for index in range(classes)]
         label_N = np.tile(np.arange(classes), 8)
@@ -78,7 +85,12 @@ def derived(folder, tmp_path_factory) -> Callable[..., Path]:
         logits_NC = (
             np.eye(classes, dtype=np.float32)[pred_N] * np.linspace(9, 5, len(label_N))[:, None]
         )
-        labelmap = {"classes": [{"index": k, "id": f"{k}", "name": n} for k, n in enumerate(names)]}
+        labelmap: dict[str, Any] = {
+            "classes": [{"index": k, "id": f"{k}", "name": n} for k, n in enumerate(names)]
+        }
+        if groups:
+            labelmap["parents"] = [[f"g{index % groups}"] for index in range(classes)]
+            labelmap["nodes"] = {f"g{k}": f"<i>Order {k}" for k in range(groups)}
         (copy / "labelmap.json").write_text(json.dumps(labelmap))
         rows = metrics.per_class(logits_NC, label_N, names)
         ids = tuple(str(index) for index in range(classes))
@@ -379,6 +391,67 @@ def test_class_names_are_for_people_and_the_worst_block_stands_for_200_classes(d
         ink = phone.page.locator(".confusion-matrix .ink").first
         assert ink.bounding_box()["height"] > 9  # legible: not shrunk to the width of the phone
         phone.picture(f"run-page-{classes}-phone")
+
+
+def test_many_classes_are_listed_by_super_category_the_hardest_first(derived, opened):
+    browser = opened(derived(200, groups=3))
+    lists = browser.page.locator(".class-list")
+    assert lists.locator("summary").all_inner_texts() == [
+        "<i>Order 0: 67 classes, 75.0 % of 536 images right",
+        "<i>Order 1: 67 classes, 75.0 % of 536 images right",
+        "<i>Order 2: 66 classes, 75.0 % of 528 images right",
+    ]
+    assert lists.locator("tbody tr:visible").count() == 0  # folded
+    lists.first.locator("summary").click()
+    rows = lists.first.locator("tbody tr")
+    assert rows.first.locator("td").all_inner_texts() == [
+        "Rusty Blackbird 0",
+        "75.0",
+        "8",
+        "Groove billed Ani 199 (2)",
+    ]
+    assert rows.count() == 67
+    text = browser.page.locator("main").inner_text()
+    assert "132 of 400 errors are within a super-category" in text
+    region = browser.page.get_by_role("region", name="Confusion matrix by super-category")
+    assert region.locator(".counts text").count() == 5
+    search = browser.page.get_by_label("Search classes")
+    search.fill("ALBATROSS 19")
+    found = lists.locator("tbody tr:visible")
+    assert [text.split("\t")[0] for text in found.all_inner_texts()] == [
+        "Sooty Albatross 198",
+        "Sooty Albatross 190",
+        "Sooty Albatross 194",
+    ]
+    assert browser.page.locator(".class-search output").inner_text() == "3 of 200 classes"
+    search.fill("no such bird")
+    assert lists.locator("summary:visible").count() == 0
+    search.fill("")
+    assert lists.locator("summary:visible").count() == 3
+    assert lists.locator("tbody tr:visible").count() == 0
+    lists.first.locator("summary").click()
+    assert lists.locator("tbody tr:visible").count() == 67
+    assert browser.console == []
+    browser.page.set_viewport_size({"width": 390, "height": 800})
+    assert browser.overflow() == 0
+
+
+def test_the_confusions_of_few_classes_are_no_list(derived):
+    assert ["class-list" in derived(classes).read_text() for classes in (40, 41)] == [False, True]
+
+
+def test_a_page_of_5089_classes_is_bounded(derived, monkeypatch):
+    """Megabytes and elements; chromium lays out the open lists only, and loads it in .5 s."""
+    text = derived(5089, groups=13).read_text()
+    assert len(text.encode()) < 3_000_000
+    assert text.count("<tr>") < 5_400
+    assert text.count("<") < 90_000
+    assert "per_class.csv" in text
+    assert "that file holds all" not in text
+    monkeypatch.setattr(class_lists, "MAX_ROWS", 100)
+    text = derived(300).read_text()
+    assert "The hardest 100 of 300 classes are listed; that file holds all." in text
+    assert text.count("<tr><td>") < 130
 
 
 def test_print_has_no_empty_page_and_no_plot_in_two(derived, opened, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from fgvc import metrics
+from fgvc.html.class_names import display_names
 from fgvc.record import verify
 from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.baselines_page import render_baselines
@@ -193,6 +195,30 @@ def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
         per_class = np.mean([values[column] for _, _, values in heat["rows"]])
         assert per_class == pytest.approx(line.mean("mean_per_class"))
     assert class_heatmap(lines[:1]) is None
+
+
+def test_of_many_classes_the_heatmap_shows_the_super_categories_too(outputs, monkeypatch):
+    """Each is the mean over its classes; the hardest classes follow."""
+    group = build_table(outputs.glob("*/*/*")).groups[0]
+    lines = [(entry.line.first.name, entry.line) for entry in group.entries]
+    whole = not_none(class_heatmap(lines))
+    assert whole["groups"] == []
+    monkeypatch.setattr("fgvc.report.class_heatmap.CLASSES", 4)
+    heat = not_none(class_heatmap(lines))
+    assert heat["rows"] == whole["rows"][:4]
+    labelmap = json.loads((lines[0][1].first.path / "labelmap.json").read_text())
+    names = display_names([row["name"] for row in labelmap["classes"]])
+    parent_of = dict(zip(names, labelmap["parents"], strict=True))
+    for name, mean, values in heat["groups"]:
+        nodes = [node for node, text in labelmap["nodes"].items() if name.startswith(f"{text} (")]
+        members = [row for row in whole["rows"] if parent_of[row[0]][-1] in nodes]
+        assert name.endswith(f"({len(members)})")
+        assert values == pytest.approx(np.mean([row[2] for row in members], axis=0).tolist())
+        assert mean == pytest.approx(np.mean(values))
+    assert len(heat["groups"]) == len(labelmap["nodes"])
+    text = render_baselines([group], [], outputs)
+    assert text.count('aria-label="Accuracy by super-category"') == 1
+    assert "the 4 hardest of 6 classes" in text
 
 
 def test_without_a_cost_there_is_no_plot(forge, output_root):

@@ -138,6 +138,17 @@ def test_no_common_images_and_damage_are_one_line(runs, pair):
         compare_runs(*pair, force=False)
 
 
+@pytest.mark.parametrize(
+    "change", [{"parents": [["genus 1"]]}, {"nodes": {}}, {"parents": None}, {"nodes": [1]}]
+)
+def test_a_tree_that_does_not_fit_its_classes_is_one_line(forge, pair, seal, change):
+    file = pair[1] / "labelmap.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    seal(pair[1])
+    with pytest.raises(UserError, match="against=.*: not a record that this version reads"):
+        compare_runs(*pair, force=False)
+
+
 def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capfd):
     target = tmp_path / "a = b.json"
     places = [f"run={pair[0]}", f"against={pair[1]}", f"task.output='{target}'"]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from fgvc.html.class_names import display_names
-from fgvc.report.compare import compare_runs
+from fgvc.html.formats import points
+from fgvc.report import compare_page
+from fgvc.report.compare import class_display_names, compare_runs
 from fgvc.report.compare_page import CLASSES, LISTED, PICTURES, PairAlbum, render_comparison
 from fgvc.run import main
 from tests.report.conftest import OTHER_N
@@ -114,7 +116,7 @@ def large(pair, tmp_path) -> Path:
     rng = np.random.default_rng(0)
     result["classes"] = sorted(
         (
-            {"id": str(c), "name": names[c], "images": 30, "run": a, "against": b}
+            {"id": f"id {c}", "name": names[c], "images": 30, "run": a, "against": b}
             | {"difference": a - b}
             for c, (a, b) in enumerate((rng.integers(31, size=(count, 2)) / 30).tolist())
         ),
@@ -140,8 +142,41 @@ def test_long_lists_end_with_a_count(large):
     assert page.count(f"The first {LISTED} of 700 images by class") == 2
     assert f"The {CLASSES} that changed most." in page
     assert page.count('<svg class="span"') == CLASSES
+    assert page.count('<details class="class-list">') == 1
+    assert len(re.findall(r"<tr>(<td>[^<]*</td>){5}</tr>", page)) == 555
     assert len(re.findall(r'class="value soft"', page)) == 2 * LISTED
     assert len(page) < 2_000_000
+
+
+def test_many_changed_classes_are_listed_by_super_category(pair, tmp_path, monkeypatch, opened):
+    """The most images in difference first; a click sorts points with their signs."""
+    monkeypatch.setattr(compare_page, "CLASSES", 1)
+    result = compare_runs(*pair, force=False)
+    names = class_display_names(*pair)
+    text = render_comparison(result, pair, names, PairAlbum(None, []), tmp_path)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    browser = opened(tmp_path / "page.html")
+    page = browser.page
+    lists = page.locator(".class-list")
+    labelmap = json.loads((pair[0] / "labelmap.json").read_text())
+    group_of = {row["id"]: labelmap["parents"][row["index"]][-1] for row in labelmap["classes"]}
+    summaries = lists.locator("summary").all_inner_texts()
+    assert len(summaries) == len(labelmap["nodes"]) > 1
+    assert all("classes changed" in summary for summary in summaries)
+    for summary in summaries:
+        node = next(key for key, name in labelmap["nodes"].items() if summary.startswith(name))
+        rows = [row for row in result["classes"] if group_of[row["id"]] == node]
+        images = sum(row["images"] for row in rows)
+        more = round(sum(row["difference"] * row["images"] for row in rows))
+        assert f"{points(more / images)} points on {images} images" in summary
+    lists.first.locator("summary").click()
+    header = lists.first.locator("th", has_text="points")
+    for order in (1, -1):
+        header.locator("button").click()
+        cells = lists.first.locator("tbody td:nth-child(2)").all_inner_texts()
+        values = [order * float(cell.replace("−", "-")) for cell in cells]
+        assert values == sorted(values)
+    assert browser.console == []
 
 
 def test_the_page_fits_a_laptop_a_phone_and_paper(large, opened):
@@ -152,10 +187,10 @@ def test_the_page_fits_a_laptop_a_phone_and_paper(large, opened):
         paper, ink = browser.colours()
         assert (paper > 240 > 60 > ink) if scheme == "light" else (paper < 40 < 200 < ink)
     page = browser.page
-    header = page.locator("table.sortable th", has_text="difference")
+    header = page.locator("table.sortable th:visible", has_text="difference")
     header.locator("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
-    values = page.locator("table.sortable tbody td:nth-child(2)").all_inner_texts()
+    values = page.locator("table.sortable:visible tbody td:nth-child(2)").all_inner_texts()
     numbers = [float(value.replace("−", "-")) for value in values]
     assert numbers == sorted(numbers)
     page.emulate_media(media="print", color_scheme="dark")

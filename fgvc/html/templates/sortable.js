@@ -3,7 +3,7 @@
 // Sorting: the button of a header sorts the rows of its table; rows without a value come last.
 const value = (row, column) => {
   const cell = row.cells[column];
-  const text = cell.dataset.v ?? cell.textContent.trim();
+  const text = (cell.dataset.v ?? cell.textContent.trim()).replace(/^−/, "-");
   return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 };
 

@@ -18,8 +18,9 @@ import numpy as np
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.html.charts import Chart, chart
+from fgvc.html.class_groups import top_groups
 from fgvc.html.class_names import display_names
-from fgvc.html.confusion import page_plot
+from fgvc.html.confusion import drawn_groups, page_plot
 from fgvc.html.formats import TOP5_FROM
 from fgvc.html.render import render
 from fgvc.record import (
@@ -27,13 +28,14 @@ from fgvc.record import (
     comparability,
     comparable_probe,
     measured_rate,
+    prediction_tables,
     privacy,
     retention,
 )
 from fgvc.record.badges import reason_badges, stamp_badges
 from fgvc.record.fitted_images import earlier_runs
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, UNREADABLE_FILE, read_json
-from fgvc.record.run_page import gallery
+from fgvc.record.run_page import class_table, gallery
 from fgvc.record.run_page.attention import attention
 from fgvc.record.tensorboard import Point
 from fgvc.untrusted.shell import command as shell_command
@@ -72,7 +74,9 @@ def derive(
         album: the test images of the page.
     """
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
-    names = display_names([row["name"] for row in read_json(folder, "labelmap.json")["classes"]])
+    labelmap = read_json(folder, "labelmap.json")
+    names = display_names([row["name"] for row in labelmap["classes"]])
+    hierarchy = prediction_tables.read_hierarchy(labelmap)
     commands = command_file.split(untrusted.read_text(folder / command_file.FILE))
     parts = comparability.Comparability(**numbers["comparability"])
     reasons = comparability.reasons(numbers, parts)
@@ -80,6 +84,7 @@ def derive(
     unreadable = (folder / UNREADABLE_FILE).is_file()
     images = gallery.read_test_images(folder / "predictions.parquet")
     label_N, pred_N = (np.array([image[key] for image in images]) for key in ("label", "pred"))
+    counts = metrics.tally(pred_N, label_N, len(names))
     shown = gallery.gallery(folder, images, album)
     place = (stamp["run_id"], stamp["config_hash"][:SHORT], checkpoint_id[:SHORT], FILE)
     facts = {
@@ -99,7 +104,9 @@ def derive(
             read_json(folder, "config.canonical.json"), commands[0], stamp["task"]
         ),
         "charts": [chart for chart in _charts(stamp, numbers, history) if chart],
-        "confusion": page_plot(metrics.tally(pred_N, label_N, len(names)), names),
+        "confusion": page_plot(counts, names, drawn_groups(hierarchy)),
+        "matrix_up_to": prediction_tables.MATRIX_UP_TO,
+        "by_class": class_table.class_table(counts, names, top_groups(hierarchy)),
         "gallery": shown,
         "attention": attention(folder, conf, numbers, images, shown["surest"], album),
         "unreadable": read_json(folder, UNREADABLE_FILE) if unreadable else [],
