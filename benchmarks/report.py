@@ -42,7 +42,7 @@ SMALL = (
 
 def rows(folder_root: Path) -> list[Row]:
     """The second of two times, because the first waits for the disk."""
-    source, outputs = _run_probe(folder_root / "one"), folder_root / "outputs"
+    source, outputs = run_probe(folder_root / "one"), folder_root / "outputs"
     for number in range(RUNS):
         _copy_run(source, outputs, number)
     seconds, table = [], None
@@ -60,7 +60,7 @@ def rows(folder_root: Path) -> list[Row]:
     return [Row(work, "–", seconds[-1], SECONDS, detail, True)]
 
 
-def _run_probe(home: Path) -> Path:
+def run_probe(home: Path) -> Path:
     """Run a probe on synthetic birds; return its run folder."""
     folder_root = [f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data")]
     assert main([*SMALL, *folder_root]) == 0
@@ -74,7 +74,7 @@ def _copy_run(source: Path, outputs: Path, number: int) -> Path:
     config["task"]["c_high"] = 1e5 + number
     (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
     name = hashing.sha256_json(config)
-    _update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
+    update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
     _write_predictions(work, np.random.default_rng(number))
     tensors, metadata, _ = checkpoint.read(source)
     checkpoint_id = checkpoint.write(work, tensors, {**metadata, "config_hash": name})
@@ -100,13 +100,13 @@ def _write_predictions(work: Path, rng: np.random.Generator) -> None:
     pq.write_table(pa.table(columns), work / "predictions.parquet", compression="zstd")
     hits = int(right_N.sum())
     interval = list(metrics.wilson(hits, IMAGES))
-    _update_json(
+    update_json(
         work / "metrics.json",
         {"test": {"n": IMAGES, "top1": hits / IMAGES, "top1_ci95": interval}},
     )
 
 
-def _update_json(file: Path, change: dict[str, object]) -> None:
+def update_json(file: Path, change: dict[str, object]) -> None:
     plain = json.loads(file.read_bytes())
     for key, value in change.items():
         plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
