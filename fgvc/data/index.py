@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from fgvc.config import schema
 from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError, nfc
+
+Name = TypeVar("Name", str, bytes)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def list_first(offenders: Iterable[object], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def repeated(values: Sequence[str]) -> list[str]:
+def repeated(values: Sequence[Name]) -> list[Name]:
     """The values that occur more than once, in order of first occurrence."""
     # duplicates are rare: hashes take 8 bytes per value, a Counter about 100
     hash_N = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))

@@ -38,8 +38,8 @@ def test_copies_are_near_and_others_far(scale, quality):
 
 
 def test_more_bands_than_differing_bits():
-    """By the pigeonhole principle a pair within BOUND shares a band; the bands cover each half."""
-    assert 2 * len(near_duplicates.BANDS) > near_duplicates.MAX_DISTANCE
+    """By the pigeonhole principle a pair within the bound shares two bands, which cover a half."""
+    assert 2 * len(near_duplicates.BANDS) - near_duplicates.MAX_DISTANCE >= 2
     bits = [bit for first, width in near_duplicates.BANDS for bit in range(first, first + width)]
     assert bits == list(range(64))
 
@@ -61,6 +61,30 @@ def test_search_in_small_blocks_finds_the_same(monkeypatch):
     same_N2 = np.full((30, 2), 0xFFFF0000FFFF, np.uint64)
     monkeypatch.setattr(near_duplicates, "BLOCK", 100)
     assert len(near_duplicates.pairs(same_N2, same_N2[:20])) == 600
+
+
+def test_few_pairs_of_different_images_are_compared(monkeypatch):
+    """A shared band alone would leave 10 / 8,192 of all pairs: 19,500 here, and 7e7 at 675,170."""
+    compared, search = [0], near_duplicates._equal_pairs
+
+    def count(*bands):
+        for rows in search(*bands):
+            compared[0] += len(rows[0])
+            yield rows
+
+    monkeypatch.setattr(near_duplicates, "_equal_pairs", count)
+    one_N2, other_M2 = np.random.default_rng(0).integers(0, 2**64, (2, 4000, 2), dtype=np.uint64)
+    other_M2[:5] = one_N2[:5]
+    assert len(near_duplicates.pairs(one_N2, other_M2)) == 5
+    assert 5 * 45 <= compared[0] < 400
+
+
+def test_the_search_ends_when_nearly_all_images_look_the_same(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 1000)
+    monkeypatch.setattr(near_duplicates, "BLOCK", 500)
+    same_N2 = np.full((100, 2), 0xFFFF0000FFFF, np.uint64)
+    pair_K2 = near_duplicates.pairs(same_N2, same_N2)
+    assert len(np.unique(pair_K2, axis=0)) == 1000
 
 
 def test_plain_surfaces_are_like_nothing():

@@ -5,14 +5,12 @@ N images, K pairs.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 
 from fgvc.data.doctor import near_duplicates
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, about
 from fgvc.data.doctor.images import ImageTable
-from fgvc.data.index import Index
+from fgvc.data.index import Index, repeated
 from fgvc.types import TEST
 
 # what was found, and how to fix it
@@ -29,9 +27,9 @@ SAME_SPLIT = (
 
 def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
     """Find equal files (across splits, under two labels, within a split) and near duplicates."""
-    rows_of: dict[bytes, list[int]] = defaultdict(list)
-    for row, sha256 in enumerate(images.sha256):
-        if sha256:
+    rows_of: dict[bytes, list[int]] = {sha256: [] for sha256 in repeated(images.sha256) if sha256}
+    for row, sha256 in enumerate(images.sha256 if rows_of else ()):
+        if sha256 in rows_of:
             rows_of[sha256].append(row)
     train_test, two_labels, same_split = [], [], []
     for rows in rows_of.values():
@@ -49,11 +47,12 @@ def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
     pair_K2 = near_duplicates.pairs(images.code_N2[train_N], images.code_N2[test_N])
     rows_K2 = np.stack([train_N[pair_K2[:, 0]], test_N[pair_K2[:, 1]]], axis=1)
     near = [rows for rows in rows_K2.tolist() if images.sha256[rows[0]] != images.sha256[rows[1]]]
+    at_least = " or more" if len(pair_K2) == near_duplicates.MAX_PAIRS else ""
     return [
         *_finding(ERROR, index, train_test, *TRAIN_TEST),
         *_finding(NOTE, index, two_labels, *TWO_LABELS),
         *_finding(NOTE, index, same_split, *SAME_SPLIT),
-        *_finding(NOTE, index, near, f"pairs of train and test images {look}", fix),
+        *_finding(NOTE, index, near, f"pairs{at_least} of train and test images {look}", fix),
     ]
 
 
