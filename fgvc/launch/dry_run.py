@@ -1,4 +1,4 @@
-"""The jobs of a command -> the lines of its dry run: images, time, disk space, cached features.
+"""The jobs of a command -> the lines of its dry run: images, fits, memory, disk, cached features.
 
 Nothing is written or downloaded. torch is imported only if features may be cached.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 from rich import get_console
 from rich.text import Text
 from safetensors import SafetensorError, safe_open
@@ -28,6 +31,7 @@ from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record import measured_rate
 from fgvc.record.run_dir import complete_runs
+from fgvc.report import fit_estimate
 from fgvc.report.cost_estimate import (
     LIST_JOBS,
     LISTED,
@@ -40,12 +44,15 @@ from fgvc.report.cost_estimate import (
     vit_macs,
     wrap,
 )
+from fgvc.report.fit_estimate import FitCost, ProbeSizes
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
 DEPTH = 12  # blocks of a model without a stated depth
 RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
 NARROWEST = 60  # columns of a table of groups
+LONG_FITS = 1e12  # FLOP; shorter fits take seconds, and their time is not estimated
+SIDE, PRODUCTS = 1024, 3  # of the product that measures the matrix rate: about 50 ms in all
 OWN_KEYS = ("runtime.dry_run=", "runtime.dry_run_jobs=")
 HIDDEN = ("hydra", "sweep", "runtime.")
 
@@ -90,7 +97,12 @@ def describe(
     notes: dict[str, None] = {}
     costs = [_job_cost(job, run_id, varying, planned, notes) for job in jobs]
     excluded = [(_name(item.overrides, varying), item.reason) for item in exclusions]
-    assumptions = _assumptions(jobs, jobs[0].conf, notes)
+    flops = sum(cost.fit.flops for cost in costs if cost.fit is not None and not cost.done)
+    assumptions = replace(
+        _assumptions(jobs, jobs[0].conf, notes),
+        flops=_matrix_rate() if flops >= LONG_FITS else None,
+        memory=psutil.virtual_memory().total,
+    )
     layout = Layout(width, lists_all or len(jobs) + len(exclusions) <= LISTED)
     yield from format_estimate(run_id, common, costs, excluded, assumptions, layout)
 
@@ -163,8 +175,35 @@ def _job_cost(
         shared=shared,
         done=bool(complete_runs(root, run_id, run_hash)),
         kept=(feature_bytes, _folder_bytes(conf, images, row, width)),
+        fit=_fit_cost(conf, images, width) if conf.task.name == "probe" else None,
         values={key_of(item): value_of(item) for item in job.overrides if key_of(item) in varying},
     )
+
+
+def _fit_cost(conf: Config, images: ImageCounts, width: int) -> FitCost | None:
+    """The cost of the head; None for a head in closed form that keeps no training images."""
+    spec, head, task = heads()[conf.head.name], conf.head, conf.task
+    refits = conf.final_fit == "trainval" and images.val > 0
+    sizes = ProbeSizes(images.train, images.val, images.test, width, images.classes, refits)
+    if spec.fit == "logistic":
+        return fit_estimate.logistic_cost(sizes, 1 if task.c_low == task.c_high else task.c_count)
+    if spec.fit == "gradient":
+        hidden, settings = getattr(head, "hidden", None), head.fit
+        weights = width * images.classes if hidden is None else hidden * (width + images.classes)
+        pairs = len(settings.learning_rates) * len(settings.weight_decays)
+        return fit_estimate.gradient_cost(sizes, weights, pairs, settings.epochs)
+    return None if spec.bank is None else fit_estimate.knn_cost(sizes)
+
+
+def _matrix_rate() -> float:
+    """FLOP per second of a float32 product on this machine, now."""
+    left, right = np.ones((2, SIDE, SIDE), np.float32)
+    seconds = []
+    for _ in range(PRODUCTS):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / min(seconds)
 
 
 def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int) -> int:
@@ -174,7 +213,7 @@ def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int
         weights = 4 * 12 * (row.block_count or DEPTH) * row.width**2
     elif heads()[conf.head.name].bank is not None:
         weights = 4 * (images.train + images.val) * width
-    return RECORD + weights + 8 * images.test * images.classes
+    return RECORD + weights + fit_estimate.record_bytes(images.test, images.classes)
 
 
 _counts: dict[str, ImageCounts] = {}

@@ -1,6 +1,7 @@
 """Estimated cost of each job -> the lines that a dry run prints; no number is exact.
 
-Times are derived from rates measured on this machine, scaled by multiply-accumulates (MACs).
+Times of images are derived from rates measured on this machine, scaled by multiply-accumulates
+(MACs); times of fits from their products and the machine's matrix rate (see fit_estimate).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fgvc.report.fit_estimate import FitCost
 from fgvc.report.job_groups import GroupRow, format_groups, merge_equal
 
 FORWARDS_PER_STEP = 3  # cost of a training step in forward passes
@@ -42,8 +44,8 @@ class JobCost:
 
     forward: to forward. trained: to train on, counted per epoch. cached: with features in the
     cache. shared: whose features an earlier job extracts. done: the job is complete. macs: per
-    image, roughly. kept: bytes of the features and of the run folder. values: of the keys that vary
-    between the jobs.
+    image, roughly. kept: bytes of the features and of the run folder. fit: of the head; None if
+    none is fitted to features. values: of the keys that vary between the jobs.
     """
 
     hash: str
@@ -58,6 +60,7 @@ class JobCost:
     shared: int
     done: bool
     kept: tuple[int, int]
+    fit: FitCost | None = None
     values: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,7 +69,8 @@ class Assumptions:
     """Inputs of the estimate: rates measured on this device, free bytes, notes on the data.
 
     free: on the disk of the run folders. free_cache: on the disk of the features; None if it is the
-    same disk.
+    same disk. flops: per second, of a float32 product measured now; None if it was not measured,
+    because the fits are short. memory: bytes of this machine.
     """
 
     device: str | None
@@ -74,6 +78,8 @@ class Assumptions:
     free: int
     notes: Sequence[str]
     free_cache: int | None = None
+    flops: float | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +113,22 @@ def nearest_rate(item: JobCost, rates: Sequence[Rate]) -> tuple[Rate, bool] | No
     return (nearest, False) if nearest and macs_ratio(nearest) <= MAX_MACS_RATIO else None
 
 
-def seconds(item: JobCost, rates: Sequence[Rate]) -> float | None:
-    """Seconds for the images of a job, without the fits of heads; None if no rate is known."""
+def seconds(item: JobCost, rates: Sequence[Rate], flops: float | None = None) -> float | None:
+    """Seconds for the images of a job and, at `flops` per second, the fit; None: no known rate."""
     images = item.forward + FORWARDS_PER_STEP * item.trained
-    if item.done or not images:
+    if item.done:
         return 0.0
+    fit = _fit_seconds(item, flops)
+    if not images:
+        return fit
     if (nearest := nearest_rate(item, rates)) is None:
         return None
     rate, is_same = nearest
-    return images / rate.images_per_s * (1.0 if is_same else item.macs / rate.macs)
+    return fit + images / rate.images_per_s * (1.0 if is_same else item.macs / rate.macs)
+
+
+def _fit_seconds(item: JobCost, flops: float | None) -> float:
+    return item.fit.flops / flops if flops is not None and item.fit is not None else 0.0
 
 
 def format_estimate(
@@ -159,11 +172,13 @@ def _format_jobs(items: Sequence[JobCost], assumptions: Assumptions, width: int)
     yield f"  {'config':<16}  {'images':>10} {'time':>8}"
     for item in items:
         images = f"{item.forward + item.trained:,}"
-        duration = _format_duration(seconds(item, assumptions.rates))
+        takes = seconds(item, assumptions.rates, assumptions.flops)
+        duration = _format_duration(takes)
         if item.done:
             images, duration = "–", "done"
         elif not item.forward + item.trained:
-            images, duration = "cached" if item.cached else "as above", "–"
+            images = "cached" if item.cached else "as above"
+            duration = duration if takes else "–"
         head = f"  {item.hash[:16]}  {images:>10} {duration:>8}"
         yield from wrap(f"{head:<{INDENT}}", item.choices, width)
 
@@ -184,7 +199,7 @@ def _sums(items: Sequence[JobCost], assumptions: Assumptions) -> tuple[str, ...]
     """The cells of a group: jobs, images, time, disk; `> 2 h` where some times are unknown."""
     todo = [item for item in items if not item.done]
     images = sum(item.forward + item.trained for item in todo)
-    durations = [seconds(item, assumptions.rates) for item in todo]
+    durations = [seconds(item, assumptions.rates, assumptions.flops) for item in todo]
     known = [value for value in durations if value]
     time = _format_duration(sum(known)) if known else "–"
     if None in durations:
@@ -205,9 +220,37 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions, width: in
     if len(todo) < len(items):
         yield f"done: {len(items) - len(todo)} of {len(items)} jobs, complete, thus skipped"
     yield from wrap("time: ", _format_time(todo, assumptions), width)
+    if fits := _format_fits(todo, assumptions):
+        yield from wrap("fits: ", fits, width)
+    if memory := _format_memory(todo, assumptions):
+        yield from wrap("memory: ", memory, width)
     yield from wrap("disk: ", _format_disk(todo, assumptions), width)
     for note in assumptions.notes:
         yield from wrap("note: ", note, width)
+
+
+def _format_fits(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
+    """The time of the fits and its basis; empty if it was not estimated."""
+    flops = assumptions.flops
+    fitted = [item.fit for item in todo if item.fit is not None]
+    total = sum(fit.flops for fit in fitted)
+    if flops is None or not total:
+        return ""
+    bases = ", ".join(dict.fromkeys(fit.basis for fit in fitted))
+    return (
+        f"about {_format_duration(total / flops)} on the CPU, an estimate: {_round(total / 1e12)} "
+        f"TFLOP at {_round(flops / 1e9)} GFLOP/s, measured now by a float32 product; {bases}"
+    )
+
+
+def _format_memory(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
+    """The memory of the job that takes most, if it is known and more than the imports."""
+    most = max((item.fit.memory for item in todo if item.fit is not None), default=0)
+    if assumptions.memory is None or not most:
+        return ""
+    text = f"about {_format_bytes(most)} for the largest job; this machine has "
+    text += _format_bytes(assumptions.memory)
+    return f"{NO_FIT}: {text}" if most > assumptions.memory else text
 
 
 def _format_disk(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
@@ -253,7 +296,8 @@ def _format_time(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
         parts.append(f"{scaled} of {len(busy)} jobs {verb} scaled by multiply-accumulates")
     if any(item.trained for item in busy):
         parts.append(f"a training step is taken as {FORWARDS_PER_STEP} forward passes")
-    parts.append("fitting heads and writing records takes extra time")
+    fits = "" if assumptions.flops is not None else "fitting heads and "
+    parts.append(f"{fits}writing records takes extra time")
     return "; ".join(parts)
 
 
