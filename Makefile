@@ -46,7 +46,7 @@ conf: .venv/installed  ## print the config a command means: make conf ARGS="back
 docs: .venv/installed  ## build the pages of docs/ into site/, strictly and offline
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-bench: .venv/installed  ## speed as ratios measured side by side (about 10 minutes)
+bench: .venv/installed  ## speed as ratios measured side by side (about 15 minutes; ARGS="startup index" for a part)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock:  ## write requirements.txt anew from pyproject.toml

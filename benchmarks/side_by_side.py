@@ -6,14 +6,23 @@ the same load.
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. value: compared with `target`; higher is better unless `upper_bound`."""
+    """A row of the table.
+
+    baseline: the limit that the work is compared with. value: the ratio, or a number with a unit
+    in `work`; compared with `target`; higher is better unless `upper_bound`. ours, limit, other:
+    what was measured for the project, for the limit and for other tools, with units; empty where
+    `detail` says it.
+    """
 
     work: str
     baseline: str
@@ -21,6 +30,9 @@ class Row:
     target: float
     detail: str
     upper_bound: bool = False  # the target is an upper bound
+    ours: str = ""
+    limit: str = ""
+    other: str = ""
 
     @property
     def met(self) -> bool:
@@ -38,3 +50,13 @@ def best_times(*functions: Callable[[], object], rounds: int = 3) -> list[float]
             function()
             best[index] = min(best[index], time.perf_counter() - start)
     return best
+
+
+def peak_mib() -> float:
+    """Peak memory of this process in MiB."""
+    status = Path("/proc/self/status")  # getrusage includes the peak of the parent process
+    if status.is_file():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
