@@ -106,8 +106,9 @@ def _first_equal_bands(differ_K2: np.ndarray, bands: tuple[int, int]) -> np.ndar
 
 def _equal_pairs(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     order_N = np.argsort(band_N, kind="stable")
-    low_M = np.searchsorted(band_N, band_M, "left", sorter=order_N)
-    count_M = np.searchsorted(band_N, band_M, "right", sorter=order_N) - low_M
+    sorted_N = band_N[order_N]  # a `sorter` would look up every comparison twice
+    low_M = np.searchsorted(sorted_N, band_M, "left")
+    count_M = np.searchsorted(sorted_N, band_M, "right") - low_M
     block_M = np.cumsum(count_M) // BLOCK
     for block in np.unique(block_M[count_M > 0]).tolist():
         rows = np.flatnonzero((block_M == block) & (count_M > 0))
