@@ -180,8 +180,9 @@ def _prepare_unpack(root: Path, folder: Path) -> Callable[[], object]:
     file, target = folder / ARCHIVE, folder / UNPACKED
     if not file.is_file():
         with tarfile.open(file, "w:gz", compresslevel=1) as archive:
-            archive.add(root / "train_val_images", "train_val_images")
-            archive.members = []
+            for image in (root / "train_val_images").rglob("*.jpg"):
+                archive.add(image, image.relative_to(root))
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue] a KiB each
     target.mkdir()
     conf = schema.Archive(file.name, None, file.stat().st_size, "0" * 32, None)
 
@@ -192,7 +193,7 @@ def _prepare_unpack(root: Path, folder: Path) -> Callable[[], object]:
     return verify_and_unpack
 
 
-def _quiet(count: int, note: str = "") -> None:
+def _quiet(n: int, note: str = "") -> None:
     pass
 
 

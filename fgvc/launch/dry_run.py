@@ -201,7 +201,7 @@ def _matrix_rate() -> float:
     seconds = []
     for _ in range(PRODUCTS):
         start = time.perf_counter()
-        left @ right
+        _ = left @ right
         seconds.append(time.perf_counter() - start)
     return 2 * SIDE**3 / min(seconds)
 

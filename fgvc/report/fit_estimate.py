@@ -17,6 +17,7 @@ KNN_OVERHEAD = 1.3  # of finding the neighbours, over the product of the feature
 STEP_OVERHEAD = 1.5  # of a gradient step over its products: loss, optimiser, small batches
 SOLVER_MATRICES, SOLVER_LIMIT = 33, 3 * 2**30  # float64 matrices of N x C at most; bytes at most
 PROCESS = 600 * 2**20  # bytes of torch and the other imports
+ROW_BYTES = 1000  # of the record per test image, without its logits
 FEATURE_COPIES = 3  # all rows, those of train and validation, and their join
 
 
@@ -78,8 +79,13 @@ def knn_cost(sizes: ProbeSizes) -> FitCost:
 
 
 def record_bytes(rows: int, classes: int) -> int:
-    """Bytes of the predictions of a run folder, with a logit per image and class."""
-    return 8 * rows * classes
+    """Bytes of the predictions of a run folder, for TensorBoard and FiftyOne as well."""
+    return ROW_BYTES * rows + 8 * kept_logits(rows, classes)
+
+
+def kept_logits(rows: int, classes: int) -> int:
+    """Number of logits that a run keeps in memory and in its record."""
+    return rows * classes
 
 
 def _predict_flops(sizes: ProbeSizes) -> float:
@@ -89,5 +95,5 @@ def _predict_flops(sizes: ProbeSizes) -> float:
 def _memory(sizes: ProbeSizes, fit: float) -> float:
     """The features, and the larger of the fit's and the predictions' memory."""
     images = sizes.train + sizes.val + sizes.test
-    logits = 2 * 4 * (sizes.val + sizes.test) * sizes.classes
+    logits = 2 * 4 * kept_logits(sizes.val + sizes.test, sizes.classes)
     return PROCESS + FEATURE_COPIES * 4 * images * sizes.width + max(fit, logits)

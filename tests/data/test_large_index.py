@@ -21,7 +21,7 @@ from fgvc.types import TEST, TRAIN, LabelMap, Progress
 COUNT, CLASSES = 4000, 40
 
 
-def quiet(count: int, note: str = "") -> None:
+def quiet(n: int, note: str = "") -> None:
     pass
 
 
