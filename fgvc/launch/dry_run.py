@@ -235,16 +235,16 @@ def _count_images(conf: Config) -> ImageCounts:
         index = datasets.read(dataset)
         if dataset.subset:
             index = subset.tiny_subset(index, validation=dataset.val_fraction > 0)
-        loaded = None
-        if manifest.cache_file(index, cache_root).is_file():
-            loaded = datasets.load(dataset, cache_root, remember=False)
+        train, val, test = (int((index.split_N == split).sum()) for split in (TRAIN, VAL, TEST))
+        classes, has_digests = len(index.labelmap), manifest.cache_file(index, cache_root).is_file()
+        del index  # `load` reads it again: at 675,000 images, two take 500 MiB
+        loaded = datasets.load(dataset, cache_root, remember=False) if has_digests else None
     except (UserError, OSError) as error:
         return _expected_counts(conf, f"cannot be read ({error}): counts of its definition")
-    train, val, test = (int((index.split_N == split).sum()) for split in (TRAIN, VAL, TEST))
     if not val:  # carved from train
         val = len(loaded.split.val_N) if loaded else round(dataset.val_fraction * train)
         train -= val
-    return ImageCounts(len(index.labelmap), train, val, test, loaded, None)
+    return ImageCounts(classes, train, val, test, loaded, None)
 
 
 def _expected_counts(conf: Config, reason: str) -> ImageCounts:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import tarfile
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fgvc.data import file_state, split, subset
+from fgvc.config.compose import composed, typed
+from fgvc.data import dataset, file_state, split, subset
 from fgvc.data.doctor import exact_duplicates, examine, images
 from fgvc.data.download.unpack import unpack
 from fgvc.data.index import Index
+from fgvc.launch import dry_run
+from fgvc.store import hashing
 from fgvc.types import TEST, TRAIN, LabelMap, Progress
+from tests.narrow import not_none
 
 COUNT, CLASSES = 4000, 40
 
@@ -94,6 +100,28 @@ def test_a_tiny_subset_of_a_large_index_is_tiny(index):
     with peak() as bytes_allocated:
         subset.tiny_subset(index, validation=True)
         assert bytes_allocated() / COUNT < 200
+
+
+def test_a_dry_run_holds_one_index_at_a_time(cub, tmp_path, monkeypatch):
+    """And the files, whose digests are cached, are not hashed again."""
+    overrides = ["dataset=cub", f'dataset.root="{cub}"', "dataset.partial=true"]
+    conf = typed(composed([*overrides, f'runtime.cache_root="{tmp_path / "cache"}"']))
+    loaded, hashed = dataset.load(conf.dataset, tmp_path / "cache"), []
+    read, indices = dataset.read, []
+
+    def read_one(*arguments: Any, **more: Any) -> Index:
+        assert not any(index() for index in indices)
+        index = read(*arguments, **more)
+        indices.append(weakref.ref(index))
+        return index
+
+    monkeypatch.setattr(dataset, "read", read_one)
+    monkeypatch.setattr(hashing, "sha256_file", hashed.append)
+    monkeypatch.setattr(dry_run, "_counts", {})
+    counts = dry_run.count_images(conf)
+    assert (counts.train + counts.val, counts.test) == (18, 9)
+    assert not_none(counts.dataset).manifest.digest == loaded.manifest.digest
+    assert (len(indices), hashed) == (2, [])
 
 
 def test_unpacking_keeps_nothing_of_a_member(tmp_path):
