@@ -47,12 +47,13 @@ def _forward(stride: int | None, batch: int, speed: float, memory: float) -> lis
     seconds_selected, seconds_full, seconds_plain = best_times(
         *(_make_forward(name, stride, batch, False) for name in (SELECTED, FULL, PLAIN))
     )
-    detail_text = f"{seconds_selected:.2f} against {seconds_full:.2f} s"
-    rows_found = [Row(work, FULL, seconds_full / seconds_selected, speed, detail_text)]
+    ours, full, plain = (f"{s:.2f} s" for s in (seconds_selected, seconds_full, seconds_plain))
+    ratio = seconds_full / seconds_selected
+    rows_found = [Row(work, FULL, ratio, speed, "", ours=ours, limit=full)]
     if stride is None:
-        detail = f"{seconds_selected:.2f} against {seconds_plain:.2f} s"
+        ratio = seconds_selected / seconds_plain
         rows_found.append(
-            Row(work, PLAIN, seconds_selected / seconds_plain, 1.30, detail, upper_bound=True)
+            Row(work, PLAIN, ratio, 1.30, "", upper_bound=True, ours=ours, limit=plain, other=full)
         )
     return [*rows_found, _memory(work, stride, batch, False, memory)]
 
@@ -62,9 +63,9 @@ def _training(stride: int, batch: int) -> list[Row]:
     seconds_selected, seconds_full = best_times(
         *(_make_forward(name, stride, batch, True) for name in (SELECTED, FULL))
     )
-    detail_text = f"{seconds_selected:.2f} against {seconds_full:.2f} s"
+    ours, full = f"{seconds_selected:.2f} s", f"{seconds_full:.2f} s"
     return [
-        Row(work, FULL, seconds_full / seconds_selected, 1.9, detail_text),
+        Row(work, FULL, seconds_full / seconds_selected, 1.9, "", ours=ours, limit=full),
         _memory(work, stride, batch, True, 2.5),
     ]
 
@@ -76,9 +77,9 @@ def _memory(work: str, stride: int | None, batch: int, training: bool, target: f
     for name in (SELECTED, FULL):
         with context.Pool(1) as pool:
             peaks.append(pool.apply(_peak, (name, stride, batch, training)))
-    seconds_selected, seconds_full = peaks
-    detail = f"{seconds_selected:.0f} against {seconds_full:.0f} MiB"
-    return Row(f"{work}: peak memory", FULL, seconds_full / seconds_selected, target, detail)
+    selected, full = peaks
+    ours, limit = f"{selected:.0f} MiB", f"{full:.0f} MiB"
+    return Row(f"{work}: peak memory", FULL, full / selected, target, "", ours=ours, limit=limit)
 
 
 def _peak(name: str, stride: int | None, batch: int, training: bool) -> float:
