@@ -5,7 +5,7 @@ decay. The pair and the epoch are selected on validation. The learning rate fall
 settings.epochs, and the candidates are the states after each epoch of this schedule. `refit`
 follows the same schedule from the same initial weights on more rows and stops at the selected
 epoch: the learning rate at the end of an epoch does not depend on the number of rows.
-N rows, D features, B batch.
+N rows out of R, D features, B batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
 from fgvc.config import schema
 from fgvc.learn.logistic.path import range_end
@@ -32,7 +32,8 @@ _FLOAT32_SPEEDUP = 10  # of a float32 batch over the products that threads_for a
 _LARGEST = 1e6  # far beyond any useful value; float32 can still represent the step
 
 Build = Callable[[], nn.Module]  # features_BD -> logits; the same initial weights on every call
-Rows = tuple[Tensor, Tensor]  # float32 x_ND, int64 label_N
+Rows = tuple[Tensor, Tensor, Tensor]  # float32 x_RD, int64 index_N of its rows, int64 label_N
+Validation = tuple[Tensor, Tensor]  # float32 x_ND, int64 label_N
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Choice:
 
 def fit(
     build: Build,
-    x_ND: np.ndarray,
+    x_RD: np.ndarray,
     label_N: np.ndarray,
     x_val_ND: np.ndarray,
     label_val_N: np.ndarray,
@@ -97,6 +98,7 @@ def fit(
     settings: schema.GradientFit,
     seed: int,
     on_step: Progress = lambda n, note="": None,
+    rows_N: np.ndarray | None = None,
 ) -> Choice:
     """Run every pair and select the lowest validation log-loss over pairs and epochs.
 
@@ -104,10 +106,11 @@ def fit(
     torch's global generator is not changed.
 
     Args:
-        x_ND, x_val_ND: finite features, any float type.
+        x_RD, x_val_ND: finite features, any float type; float32 is not copied.
         label_N, label_val_N: class indices in 0..classes-1.
         seed: of the order of rows, and of dropout.
         on_step: advanced by one per epoch, pairs x settings.epochs in total.
+        rows_N: the rows of x_RD to fit to, which label_N belongs to; None: all.
 
     Raises:
         UserError: no rows, features not finite, labels or learning rates out of range, or no trial
@@ -120,11 +123,13 @@ def fit(
         )
     if not decays or not 0 <= decays[0] <= decays[-1] <= _LARGEST:
         raise UserError(f"head.fit.weight_decays={decays}: needs numbers from 0 to {_LARGEST:g}")
-    check_rows(x_ND, label_N, classes)
+    check_rows(x_RD, label_N, classes, rows_N)
     if len(x_val_ND) == 0:
         raise UserError("0 validation rows: no epoch can be chosen; raise dataset.val_fraction")
     check_rows(x_val_ND, label_val_N, classes)
-    rows, val = _as_tensors(x_ND, label_N), _as_tensors(x_val_ND, label_val_N)
+    rows = _as_tensors(x_RD, label_N, rows_N)
+    x_val, _, label_val = _as_tensors(x_val_ND, label_val_N)
+    val = x_val, label_val
     trials: list[Trial] = []
     best: tuple[Trial, nn.Module] | None = None
     for pair in itertools.product(rates, decays):
@@ -142,21 +147,22 @@ def fit(
 
 def refit(
     build: Build,
-    x_ND: np.ndarray,
+    x_RD: np.ndarray,
     label_N: np.ndarray,
     classes: int,
     trial: Trial,
     settings: schema.GradientFit,
     seed: int,
     on_step: Progress = lambda n, note="": None,
+    rows_N: np.ndarray | None = None,
 ) -> nn.Module:
     """Follow the schedule of a trial on other rows (train + val) up to the selected epoch.
 
     Arguments and errors as in `fit`; on_step is advanced trial.epochs times.
     """
-    check_rows(x_ND, label_N, classes)
+    check_rows(x_RD, label_N, classes, rows_N)
     head, pair = build(), (trial.learning_rate, trial.weight_decay)
-    epochs = _train_epochs(head, _as_tensors(x_ND, label_N), pair, settings, seed)
+    epochs = _train_epochs(head, _as_tensors(x_RD, label_N, rows_N), pair, settings, seed)
     for _ in itertools.islice(epochs, trial.epochs):
         on_step(1, _pair_note(pair))
     if not all(bool(weight.isfinite().all()) for weight in head.parameters()):
@@ -167,9 +173,14 @@ def refit(
     return head.eval()
 
 
-def _as_tensors(x_ND: np.ndarray, label_N: np.ndarray) -> Rows:
-    x = np.ascontiguousarray(x_ND, dtype=np.float32)
-    return torch.from_numpy(x), torch.from_numpy(label_N.astype(np.int64))
+def _as_tensors(x_RD: np.ndarray, label_N: np.ndarray, rows_N: np.ndarray | None = None) -> Rows:
+    x = np.ascontiguousarray(x_RD, dtype=np.float32)
+    index_N = np.arange(len(x)) if rows_N is None else rows_N.astype(np.int64)
+    return (
+        torch.from_numpy(x),
+        torch.from_numpy(index_N),
+        torch.from_numpy(label_N.astype(np.int64)),
+    )
 
 
 def _pair_note(pair: tuple[float, float]) -> str:
@@ -179,7 +190,7 @@ def _pair_note(pair: tuple[float, float]) -> str:
 def _run_trial(
     build: Build,
     rows: Rows,
-    val: Rows,
+    val: Validation,
     pair: tuple[float, float],
     settings: schema.GradientFit,
     seed: int,
@@ -210,39 +221,42 @@ def _train_epochs(
     head: nn.Module, rows: Rows, pair: tuple[float, float], settings: schema.GradientFit, seed: int
 ) -> Iterator[float]:
     """Train in place; yields the mean loss of each epoch."""
-    x_ND, label_N = rows
+    x_RD, index_N, label_N = rows
     # weight decay for matrices only: a bias or scale near 0 is no simpler than another value
     matrices = [weight for weight in head.parameters() if weight.ndim >= 2]
     others = [weight for weight in head.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": pair[1]}, {"params": others, "weight_decay": 0}]
     optimiser = torch.optim.AdamW(groups, lr=pair[0])
-    steps = settings.epochs * math.ceil(len(x_ND) / settings.batch_size)
+    steps = settings.epochs * math.ceil(len(label_N) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
     weights = sum(weight.numel() for weight in head.parameters())
     cells = settings.batch_size * weights // _FLOAT32_SPEEDUP
     for _ in range(settings.epochs):
-        order_N = torch.randperm(len(x_ND), generator=generator)
+        order_N = torch.randperm(len(label_N), generator=generator)
         dropout_seed = int(torch.randint(2**62, (), generator=generator))
         loss_sum = 0.0
         head.train()
         with torch.random.fork_rng(devices=[]), threads_for(cells):
             torch.default_generator.manual_seed(dropout_seed)  # the generator of dropout
             for row_B in order_N.split(settings.batch_size):
-                loss = cross_entropy(head(x_ND[row_B]), label_N[row_B])
+                loss = cross_entropy(head(x_RD[index_N[row_B]]), label_N[row_B])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 schedule.step()
                 loss_sum += loss.item() * len(row_B)
-        yield loss_sum / len(x_ND)
+        yield loss_sum / len(label_N)
 
 
 @torch.inference_mode()
-def _evaluate(head: nn.Module, rows: Rows) -> tuple[float, float]:
+def _evaluate(head: nn.Module, val: Validation) -> tuple[float, float]:
     """Mean log-loss, summed in float64, and accuracy."""
     head.eval()
-    x_ND, label_N = rows
-    logit_NC = torch.cat([head(chunk_BD) for chunk_BD in x_ND.split(_EVAL_ROWS)]).double()
-    loss = float(cross_entropy(logit_NC, label_N))
-    return loss, float((logit_NC.argmax(1) == label_N).double().mean())
+    logprobs, hits = [], []  # of the labels: the logits of all rows and classes may fill gigabytes
+    for x_BD, label_B in zip(*(column.split(_EVAL_ROWS) for column in val), strict=True):
+        logit_BC = head(x_BD).double()
+        logprobs.append(log_softmax(logit_BC, 1).gather(1, label_B[:, None]))
+        hits.append(logit_BC.argmax(1) == label_B)
+    loss = nll_loss(torch.cat(logprobs), torch.zeros_like(val[1]))
+    return float(loss), float(torch.cat(hits).double().mean())

@@ -25,6 +25,7 @@ from fgvc.model.backbone import hf_config, weights
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import validation
 from fgvc.pipeline.determinism import set_up_process
+from fgvc.pipeline.feature_rows import FeatureRows
 from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.rank_extraction import RankedExtractor
@@ -137,7 +138,7 @@ class Experiment:
         )
 
     def class_means(
-        self, features: Features | None, fitted: FittedImages | None = None
+        self, features: FeatureRows | None, fitted: FittedImages | None = None
     ) -> ClassMeans | str:
         """The class means of features that were not trained on their images, or why there are none.
 
@@ -152,7 +153,8 @@ class Experiment:
         image_N = short_digests(manifest.sha256, features.row_N)
         if overlap(np.concatenate(trained_N), image_N):
             return "the backbone was trained on the images that would choose the limit"
-        return class_means.fit(features.x_ND, manifest.label_N[features.row_N])
+        label_N = manifest.label_N[features.row_N]
+        return class_means.fit(features.x_RD, features.index_N, label_N)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
 from fgvc.model.build_head import build, new_head
+from fgvc.pipeline import feature_rows
 from fgvc.pipeline.experiment import Experiment
-from fgvc.pipeline.inference import concat_features
+from fgvc.pipeline.feature_rows import FeatureRows
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
-from fgvc.types import Features
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class FittedHead:
     notes: tuple[str, ...] = ()
 
 
-def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+def fit_head(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> FittedHead:
     """Fit the experiment's head on train, choose its options on val, and refit on both if asked.
 
     Raises:
@@ -59,27 +58,7 @@ def does_refit(experiment: Experiment) -> bool:
     return experiment.conf.final_fit == "trainval" and len(experiment.dataset.split.val_N) > 0
 
 
-def _join_splits(train: Features, val: Features) -> Features:
-    """The features of both splits, rows ascending; copies each row once."""
-    parts = [part for part in (train, val) if len(part.row_N)]
-    if not parts:
-        return concat_features([train, val])
-    row_N = np.concatenate([part.row_N for part in parts])
-    order_N = np.argsort(row_N, kind="stable")
-    place_N = np.empty_like(order_N)
-    place_N[order_N] = np.arange(len(order_N))
-    x_ND = np.empty((len(row_N), parts[0].x_ND.shape[1]), parts[0].x_ND.dtype)
-    for part, part_place_N in zip(parts, np.split(place_N, [len(parts[0].row_N)]), strict=False):
-        x_ND[part_place_N] = part.x_ND
-    return Features(x_ND, row_N[order_N], (*train.bad, *val.bad))
-
-
-def _unit(features: Features) -> Features:
-    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
-    return Features(x_ND, features.row_N, features.bad)
-
-
-def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+def _logistic(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> FittedHead:
     """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
     joins both splits, on train and validation.
 
@@ -91,19 +70,29 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
     if heads()[conf.name].reads_text:
         weight_CD, scale = class_text_features(experiment)
         prior_CD = (weight_CD.double() * scale).numpy()
-        train, val, numbers = _unit(train), _unit(val), {"text_scale": scale}
+        train, val = feature_rows.unit_length(train, val)
+        numbers = {"text_scale": scale}
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     classes, limits = experiment.num_classes, (task.gap_until, task.max_iterations)
     choice = _choose_c(experiment, train, val, prior_CD)
 
-    def solve(features: Features, start: logistic.Solution) -> logistic.Solution:
-        rows = features.x_ND, label_N[features.row_N]
-        return logistic.refit(*rows, classes, start, task.final_gap, *limits, prior_CD)
+    def solve(rows: FeatureRows, start: logistic.Solution) -> logistic.Solution:
+        return logistic.refit(
+            rows.x_RD,
+            label_N[rows.row_N],
+            classes,
+            start,
+            task.final_gap,
+            *limits,
+            prior_CD,
+            rows.index_N,
+            experiment.extractor.device.type,
+        )
 
     chosen = choice.solution
     if not chosen.gap <= task.final_gap:
         chosen = solve(train, chosen)
-    final = solve(_join_splits(train, val), chosen) if does_refit(experiment) else chosen
+    final = solve(feature_rows.join(train, val), chosen) if does_refit(experiment) else chosen
     for step, trial in enumerate(choice.curve):
         points = {"val_loss": trial.loss, "val_top1": trial.top1, "log10_c": np.log10(trial.c)}
         for name, value in points.items():
@@ -111,7 +100,7 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
 
     def head(solution: logistic.Solution) -> torch.nn.Module:
         """The head as the checkpoint stores it, in float32; the same head predicts test."""
-        head = new_head(conf, train.x_ND.shape[1], experiment.num_classes, experiment.conf.seed)
+        head = new_head(conf, train.x_RD.shape[1], experiment.num_classes, experiment.conf.seed)
         state = {"weight_CD": solution.weight_CD, "bias_C": solution.bias_C}
         head.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
         return head
@@ -138,13 +127,13 @@ def _logistic(experiment: Experiment, train: Features, val: Features) -> FittedH
 
 
 def _choose_c(
-    experiment: Experiment, train: Features, val: Features, prior_CD: np.ndarray | None
+    experiment: Experiment, train: FeatureRows, val: FeatureRows, prior_CD: np.ndarray | None
 ) -> logistic.Choice:
-    """Select C on validation, by task.c_search. The solver's copy of the features ends here."""
+    """Select C on validation, by task.c_search. The memory of the solver ends here."""
     task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     arguments = (
-        train.x_ND,
+        train.x_RD,
         label_N[train.row_N],
         experiment.num_classes,
         cs,
@@ -152,12 +141,15 @@ def _choose_c(
         task.gap_until,
         task.max_iterations,
     )
+    used = {"row_N": train.index_N, "device": experiment.extractor.device.type}
     val_rows = val.x_ND, label_N[val.row_N]
     if task.c_search == "path":
         with console.progress("logistic regression", len(cs), "values of C") as advance:
-            return logistic.choose(logistic.fit_path(*arguments, advance, prior_CD), *val_rows)
+            return logistic.choose(
+                logistic.fit_path(*arguments, advance, prior_CD, **used), *val_rows
+            )
     with console.progress("logistic regression", None, "solutions") as advance:
-        choice = logistic.fit_bracket(*arguments, *val_rows, advance, prior_CD)
+        choice = logistic.fit_bracket(*arguments, *val_rows, advance, prior_CD, **used)
     console.say(
         f"logistic regression: C = {choice.solution.c:.3g}, "
         f"{len(choice.curve)} of {len(cs)} values solved"
@@ -184,41 +176,49 @@ def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]
     return tuple(notes)
 
 
-def _closed_form(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+def _closed_form(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> FittedHead:
     """Fit a head that leaves nothing to choose on validation."""
     conf, fit = experiment.conf.head, heads()[experiment.conf.head.name].fit
     assert callable(fit), conf.name
 
-    def head(features: Features) -> torch.nn.Module:
+    def head(features: FeatureRows) -> torch.nn.Module:
         label_N = torch.from_numpy(experiment.dataset.manifest.label_N[features.row_N])
         return fit(conf, torch.from_numpy(features.x_ND), label_N, experiment.num_classes)
 
-    final = _join_splits(train, val) if does_refit(experiment) else train
-    return FittedHead(head(train), head(final), {"selection": None})
+    val_head = head(train)
+    final_head = head(feature_rows.join(train, val)) if does_refit(experiment) else val_head
+    return FittedHead(val_head, final_head, {"selection": None})
 
 
-def _by_gradient(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+def _by_gradient(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> FittedHead:
     """Train with every learning rate and weight decay; validation chooses the pair and epoch."""
     label_N, classes = experiment.dataset.manifest.label_N, experiment.num_classes
     conf, seed = experiment.conf.head, experiment.conf.seed
     settings = conf.fit
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
-    def rows(features: Features) -> tuple[np.ndarray, np.ndarray]:
-        return features.x_ND, label_N[features.row_N]
-
     def create() -> torch.nn.Module:
-        return new_head(conf, train.x_ND.shape[1], classes, seed)
+        return new_head(conf, train.x_RD.shape[1], classes, seed)
 
     with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
         choice = gradient_probe.fit(
-            create, *rows(train), *rows(val), classes, settings, seed, advance
+            create,
+            *(train.x_RD, label_N[train.row_N]),
+            *(val.x_ND, label_N[val.row_N]),
+            classes,
+            settings,
+            seed,
+            advance,
+            train.index_N,
         )
     final, trial = choice.head, choice.trial
     if does_refit(experiment):
-        both = rows(_join_splits(train, val))
+        both = feature_rows.join(train, val)
+        rows = both.x_RD, label_N[both.row_N]
         with console.progress("fit on train and val", trial.epochs, "epochs") as advance:
-            final = gradient_probe.refit(create, *both, classes, trial, settings, seed, advance)
+            final = gradient_probe.refit(
+                create, *rows, classes, trial, settings, seed, advance, both.index_N
+            )
     selection = {
         "chosen": {k: getattr(trial, k) for k in ("learning_rate", "weight_decay", "epochs")},
         "ends": choice.ends,

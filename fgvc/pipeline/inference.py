@@ -180,6 +180,8 @@ def split_columns(
 ) -> tuple[Features, AttentionMaps | None]:
     """The features and the attention maps; None where part attention is off or N is 0.
 
+    The features are moved to the beginning of columns.x_ND, because a copy may fill gigabytes.
+
     scores: as for `append_columns`.
     """
     name = conf.part_attention.name
@@ -190,13 +192,21 @@ def split_columns(
     grid = grid_side(conf.resolution.side, row.patch, stride_of(conf))
     score_width = grid**2 if scores and name in SCORED else 0
     score_start = columns.x_ND.shape[1] - score_width
-    x_ND, index_NK, score_NG = map(
-        np.ascontiguousarray, np.split(columns.x_ND, [width, score_start], 1)
-    )
-    attention_maps = AttentionMaps(
-        columns.row_N, index_NK.astype(np.int64), score_NG if score_width else None, grid
-    )
+    index_NK = columns.x_ND[:, width:score_start].astype(np.int64)
+    score_NG = columns.x_ND[:, score_start:].copy() if score_width else None
+    attention_maps = AttentionMaps(columns.row_N, index_NK, score_NG, grid)
+    x_ND = _move_first_columns(columns.x_ND, width)
     return Features(x_ND, columns.row_N, columns.bad), attention_maps
+
+
+def _move_first_columns(x_NW: np.ndarray, width: int) -> np.ndarray:
+    """The first columns as a contiguous matrix in the memory of x_NW, which is overwritten."""
+    assert x_NW.flags.c_contiguous
+    x_ND = x_NW.reshape(-1)[: len(x_NW) * width].reshape(-1, width)
+    for start in range(0, len(x_NW), CHUNK):
+        rows = slice(start, start + CHUNK)
+        x_ND[rows] = x_NW[rows, :width]  # ends before the next rows begin; numpy copies the overlap
+    return x_ND
 
 
 def concat_features(parts: Sequence[Features]) -> Features:

@@ -3,7 +3,7 @@
 A classifier gives one of its classes to any picture. The distance of a picture from the nearest
 class mean shows whether it resembles any training image at all. The distance is 1 - cosine, so it
 does not depend on the scale of the features.
-N images, C classes, M classes that have an image, D feature width, B batch.
+N images, R rows of features, C classes, M classes that have an image, D width, B batch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ClassMeans:
         return (1 - np.nan_to_num(similarity_BM.max(axis=1))) / self.limit
 
 
-def fit(x_ND: np.ndarray, label_N: np.ndarray) -> ClassMeans | str:
+def fit(x_RD: np.ndarray, index_N: np.ndarray, label_N: np.ndarray) -> ClassMeans | str:
     """The means of features by class, and the limit; or why there is no limit, in one line.
 
     The distance of an image is measured as if its class mean had been computed without it, so it
@@ -61,29 +61,32 @@ def fit(x_ND: np.ndarray, label_N: np.ndarray) -> ClassMeans | str:
     is then at least the tolerance bound of a normal distribution (one-sided, Owen 1963).
 
     Args:
-        x_ND: features that were not themselves trained on these images.
+        x_RD: features that were not themselves trained on these images.
+        index_N: the rows of these images.
+        label_N: of these images.
     """
-    if len(x_ND) < 2:
-        return f"too few images to choose the limit ({len(x_ND)})"
-    labels, index_N, count_M = np.unique(label_N, return_inverse=True, return_counts=True)
-    sum_MD = np.zeros((len(labels), x_ND.shape[1]))
-    for first in range(0, len(x_ND), CHUNK):
+    if len(index_N) < 2:
+        return f"too few images to choose the limit ({len(index_N)})"
+    labels, class_N, count_M = np.unique(label_N, return_inverse=True, return_counts=True)
+    sum_MD = np.zeros((len(labels), x_RD.shape[1]))
+    for first in range(0, len(index_N), CHUNK):
         rows = slice(first, first + CHUNK)
         # row by row, which gives the bits of `np.add.at` in a sixth of its time
-        for index, unit_D in zip(index_N[rows].tolist(), unit_length(x_ND[rows]), strict=True):
+        unit_BD = unit_length(x_RD[index_N[rows]])
+        for index, unit_D in zip(class_N[rows].tolist(), unit_BD, strict=True):
             sum_MD[index] += unit_D
     mean_MD = unit_length(sum_MD)
 
     def held_out(rows: np.ndarray) -> np.ndarray:
         """distance_B: from the nearest mean, with the own class mean without the image."""
-        unit_BD, index_B = unit_length(x_ND[rows]), index_N[rows]
+        unit_BD, class_B = unit_length(x_RD[index_N[rows]]), class_N[rows]
         similarity_BM = unit_BD @ mean_MD.T
-        own_B = (unit_length(sum_MD[index_B] - unit_BD) * unit_BD).sum(axis=1)
-        own_B[count_M[index_B] == 1] = -1  # the only image of its class
-        similarity_BM[np.arange(len(rows)), index_B] = own_B
+        own_B = (unit_length(sum_MD[class_B] - unit_BD) * unit_BD).sum(axis=1)
+        own_B[count_M[class_B] == 1] = -1  # the only image of its class
+        similarity_BM[np.arange(len(rows)), class_B] = own_B
         return 1 - similarity_BM.max(axis=1)
 
-    selected = np.unique(np.linspace(0, len(x_ND) - 1, MAX_HELD_OUT).round().astype(np.int64))
+    selected = np.unique(np.linspace(0, len(index_N) - 1, MAX_HELD_OUT).round().astype(np.int64))
     chunks = np.array_split(selected, -(-len(selected) // CHUNK))
     distance_N = np.concatenate([held_out(rows) for rows in chunks])
     limit = max(round(_upper_bound(distance_N), DIGITS), 10**-DIGITS)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from fgvc.config.config_hash import hashed
-from fgvc.pipeline import fit_head, write_run
+from fgvc.pipeline import feature_rows, fit_head, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
-from fgvc.types import TEST, Features, Predictions
+from fgvc.types import TEST, Predictions
 
 
 def run(job: Job) -> Skipped | None:
@@ -32,11 +32,11 @@ def _probe(experiment: Experiment) -> Results:
     manifest, split = experiment.dataset.manifest, experiment.dataset.split
     fit_head.check_fit(experiment)
     features = experiment.extractor.extract("train", np.flatnonzero(manifest.split_N != TEST))
-    train, val = _select_rows(features, split.train_N), _select_rows(features, split.val_N)
+    train, val = (feature_rows.select(features, row_N) for row_N in (split.train_N, split.val_N))
     fitted = fit_head.fit_head(experiment, train, val)
     predictions: dict[str, Predictions] = {}
     if len(split.val_N):
-        predictions["val"] = predict_features(fitted.val_head, val, experiment.dataset)
+        predictions["val"] = predict_features(fitted.val_head, val.copy(), experiment.dataset)
     # test is read here, once, after all choices
     test = experiment.extractor.extract("test", split.test_N)
     predictions["test"] = predict_features(fitted.final_head, test, experiment.dataset)
@@ -52,13 +52,5 @@ def _probe(experiment: Experiment) -> Results:
         attention_maps=experiment.extractor.attention_maps,
         notes=fitted.notes,
         unreadable=(*features.bad, *test.bad),
-        class_means=experiment.class_means(_select_rows(features, fitted_N)),
+        class_means=experiment.class_means(feature_rows.select(features, fitted_N)),
     )
-
-
-def _select_rows(features: Features, row_N: np.ndarray) -> Features:
-    """The features of these manifest rows, and which of their images could not be read."""
-    selected_N = np.isin(features.row_N, row_N)
-    rows = set(row_N.tolist())
-    bad = tuple(image for image in features.bad if image.row in rows)
-    return Features(features.x_ND[selected_N], features.row_N[selected_N], bad)

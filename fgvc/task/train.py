@@ -20,6 +20,7 @@ from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import stop_before_test, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
+from fgvc.pipeline.feature_rows import select
 from fgvc.pipeline.features import measure_cost
 from fgvc.pipeline.finetune import Finetune, FinetuneSetup
 from fgvc.pipeline.job import Job, Skipped
@@ -124,6 +125,7 @@ def _evaluate(
         "training": speed,
     }
     by_split = {"val": final.val, "test": final.test}
+    val = final.val and final.val.features
     return Results(
         {split: results.predictions for split, results in by_split.items() if results},
         model.state_dict(),
@@ -136,7 +138,7 @@ def _evaluate(
         attention_maps=final.test and final.test.attention_maps,
         notes=(*_schedule_notes(finetune), *(_lost_note(lost, best_epoch.epoch) if lost else ())),
         unreadable=final.unreadable,
-        class_means=experiment.class_means(final.val and final.val.features, fitted_images),
+        class_means=experiment.class_means(val and select(val, val.row_N), fitted_images),
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fgvc.config.schema import GradientFit
 from fgvc.learn import gradient_probe
+from fgvc.learn.logistic import problem
 from fgvc.types import UserError
 
 WIDTH, CLASSES = 12, 4
@@ -44,8 +45,8 @@ def fit(build=linear_head, settings=SETTINGS, seed=0, train: Rows = TRAIN, val: 
     return gradient_probe.fit(build, *train, *val, CLASSES, settings, seed, **key)
 
 
-def refit(trial, build=linear_head, settings=SETTINGS, seed=0, rows: Rows = TRAIN):
-    return gradient_probe.refit(build, *rows, CLASSES, trial, settings, seed)
+def refit(trial, build=linear_head, settings=SETTINGS, seed=0, rows: Rows = TRAIN, **key):
+    return gradient_probe.refit(build, *rows, CLASSES, trial, settings, seed, **key)
 
 
 def parameter_bytes(head):
@@ -267,3 +268,42 @@ def test_rows_that_cannot_be_fitted_are_refused():
         fit(val=(VAL[0][:0], VAL[1][:0]))
     with pytest.raises(UserError, match=r"label 4 is outside 0\.\.3"):
         fit(train=(TRAIN[0], TRAIN[1] + 1))
+
+
+def test_rows_of_a_larger_matrix_give_the_same_bits_without_a_copy(monkeypatch):
+    """The other rows are not read: here, they are not finite."""
+    monkeypatch.setattr(problem, "_CHECKED_ROWS", 7)
+    rows_N = np.arange(1, 2 * len(TRAIN[1]), 2)
+    x_RD = np.full((2 * len(rows_N), WIDTH), np.nan, np.float32)
+    x_RD[rows_N] = TRAIN[0]
+    settings = GradientFit(3, 32, [1e-2], [0.1])
+    expected = fit(settings=settings)
+    choice = fit(settings=settings, train=(x_RD, TRAIN[1]), rows_N=rows_N)
+    assert choice.trials == expected.trials
+    assert parameter_bytes(choice.head) == parameter_bytes(expected.head)
+    again = refit(choice.trial, settings=settings, rows=(x_RD, TRAIN[1]), rows_N=rows_N)
+    assert parameter_bytes(again) == parameter_bytes(refit(expected.trial, settings=settings))
+    x_RD[rows_N[9], 2] = np.inf
+    message = rf"features of 1 of {len(rows_N)} rows are not finite \(first: row 9\)"
+    with pytest.raises(UserError, match=message):
+        fit(settings=settings, train=(x_RD, TRAIN[1]), rows_N=rows_N)
+
+
+def test_validation_is_scored_in_blocks_with_the_loss_of_all_rows(monkeypatch):
+    """The float64 logits of all rows would fill gigabytes for iNaturalist 2017."""
+    settings, sizes = GradientFit(2, 64, [1e-2], [0.0]), []
+    whole, double = fit(settings=settings), torch.Tensor.double
+
+    def spy(tensor):
+        sizes.append(tensor.numel())
+        return double(tensor)
+
+    monkeypatch.setattr(gradient_probe, "_EVAL_ROWS", 32)
+    monkeypatch.setattr(torch.Tensor, "double", spy)
+    choice = fit(settings=settings)
+    assert max(sizes) == 32 * CLASSES
+    for epoch, expected in zip(choice.trial.curve, whole.trial.curve, strict=True):
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-6)
+        assert epoch.val_top1 == expected.val_top1
+    loss = loss_of(choice.head, *VAL)
+    assert choice.trial.loss == pytest.approx(loss, rel=1e-6)

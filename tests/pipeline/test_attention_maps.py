@@ -17,7 +17,7 @@ from fgvc.data.decode import upright_size
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import SCORED, Selection
-from fgvc.pipeline import write_run
+from fgvc.pipeline import inference, write_run
 from fgvc.pipeline.inference import (
     InferenceResults,
     append_columns,
@@ -87,7 +87,8 @@ def tags_of(ran):
 
 @pytest.mark.parametrize("scores", [True, False])
 @pytest.mark.parametrize("choice", ["off", "transfg", "rollout", "random"])
-def test_columns_are_split_as_they_were_joined(choice, scores):
+def test_columns_are_split_as_they_were_joined(monkeypatch, choice, scores):
+    monkeypatch.setattr(inference, "CHUNK", 2)
     conf = typed(composed(["backbone=vit_tiny", f"part_attention={choice}"]))
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(5, 192)).astype(np.float32)
@@ -99,6 +100,8 @@ def test_columns_are_split_as_they_were_joined(choice, scores):
     assert columns_ND.dtype == np.float32
     features, maps = split_columns(Features(columns_ND, np.arange(5)), conf, scores)
     np.testing.assert_array_equal(features.x_ND, x_ND)
+    assert features.x_ND.flags.c_contiguous
+    assert np.shares_memory(features.x_ND, columns_ND)  # a copy may fill gigabytes
     if choice == "off":
         assert maps is None
         return

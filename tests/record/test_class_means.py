@@ -18,7 +18,7 @@ def images(classes: int, per_class: int, seed: int, width: int = 48) -> tuple:
 
 
 def fitted(x_ND: np.ndarray, label_N: np.ndarray) -> ClassMeans:
-    means = class_means.fit(x_ND, label_N)
+    means = class_means.fit(x_ND, np.arange(len(x_ND)), label_N)
     assert isinstance(means, ClassMeans)
     return means
 
@@ -67,7 +67,9 @@ def test_many_images_are_sampled_and_few_are_extrapolated(monkeypatch):
     assert sampled.limit == pytest.approx(full.limit, rel=0.3)
     few = fitted(x_ND[::50], label_N[::50])
     assert few.limit > few.relative_distance(x_ND[::50]).max() * few.limit
-    assert class_means.fit(x_ND[:1], label_N[:1]) == "too few images to choose the limit (1)"
+    assert (
+        class_means.fit(x_ND, np.arange(1), label_N[:1]) == "too few images to choose the limit (1)"
+    )
 
 
 def test_scale_and_missing_classes_do_not_matter_and_the_size_is_bounded():

@@ -106,11 +106,13 @@ def fit_path(
     max_iterations: int,
     on_step: Progress = lambda n, note="": None,
     prior_CD: np.ndarray | None = None,
+    row_N: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> Iterator[Solution]:
     """Solve for every C in ascending order, each warm-started from those before it.
 
     Args:
-        x_ND, label_N, classes, gap_until, max_iterations, prior_CD: as for `Solver`.
+        x_ND, label_N, classes, gap_until, max_iterations, prior_CD, row_N, device: as for `Solver`.
         cs: positive, distinct values of C.
         gap: target of the relative objective gap.
         on_step: advanced by one per solution.
@@ -120,7 +122,7 @@ def fit_path(
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    solver = Solver(x_ND, label_N, classes, gap_until, max_iterations, prior_CD)
+    solver = Solver(x_ND, label_N, classes, gap_until, max_iterations, prior_CD, row_N, device)
 
     def solve_path() -> Iterator[Solution]:
         for c in sorted(map(float, cs)):

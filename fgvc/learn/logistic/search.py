@@ -56,6 +56,8 @@ def fit_bracket(
     label_val_N: np.ndarray,
     on_step: Progress = lambda n, note="": None,
     prior_CD: np.ndarray | None = None,
+    row_N: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> Choice:
     """Select C by a search; arguments as for `fit_path` and `choose`.
 
@@ -66,7 +68,7 @@ def fit_bracket(
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    solver = Solver(x_ND, label_N, classes, gap_until, max_iterations, prior_CD)
+    solver = Solver(x_ND, label_N, classes, gap_until, max_iterations, prior_CD, row_N, device)
     validation = Validation(x_val_ND, label_val_N)
     return _Bracket(solver, sorted(map(float, cs)), gap, validation, on_step).run()
 
