@@ -67,6 +67,7 @@ def load_head(
         raise UserError(f"head={options.name}: {difference}")
     if spec.check is not None and (reason := spec.check(tensors, classes)) is not None:
         raise UserError(reason)
-    head = build(options, sizes, torch.Generator())
-    head.load_state_dict(dict(tensors))  # replaces the values that the constructor made
+    if spec.bank is None:  # a head with a bank has no tensors but those of the checkpoint
+        head = build(options, sizes, torch.Generator())
+    head.load_state_dict(dict(tensors), assign=True)  # without a copy, because a bank is large
     return head.eval()

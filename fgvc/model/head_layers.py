@@ -18,6 +18,9 @@ from fgvc.types import UserError
 Sizes = Mapping[str, int]  # axis -> size: C, D, and N for a head with a bank
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
 _MAX_SIMILARITIES = 1 << 22  # in memory at the same time: 16 MiB
+_WHOLE_BANK = 1 << 14  # rows of a bank up to which a product takes all of them
+_BANK_ROWS = 1 << 12  # per product with a larger bank
+_SEGMENT = 64  # columns of similarities that only their maximum represents at first
 
 
 def l2_normalize(feature_BD: Tensor) -> Tensor:
@@ -158,7 +161,11 @@ class KnnHead(nn.Module):
     """Features -> log of each class's share of the votes exp(cosine / temperature).
 
     bank_ND: normalised here, stored as float32 buffer. label_N: int64 buffer. Among neighbours of
-    equal similarity, the lower row is nearer.
+    equal similarity, the lower row is nearer. Beside the bank, memory does not grow with its rows.
+
+    Args:
+        overwrite: a float32 bank_ND is normalised in place and kept, because a bank of 579,184
+            rows fills 1.8 GB.
 
     Raises:
         UserError: k exceeds the number of rows.
@@ -168,7 +175,13 @@ class KnnHead(nn.Module):
     label_N: Tensor
 
     def __init__(
-        self, bank_ND: Tensor, label_N: Tensor, classes: int, k: int, temperature: float
+        self,
+        bank_ND: Tensor,
+        label_N: Tensor,
+        classes: int,
+        k: int,
+        temperature: float,
+        overwrite: bool = False,
     ) -> None:
         super().__init__()
         assert bank_ND.ndim == 2
@@ -179,7 +192,11 @@ class KnnHead(nn.Module):
                 f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
                 f"{len(bank_ND)}, or use more training images"
             )
-        self.register_buffer("bank_ND", l2_normalize(bank_ND))
+        if overwrite and bank_ND.dtype == torch.float32:
+            nn.functional.normalize(bank_ND, dim=1, eps=1e-12, out=bank_ND)
+        else:
+            bank_ND = l2_normalize(bank_ND)
+        self.register_buffer("bank_ND", bank_ND)
         self.register_buffer("label_N", label_N.to(torch.int64).clone())
         self.classes, self.k, self.temperature = classes, k, temperature
 
@@ -192,26 +209,65 @@ class KnnHead(nn.Module):
     def forward(self, feature_BD: Tensor) -> Tensor:
         """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
         if torch.compiler.is_exporting():  # an exported graph has no batch size to split
-            return self._votes(feature_BD)
-        rows = max(1, _MAX_SIMILARITIES // len(self.bank_ND))
-        return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
+            # of equal values, ONNX's TopK takes the lower row
+            return self._votes(*(l2_normalize(feature_BD) @ self.bank_ND.T).topk(self.k, dim=1))
+        bank_rows = len(self.bank_ND)
+        if bank_rows > _WHOLE_BANK:
+            bank_rows = max(_BANK_ROWS, self.k)
+        queries = max(1, _MAX_SIMILARITIES // bank_rows)
+        chunks = (l2_normalize(chunk_BD) for chunk_BD in feature_BD.split(queries))
+        return torch.cat([self._votes(*self._nearest(unit_BD, bank_rows)) for unit_BD in chunks])
 
-    def _votes(self, feature_BD: Tensor) -> Tensor:
-        similarity_BN = l2_normalize(feature_BD) @ self.bank_ND.T
-        top_BK, index_BK = self._nearest(similarity_BN)
+    def _votes(self, top_BK: Tensor, index_BK: Tensor) -> Tensor:
         # softmax subtracts the maximum first, so the temperature may be tiny
         weight_BK = torch.softmax(top_BK / self.temperature, dim=1)
-        vote_BC = weight_BK.new_zeros(feature_BD.shape[0], self.classes)
+        # len() would fix the batch size of an exported graph
+        vote_BC = weight_BK.new_zeros(weight_BK.shape[0], self.classes)
         vote_BC.scatter_add_(1, self.label_N[index_BK], weight_BK)
         return vote_BC.log().clamp(min=FLOOR)
 
-    def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """The k largest of each row; only rows with a tie at rank k need the slow stable sort."""
-        top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
-        if torch.compiler.is_exporting():  # of equal values, ONNX's TopK takes the lower row
-            return top_BK, index_BK
-        tied_B = (similarity_BN >= top_BK[:, -1:]).sum(dim=1) > self.k
-        if tied_B.any():
-            order_TN = similarity_BN[tied_B].argsort(dim=1, descending=True, stable=True)
-            index_BK[tied_B] = order_TN[:, : self.k]
+    def _nearest(self, unit_BD: Tensor, bank_rows: int) -> tuple[Tensor, Tensor]:
+        """The k largest similarities in descending order and their rows; `bank_rows` at a time."""
+        top_BK = unit_BD.new_full((len(unit_BD), self.k), -math.inf)
+        index_BK = torch.zeros_like(top_BK, dtype=torch.int64)
+        for first in range(0, len(self.bank_ND), bank_rows):
+            similarity_BM = unit_BD @ self.bank_ND[first : first + bank_rows].T
+            top_BK, index_BK = _merge(top_BK, index_BK, similarity_BM, first)
         return top_BK, index_BK
+
+
+def _merge(
+    top_BK: Tensor, index_BK: Tensor, similarity_BM: Tensor, first: int
+) -> tuple[Tensor, Tensor]:
+    """The K largest of those so far and of the next M similarities, whose row numbers follow.
+
+    Only the maxima of segments are compared with the K-th largest so far. The K-th largest maximum
+    is a lower bound of the K-th largest similarity, so it serves the first rows (first = 0).
+    """
+    k, rows = top_BK.shape[1], similarity_BM.shape[1]
+    width = min(_SEGMENT, max(1, rows // (4 * k)))
+    similarity_BM = nn.functional.pad(similarity_BM, (0, -rows % width), value=-math.inf)
+    segment_BSW = similarity_BM.unflatten(1, (-1, width))
+    largest_BS = segment_BSW.amax(2)
+    bound_B1 = top_BK[:, -1:]
+    if first == 0:
+        bound_B1 = largest_BS.topk(k, dim=1).values[:, -1:]
+        bound_B1 = bound_B1.nextafter(torch.full_like(bound_B1, -math.inf))
+    # larger than the bound: an equal similarity loses, because its row is higher
+    row_P, segment_P = (largest_BS > bound_B1).nonzero(as_tuple=True)
+    value_PW = segment_BSW[row_P, segment_P]
+    pair_Q, column_Q = (value_PW > bound_B1[row_P]).nonzero(as_tuple=True)
+    row_Q = row_P[pair_Q]
+    count_B = row_Q.bincount(minlength=len(top_BK))
+    if not len(row_Q):
+        return top_BK, index_BK
+    # candidates of a row side by side, their row numbers ascending
+    place_Q = torch.arange(len(row_Q), device=row_Q.device) - (count_B.cumsum(0) - count_B)[row_Q]
+    shape = len(top_BK), int(count_B.max())
+    new_top = top_BK.new_full(shape, -math.inf)
+    new_top[row_Q, place_Q] = value_PW[pair_Q, column_Q]
+    new_index = index_BK.new_zeros(shape)
+    new_index[row_Q, place_Q] = first + segment_P[pair_Q] * width + column_Q
+    top = torch.cat([top_BK, new_top], 1)
+    order_BK = top.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return top.gather(1, order_BK), torch.cat([index_BK, new_index], 1).gather(1, order_BK)

@@ -12,6 +12,7 @@ import torch
 
 from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
+from fgvc.learn.logistic.problem import check_rows
 from fgvc.model.build_head import build, new_head
 from fgvc.pipeline import feature_rows
 from fgvc.pipeline.experiment import Experiment
@@ -182,8 +183,12 @@ def _closed_form(experiment: Experiment, train: FeatureRows, val: FeatureRows) -
     assert callable(fit), conf.name
 
     def head(features: FeatureRows) -> torch.nn.Module:
-        label_N = torch.from_numpy(experiment.dataset.manifest.label_N[features.row_N])
-        return fit(conf, torch.from_numpy(features.x_ND), label_N, experiment.num_classes)
+        label_N, classes = (
+            experiment.dataset.manifest.label_N[features.row_N],
+            experiment.num_classes,
+        )
+        check_rows(features.x_RD, label_N, classes, features.index_N)
+        return fit(conf, torch.from_numpy(features.x_ND), torch.from_numpy(label_N), classes)
 
     val_head = head(train)
     final_head = head(feature_rows.join(train, val)) if does_refit(experiment) else val_head

@@ -173,6 +173,13 @@ def test_a_head_is_restored_from_a_file_bit_for_bit(kind, tmp_path):
     assert torch.equal(back(FEATURE_BD), head(FEATURE_BD))
 
 
+def test_a_stored_bank_is_not_copied():
+    state = HEADS["knn"]().state_dict()
+    assert load_head(CONFS["knn"], state, CLASSES, WIDTH).bank_ND.data_ptr() == (
+        state["bank_ND"].data_ptr()
+    )
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_tensors_of_another_head_are_refused(kind):
     state = HEADS[kind]().state_dict()

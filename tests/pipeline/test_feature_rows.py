@@ -14,7 +14,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.pipeline import feature_rows, fit_head
 from fgvc.pipeline.feature_rows import FeatureRows
 from fgvc.record import class_means
-from fgvc.types import BadImage, Features
+from fgvc.types import BadImage, Features, UserError
 
 CLASSES, IMAGES, WIDTH = 3, 60, 8
 LABEL_N = np.arange(IMAGES) % CLASSES
@@ -103,6 +103,15 @@ def test_fitting_a_head_copies_only_what_it_keeps(monkeypatch, overrides, copies
     fit_head.fit_head(experiment(*overrides), *parts)
     assert [names.get(size, "both") for size in sizes] == copies
     np.testing.assert_array_equal(whole.x_ND, original)
+
+
+def test_knn_refuses_features_that_are_not_finite():
+    """A similarity that is not a number is neither near nor far."""
+    whole = features()
+    whole.x_ND[7, 0] = np.inf
+    parts = [feature_rows.select(whole, row_N) for row_N in (TRAIN_N, VAL_N)]
+    with pytest.raises(UserError, match="features of 1 of 47 rows are not finite"):
+        fit_head.fit_head(experiment("head=knn", "head.k=3"), *parts)
 
 
 def test_class_means_of_selected_rows_are_those_of_their_copy_in_bounded_memory(monkeypatch):

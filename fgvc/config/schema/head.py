@@ -38,9 +38,11 @@ class HeadSpec:
             (options, sizes of the axes, torch.Generator) and returns a head with initial values.
         fit: how a probe fits the head to features. "logistic" and "gradient": validation chooses
             its settings, and task=train trains it too. A function (options, x_ND, label_N, classes)
-            -> head: in closed form, without validation. None: only task=zero_shot has it.
+            -> head: in closed form, without validation; it may keep and change x_ND. None: only
+            task=zero_shot has it.
         reads_text: whether it compares features with text features of the class names.
-        bank: the name of its tensor that has a row per training image, if there is one.
+        bank: the name of its tensor that has a row per training image, if there is one. Such a head
+            has no tensors outside its state dict.
         check: (tensors, classes) -> the error in the values of a stored head, or None. Names,
             shapes and types of numbers are those of a head that `create` returns, and all values
             are finite.

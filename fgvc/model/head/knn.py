@@ -25,7 +25,7 @@ def _fit(options: KnnOptions, x_ND: Any, label_N: Any, classes: int) -> Any:
     """The bank holds the training features; nothing is fitted or chosen."""
     from fgvc.model.head_layers import KnnHead
 
-    return KnnHead(x_ND, label_N, classes, options.k, options.temperature)
+    return KnnHead(x_ND, label_N, classes, options.k, options.temperature, overwrite=True)
 
 
 def _check(tensors: Any, classes: int) -> str | None:
