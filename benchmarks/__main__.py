@@ -26,6 +26,7 @@ from benchmarks import (
     family_wise_error,
     features,
     fiftyone,
+    gpu,
     heads,
     index,
     logistic_size,
