@@ -27,6 +27,7 @@ from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import TokenSelector
 from fgvc.parallel.cpu_load import CpuTimes, cpu_times, other_load
 from fgvc.parallel.device import autocast, peak_memory_mib
+from fgvc.pipeline import bf16_trial
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import append_columns, concat_features, split_columns
 from fgvc.record import console
@@ -86,6 +87,8 @@ class FeatureExtractor:
     attention_maps: AttentionMaps | None = None
     _backbone: Backbone | None = None
     _selector: TokenSelector | None = None
+    _tries_bf16: bool = False
+    _batches_until_trial: int = bf16_trial.WARM_UP
     peak_memory_mib: float = 0.0
     load_average: float | None = None
 
@@ -107,6 +110,8 @@ class FeatureExtractor:
             UserError: an image cannot be read and dataset.on_bad_image=error.
         """
         forwarded_before = self.counters.forwarded
+        if bf16_trial.is_worthwhile(self.conf.precision, self.device, len(row_N)):
+            self._tries_bf16 = True
         if role == "test":
             self.before_test()
         with console.progress(f"features {role}", len(row_N), "images") as advance:
@@ -184,9 +189,17 @@ class FeatureExtractor:
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
             selector.set_images(self.dataset.manifest.key_N[batch.row_B])
-        with autocast(self.conf.precision, self.device):
-            feature_BD = backbone.feature(self.preprocess.normalize(pixels_BCHW)).float()
+
+        def forward(precision: str) -> torch.Tensor:
+            with autocast(precision, self.device):
+                return backbone.feature(self.preprocess.normalize(pixels_BCHW)).float()
+
+        feature_BD = forward(self.conf.precision)
         self.counters.forwarded += len(feature_BD)
+        if self._tries_bf16 and selector is None:  # a selector keeps its last forward pass
+            if self._batches_until_trial == 0:
+                console.say(bf16_trial.measure(forward, self.device))
+            self._batches_until_trial -= 1
         return append_columns(feature_BD, selector and selector.last, scores).cpu().numpy()
 
     def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany | None:
