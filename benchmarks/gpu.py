@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,9 @@ def _write_jpegs(root: Path, images: int) -> None:
         coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
 
 
-def extraction(scale: Scale, backbone: tuple[str, ...], side: int, images: int, batch: int):
+def extraction(
+    scale: Scale, backbone: tuple[str, ...], side: int, images: int, batch: int
+) -> list[Row]:
     """JPEG to cache in bf16, vs. the raw forward, which itself is compared with the products."""
     images, batch = scale.pick(images, 24), scale.pick(batch, 8)
     with TemporaryDirectory() as temporary:
@@ -278,7 +281,7 @@ def regression(scale: Scale) -> list[Row]:
         block_ND = x_ND[first : first + CHUNK]
         block_ND += 2 * rng.standard_normal(block_ND.shape, np.float32)
     start = time.perf_counter()
-    arguments = {"device": scale.device}
+    arguments: Any = {"device": scale.device}
     solver = logistic.Solver(x_ND, label_N, classes, 10.0, 1000, **arguments)
     solution = solver.solve(1e-3, 1e-2)
     minutes = (time.perf_counter() - start) / 60
