@@ -368,7 +368,6 @@ class Progress(Protocol):
     def __call__(self, n: int, note: str = "") -> None: ...
 
 
-Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
 # rows of several shards -> (index of the shard, features), in any order
 ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fgvc.config.compose import composed, typed
@@ -27,6 +28,7 @@ from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.record import env_stamp
 from fgvc.record.git_state import CODE, GitState, git_state
 from fgvc.run import main
+from fgvc.types import ComputeMany, Features
 from tests.narrow import not_none
 
 BIRDS = (
@@ -39,6 +41,13 @@ BIRDS = (
 # many times longer than an idle one
 HANG = 240.0
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def shard_by_shard(compute: Callable[[np.ndarray], Features]) -> ComputeMany:
+    """Compute missing shards of a feature cache one after another."""
+    return lambda shards: ((index, compute(row_n)) for index, row_n in enumerate(shards))
+
+
 BASE = ("backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0")
 MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
 # the whole path of C, 45 values, takes half of a small probe; with one of these, a run has another

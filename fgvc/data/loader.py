@@ -44,6 +44,7 @@ def batches(
     batch_size: int,
     num_workers: int,
     check_digest: bool = True,
+    sections: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches of the rows, in order.
 
@@ -52,6 +53,8 @@ def batches(
         batch_size: images per batch, including bad images; the last batch may be smaller.
         num_workers: processes that read ahead; 0 reads in this process.
         check_digest: compare each file with the manifest's SHA256; False if no digest was computed.
+        sections: numbers of consecutive rows, with the number of rows as their sum; no batch
+            crosses their ends. None: all rows are one section.
 
     Yields:
         Batch with uint8 pixels; B = 0 if all images of the batch are bad.
@@ -60,8 +63,12 @@ def batches(
         UserError: a file changed after the manifest was built, or a worker was killed.
     """
     images = _Images(manifest, row_N, preprocess, check_digest)
-    starts = range(0, len(row_N), batch_size)
-    spans = [range(start, min(start + batch_size, len(row_N))) for start in starts]
+    ends = np.cumsum([len(row_N)] if sections is None else sections, dtype=np.int64).tolist()
+    spans = [
+        range(start, min(start + batch_size, end))
+        for first, end in zip([0, *ends], ends, strict=False)
+        for start in range(first, end, batch_size)
+    ]
     yield from _read_in_order(images, spans, num_workers, "runtime.eval_batch_size")
 
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -118,10 +118,9 @@ class FeatureExtractor:
             columns = self.cache.get(
                 self.key(role),
                 row_N,
-                functools.partial(self.compute, role, advance=advance),
+                self.compute_many(role, advance),
                 SHARD,
                 on_wait=console.say,
-                compute_many=self.compute_many(role, advance),
             )
         features, attention_maps = split_columns(columns, self.conf, scores=role == "test")
         if role == "test":
@@ -166,22 +165,42 @@ class FeatureExtractor:
             "role": role,
         }
 
-    def compute(self, role: str, row_N: np.ndarray, advance: Callable[[int], None]) -> Features:
-        """Compute the features of one shard in this process. advance: called with each batch."""
-        parts, runtime, start = [], self.conf.runtime, cpu_times()
+    def compute(
+        self, role: str, shards: Sequence[np.ndarray], advance: Callable[[int], None]
+    ) -> Iterator[tuple[int, Features]]:
+        """Compute shards in this process; yields each with its index, in their order.
+
+        The loader reads ahead across shards, and its processes start once.
+
+        advance: called with the number of images of each batch.
+        """
+        runtime, start = self.conf.runtime, cpu_times()
         workers = loader.worker_count(runtime.num_workers)
-        for batch in loader.batches(
-            self.dataset.manifest, row_N, self.preprocess, runtime.eval_batch_size, workers
-        ):
-            self.check_readable(batch.bad)
-            advance(len(batch.row_B) + len(batch.bad))
-            x_BD = np.empty((0, 0), np.float32)
-            if len(batch.row_B):
-                x_BD = self._forward(batch, scores=role == "test")
-            parts.append(Features(x_BD, batch.row_B, batch.bad))
-            self.counters.decoded += len(batch.row_B)
+        batches = loader.batches(
+            self.dataset.manifest,
+            np.concatenate(shards),
+            self.preprocess,
+            runtime.eval_batch_size,
+            workers,
+            sections=[len(row_n) for row_n in shards],
+        )
+        for index, row_n in enumerate(shards):
+            parts, images = [], 0
+            while images < len(row_n):
+                batch = next(batches)
+                self.check_readable(batch.bad)
+                images += len(batch.row_B) + len(batch.bad)
+                advance(len(batch.row_B) + len(batch.bad))
+                x_BD = np.empty((0, 0), np.float32)
+                if len(batch.row_B):
+                    x_BD = self._forward(batch, scores=role == "test")
+                parts.append(Features(x_BD, batch.row_B, batch.bad))
+                self.counters.decoded += len(batch.row_B)
+            self.counters.spent += cpu_times() - start
+            yield index, concat_features(parts)
+            start = cpu_times()
+        assert next(batches, None) is None  # ends the loader's processes, whose CPU time counts
         self.counters.spent += cpu_times() - start
-        return concat_features(parts)
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
@@ -202,9 +221,9 @@ class FeatureExtractor:
             self._batches_until_trial -= 1
         return append_columns(feature_BD, selector and selector.last, scores).cpu().numpy()
 
-    def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany | None:
-        """A function that computes all missing shards; None: they are computed one by one."""
-        return None
+    def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany:
+        """A function that computes all missing shards."""
+        return functools.partial(self.compute, role, advance=advance)
 
     def backbone(self) -> Backbone:
         if self._backbone is None:

@@ -90,7 +90,7 @@ class RankedExtractor(FeatureExtractor):
     ) -> Iterator[tuple[int, Features]]:
         """Yields (index of a shard, features); adds up the counters of all ranks."""
         if len(shards) == 1:
-            yield 0, self.compute(role, shards[0], advance)
+            yield from self.compute(role, shards, advance)
             return
         if not self._is_set_up:
             self.group.request(self._setup)
@@ -106,7 +106,8 @@ class RankedExtractor(FeatureExtractor):
         torch.set_num_threads(self.conf.runtime.threads or threads)
         try:
             for first in range(0, len(shards), self.group.size):
-                yield first, self.compute(role, shards[first], check_and_advance)
+                for _, features in self.compute(role, shards[first : first + 1], check_and_advance):
+                    yield first, features
                 self.group.barrier()
                 for index, result in enumerate(self.group.gather(None)[1:], first + 1):
                     if isinstance(result, Exception):
@@ -149,7 +150,7 @@ def _compute(
     """A shard, what this rank computed for it and its peak memory; or an error for rank 0."""
     extractor.counters = Counters()
     try:
-        features = extractor.compute(role, row_N, lambda images: None)
+        ((_, features),) = extractor.compute(role, [row_N], lambda images: None)
     except (UserError, OSError, MemoryError) as error:
         return error
     except Exception as error:  # a pickle does not carry the traceback

@@ -7,7 +7,7 @@
         done.json              written last: the digests of all shards
         lock                   one process computes, the others wait and then read
 
-Rows are divided into shards before anything is computed, and `compute` receives whole shards only.
+Rows are divided into shards before anything is computed, and only whole shards are computed.
 Thus the batches, and the last bits of the features, do not depend on where a run was interrupted.
 N requested rows, n rows of a shard, D feature width.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from safetensors.numpy import save
 from fgvc import untrusted
 from fgvc.store import atomic, hashing, json_cache, temporary_files
 from fgvc.store.file_lock import lock
-from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
+from fgvc.types import BadImage, ComputeMany, Features, UserError
 
 KEY, DONE = "key.json", "done.json"
 
@@ -43,21 +43,19 @@ class FeatureCache:
         self,
         key: Mapping[str, object],
         row_N: np.ndarray,
-        compute: Compute,
+        compute_many: ComputeMany,
         shard_rows: int = 512,
         on_wait: Callable[[str], None] | None = None,
-        compute_many: ComputeMany | None = None,
     ) -> Features:
         """The features of `row_N`: cached shards are read, missing shards are computed.
 
         Args:
             key: everything that can change a feature, as plain data.
             row_N: manifest rows, strictly ascending.
-            compute: rows of one shard -> their features; each row is returned in row_N or in bad.
+            compute_many: computes all missing shards, in any order; each row of a shard is returned
+                in row_N or in bad. Not called if no shard is missing.
             shard_rows: rows per shard, which are lost if the process is killed.
             on_wait: called once with a line about the process that computes these features.
-            compute_many: computes all missing shards, possibly in parallel; the bytes of a shard
-                are those of `compute`.
 
         Returns:
             x_ND float32 with its rows ascending, and the rows that could not be read.
@@ -71,28 +69,27 @@ class FeatureCache:
         for path in (self.root, folder):
             json_cache.clear_folder(path, self._notify)
         json_cache.remove_folder(folder / "lock")
+        starts = range(0, len(row_N), shard_rows)
         shards = [
             (folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows])
-            for number, start in enumerate(range(0, len(row_N), shard_rows))
+            for number, start in enumerate(starts)
         ]
-
-        def read_or_compute() -> Iterator[Features]:
-            for path, row_n in shards:
-                shard = self._read(path, row_n)
-                if shard is None:
-                    shard = compute(row_n)
-                    _write(path, row_n, shard)
-                yield shard
-
+        matrix = _Matrix(len(row_N))
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             temporary_files.remove_stale(folder)
             self._check_key(folder, key, row_N, shard_rows)
-            if compute_many is not None:
-                missing = [shard for shard in shards if self._read(*shard) is None]
-                rows = [row_n for _, row_n in missing]
-                for index, computed in compute_many(rows) if missing else ():
-                    _write(*missing[index], computed)
-            features = _concatenate(read_or_compute(), len(row_N))
+            missing = []
+            for start, (path, row_n) in zip(starts, shards, strict=True):
+                if (shard := self._read(path, row_n)) is None:
+                    missing.append((start, path, row_n))
+                else:
+                    matrix.put(start, shard)
+            rows = [row_n for _, _, row_n in missing]
+            for index, shard in compute_many(rows) if missing else ():
+                start, path, row_n = missing[index]
+                _write(path, row_n, shard)
+                matrix.put(start, shard)
+            features = matrix.features()
             if not any(bad.lost for bad in features.bad):
                 digests = {path.name: _recorded_digest(path) for path, _ in shards}
                 if json_cache.read(folder / DONE, self._notify) != digests:
@@ -172,19 +169,31 @@ def _load_shard(path: Path) -> Features:
         return Features(file.get_tensor("x"), file.get_tensor("row"), bad)
 
 
-def _concatenate(shards: Iterator[Features], rows: int) -> Features:
-    """Concatenate all shards in one array, allocated once: large datasets fill gigabytes."""
-    x_ND = np.empty((0, 0), np.float32)
-    row_N = np.empty(rows, np.int64)
-    bad: list[BadImage] = []
-    start = 0
-    for shard in shards:
-        bad += shard.bad
-        if not len(shard.row_N):
-            continue
-        if start == 0:
-            x_ND = np.empty((rows, shard.x_ND.shape[1]), np.float32)
-        end = start + len(shard.row_N)
-        x_ND[start:end], row_N[start:end] = shard.x_ND, shard.row_N
-        start = end
-    return Features(x_ND[:start], row_N[:start], tuple(bad))
+class _Matrix:
+    """All shards in one array, allocated once: large datasets fill gigabytes."""
+
+    def __init__(self, rows: int) -> None:
+        self._x_ND = np.empty((0, 0), np.float32)
+        self._row_N = np.empty(rows, np.int64)
+        self._shards: dict[int, tuple[int, tuple[BadImage, ...]]] = {}  # start -> rows, bad
+
+    def put(self, start: int, shard: Features) -> None:
+        """Copy a shard to the place of its first requested row."""
+        count = len(shard.row_N)
+        if count and not self._x_ND.size:
+            self._x_ND = np.empty((len(self._row_N), shard.x_ND.shape[1]), np.float32)
+        if count:
+            self._x_ND[start : start + count] = shard.x_ND
+            self._row_N[start : start + count] = shard.row_N
+        self._shards[start] = count, shard.bad
+
+    def features(self) -> Features:
+        """The features of all shards; rows move up where unreadable images left a gap."""
+        end, bad = 0, []
+        for start, (count, bad_of_shard) in sorted(self._shards.items()):
+            if start > end:
+                self._x_ND[end : end + count] = self._x_ND[start : start + count]
+                self._row_N[end : end + count] = self._row_N[start : start + count]
+            end += count
+            bad += bad_of_shard
+        return Features(self._x_ND[:end], self._row_N[:end], tuple(bad))

@@ -95,6 +95,24 @@ def test_workers_change_nothing(table, workers, recwarn):
         assert torch.equal(batch.pixels_BCHW, expected.pixels_BCHW)
 
 
+def test_sections_are_read_by_one_loader_in_the_batches_of_one_loader_each(table, monkeypatch):
+    rows, sizes, loaders = np.arange(9), [5, 3, 1], []
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    apart = [batch for part in parts for batch in loader.batches(table, part, PREPROCESS, 2, 0)]
+    create = loader.DataLoader
+
+    def spy(*arguments, **options):
+        loaders.append(options["num_workers"])
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(loader, "DataLoader", spy)
+    batches = list(loader.batches(table, rows, PREPROCESS, 2, 0, sections=sizes))
+    assert [batch.row_B.tolist() for batch in batches] == [[0, 1], [2, 3], [4], [5, 6], [7], [8]]
+    for batch, expected in zip(batches, apart, strict=True):
+        assert torch.equal(batch.pixels_BCHW, expected.pixels_BCHW)
+    assert loaders == [0]
+
+
 def test_no_rows_no_batches(table):
     assert list(loader.batches(table, np.array([], dtype=np.int64), PREPROCESS, 4, 2)) == []
 

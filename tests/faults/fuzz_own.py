@@ -28,6 +28,7 @@ from fgvc.store.array_cache import cached_arrays
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.store.file_lock import holder
 from fgvc.types import Features
+from tests.jobs import shard_by_shard
 
 Seeds = list[bytes]
 
@@ -126,7 +127,7 @@ def _features(row_n: np.ndarray) -> Features:
 
 def _cached(file: Path) -> Features:
     cache = FeatureCache(file.parent / "features", lambda note: None)
-    return cache.get({"model": "m"}, ROWS, _features, shard_rows=6)
+    return cache.get({"model": "m"}, ROWS, shard_by_shard(_features), shard_rows=6)
 
 
 def _result() -> dict[str, np.ndarray]:

@@ -38,6 +38,7 @@ from fgvc.store.disk_errors import NamedFile, NamedWriter, disk_error_line, open
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.store.file_lock import lock
 from fgvc.types import Features, UserError
+from tests.jobs import shard_by_shard
 
 DEAD = 999_999_999  # no process has this id
 
@@ -279,7 +280,7 @@ def test_damaged_features_are_computed_again_with_a_note(tmp_path, name, kind, s
     def get() -> tuple[Features, list[str]]:
         notes: list[str] = []
         cache = FeatureCache(tmp_path, notes.append)
-        return cache.get({"model": "mini"}, row_N, compute, shard_rows=4), notes
+        return cache.get({"model": "mini"}, row_N, shard_by_shard(compute), shard_rows=4), notes
 
     before, _ = get()
     (folder,) = tmp_path.iterdir()
@@ -448,13 +449,13 @@ def test_a_file_in_place_of_a_folder_of_a_cache_is_removed_with_a_note(tmp_path,
     folder = tmp_path / place
     if place == "features":
         folder.write_text("in the way")
-        FeatureCache(folder, notes.append).get({}, np.arange(2), features_of)
+        FeatureCache(folder, notes.append).get({}, np.arange(2), shard_by_shard(features_of))
     elif place == "key":
-        FeatureCache(folder).get({}, np.arange(2), features_of)
+        FeatureCache(folder).get({}, np.arange(2), shard_by_shard(features_of))
         (folder,) = folder.iterdir()
         shutil.rmtree(folder)
         folder.write_text("in the way")
-        FeatureCache(folder.parent, notes.append).get({}, np.arange(2), features_of)
+        FeatureCache(folder.parent, notes.append).get({}, np.arange(2), shard_by_shard(features_of))
     else:
         folder.write_text("in the way")
         if place == "text":

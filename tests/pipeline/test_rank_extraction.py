@@ -46,7 +46,11 @@ ERRORS = {
     "ours": KeyError("whatever"),
 }
 
-def compute(extractor, role, row_N, advance):
+def compute(extractor, role, shards, advance):
+    for index, row_N in enumerate(shards):
+        yield index, compute_one(extractor, role, row_N, advance)
+
+def compute_one(extractor, role, row_N, advance):
     """Features of a shard; a role that names a fault injects it into the shard of row 3."""
     if row_N[0] == 3 and role in ERRORS:
         raise ERRORS[role]

@@ -14,7 +14,7 @@ import pytest
 from fgvc.store import atomic, feature_cache, json_cache
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.types import BadImage, Features, UserError
-from tests.jobs import until
+from tests.jobs import shard_by_shard, until
 
 KEY = {"backbone": "b", "side": 224, "manifest": "m"}
 ROWS = np.arange(3, 103, 2)  # 50 rows, 5 shards of 10
@@ -47,10 +47,11 @@ def counted(tmp_path):
     return Counted(tmp_path / "calls")
 
 
-def _get(tmp_path, compute, rows=ROWS, key=KEY, **options):
+def _get(tmp_path, compute, rows=ROWS, key=KEY, compute_many=None, **options):
     notes = []
     cache = FeatureCache(tmp_path / "cache", notes.append)
-    return cache.get(key, rows, compute, shard_rows=10, **options), notes
+    many = compute_many or shard_by_shard(compute)
+    return cache.get(key, rows, many, shard_rows=10, **options), notes
 
 
 def _folder(tmp_path):
@@ -245,7 +246,7 @@ def test_damage_is_a_warning_without_a_callback(tmp_path, counted):
     _get(tmp_path, counted)
     _flip(_folder(tmp_path) / "00000.safetensors", -1)
     with pytest.warns(UserWarning, match="computed again"):
-        FeatureCache(tmp_path / "cache").get(KEY, ROWS, counted, shard_rows=10)
+        FeatureCache(tmp_path / "cache").get(KEY, ROWS, shard_by_shard(counted), shard_rows=10)
 
 
 def test_a_failing_compute_keeps_the_shards_before_it(tmp_path, counted):
@@ -284,6 +285,21 @@ def test_missing_shards_can_be_computed_at_once_in_any_order(tmp_path, counted):
     assert len(notes) == 1
     _get(tmp_path / "many", counted, compute_many=many)
     assert len(requested) == 2
+
+
+def test_a_shard_is_read_once(monkeypatch, tmp_path, counted):
+    reads, load = Counter(), feature_cache._load_shard
+
+    def spy(path):
+        reads[path.name] += 1
+        return load(path)
+
+    monkeypatch.setattr(feature_cache, "_load_shard", spy)
+    _get(tmp_path, counted)
+    assert reads == {}  # what was just computed is not read back
+    (_folder(tmp_path) / "00002.safetensors").unlink()
+    assert _is_right(_get(tmp_path, counted)[0])
+    assert reads == {f"{shard:05d}.safetensors": 1 for shard in (0, 1, 3, 4)}
 
 
 def test_no_rows_no_features(tmp_path, counted):
