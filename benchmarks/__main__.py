@@ -72,6 +72,7 @@ GROUPS: Mapping[str, Group] = {
     "index": Group(index.rows),
     "index_full": Group(index.full_rows, named=True),
     "logistic_size": Group(logistic_size.rows, named=True),
+    "gpu": Group(lambda folder: gpu.rows(), named=True),
     "report": Group(report.rows, named=True),
     "pages": Group(pages.rows, named=True),
     "intervals": Group(lambda folder: class_intervals.rows(), named=True),
