@@ -5,6 +5,7 @@ Nothing is written or downloaded. torch is imported only if features may be cach
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -29,6 +30,7 @@ from fgvc.config.search_space import Search
 from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
+from fgvc.parallel import bf16_cpu
 from fgvc.record import measured_rate
 from fgvc.record.run_dir import complete_runs
 from fgvc.report import fit_estimate
@@ -99,7 +101,7 @@ def describe(
     excluded = [(_name(item.overrides, varying), item.reason) for item in exclusions]
     flops = sum(cost.fit.flops for cost in costs if cost.fit is not None and not cost.done)
     assumptions = replace(
-        _assumptions(jobs, jobs[0].conf, notes),
+        _assumptions(jobs, jobs[0].conf, sum(cost.forward for cost in costs), notes),
         flops=_matrix_rate() if flops >= LONG_FITS else None,
         memory=psutil.virtual_memory().total,
     )
@@ -285,8 +287,10 @@ def _source(conf: Config) -> WeightsSource | None:
     return None
 
 
-def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]) -> Assumptions:
-    """Measured rates, free disk space, and the notes of all jobs."""
+def _assumptions(
+    jobs: Sequence[JobConfig], conf: Config, forward: int, notes: dict[str, None]
+) -> Assumptions:
+    """Measured rates, free disk space, and the notes of all jobs. forward: images of all jobs."""
     folder, device, threads = _cache_root(conf), None, None
     rates: dict[tuple[str, str, int], Rate] = {}
     files = sorted((folder / "costs").glob("*.json"))
@@ -321,7 +325,27 @@ def _assumptions(jobs: Sequence[JobConfig], conf: Config, notes: dict[str, None]
             f"weights from the hub ({models}) are not looked up: whether their features are cached "
             "is known when the jobs run"
         ] = None
+    notes |= dict.fromkeys(_precision_notes(jobs, device, forward))
     return Assumptions(device, list(rates.values()), free, list(notes), free_cache)
+
+
+def _precision_notes(jobs: Sequence[JobConfig], device: str | None, forward: int) -> Iterator[str]:
+    """Notes on the precision of forward passes on this CPU.
+
+    Args:
+        device: None if it is not known without torch. forward: images of all jobs.
+    """
+    chosen = jobs[0].conf.runtime.device
+    precisions = sorted({job.conf.precision for job in jobs})
+    if "bf16" in precisions and device is None and bf16_cpu.has_bf16() is False:
+        from fgvc.parallel.device import choose_device  # torch
+
+        with contextlib.suppress(UserError):  # the jobs will fail with it
+            device = choose_device(chosen).type
+    for precision in precisions:
+        slow = bf16_cpu.slow_note(precision, device or chosen)
+        fast = bf16_cpu.fast_note(precision, device or chosen, forward)
+        yield from (note for note in (slow, fast) if note is not None)
 
 
 def _existing(path: Path) -> Path:

@@ -22,6 +22,7 @@ from fgvc.config.finetuned_weights import backbone_was_trained
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import hf_config, weights
+from fgvc.parallel import bf16_cpu
 from fgvc.parallel.process_group import ProcessGroup, join_group
 from fgvc.pipeline import validation
 from fgvc.pipeline.determinism import set_up_process
@@ -239,7 +240,12 @@ def open_experiment(
         if source.made_by is not None:
             runs = describe_earlier_runs(source)
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
-        notes = (*hf_config.assumed_eps_note(conf.backbone, source), *run.code.notes)
+        slow = bf16_cpu.slow_note(conf.precision, device.type)
+        notes = (
+            *(() if slow is None else (slow,)),
+            *hf_config.assumed_eps_note(conf.backbone, source),
+            *run.code.notes,
+        )
         dataset = _load_dataset(task, conf, notes)
         kind: Callable[..., FeatureExtractor] = FeatureExtractor
         if task != "train" and group.size > 1:
