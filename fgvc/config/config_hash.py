@@ -13,7 +13,8 @@ from typing import Any
 
 from fgvc.config import inert, schema
 
-UNHASHED = frozenset({"place", "card", "declared"})  # metadata of fields that are not hashed
+# metadata of fields that are not hashed
+UNHASHED = frozenset({"place", "card", "declared", "verifies"})
 
 
 def hashed(conf: schema.Config) -> dict[str, Any]:

@@ -19,6 +19,7 @@ UNHASHED_REASONS = {  # metadata of a field that is not hashed -> the reason
     "place": "a place, not hashed",
     "declared": "a declaration, not hashed",
     "card": "a description, not hashed",
+    "verifies": "a check of the results, not hashed",
 }
 RUNTIME_REASON = "how it runs, not hashed"
 SAME_MEANING = "both values mean the same"

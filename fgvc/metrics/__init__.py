@@ -13,12 +13,16 @@ from fgvc.metrics.classification import readable as readable
 from fgvc.metrics.classification import summary as summary
 from fgvc.metrics.classification import topk as topk
 from fgvc.metrics.confidence_intervals import class_intervals as class_intervals
+from fgvc.metrics.confidence_intervals import upper_limit as upper_limit
 from fgvc.metrics.confidence_intervals import wilson as wilson
 from fgvc.metrics.confusion_counts import UNREADABLE as UNREADABLE
 from fgvc.metrics.confusion_counts import tally as tally
 from fgvc.metrics.confusion_counts import worst_pairs as worst_pairs
 from fgvc.metrics.hierarchy import Tree as Tree
 from fgvc.metrics.hierarchy import hierarchical_metrics as hierarchical_metrics
+from fgvc.metrics.margin import margin_losses as margin_losses
+from fgvc.metrics.margin import margins as margins
+from fgvc.metrics.margin import score_margins as score_margins
 from fgvc.metrics.paired_tests import NULL_HYPOTHESIS as NULL_HYPOTHESIS
 from fgvc.metrics.paired_tests import Top1Comparison as Top1Comparison
 from fgvc.metrics.paired_tests import all_pairs as all_pairs

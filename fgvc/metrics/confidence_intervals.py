@@ -41,6 +41,18 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     return low, high
 
 
+def upper_limit(count: int, n: int, level: float = LEVEL) -> float:
+    """One-sided upper limit of a proportion (Clopper & Pearson, Biometrika 1934), exact.
+
+    With count = 0 it is 1 - (1 - level)^(1/n): below 1 % from n = 299 on, at 95 %.
+
+    Args:
+        count: of the n images that were drawn. level: of confidence.
+    """
+    assert 0 <= count <= n
+    return 1.0 if count == n else float(betaincinv(count + 1, n - count, level))
+
+
 def class_intervals(confusion: ConfusionCounts) -> dict[str, Any]:
     """95 % intervals of the two metrics that average over classes, in closed form.
 

@@ -173,6 +173,7 @@ class Results:
     notes: one line each that a reader of the numbers must know; printed and recorded.
     unreadable: images of any split that the run could not read.
     class_means: of known images, for the checkpoint; or why there are none.
+    cascade: the bound of task.cascade, for the checkpoint.
     """
 
     predictions: Mapping[str, Predictions]
@@ -187,6 +188,7 @@ class Results:
     notes: tuple[str, ...] = ()
     unreadable: tuple[BadImage, ...] = ()
     class_means: ClassMeans | str = ""
+    cascade: Mapping[str, Any] | None = None
 
 
 @contextmanager

@@ -63,6 +63,12 @@ def predict_features(head: torch.nn.Module, features: Features, dataset: Dataset
     return collector.result(np.sort(np.concatenate([features.row_N, bad_rows])))
 
 
+@torch.inference_mode()
+def head_logits(head: torch.nn.Module, x_ND: np.ndarray) -> np.ndarray:
+    """float32 logits_NC of few images."""
+    return head(torch.from_numpy(x_ND)).numpy().astype(np.float32)
+
+
 def _collector(dataset: Dataset) -> metrics.PredictionCollector:
     """A collector of logits; the larger split decides for both whether logits are kept."""
     images, classes = (

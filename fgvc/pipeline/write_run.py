@@ -29,6 +29,7 @@ from fgvc.record import (
     env_stamp,
     fitted_images,
     measured_rate,
+    precision_checks,
     prediction_tables,
     privacy,
 )
@@ -230,6 +231,8 @@ def _checkpoint(
             "notes": notes.notes_of(experiment, results, of_fit=True),
         },
     }
+    if results.cascade is not None:
+        facts[precision_checks.CASCADE] = dict(results.cascade)
     if results.has_backbone:  # readable without the weights that the training began with
         facts |= {"whole": True, "hashed": experiment.plain}
     tensors |= fitted.tensors()
@@ -245,6 +248,7 @@ def portable_config(conf: Config) -> dict[str, object]:
     del plain["runtime"]
     for name in ("checkpoint", "run", "against", "image"):
         del plain[name]
+    plain["task"].pop("certify", None)  # as without it: it changes no prediction
     del plain["dataset"]["root"], plain["dataset"]["table"], plain["backbone"]["weights"]
     return plain
 
@@ -284,6 +288,8 @@ def print_summary(
         if record[name]["intervals_note"] is not None:
             console.say_summary(f"note: {name}: {record[name]['intervals_note']}")
     parts = comparability.Comparability(**record["comparability"])
+    for name, sentence in precision_checks.sentences(record):
+        console.say_summary(f"{name}: {sentence}")
     for reason in comparability.reasons(record, parts):
         console.say_summary(f"note: {reason.sentence}")
     localization.print_localization(record)

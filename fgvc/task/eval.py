@@ -6,18 +6,23 @@ The config comes from the checkpoint; the command may only set paths and `runtim
 from __future__ import annotations
 
 import os
+from functools import partial
+
+import numpy as np
 
 from fgvc.config.compose import resolved
 from fgvc.config.errors import ConfigError
+from fgvc.config.schema import is_exact
 from fgvc.parallel.cpu_load import cpu_times
-from fgvc.pipeline import restore, write_run
+from fgvc.pipeline import cascade, certify, restore, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.features import measure_cost
 from fgvc.pipeline.inference import classify, predict_features
 from fgvc.pipeline.job import Job, Skipped
+from fgvc.pipeline.reference import ReferenceExtractor, exact, exact_products
 from fgvc.pipeline.restore import StoredCheckpoint
 from fgvc.record import console
-from fgvc.types import UserError
+from fgvc.types import Predictions, UserError
 
 
 def run(job: Job) -> Skipped | None:
@@ -43,11 +48,12 @@ def run(job: Job) -> Skipped | None:
     with open_experiment("eval", job, conf, plain, source=source) as experiment:
         if skipped := experiment.find_complete_run(stored.id):
             return skipped
-        write_run.write_run(experiment, _evaluate(experiment, stored))
+        write_run.write_run(experiment, _evaluate(experiment, stored, job.conf.task.certify))
     return None
 
 
-def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
+def _evaluate(experiment: Experiment, stored: StoredCheckpoint, count: int | None) -> Results:
+    """count: task.certify of this command."""
     conf, dataset, extractor = experiment.conf, experiment.dataset, experiment.extractor
     recorded, here = stored.metadata["labelmap"], dataset.labelmap
     if recorded["ids"] != list(here.ids) or recorded["names"] != list(here.names):
@@ -58,7 +64,10 @@ def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
     stored.check(extractor.source, extractor.preprocess)
     if stored.metadata["answer"]["manifest_digest"] != dataset.manifest.digest:
         console.say("note: the images here are not the ones the checkpoint was evaluated on")
-    row_N, cost = dataset.split.test_N, None
+    if count is not None and is_exact(conf):
+        console.say(f"note: task.certify={count}: the checkpoint computes every image in fp32")
+        count = None
+    row_N, bound, cost = dataset.split.test_N, cascade.stored_bound(stored), None
     if stored.whole:
         model = stored.classifier(conf, None, extractor.device)
         experiment.record_test_read()
@@ -69,16 +78,32 @@ def _evaluate(experiment: Experiment, stored: StoredCheckpoint) -> Results:
         rate = extractor.measured_rate(len(row_N), cpu_times() - start)
         extractor.counters.forwarded += len(row_N)
         cost = measure_cost(model.backbone, rate, extractor.device)
-        test, features, maps = results.predictions, results.features, results.attention_maps
+        fast, features, maps = results.predictions, results.features, results.attention_maps
         assert features is not None
+
+        def predict(row_n: np.ndarray) -> Predictions:
+            extractor.counters.forwarded += len(row_n)
+            with exact_products(conf):
+                return classify(
+                    model, exact(conf), dataset, row_n, extractor.device, extractor.check_readable
+                ).predictions
+
+        test, checks = certify.check_predictions(experiment, fast, predict, count)
     else:
+        head, reference = stored.head(conf), ReferenceExtractor(extractor)
         features = extractor.extract("test", row_N)
-        test = predict_features(stored.head(conf), features, dataset)
+        fast = predict_features(head, features, dataset)
+        predict, repeat = (
+            partial(reference.predict, head),
+            partial(reference.repeat, head, features),
+        )
+        test, checks = certify.check_predictions(experiment, fast, predict, count, bound, repeat)
+        reference.end()
         maps = extractor.attention_maps
     return Results(
         {"test": test},
         stored.file,
-        {"selection": None, "fitted_on": len(stored.fitted_images.image_N)},
+        {"selection": None, "fitted_on": len(stored.fitted_images.image_N), **checks},
         stored.fitted_images,
         cost=cost,
         features=features,

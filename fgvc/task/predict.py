@@ -24,7 +24,8 @@ from fgvc.exit_codes import DONE, FAILED
 from fgvc.html.class_names import display_names
 from fgvc.html.formats import plain
 from fgvc.model.part_attention import Selection
-from fgvc.pipeline import prediction_output, restore
+from fgvc.parallel import bf16_cpu
+from fgvc.pipeline import cascade, prediction_output, restore
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.inference import stream_batches
 from fgvc.pipeline.input_images import find_images
@@ -112,12 +113,17 @@ def _predict(
 ) -> list[PredictionRow]:
     """A prediction per image, in order, computed batch by batch."""
     device = set_up_process(conf)
-    model = stored.classifier(conf, source, device)
-    row_N = np.arange(len(manifest))
+    if (slow := bf16_cpu.slow_note(conf.precision, device.type)) is not None:
+        console.say(f"note: {slow}")
+    model, bound = stored.classifier(conf, source, device), cascade.stored_bound(stored)
+    row_N, repeated = np.arange(len(manifest)), 0
     predictions: dict[int, PredictionRow] = {}
     with console.progress("predict", len(manifest), "images") as advance:
         for result in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = result.batch, result.logits_BK.cpu().numpy()
+            if bound is not None:
+                logits_BC, count = cascade.repeat_batch(model, conf, manifest, result, bound)
+                repeated += count
             for bad in batch.bad:
                 console.say(plain(bad.message))
                 predictions[bad.row] = PredictionRow(manifest.path[bad.row], error=bad.message)
@@ -140,6 +146,11 @@ def _predict(
                 folder = Path(job.conf.task.overlay).expanduser()
                 _draw(folder, stored, conf, manifest, result.selection, readable)
             advance(len(rows) + len(batch.bad))
+    if bound is not None:
+        console.say(
+            f"{repeated} repeated in fp32: a margin of at most {bound['bound']:.3g}, the bound of "
+            "the checkpoint's cascade"
+        )
     return [predictions[row] for row in range(len(manifest))]
 
 

@@ -5,14 +5,17 @@ Training images are not read.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from fgvc.config.config_hash import hashed
 from fgvc.model import head_layers
-from fgvc.pipeline import write_run
+from fgvc.pipeline import certify, write_run
 from fgvc.pipeline.experiment import Experiment, Results, open_experiment
 from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.job import Job, Skipped
+from fgvc.pipeline.reference import ReferenceExtractor
 from fgvc.pipeline.text_features import class_text_features
 
 
@@ -33,13 +36,20 @@ def _zero_shot(experiment: Experiment) -> Results:
     weight_CD, scale = class_text_features(experiment)
     head = head_layers.TextHead(weight_CD, scale)
     test = experiment.extractor.extract("test", experiment.dataset.split.test_N)
+    fast = predict_features(head, test, experiment.dataset)
+    reference = ReferenceExtractor(experiment.extractor)
+    predictions, checks = certify.check_predictions(
+        experiment, fast, partial(reference.predict, head), experiment.conf.task.certify
+    )
+    reference.end()
     numbers: dict[str, object] = {
         "selection": None,
         "prompts": {"templates": list(experiment.conf.dataset.prompts), "scale": scale},
         "fitted_on": 0,
+        **checks,
     }
     return Results(
-        {"test": predict_features(head, test, experiment.dataset)},
+        {"test": predictions},
         head.state_dict(),
         numbers,
         experiment.digest_fitted_images(np.empty(0, np.int64), np.empty(0, np.int64)),

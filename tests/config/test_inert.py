@@ -91,6 +91,7 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("part_attention.contrastive", "0", "1", (), (*TRAIN, *PARTS[:1])),
     ("head.fit.epochs", "9", "8", (*TRAIN, "head=mlp"), ("head=mlp",)),
     ("head.temperature", "0.07", "0.1", (*KNN, "head.k=1"), (*KNN, "head.k=2")),
+    ("task.cascade", "20", "30", (), ("precision=bf16",)),
     ("task.c_low", "1e-5", "1e-4", ("head=knn",), ()),
     ("task.c_high", "1e5", "1e4", ("head=cosine",), ()),
     ("task.c_high", "1e5", "1e4", ("task.c_count=1",), ("task.c_count=2",)),
@@ -170,6 +171,7 @@ TESTED_APART = {
     "backbone.weights_sha256",
     "dataset.generator",
     "head.fit",
+    "task.certify",  # never hashed: tests/task/test_precision.py
     "task.ema",
 }
 NODES = NodeCache()  # composes each node once for all cases

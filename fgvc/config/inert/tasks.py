@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fgvc.config.inert.rule import dropped, fixed, of_task
-from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.schema import Config, chosen_checkpoint, is_exact
 from fgvc.config.schema.head import heads
 from fgvc.config.schema.task import FEW_VALUES
 
@@ -44,6 +44,7 @@ RULES = (
     ),
     *of_task(
         "probe",
+        fixed(None, "task.cascade task.certify", is_exact, "every image is computed in fp32"),
         dropped(
             "task.c_low task.c_high task.c_count task.c_search task.gap task.final_gap "
             "task.gap_until task.max_iterations",
@@ -67,6 +68,10 @@ RULES = (
             lambda conf: conf.task.gap_until < conf.task.c_low * (1 - ROUNDING),
             "max_iterations may end the solve at every C",
         ),
+    ),
+    *of_task(
+        "zero_shot",
+        fixed(None, "task.certify", is_exact, "every image is computed in fp32"),
     ),
     *of_task(
         "train",

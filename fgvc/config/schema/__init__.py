@@ -36,6 +36,7 @@ __all__ = [
     "Runtime",
     "TrainTask",
     "chosen_checkpoint",
+    "is_exact",
     "reads_text",
     "variants",
 ]
@@ -131,6 +132,11 @@ def variants() -> Mapping[str, Mapping[str, type]]:
         "head": {name: spec.options for name, spec in heads().items()},
         "part_attention": {"off": NoOptions, **dict.fromkeys(selections, PartAttention)},
     }
+
+
+def is_exact(conf: Config) -> bool:
+    """Whether features are IEEE float32, with which task.cascade and task.certify compare."""
+    return conf.precision == "fp32" and conf.matmul_precision == "highest"
 
 
 def reads_text(conf: Config) -> bool:

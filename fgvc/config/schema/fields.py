@@ -6,6 +6,7 @@ declared  a declaration about the data, which the run verifies; not hashed, beca
           the manifest identifies the data
 choices   the legal values
 bounds    the lowest and the highest value, both inclusive
+verifies  a check of the results; not hashed, because it changes none of them
 legacy    the value that means "as before this field existed"; not hashed at this value
 """
 
@@ -30,6 +31,11 @@ def card(default: Any = MISSING) -> Any:
 def declared(default: Any = MISSING) -> Any:
     """A declaration that the run checks against the data; not hashed."""
     return field(default=default, metadata={"declared": True})
+
+
+def verification(low: float) -> Any:
+    """The size of a check of the results, at least `low`; not hashed. null: no check."""
+    return field(default=None, metadata={"verifies": True, "bounds": (low, None)})
 
 
 def one_of(*choices: str) -> Any:

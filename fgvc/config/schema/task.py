@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.dataset import lacks_validation
-from fgvc.config.schema.fields import NoOptions, bounded, later, one_of, place
+from fgvc.config.schema.fields import bounded, later, one_of, place, verification
 from fgvc.config.schema.head import heads
 
 
@@ -39,6 +39,19 @@ class ProbeTask:
     final_gap: float = bounded(1e-12, 1.0)  # relative objective gap of the reported model
     gap_until: float = bounded(0.0)  # above this C, max_iterations may end the solve
     max_iterations: int = bounded(1)
+    # training images that are forwarded in fp32 too, to bound the change of a margin; null: off
+    cascade: int | None = later(None, (20, 1_000_000))
+    # test images that are forwarded in fp32 too; not hashed: otherwise trying several numbers would
+    # draw other images each time, until the result pleases
+    certify: int | None = verification(1)
+
+
+@dataclass
+class EvaluationTask:
+    """task=eval, task=zero_shot: nothing is fitted."""
+
+    name: str = MISSING
+    certify: int | None = verification(1)  # as in task=probe
 
 
 @dataclass
@@ -236,9 +249,9 @@ def _check_prune(conf: Any) -> None:
 
 TASKS = {
     "probe": TaskSpec(ProbeTask, experiment=True, check=_check_probe),
-    "zero_shot": TaskSpec(NoOptions, experiment=True),
+    "zero_shot": TaskSpec(EvaluationTask, experiment=True),
     "train": TaskSpec(TrainTask, experiment=True, check=_check_train),
-    "eval": TaskSpec(NoOptions, experiment=True, inputs=("checkpoint",)),
+    "eval": TaskSpec(EvaluationTask, experiment=True, inputs=("checkpoint",)),
     "predict": TaskSpec(PredictTask, inputs=("checkpoint", "image")),
     "doctor": TaskSpec(OutputTask),
     "check": TaskSpec(CheckTask),

@@ -28,6 +28,7 @@ from fgvc.record import (
     comparability,
     comparable_probe,
     measured_rate,
+    precision_checks,
     prediction_tables,
     privacy,
     retention,
@@ -140,6 +141,7 @@ def _settings(conf: Config, stamp: Plain, numbers: Plain) -> list[tuple[str, obj
         ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
         ("fitted on", f"{conf.final_fit}, {numbers['fitted_on']} images"),
         ("precision", precision),
+        *precision_checks.sentences(numbers),
         ("seed", conf.seed),
     ]
     if stamp["task"] == "train":

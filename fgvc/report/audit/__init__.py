@@ -2,9 +2,10 @@
 
 files: are the bytes unchanged, the required files there, and do they agree? identity: code,
 environment, checkpoint, stack, source, licence. numbers: do the metrics follow from the
-predictions? stated_facts: facts that the record states twice, images of the fit, and whether the
-run is plain. viewers: TensorBoard and FiftyOne. derived_files: command, page and plot, derived
-again by the record's own code. pull_request_block: what the audit proves, and what it cannot prove.
+predictions? precision_checks: cascade and certificate of fast predictions. stated_facts: facts that
+the record states twice, images of the fit, and whether the run is plain. viewers: TensorBoard and
+FiftyOne. derived_files: command, page and plot, derived again by the record's own code.
+pull_request_block: what the audit proves, and what it cannot prove.
 To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
@@ -17,6 +18,7 @@ from fgvc.report.audit import (
     files,
     identity,
     numbers,
+    precision_checks,
     stated_facts,
     viewers,
 )
@@ -48,6 +50,8 @@ CHECKS: tuple[Check, ...] = (
     files.subset,
     numbers.metrics_follow,
     numbers.comparability,
+    precision_checks.cascade_follows,
+    precision_checks.certificate_follows,
     stated_facts.selection_follows,
     viewers.curves_follow,
     viewers.viewer_follows,

@@ -37,7 +37,8 @@ NOT_PROVEN = (
     "that the predicted files are the images of the dataset: their digests are as the record "
     "states them",
     "measured values: times, speed, memory, parameters, MACs, images decoded, prompts, solver "
-    "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
+    "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings, "
+    "the losses of margin of a cascade, the fp32 predictions of a certificate",
     "the tree above the classes, except for the numbers that follow from it",
     "the machine and its packages, unless env_hash is that of this machine",
     "what only people read: photographs in report.html, embeddings and maps of FiftyOne, images "
