@@ -32,6 +32,7 @@ from benchmarks import (
     logistic_size,
     pages,
     part_attention,
+    precision,
     report,
     result_file,
     startup,
@@ -51,6 +52,7 @@ class Group:
     measure: Callable[[Path], Row | Iterable[Row]]
     named: bool = False
 
+
 KNN = (
     (5_994, 5_794, 200),
     (57_918, 1_024, 5_089),
@@ -59,6 +61,7 @@ KNN = (
 
 GROUPS: Mapping[str, Group] = {
     "extraction": Group(features.extractions),
+    "precision": Group(precision.rows),
     "loading": Group(features.loading),
     "second": Group(features.second_run),
     "c_sweep": Group(heads.c_sweep),
