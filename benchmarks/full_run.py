@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +36,18 @@ SEED = 2017
 class MadeFeatures(FeatureExtractor):
     """Writes features of class centres and noise where the extractor would run the backbone."""
 
-    def compute(self, role: str, row_N: np.ndarray, advance: Callable[[int], None]) -> Features:
-        """The features of a shard; they depend on their first row only, like those of a shard."""
-        label_N, classes = self.dataset.manifest.label_N[row_N], len(self.dataset.labelmap)
+    def compute(
+        self, role: str, shards: Sequence[np.ndarray], advance: Callable[[int], None]
+    ) -> Iterator[tuple[int, Features]]:
+        """Features of each shard: the centre of the class, and noise with the shard's own seed."""
+        label_N, classes = self.dataset.manifest.label_N, len(self.dataset.labelmap)
         scale_D = np.arange(1, WIDTH + 1, dtype=np.float32) ** -0.5  # a decaying spectrum
         centre_CD = np.random.default_rng(SEED).standard_normal((classes, WIDTH), np.float32)
-        noise = np.random.default_rng([SEED, int(row_N[0])])
-        x_ND = SPREAD * centre_CD[label_N] + noise.standard_normal((len(row_N), WIDTH), np.float32)
-        advance(len(row_N))
-        return Features(x_ND * scale_D, row_N)
+        for index, row_n in enumerate(shards):
+            noise = np.random.default_rng([SEED, int(row_n[0])])
+            noise_nD = noise.standard_normal((len(row_n), WIDTH), np.float32)
+            advance(len(row_n))
+            yield index, Features((SPREAD * centre_CD[label_N[row_n]] + noise_nD) * scale_D, row_n)
 
 
 def write_features(arguments: list[str]) -> None:
