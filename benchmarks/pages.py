@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.report import run_probe, update_json
 from benchmarks.side_by_side import Row
@@ -134,7 +135,7 @@ def _write_predictions(
         "pred": pa.array(pred_N, pa.int32()),
         "confidence": pa.array(confidence_N),
     }
-    (work / "predictions.parquet").write_bytes(prediction_tables.parquet_bytes(pa.table(columns)))
+    pq.write_table(pa.table(columns), work / "predictions.parquet", compression="zstd")
     rows = [{"index": k, "id": str(k), "name": name} for k, name in enumerate(names)]
     labelmap = {"classes": rows, "checksum": "", "parents": [[name] for name in above]}
     labelmap["nodes"] = {name: name for name in groups}

@@ -190,7 +190,7 @@ def write(images: int, classes: int, folder: Path) -> None:
             fitted,
             features=test,
             unreadable=test.bad,
-            class_means=class_means.fit(val.x_ND, label_N[val.row_N]),
+            class_means=class_means.fit(val.x_ND, np.arange(len(val.row_N)), label_N[val.row_N]),
         )
 
     def timed(spec: WriterSpec) -> WriterSpec:
@@ -250,7 +250,7 @@ def bank(images: int, classes: int, folder: Path) -> None:
     with measured(f"{len(fitted_N)} features"):
         features = make_features(dataset, fitted_N)
     label_N = dataset.manifest.label_N[fitted_N]
-    steps["class means"] = lambda: class_means.fit(features.x_ND, label_N)
+    steps["class means"] = lambda: class_means.fit(features.x_ND, np.arange(len(label_N)), label_N)
     tensors = {"head.bank_ND": torch.from_numpy(features.x_ND)}
     steps["ckpt.bin with a kNN bank"] = lambda: checkpoint.write(folder, tensors, {"format": 1})
     for name, step in steps.items():

@@ -188,7 +188,7 @@ def _fit_cost(conf: Config, images: ImageCounts, width: int) -> FitCost | None:
     refits = conf.final_fit == "trainval" and images.val > 0
     sizes = ProbeSizes(images.train, images.val, images.test, width, images.classes, refits)
     if spec.fit == "logistic":
-        return fit_estimate.logistic_cost(sizes, 1 if task.c_low == task.c_high else task.c_count)
+        return fit_estimate.logistic_cost(sizes, task.c_count, task.c_search == "bracket")
     if spec.fit == "gradient":
         hidden, settings = getattr(head, "hidden", None), head.fit
         weights = width * images.classes if hidden is None else hidden * (width + images.classes)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fgvc import metrics
+
 # A unit of logistic regression is one X W and one X^T G. On real features of 20 species, the path
 # of 45 values of C to a gap of 1e-8 and both final solves to 1e-10 took 689 units.
 UNITS_PER_C = 689 / 45
-SEARCHED_SHARE = 1.0  # of the values of C that the choice of C solves
+SEARCHED_SHARE = 0.3  # of the path's units that task.c_search=bracket takes
 FLOAT64 = 2  # cost of a float64 product over that of a float32 product
 KNN_OVERHEAD = 1.3  # of finding the neighbours, over the product of the features
 STEP_OVERHEAD = 1.5  # of a gradient step over its products: loss, optimiser, small batches
 SOLVER_MATRICES, SOLVER_LIMIT = 33, 3 * 2**30  # float64 matrices of N x C at most; bytes at most
 PROCESS = 600 * 2**20  # bytes of torch and the other imports
 ROW_BYTES = 1000  # of the record per test image, without its logits
-FEATURE_COPIES = 3  # all rows, those of train and validation, and their join
+FEATURE_COPIES = 1.1  # all rows, and those of validation
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,13 @@ class FitCost:
     basis: str
 
 
-def logistic_cost(sizes: ProbeSizes, values: int) -> FitCost:
-    """Logistic regression for `values` of C, the chosen C once more, and the final fit."""
+def logistic_cost(sizes: ProbeSizes, values: int, searches: bool) -> FitCost:
+    """Logistic regression for `values` of C, the chosen C once more, and the final fit.
+
+    searches: whether the values are searched, not all solved.
+    """
     unit = 4.0 * sizes.width * sizes.classes
-    solved = max(1.0, SEARCHED_SHARE * values)
+    solved = max(1.0, SEARCHED_SHARE * values) if searches else values
     rows = (solved + 1) * sizes.train + (sizes.fitted if sizes.refits else 0)
     matrices = 8 * SOLVER_MATRICES * sizes.fitted * sizes.classes
     return FitCost(
@@ -80,12 +85,12 @@ def knn_cost(sizes: ProbeSizes) -> FitCost:
 
 def record_bytes(rows: int, classes: int) -> int:
     """Bytes of the predictions of a run folder, for TensorBoard and FiftyOne as well."""
-    return ROW_BYTES * rows + 8 * kept_logits(rows, classes)
+    return ROW_BYTES * rows + 8 * _kept_logits(rows, classes)
 
 
-def kept_logits(rows: int, classes: int) -> int:
+def _kept_logits(rows: int, classes: int) -> int:
     """Number of logits that a run keeps in memory and in its record."""
-    return rows * classes
+    return rows * classes if metrics.keeps_logits(rows, classes) else 0
 
 
 def _predict_flops(sizes: ProbeSizes) -> float:
@@ -95,5 +100,5 @@ def _predict_flops(sizes: ProbeSizes) -> float:
 def _memory(sizes: ProbeSizes, fit: float) -> float:
     """The features, and the larger of the fit's and the predictions' memory."""
     images = sizes.train + sizes.val + sizes.test
-    logits = 2 * 4 * kept_logits(sizes.val + sizes.test, sizes.classes)
+    logits = 2 * 4 * _kept_logits(sizes.val + sizes.test, sizes.classes)
     return PROCESS + FEATURE_COPIES * 4 * images * sizes.width + max(fit, logits)

@@ -81,11 +81,11 @@ def _evaluate(experiment: Experiment, stored: StoredCheckpoint, count: int | Non
         fast, features, maps = results.predictions, results.features, results.attention_maps
         assert features is not None
 
-        def predict(row_n: np.ndarray) -> Predictions:
-            extractor.counters.forwarded += len(row_n)
+        def predict(row_N: np.ndarray) -> Predictions:
+            extractor.counters.forwarded += len(row_N)
             with exact_products(conf):
                 return classify(
-                    model, exact(conf), dataset, row_n, extractor.device, extractor.check_readable
+                    model, exact(conf), dataset, row_N, extractor.device, extractor.check_readable
                 ).predictions
 
         test, checks = certify.check_predictions(experiment, fast, predict, count)

@@ -96,6 +96,7 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("task.c_high", "1e5", "1e4", ("head=cosine",), ()),
     ("task.c_high", "1e5", "1e4", ("task.c_count=1",), ("task.c_count=2",)),
     ("task.c_count", "45", "9", ("head=mlp",), ("backbone=clip", "head=text_linear")),
+    ("task.c_count", "45", "1", ("task.c_low=10", "task.c_high=10"), ("task.c_high=10",)),
     ("task.c_search", "bracket", "path", ("head=knn",), ()),
     ("task.c_search", "bracket", "path", ("task.c_count=4",), ("task.c_count=5",)),
     ("task.gap", "1e-8", "1e-6", ("head=knn",), ()),

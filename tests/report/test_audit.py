@@ -571,3 +571,13 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
     ):
         with pytest.raises(DamageError, match="selection"):
             stated_facts.selection_follows(searched(**changes))
+
+
+def test_a_single_c_follows_from_the_config_which_names_no_highest_one():
+    (row,) = searched().numbers["selection"]["path"][2:3]
+    record = searched(path=[row], units=2.0, whole="few values")
+    record.config["task"] = {"c_count": 1, "c_low": 100.0}
+    assert stated_facts.selection_follows(record) == "C = 100 of 1 values, 1 of which were solved"
+    record.config["task"]["c_low"] = 10.0
+    with pytest.raises(DamageError, match="selection"):
+        stated_facts.selection_follows(record)

@@ -333,8 +333,10 @@ def test_a_c_at_an_end_of_its_range_is_noted_everywhere(run, low, high, end, key
 
 def test_a_c_within_its_range_and_a_single_c_are_not_noted(run, finished):
     assert finished().json("metrics.json")["selection"]["end"] is None
-    ran = run("task.c_low=1e-6", "task.c_high=1e-6", "task.c_count=1")
-    assert ran.json("metrics.json")["selection"]["end"] is None
+    ran = run("task.c_low=1e-6", "task.c_high=1e-6")
+    selection = ran.json("metrics.json")["selection"]
+    assert selection["end"] is None
+    assert [row["c"] for row in selection["path"]] == [1e-6]
     assert "c_low" not in ran.out
 
 

@@ -57,6 +57,12 @@ RULES = (
             "so few values of C are all solved",
         ),
         dropped("task.c_high", lambda conf: conf.task.c_count == 1, "a path of one value is c_low"),
+        fixed(
+            1,
+            "task.c_count",
+            lambda conf: conf.task.c_low == conf.task.c_high,
+            "the lowest and the highest C are one value",
+        ),
         dropped(
             "task.gap_until task.max_iterations",
             lambda conf: _highest_c(conf) < conf.task.gap_until,

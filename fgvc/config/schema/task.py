@@ -190,10 +190,10 @@ def _check_probe(conf: Any) -> None:
             f"dataset.val_fraction=0: no validation image to choose head={conf.head.name} on. "
             "Set it to 0.1"
         )
-    if task.c_count > 1 and not task.c_low < task.c_high:
+    if task.c_count > 1 and task.c_low > task.c_high:
         raise ConfigError(
             f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
-            "low that is below the high"
+            "low that is below the high; one value has both alike"
         )
 
 

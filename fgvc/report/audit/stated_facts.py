@@ -118,7 +118,8 @@ def selection_follows(record: Record) -> str:
     if selection is None or "path" not in selection:
         return "no path of C"
     path, whole = selection["path"], selection.get("whole", "path")
-    count, low, high = task["c_count"], math.log10(task["c_low"]), math.log10(task["c_high"])
+    count, low = task["c_count"], math.log10(task["c_low"])
+    high = math.log10(task.get("c_high", task["c_low"]))  # not hashed where there is one value
     grid = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
     index = _positions([row["c"] for row in path], grid)
     if whole is not None:
