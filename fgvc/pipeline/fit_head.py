@@ -12,20 +12,26 @@ import torch
 
 from fgvc.config.schema.head import heads
 from fgvc.learn import gradient_probe, logistic
-from fgvc.learn.logistic.problem import check_rows
+from fgvc.learn.logistic.rows import check_rows
 from fgvc.model.build_head import build, new_head
 from fgvc.pipeline import feature_rows
 from fgvc.pipeline.experiment import Experiment
 from fgvc.pipeline.feature_rows import FeatureRows
+from fgvc.pipeline.inference import predict_features
 from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
+from fgvc.types import Predictions
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """The heads that predict validation and test, numbers for the record, and notes on them."""
+    """The fitted head that predicts test, and what the record needs of the fit.
 
-    val_head: torch.nn.Module
+    val: predictions of validation by the head that was fitted on train; None without validation.
+    numbers: for metrics.json. notes: on the fit.
+    """
+
+    val: Predictions | None
     final_head: torch.nn.Module
     numbers: dict[str, object]
     notes: tuple[str, ...] = ()
@@ -124,7 +130,8 @@ def _logistic(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> F
         ],
     }
     notes = _c_notes(experiment, choice)
-    return FittedHead(head(chosen), head(final), {"selection": selection, **numbers}, notes)
+    predicted = _predict(experiment, head(chosen), val)
+    return FittedHead(predicted, head(final), {"selection": selection, **numbers}, notes)
 
 
 def _choose_c(
@@ -190,9 +197,19 @@ def _closed_form(experiment: Experiment, train: FeatureRows, val: FeatureRows) -
         check_rows(features.x_RD, label_N, classes, features.index_N)
         return fit(conf, torch.from_numpy(features.x_ND), torch.from_numpy(label_N), classes)
 
-    val_head = head(train)
-    final_head = head(feature_rows.join(train, val)) if does_refit(experiment) else val_head
-    return FittedHead(val_head, final_head, {"selection": None})
+    fitted = head(train)
+    predicted = _predict(experiment, fitted, val)
+    if does_refit(experiment):
+        del fitted  # a bank may hold all features
+        fitted = head(feature_rows.join(train, val))
+    return FittedHead(predicted, fitted, {"selection": None})
+
+
+def _predict(experiment: Experiment, head: torch.nn.Module, val: FeatureRows) -> Predictions | None:
+    """Predictions of the validation images; None if there are none."""
+    if not len(experiment.dataset.split.val_N):
+        return None
+    return predict_features(head, val.copy(), experiment.dataset)
 
 
 def _by_gradient(experiment: Experiment, train: FeatureRows, val: FeatureRows) -> FittedHead:
@@ -229,7 +246,8 @@ def _by_gradient(experiment: Experiment, train: FeatureRows, val: FeatureRows) -
         "ends": choice.ends,
         "trials": [asdict(trial) for trial in choice.trials],
     }
-    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
+    predicted = _predict(experiment, choice.head, val)
+    return FittedHead(predicted, final, {"selection": selection}, _grid_notes(choice))
 
 
 def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:

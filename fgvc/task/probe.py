@@ -37,9 +37,7 @@ def _probe(experiment: Experiment) -> Results:
     features = experiment.extractor.extract("train", np.flatnonzero(manifest.split_N != TEST))
     train, val = (feature_rows.select(features, row_N) for row_N in (split.train_N, split.val_N))
     fitted = fit_head.fit_head(experiment, train, val)
-    predictions: dict[str, Predictions] = {}
-    if len(split.val_N):
-        predictions["val"] = predict_features(fitted.val_head, val.copy(), experiment.dataset)
+    predictions: dict[str, Predictions] = {} if fitted.val is None else {"val": fitted.val}
     head, task, bound = fitted.final_head, experiment.conf.task, None
     reference = ReferenceExtractor(experiment.extractor)
     if task.cascade is not None:
