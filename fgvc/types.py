@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -366,10 +366,6 @@ class Progress(Protocol):
     """Advance a progress bar by `n` units; `note` is a short text beside the bar."""
 
     def __call__(self, n: int, note: str = "") -> None: ...
-
-
-# rows of several shards -> (index of the shard, features), in any order
-ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
 class Preempted(KeyboardInterrupt):

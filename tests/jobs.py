@@ -28,7 +28,8 @@ from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.record import env_stamp
 from fgvc.record.git_state import CODE, GitState, git_state
 from fgvc.run import main
-from fgvc.types import ComputeMany, Features
+from fgvc.store.feature_cache import ComputeMany
+from fgvc.types import Features
 from tests.narrow import not_none
 
 BIRDS = (

@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 from rich import get_console
 from rich.text import Text
@@ -54,7 +52,6 @@ DEPTH = 12  # blocks of a model without a stated depth
 RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
 NARROWEST = 60  # columns of a table of groups
 LONG_FITS = 1e12  # FLOP; shorter fits take seconds, and their time is not estimated
-SIDE, PRODUCTS = 1024, 3  # of the product that measures the matrix rate: about 50 ms in all
 OWN_KEYS = ("runtime.dry_run=", "runtime.dry_run_jobs=")
 HIDDEN = ("hydra", "sweep", "runtime.")
 
@@ -102,7 +99,7 @@ def describe(
     flops = sum(cost.fit.flops for cost in costs if cost.fit is not None and not cost.done)
     assumptions = replace(
         _assumptions(jobs, jobs[0].conf, sum(cost.forward for cost in costs), notes),
-        flops=_matrix_rate() if flops >= LONG_FITS else None,
+        flops=fit_estimate.matrix_rate() if flops >= LONG_FITS else None,
         memory=psutil.virtual_memory().total,
     )
     layout = Layout(width, lists_all or len(jobs) + len(exclusions) <= LISTED)
@@ -195,17 +192,6 @@ def _fit_cost(conf: Config, images: ImageCounts, width: int) -> FitCost | None:
         pairs = len(settings.learning_rates) * len(settings.weight_decays)
         return fit_estimate.gradient_cost(sizes, weights, pairs, settings.epochs)
     return None if spec.bank is None else fit_estimate.knn_cost(sizes)
-
-
-def _matrix_rate() -> float:
-    """FLOP per second of a float32 product on this machine, now."""
-    left, right = np.ones((2, SIDE, SIDE), np.float32)
-    seconds = []
-    for _ in range(PRODUCTS):
-        start = time.perf_counter()
-        _ = left @ right
-        seconds.append(time.perf_counter() - start)
-    return 2 * SIDE**3 / min(seconds)
 
 
 def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int) -> int:

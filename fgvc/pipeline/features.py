@@ -34,12 +34,11 @@ from fgvc.record import console
 from fgvc.record.env_stamp import fp32_precision, usable_cores
 from fgvc.record.measured_rate import MeasuredRate
 from fgvc.store import hashing, json_cache
-from fgvc.store.feature_cache import FeatureCache
+from fgvc.store.feature_cache import ComputeMany, FeatureCache
 from fgvc.types import (
     AttentionMaps,
     BadImage,
     Batch,
-    ComputeMany,
     Dataset,
     Features,
     UserError,

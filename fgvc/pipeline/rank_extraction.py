@@ -24,7 +24,8 @@ from fgvc.parallel.device import peak_memory_mib
 from fgvc.parallel.process_group import SINGLE_PROCESS, ProcessGroup
 from fgvc.pipeline.determinism import set_up_process
 from fgvc.pipeline.features import Counters, FeatureExtractor
-from fgvc.types import ComputeMany, Dataset, Features, UserError, WeightsSource
+from fgvc.store.feature_cache import ComputeMany
+from fgvc.types import Dataset, Features, UserError, WeightsSource
 
 
 @dataclass(frozen=True)

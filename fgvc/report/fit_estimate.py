@@ -6,7 +6,10 @@ twice. N training rows, D feature width, C classes.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+
+import numpy as np
 
 from fgvc import metrics
 
@@ -21,6 +24,7 @@ SOLVER_MATRICES, SOLVER_LIMIT = 33, 3 * 2**30  # float64 matrices of N x C at mo
 PROCESS = 600 * 2**20  # bytes of torch and the other imports
 ROW_BYTES = 1000  # of the record per test image, without its logits
 FEATURE_COPIES = 1.1  # all rows, and those of validation
+SIDE, PRODUCTS = 1024, 3  # of the product that measures the matrix rate: about 50 ms in all
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,17 @@ def knn_cost(sizes: ProbeSizes) -> FitCost:
     flops = 2.0 * KNN_OVERHEAD * pairs * sizes.width
     bank = 4 * sizes.width * sizes.fitted
     return FitCost(flops, _memory(sizes, bank), "kNN as the product of its features")
+
+
+def matrix_rate() -> float:
+    """FLOP per second of a float32 product on this machine, now."""
+    left, right = np.ones((2, SIDE, SIDE), np.float32)
+    seconds = []
+    for _ in range(PRODUCTS):
+        start = time.perf_counter()
+        _ = left @ right
+        seconds.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / min(seconds)
 
 
 def record_bytes(rows: int, classes: int) -> int:

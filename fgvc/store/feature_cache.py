@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,11 @@ from safetensors.numpy import save
 from fgvc import untrusted
 from fgvc.store import atomic, hashing, json_cache, temporary_files
 from fgvc.store.file_lock import lock
-from fgvc.types import BadImage, ComputeMany, Features, UserError
+from fgvc.types import BadImage, Features, UserError
 
 KEY, DONE = "key.json", "done.json"
+# rows of several shards -> (index of the shard, features), in any order
+ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
 class FeatureCache:

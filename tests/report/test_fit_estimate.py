@@ -105,7 +105,7 @@ def plan(tmp_path, monkeypatch, capsys):
     """plan(*overrides) -> the lines of a dry run; the machine has 100 GFLOP/s."""
 
     def start(*overrides: str) -> str:
-        monkeypatch.setattr(dry_run, "_matrix_rate", lambda: 1e11)
+        monkeypatch.setattr(fit_estimate, "matrix_rate", lambda: 1e11)
         monkeypatch.setattr(dry_run, "_counts", {})
         places = [f"runtime.{name}_root={tmp_path / name}" for name in ("data", "cache", "output")]
         assert main([*overrides, *places, "backbone=vit", "runtime.dry_run=true"]) == 0
