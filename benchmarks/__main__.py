@@ -53,12 +53,6 @@ class Group:
     named: bool = False
 
 
-KNN = (
-    (5_994, 5_794, 200),
-    (57_918, 1_024, 5_089),
-)  # bank, queries, classes; iNat2017's has 579,184
-
-
 GROUPS: Mapping[str, Group] = {
     "extraction": Group(features.extractions),
     "precision": Group(precision.rows),
@@ -66,7 +60,7 @@ GROUPS: Mapping[str, Group] = {
     "second": Group(features.second_run),
     "c_sweep": Group(heads.c_sweep),
     "c_search": Group(heads.c_search),
-    "knn": Group(lambda folder: [heads.knn(*sizes) for sizes in KNN]),
+    "knn": Group(lambda folder: heads.knn()),
     "parts": Group(lambda folder: part_attention.rows()),
     "startup": Group(startup.rows),
     "sweep": Group(startup.sweep_rows),

@@ -23,6 +23,9 @@ from fgvc.model.head_layers import KnnHead
 from fgvc.pipeline.features import FeatureExtractor
 from fgvc.pipeline.inference import CHUNK
 
+# bank, queries, classes: CUB's, and a tenth of iNaturalist 2017's bank
+KNN_SIZES = ((5_994, 5_794, 200), (57_918, 1_024, 5_089))
+
 
 def c_sweep(folder: Path) -> Row:
     """The path of 45 values of C, vs. independent solves with tol 1e-12."""
@@ -80,8 +83,13 @@ def rotation_units(rows: int, width: int, classes: int) -> float:
     return (6 * long * short**2 + 20 * short**3) / (4 * rows * width * classes)
 
 
-def knn(rows: int, queries: int, classes: int, width: int = 768) -> Row:
-    """kNN, vs. the similarity product only, in blocks of the same size."""
+def knn() -> list[Row]:
+    """kNN, vs. the similarity product only, at each of KNN_SIZES."""
+    return [_knn(*sizes) for sizes in KNN_SIZES]
+
+
+def _knn(rows: int, queries: int, classes: int, width: int = 768) -> Row:
+    """The product has blocks of the same size as the head."""
     generator = torch.Generator().manual_seed(0)
     bank_ND = torch.randn(rows, width, generator=generator)
     query_BD = torch.nn.functional.normalize(torch.randn(queries, width, generator=generator))
