@@ -35,16 +35,16 @@ class ClassList:
 
 @dataclass(frozen=True)
 class ClassLists:
-    """heads: of the columns. shown: number of rows in the lists. total: number of classes."""
+    """headings: of the columns. shown: number of rows in the lists. total: number of classes."""
 
-    heads: tuple[str, ...]
+    headings: tuple[str, ...]
     lists: tuple[ClassList, ...]
     shown: int
     total: int
 
 
 def class_lists(
-    heads: tuple[str, ...],
+    headings: tuple[str, ...],
     rows: Sequence[ClassRow],
     summarize: Callable[[Sequence[ClassRow]], tuple[float, str]],
 ) -> ClassLists:
@@ -61,7 +61,7 @@ def class_lists(
         listed = tuple(row for row in rows[:shown] if row.group == name)
         lists.append((place, name, ClassList(name, summary, listed)))
     ordered = tuple(of_group for _, _, of_group in sorted(lists, key=itemgetter(0, 1)))
-    return ClassLists(heads, ordered, shown, len(rows))
+    return ClassLists(headings, ordered, shown, len(rows))
 
 
 def _count_bounded(rows: Sequence[ClassRow]) -> int:

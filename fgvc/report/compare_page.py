@@ -24,7 +24,7 @@ from fgvc.report.pairwise_tests import TESTS, WORDS
 PICTURES = 24  # of each direction
 LISTED = 200  # changed images, listed by path
 CLASSES = 100  # that changed most; if more changed, lists hold all
-CLASS_HEADS = ("class", "run − against, points", "run, %", "against, %", "images")
+CLASS_HEADINGS = ("class", "run − against, points", "run, %", "against, %", "images")
 Comparison = Mapping[str, Any]
 
 
@@ -114,7 +114,7 @@ def _class_lists(
         cells = (names[row["name"]], points(row["difference"]), *shares)
         rows.append(ClassRow(group_of.get(row["id"], ""), counts, cells))
     rows.sort(key=lambda row: -abs(row.counts[0] - row.counts[1]))
-    return class_lists(CLASS_HEADS, rows, _summarize)
+    return class_lists(CLASS_HEADINGS, rows, _summarize)
 
 
 def _summarize(rows: Sequence[ClassRow]) -> tuple[float, str]:

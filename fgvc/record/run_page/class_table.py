@@ -14,7 +14,7 @@ from fgvc.html.class_lists import LISTED_FROM, ClassLists, ClassRow, class_lists
 from fgvc.html.formats import percent
 from fgvc.types import ConfusionCounts
 
-HEADS = ("class", "right, %", "images", "most often taken for")
+HEADINGS = ("class", "right, %", "images", "most often taken for")
 
 
 def class_table(
@@ -39,7 +39,7 @@ def class_table(
         cells = (names[index], percent(hits / support), str(support), taken.get(index, ""))
         group = "" if groups is None else groups.name_of(index)
         rows.append(ClassRow(group, (hits, support), cells))
-    return class_lists(HEADS, rows, _summarize)
+    return class_lists(HEADINGS, rows, _summarize)
 
 
 def _summarize(rows: Sequence[ClassRow]) -> tuple[float, str]:
