@@ -26,8 +26,8 @@ from fgvc.types import Predictions
 
 TOP = 5  # predictions per image
 THRESHOLDS = 127  # of the precision-recall curves, as in TensorBoard's own summaries
-# Logits are kept up to so many classes, and up to so many images x classes in the largest split
-# (128 MiB). Larger ones would take kilobytes per image, and most of the memory of a run.
+# Largest number of classes, and of images x classes in the largest split (128 MiB), at which logits
+# are kept. More would take kilobytes per image, and most of the memory of a run.
 LOGITS_UP_TO, LOGIT_CELLS = 1000, 2**25
 BLOCK_CELLS = 2**21  # images x classes whose probabilities are in memory together
 

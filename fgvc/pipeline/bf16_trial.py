@@ -19,7 +19,7 @@ WARM_UP = 2  # batches before the trial
 
 
 def is_worthwhile(precision: str, device: torch.device, images: int) -> bool:
-    """Whether to try bf16 in an extraction of so many images."""
+    """Whether to try bf16 in an extraction of this number of images."""
     return precision == "fp32" and device.type in DEVICES and images >= MIN_IMAGES
 
 

@@ -381,7 +381,7 @@ def test_eval_takes_its_config_from_the_checkpoint():
     [
         (["resolution.side=240"], "resolution.name=r224"),
         (["dataset.val_fraction=0"], "val_fraction=0"),
-        (["task.c_low=10", "task.c_high=1"], "below the high"),
+        (["task.c_low=10", "task.c_high=1"], "exceeds the highest. Swap them"),
         (["task.c_high=inf"], "finite"),
         (["seed=4294967296"], "at most 4294967295"),
         (["runtime.threads=0"], "at least 1"),

@@ -192,8 +192,8 @@ def _check_probe(conf: Any) -> None:
         )
     if task.c_count > 1 and task.c_low > task.c_high:
         raise ConfigError(
-            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
-            "low that is below the high; one value has both alike"
+            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: the lowest C exceeds the "
+            "highest. Swap them"
         )
 
 
