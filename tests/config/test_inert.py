@@ -98,7 +98,7 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("task.c_count", "45", "9", ("head=mlp",), ("backbone=clip", "head=text_linear")),
     ("task.c_count", "45", "1", ("task.c_low=10", "task.c_high=10"), ("task.c_high=10",)),
     ("task.c_search", "bracket", "path", ("head=knn",), ()),
-    ("task.c_search", "bracket", "path", ("task.c_count=4",), ("task.c_count=5",)),
+    ("task.c_search", "bracket", "path", ("task.c_count=10",), ("task.c_count=11",)),
     ("task.gap", "1e-8", "1e-6", ("head=knn",), ()),
     ("task.final_gap", "1e-10", "1e-9", ("head=knn",), ()),
     ("task.gap_until", "10", "20", LOW, ()),

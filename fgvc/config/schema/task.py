@@ -22,7 +22,7 @@ class OutputTask:
     output: str | None = place()  # a file or a folder; null: below runtime.output_root
 
 
-FEW_VALUES = 4  # of C, all of which are solved by either search
+FEW_VALUES = 10  # of C, all of which are solved by either search
 
 
 @dataclass
