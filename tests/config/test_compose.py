@@ -383,6 +383,8 @@ def test_eval_takes_its_config_from_the_checkpoint():
         (["dataset.val_fraction=0"], "val_fraction=0"),
         (["task.c_low=10", "task.c_high=1"], "exceeds the highest. Swap them"),
         (["task.c_high=inf"], "finite"),
+        (["task.c_high=1e308"], "at most 1000000000000"),
+        (["task.c_low=1", "task.c_high=1.0000000000000002"], "closer than C is computed"),
         (["seed=4294967296"], "at most 4294967295"),
         (["runtime.threads=0"], "at least 1"),
         (["runtime.num_workers=-1"], "at least 0"),

@@ -194,6 +194,19 @@ def test_no_validation_rows_are_refused():
         fit_bracket(x_ND, label_N, classes, CS, GAP, 10.0, 1000, x_ND[:0], label_N[:0])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_validation_rows_that_are_not_finite_are_refused_before_solving(value):
+    x_ND, label_N, x_val_ND, label_val_N, classes = SETS["few validation rows"]
+    x_val_ND = x_val_ND.copy()
+    x_val_ND[1, 0] = value
+    arguments = (x_ND, label_N, classes, CS[:5], GAP, 10.0, 1000)
+    message = "1 of .* validation rows are not finite .first: row 1."
+    with pytest.raises(UserError, match=message):
+        fit_bracket(*arguments, x_val_ND, label_val_N)
+    with pytest.raises(UserError, match=message):
+        choose(fit_path(*arguments), x_val_ND, label_val_N)
+
+
 def test_validation_in_blocks_is_the_mean_over_all_rows(monkeypatch):
     x_ND, label_N, x_val_ND, label_val_N, classes = SETS["overlapping"]
     (solution,) = logistic.fit_path(x_ND, label_N, classes, [0.1], GAP, 10.0, 1000)

@@ -549,7 +549,7 @@ def searched(**changes: object) -> Any:
     ]
     selection = {"c": 100.0, "end": None, "whole": None, "units": 10.0, "path": path}
     selection |= {name: {"c": 100.0} for name in ("chosen", "final")} | changes
-    task = {"c_count": 5, "c_low": 1.0, "c_high": 1e4}
+    task = {"c_count": 5, "c_low": 1.0, "c_high": 1e4, "c_search": "bracket"}
     numbers = {"selection": selection, "val": {"n": 4}}
     return SimpleNamespace(numbers=numbers, config={"task": task})
 
@@ -560,8 +560,11 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
     )
     path = searched().numbers["selection"]["path"]
     loose_lowest = [{**row, "val_loss": 0.1} if row["c"] == 1.0 else row for row in path]
-    stated_facts.selection_follows(searched(path=loose_lowest))  # a loose loss decides nothing
     for changes in (
+        {"path": loose_lowest},
+        {"path": [{**row, "loose": row["c"] != 1000.0} for row in path], "c": 1000.0},
+        {"whole": "two minima"},  # with loose values
+        {"whole": "path", "path": [{**row, "loose": False} for row in path]},  # of another search
         {"c": 10.0},
         {"units": 9.0},
         {"path": [*path[:1], *path[2:]], "units": 8.0},  # the neighbour below

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ class OutputTask:
 
 
 FEW_VALUES = 10  # of C, all of which are solved by either search
+MIN_DECADES = 1e-9  # between two values of C, which are computed from logarithms
 
 
 @dataclass
@@ -30,8 +32,8 @@ class ProbeTask:
     """task=probe: extract features, then fit a head to them."""
 
     name: str = MISSING
-    c_low: float = bounded(1e-12)
-    c_high: float = bounded(1e-12)
+    c_low: float = bounded(1e-12, 1e12)
+    c_high: float = bounded(1e-12, 1e12)
     c_count: int = bounded(1, 1000)  # log-spaced, both ends included
     # how C is selected among them: by a search, or by solving every value
     c_search: str = later("path", choices=("bracket", "path"))
@@ -194,6 +196,11 @@ def _check_probe(conf: Any) -> None:
         raise ConfigError(
             f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: the lowest C exceeds the "
             "highest. Swap them"
+        )
+    if 0 < math.log10(task.c_high / task.c_low) < MIN_DECADES * (task.c_count - 1):
+        raise ConfigError(
+            f"task.c_low={task.c_low!r} task.c_high={task.c_high!r}: {task.c_count} values between "
+            "them are closer than C is computed. Move them apart, or set both alike"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fgvc.learn.logistic.rows import check_finite
 from fgvc.learn.logistic.solver import Solution, Solver
 from fgvc.types import Progress, UserError
 
@@ -62,12 +63,13 @@ class Validation:
         x_ND: features, any float type. label_N: class indices.
 
     Raises:
-        UserError: no rows.
+        UserError: no rows, or features that are not finite: every C would have the same loss, NaN.
     """
 
     def __init__(self, x_ND: np.ndarray, label_N: np.ndarray) -> None:
         if len(x_ND) == 0:
             raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
+        check_finite(x_ND, None, "validation rows")
         self._x_ND, self._label_N = x_ND, torch.from_numpy(label_N.astype(np.int64))
 
     def evaluate(self, solution: Solution) -> tuple[float, float]:

@@ -127,6 +127,22 @@ def check_rows(
     assert label_N.shape == (count,)
     if count == 0:
         raise UserError("0 training rows: fitting a head needs at least 1; enlarge the split")
+    check_finite(x_ND, row_N, "rows")
+    low, high = int(label_N.min()), int(label_N.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
+
+
+def check_finite(x_ND: np.ndarray, row_N: np.ndarray | None, what: str) -> None:
+    """Refuse features that are not finite.
+
+    row_N: as for `check_rows`. what: the rows, in plural.
+
+    Raises:
+        UserError: with the number of such rows and the first.
+    """
+    count = len(x_ND if row_N is None else row_N)
     bad, first = 0, 0
     for rows in _slices(count, max(BLOCK_BYTES // (8 * max(x_ND.shape[1], 1)), 1)):
         x_BD = x_ND[rows if row_N is None else row_N[rows]]
@@ -136,13 +152,9 @@ def check_rows(
         bad += int(bad_B.sum())
     if bad:
         raise UserError(
-            f"features of {bad} of {count} rows are not finite (first: row {first}): "
+            f"features of {bad} of {count} {what} are not finite (first: row {first}): "
             "extract them again in fp32, or remove those images"
         )
-    low, high = int(label_N.min()), int(label_N.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
 
 
 def _slices(count: int, step: int) -> Iterator[slice]:

@@ -124,13 +124,18 @@ def selection_follows(record: Record) -> str:
     index = _positions([row["c"] for row in path], grid)
     if whole is not None:
         agree("values of C", ("the config", count), ("metrics.json selection", len(path)))
-    exact = {i: row for i, row in zip(index, path, strict=True) if not row.get("loose", False)}
-    if not exact:
-        raise DamageError("metrics.json selection: every value of C was solved loosely")
-    losses = {i: row["val_loss"] for i, row in exact.items()}
-    highest = min(losses.values()) + TIE
-    chosen = min(i for i, loss in losses.items() if loss <= highest)
-    best = exact[chosen]["c"]
+    searches = task.get("c_search", "path") == "bracket"
+    if whole not in ((None, "two minima") if searches else ("path", "few values")):
+        problem = "task.c_search does not end like this"
+        raise DamageError(f"metrics.json selection: whole is {whole}: {problem}")
+    # a loose loss only rules its C out: lowest and chosen are solved to the gap, or all are
+    rows = dict(zip(index, path, strict=True))
+    lowest = min(rows, key=lambda i: rows[i]["val_loss"])
+    highest = rows[lowest]["val_loss"] + TIE
+    chosen = min(i for i, row in rows.items() if row["val_loss"] <= highest)
+    if any(rows[i].get("loose", False) for i in (rows if whole else (lowest, chosen))):
+        raise DamageError("metrics.json selection: a value of C that decides was solved loosely")
+    best = rows[chosen]["c"]
     # the search solves the neighbours of the chosen C, and both ends
     needed = {i for i in (0, chosen - 1, count - 1) if i >= 0}
     if missing := needed - set(index):
