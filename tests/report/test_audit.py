@@ -242,6 +242,9 @@ def test_without_logits_numbers_and_samples_follow_from_the_columns(run, seal):
         ("label_logprob", lambda value_N: value_N * 0.999),
         ("entropy", lambda value_N: value_N * 0.5),
         ("entropy", lambda value_N: value_N + 0.5),
+        ("entropy", lambda value_N: value_N * np.nan),
+        ("topk_labels", lambda value_NK: np.where(value_NK == value_NK[:, -1:], 6, value_NK)),
+        ("topk_labels", lambda value_NK: value_NK[:, [0, 1, 2, 3, 3]]),
         ("topk_scores", lambda value_NK: value_NK[:, ::-1]),
         ("topk_scores", lambda value_NK: value_NK * 1.5),
     ],
@@ -540,16 +543,20 @@ def test_a_smoke_subset_must_match_its_stamp(runs, forge, key, wrong):
     assert "subset" in failures(lie)
 
 
+SOLVED = {"gap": 1e-9, "iterations": 3, "units": 2.0, "converged": True}
+
+
 def searched(**changes: object) -> Any:
     """A record of a search among 5 values of C, three of them solved to the gap."""
     losses = (0.9, 0.4, 0.3, 0.2999, 0.6)
     path = [
-        {"c": 10.0**i, "units": 2.0, "loose": i in (0, 4), "val_loss": loss, "val_top1": 0.5}
+        {**SOLVED, "c": 10.0**i, "loose": i in (0, 4), "val_loss": loss, "val_top1": 0.5}
         for i, loss in enumerate(losses)
     ]
     selection = {"c": 100.0, "end": None, "whole": None, "units": 10.0, "path": path}
-    selection |= {name: {"c": 100.0} for name in ("chosen", "final")} | changes
+    selection |= {name: {**SOLVED, "c": 100.0} for name in ("chosen", "final")} | changes
     task = {"c_count": 5, "c_low": 1.0, "c_high": 1e4, "c_search": "bracket"}
+    task |= {"gap": 1e-8, "final_gap": 1e-10}
     numbers = {"selection": selection, "val": {"n": 4}}
     return SimpleNamespace(numbers=numbers, config={"task": task})
 
@@ -571,6 +578,12 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
         {"path": path[:-1], "units": 8.0},  # the largest C
         {"path": path[1:], "whole": "path", "units": 8.0},
         {"path": [{**row, "loose": True} for row in path]},
+        {"path": [{**row, "gap": 1e-7} for row in path]},
+        {"path": [{**row, "gap": None} for row in path]},
+        {"path": [{**row, "val_top1": -1.0} for row in path]},
+        {"final": {**SOLVED, "c": 100.0, "gap": 1e-7}},
+        {"final": {**SOLVED, "c": 100.0, "iterations": -1}},
+        {"chosen": {**SOLVED, "c": 100.0, "converged": "yes"}},
     ):
         with pytest.raises(DamageError, match="selection"):
             stated_facts.selection_follows(searched(**changes))
@@ -579,7 +592,7 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
 def test_a_single_c_follows_from_the_config_which_names_no_highest_one():
     (row,) = searched().numbers["selection"]["path"][2:3]
     record = searched(path=[row], units=2.0, whole="few values")
-    record.config["task"] = {"c_count": 1, "c_low": 100.0}
+    record.config["task"] = {"c_count": 1, "c_low": 100.0, "gap": 1e-8, "final_gap": 1e-10}
     assert stated_facts.selection_follows(record) == "C = 100 of 1 values, 1 of which were solved"
     record.config["task"]["c_low"] = 10.0
     with pytest.raises(DamageError, match="selection"):

@@ -172,6 +172,8 @@ def test_the_audit_draws_again_and_finds_a_changed_certificate(noisy, tmp_path):
     assert "bound" in evidence("cascade", bound=0.1)
     assert "largest_loss" in evidence("cascade", largest_loss=0.1)
     assert "more images" in evidence("cascade", repeated=31)
+    assert "at most the bound" in evidence("cascade", repeated=0)
+    assert "repeated" in evidence("cascade", repeated=plain["cascade"]["repeated"] + 0.5)
 
 
 def failures(folder: Path) -> dict[str, str]:

@@ -91,9 +91,10 @@ def _check_columns(split: str, rows: Rows, classes: int) -> None:
 def _related_columns(rows: Rows, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of arrays that are equal in columns of the same logits, whatever the logits are.
 
-    pred and confidence are those of top-1; the score of a label in the top K is its probability, a
-    label outside has at most the K-th score; scores descend, and sum to at most 1; the entropy lies
-    between those of the most and the least concentrated rest.
+    The top K are distinct classes; pred and confidence are those of top-1; the score of a label in
+    the top K is its probability, a label outside has at most the K-th score; scores descend, and
+    sum to at most 1; the entropy lies between those of the most and the least concentrated rest,
+    and only readable images have one.
     """
     readable_N = rows.pred_N != metrics.UNREADABLE
     top_MK, score_MK = rows.top_NK[readable_N], rows.score_NK[readable_N]
@@ -101,7 +102,10 @@ def _related_columns(rows: Rows, classes: int) -> list[tuple[np.ndarray, np.ndar
     last_M, rest_M = score_MK[:, -1], (1 - score_MK.sum(axis=1)).clip(0)
     outside_M = ~hit_NK[readable_N].any(axis=1)
     label_M = np.exp(label_logprob_M)
+    order_MK = np.sort(top_MK, axis=1)
+    distinct = (np.diff(order_MK) > 0).all() and (order_MK >= 0).all() and (top_MK < classes).all()
     pairs = [
+        (np.array([distinct]), np.array([True])),
         (rows.pred_N, rows.top_NK[:, 0]),
         (rows.confidence_N, rows.score_NK[:, 0]),
         (np.exp(rows.label_logprob_N)[hit_NK.any(axis=1)], rows.score_NK[hit_NK]),
@@ -116,6 +120,7 @@ def _related_columns(rows: Rows, classes: int) -> list[tuple[np.ndarray, np.ndar
         most_M = known_M + entr(rest_M) + rest_M * np.log(max(classes - top_MK.shape[1], 1))
         entropy_M = rows.entropy_N[readable_N]
         pairs.append((entropy_M, entropy_M.clip(least_M, np.maximum(least_M, most_M))))
+        pairs.append((np.isfinite(rows.entropy_N), readable_N))
     return pairs
 
 

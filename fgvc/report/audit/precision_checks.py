@@ -14,6 +14,7 @@ from fgvc.report.audit.check import agree, require_same
 from fgvc.report.audit.record import CONFIG, PREDICTIONS, STAMP, Record
 
 METRICS = "metrics.json"
+ROUNDING = 1e-6  # relative, of a margin from probabilities
 
 
 def cascade_follows(record: Record) -> str:
@@ -40,8 +41,14 @@ def cascade_follows(record: Record) -> str:
     }
     require_same(f"{METRICS} {checks.CASCADE}", facts, expected)
     most = record.facts["fit"]["images"] + record.facts["fit"]["validation"]
-    if not (0 < facts["sample"] <= min(count, most) and 0 <= facts["repeated"] <= len(readable)):
+    if not (0 < facts["sample"] <= min(count, most) and facts["repeated"] <= len(readable)):
         raise DamageError(f"{METRICS} {checks.CASCADE}: more images than there are")
+    # an image that was not repeated keeps a margin above the bound, up to rounding
+    margin_N = metrics.score_margins(record.predictions["test"].score_NK)
+    least = int((margin_N < facts["bound"] * (1 - ROUNDING)).sum())
+    if type(facts["repeated"]) is not int or facts["repeated"] < least:
+        problem = f"{facts['repeated']} repeated, but {least} margins are at most the bound"
+        raise DamageError(f"{METRICS} {checks.CASCADE}: {problem}")
     return f"bound {facts['bound']:g} of {facts['sample']} images, {facts['repeated']} repeated"
 
 

@@ -6,6 +6,7 @@ Among them the images of the fit: those of the config, and no test image.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.comparability import APART, UNRANKED, was_forced
@@ -150,11 +151,33 @@ def selection_follows(record: Record) -> str:
         agree(f"C of {key}", ("the path", best), ("metrics.json selection", c))
     end = None if count == 1 else {0: "first", count - 1: "last"}.get(chosen)
     agree("end", ("the path", end), ("metrics.json selection", selection["end"]))
+    for place, row in [*enumerate(path), *((key, selection[key]) for key in ("chosen", "final"))]:
+        targets = [task["gap"]] if place in range(len(path)) else [task["gap"], task["final_gap"]]
+        if not _is_solved(row, math.inf if row.get("loose", False) else max(targets)):
+            problem = "gap, iterations, units and converged contradict each other or the config"
+            raise DamageError(f"metrics.json selection: {place}: {problem}")
+    if not all(0 <= row["val_top1"] <= 1 and row["val_loss"] >= 0 for row in path):
+        raise DamageError("metrics.json selection: val_top1 or val_loss is out of range")
     shares = [row["val_top1"] * record.numbers["val"]["n"] for row in path]
     if any(abs(share - round(share)) > 1e-6 for share in shares):
         problem = "val_top1 is not a fraction of the validation images"
         raise DamageError(f"metrics.json selection: {problem}")
     return f"C = {best:g} of {count} values, {len(path)} of which were solved"
+
+
+def _is_solved(row: dict[str, Any], target: float) -> bool:
+    """Whether the facts on one solution agree: it converged where its gap is at most the target.
+
+    target: the widest gap at which the solve may end.
+    """
+    gap, iterations, units, loose = row["gap"], row["iterations"], row["units"], row.get("loose")
+    if type(iterations) is not int or type(row["converged"]) is not bool:
+        return False
+    if type(loose) not in (bool, type(None)) or not (iterations >= 0 and 0 <= units < math.inf):
+        return False
+    if gap is None:
+        return not row["converged"]
+    return 0 <= gap < math.inf and (gap <= target or not row["converged"])
 
 
 def _positions(c_values: list[float], grid: list[float]) -> list[int]:
