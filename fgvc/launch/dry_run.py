@@ -22,8 +22,9 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash, is_operation
 from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.overrides import AXES, JobConfig, choices
-from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
+from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint, is_exact
 from fgvc.config.schema.head import heads
+from fgvc.config.schema.task import FEW_VALUES
 from fgvc.config.search_space import Search
 from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying_keys
 from fgvc.data import dataset as datasets
@@ -157,6 +158,7 @@ def _job_cost(
             else:
                 forward, feature_bytes = forward + count, feature_bytes + 4 * width * count
             planned.add(features)
+            forward += _repeated(conf, role, count)
     run_hash = config_hash(job.plain)
     root = Path(conf.runtime.output_root).expanduser()
     stride = getattr(conf.part_attention, "stride", None) or row.patch
@@ -179,13 +181,20 @@ def _job_cost(
     )
 
 
+def _repeated(conf: Config, role: str, count: int) -> int:
+    """Images that the cascade's sample or the certificate forwards in fp32 as well."""
+    asked = getattr(conf.task, "cascade" if role == "train" else "certify", None)
+    return 0 if asked is None or is_exact(conf) else min(asked, count)
+
+
 def _fit_cost(conf: Config, images: ImageCounts, width: int) -> FitCost | None:
     """The cost of the head; None for a head in closed form that keeps no training images."""
     spec, head, task = heads()[conf.head.name], conf.head, conf.task
     refits = conf.final_fit == "trainval" and images.val > 0
     sizes = ProbeSizes(images.train, images.val, images.test, width, images.classes, refits)
     if spec.fit == "logistic":
-        return fit_estimate.logistic_cost(sizes, task.c_count, task.c_search == "bracket")
+        searches = task.c_search == "bracket" and task.c_count > FEW_VALUES
+        return fit_estimate.logistic_cost(sizes, task.c_count, searches)
     if spec.fit == "gradient":
         hidden, settings = getattr(head, "hidden", None), head.fit
         weights = width * images.classes if hidden is None else hidden * (width + images.classes)
@@ -328,9 +337,10 @@ def _precision_notes(jobs: Sequence[JobConfig], device: str | None, forward: int
 
         with contextlib.suppress(UserError):  # the jobs will fail with it
             device = choose_device(chosen).type
+    task = jobs[0].conf.task.name
     for precision in precisions:
         slow = bf16_cpu.slow_note(precision, device or chosen)
-        fast = bf16_cpu.fast_note(precision, device or chosen, forward)
+        fast = bf16_cpu.fast_note(precision, device or chosen, forward, task)
         yield from (note for note in (slow, fast) if note is not None)
 
 

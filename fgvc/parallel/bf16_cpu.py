@@ -50,12 +50,19 @@ def slow_note(precision: str, device: str) -> str | None:
     )
 
 
-def fast_note(precision: str, device: str, images: int) -> str | None:
-    """A note on bf16 where it would save time. images: to be forwarded by the whole command."""
+def fast_note(precision: str, device: str, images: int, task: str = "probe") -> str | None:
+    """A note on bf16 where it would save time, and how `task` checks what it changes.
+
+    images: to be forwarded by the whole command.
+    """
     if precision != "fp32" or device != "cpu" or images < MANY or not has_bf16():
         return None
+    checks = {
+        "probe": ", and task.cascade=512 task.certify=299 repeat in fp32 what that could change "
+        "and check the rest",
+        "zero_shot": ", and task.certify=299 checks some of them in fp32",
+    }
     return (
         f"precision=fp32: this CPU has bf16 instructions; {images} forwards take about half as "
-        "long with precision=bf16, and task.cascade=512 task.certify=299 repeat in fp32 what that "
-        "could change and check the rest"
+        f"long with precision=bf16{checks.get(task, '')}"
     )

@@ -62,6 +62,16 @@ def test_notes_are_given_only_where_they_are_true(monkeypatch):
         assert bf16_cpu.fast_note("fp32", "cpu", 9_999) is None
 
 
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [("probe", (True, True)), ("zero_shot", (False, True)), ("train", (False,) * 2)],
+)
+def test_the_advice_names_the_options_of_the_task(monkeypatch, task, named):
+    monkeypatch.setattr(bf16_cpu, "has_bf16", lambda: True)
+    note = bf16_cpu.fast_note("fp32", "cpu", 20_000, task) or ""
+    assert tuple(f"task.{key}=" in note for key in ("cascade", "certify")) == named
+
+
 def test_a_dry_run_and_a_run_say_that_bf16_is_slow(run, monkeypatch):
     monkeypatch.setattr(bf16_cpu, "has_bf16", lambda: False)
     small = ("backbone=vit", "backbone.size=mini", "precision=bf16", "runtime.device=cpu")
