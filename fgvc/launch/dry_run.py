@@ -9,7 +9,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash, is_operation
 from fgvc.config.override_grammar import key_of, value_of
 from fgvc.config.overrides import AXES, JobConfig, choices
-from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint, is_exact
+from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
 from fgvc.config.schema.head import heads
-from fgvc.config.schema.task import FEW_VALUES
 from fgvc.config.search_space import Search
 from fgvc.config.sweep_expansion import SIZE, Exclusion, feature_config, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
+from fgvc.launch.job_work import ImageCounts, fit_cost, repeated
 from fgvc.parallel import bf16_cpu
 from fgvc.record import measured_rate
 from fgvc.record.run_dir import complete_runs
@@ -45,9 +45,8 @@ from fgvc.report.cost_estimate import (
     vit_macs,
     wrap,
 )
-from fgvc.report.fit_estimate import FitCost, ProbeSizes
 from fgvc.store import hashing, json_cache
-from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
+from fgvc.types import TEST, TRAIN, VAL, UserError, WeightsSource
 
 DEPTH = 12  # blocks of a model without a stated depth
 RECORD = 3_000_000  # bytes of a run folder besides weights and logits: page, plots, stamp, events
@@ -55,18 +54,6 @@ NARROWEST = 60  # columns of a table of groups
 LONG_FITS = 1e12  # FLOP; shorter fits take seconds, and their time is not estimated
 OWN_KEYS = ("runtime.dry_run=", "runtime.dry_run_jobs=")
 HIDDEN = ("hydra", "sweep", "runtime.")
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """Numbers of classes and images. dataset: loaded only if its image digests are cached."""
-
-    classes: int
-    train: int
-    val: int
-    test: int
-    dataset: Dataset | None
-    note: str | None
 
 
 def describe(
@@ -158,7 +145,7 @@ def _job_cost(
             else:
                 forward, feature_bytes = forward + count, feature_bytes + 4 * width * count
             planned.add(features)
-            forward += _repeated(conf, role, count)
+            forward += repeated(conf, role, count)
     run_hash = config_hash(job.plain)
     root = Path(conf.runtime.output_root).expanduser()
     stride = getattr(conf.part_attention, "stride", None) or row.patch
@@ -176,31 +163,9 @@ def _job_cost(
         shared=shared,
         done=bool(complete_runs(root, run_id, run_hash)),
         kept=(feature_bytes, _folder_bytes(conf, images, row, width)),
-        fit=_fit_cost(conf, images, width) if conf.task.name == "probe" else None,
+        fit=fit_cost(conf, images, width) if conf.task.name == "probe" else None,
         values={key_of(item): value_of(item) for item in job.overrides if key_of(item) in varying},
     )
-
-
-def _repeated(conf: Config, role: str, count: int) -> int:
-    """Images that the cascade's sample or the certificate forwards in fp32 as well."""
-    asked = getattr(conf.task, "cascade" if role == "train" else "certify", None)
-    return 0 if asked is None or is_exact(conf) else min(asked, count)
-
-
-def _fit_cost(conf: Config, images: ImageCounts, width: int) -> FitCost | None:
-    """The cost of the head; None for a head in closed form that keeps no training images."""
-    spec, head, task = heads()[conf.head.name], conf.head, conf.task
-    refits = conf.final_fit == "trainval" and images.val > 0
-    sizes = ProbeSizes(images.train, images.val, images.test, width, images.classes, refits)
-    if spec.fit == "logistic":
-        searches = task.c_search == "bracket" and task.c_count > FEW_VALUES
-        return fit_estimate.logistic_cost(sizes, task.c_count, searches)
-    if spec.fit == "gradient":
-        hidden, settings = getattr(head, "hidden", None), head.fit
-        weights = width * images.classes if hidden is None else hidden * (width + images.classes)
-        pairs = len(settings.learning_rates) * len(settings.weight_decays)
-        return fit_estimate.gradient_cost(sizes, weights, pairs, settings.epochs)
-    return None if spec.bank is None else fit_estimate.knn_cost(sizes)
 
 
 def _folder_bytes(conf: Config, images: ImageCounts, row: Checkpoint, width: int) -> int:
