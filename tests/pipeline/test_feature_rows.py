@@ -72,8 +72,10 @@ def test_rows_of_unit_length_share_one_matrix():
 def experiment(*overrides: str) -> Any:
     """What `fit_head` reads of an experiment."""
     conf = typed(composed(["backbone=vit_tiny", *overrides]))
-    manifest, split = SimpleNamespace(label_N=LABEL_N), SimpleNamespace(val_N=VAL_N)
-    dataset = SimpleNamespace(manifest=manifest, split=split)
+    split = SimpleNamespace(val_N=VAL_N, test_N=VAL_N[:0])
+    dataset = SimpleNamespace(
+        manifest=SimpleNamespace(label_N=LABEL_N), split=split, labelmap=range(CLASSES)
+    )
     return cast(Any, SimpleNamespace(conf=conf, dataset=dataset, num_classes=CLASSES))
 
 
@@ -83,10 +85,10 @@ FIT = ("head.fit.epochs=2", "head.fit.learning_rates=[1e-2]", "head.fit.weight_d
 @pytest.mark.parametrize(
     ("overrides", "copies"),
     [
-        (("head=cosine", *FIT), ["val"]),
-        (("head=cosine", *FIT, "final_fit=train"), ["val"]),
-        (("head=knn", "head.k=3"), ["train", "both"]),  # the bank of each head
-        (("head=knn", "head.k=3", "final_fit=train"), ["train"]),
+        (("head=cosine", *FIT), ["val", "val"]),
+        (("head=cosine", *FIT, "final_fit=train"), ["val", "val"]),
+        (("head=knn", "head.k=3"), ["train", "val", "both"]),  # the bank of each head
+        (("head=knn", "head.k=3", "final_fit=train"), ["train", "val"]),
     ],
 )
 def test_fitting_a_head_copies_only_what_it_keeps(monkeypatch, overrides, copies):
