@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.report import run_probe, update_json
+from benchmarks.report import copy_run, run_probe, update_json
 from benchmarks.side_by_side import Row
 from fgvc import metrics, untrusted
-from fgvc.record import checkpoint, prediction_tables
+from fgvc.record import prediction_tables
 from fgvc.record import run_dir as folders
 from fgvc.report.baselines import write_baselines
 from fgvc.report.compare import class_display_names, compare_runs
@@ -75,16 +74,8 @@ def forge_run(
 ) -> Path:
     """A copy of a real run with other classes and predictions, sealed, with its old page."""
     groups = GROUPS if groups is None else groups
-    work = shutil.copytree(source, outputs / f"run-{number:05d}" / "work")
-    config = json.loads((work / "config.canonical.json").read_bytes())
-    config["task"]["c_high"] = 1e5 + number
-    (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
-    name = hashing.sha256_json(config)
-    update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
+    work, target = copy_run(source, outputs, number)
     _write_predictions(work, np.random.default_rng(number), images, groups)
-    tensors, facts, _ = checkpoint.read(source)
-    checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
-    target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
     target.parent.mkdir()
     seal(work.rename(target))
     return target

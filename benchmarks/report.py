@@ -44,7 +44,7 @@ def rows(folder_root: Path) -> list[Row]:
     """The second of two times, because the first waits for the disk."""
     source, outputs = run_probe(folder_root / "one"), folder_root / "outputs"
     for number in range(RUNS):
-        _copy_run(source, outputs, number)
+        _forge_run(source, outputs, number)
     seconds, table = [], None
     for _ in range(2):
         start = time.perf_counter()
@@ -67,18 +67,23 @@ def run_probe(home: Path) -> Path:
     return next((home / "output").glob("*/*/*/ckpt.bin")).parent
 
 
-def _copy_run(source: Path, outputs: Path, number: int) -> Path:
-    """Copy a run with another grid of C and other predictions, as a complete run folder."""
+def copy_run(source: Path, outputs: Path, number: int) -> tuple[Path, Path]:
+    """Copy a run with another grid of C; returns the copy and the folder that it belongs into."""
     work = shutil.copytree(source, outputs / f"run-{number:05d}" / "work")
     config = json.loads((work / "config.canonical.json").read_bytes())
     config["task"]["c_high"] = 1e5 + number
     (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
     name = hashing.sha256_json(config)
     update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
-    _write_predictions(work, np.random.default_rng(number))
     tensors, metadata, _ = checkpoint.read(source)
     checkpoint_id = checkpoint.write(work, tensors, {**metadata, "config_hash": name})
-    target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
+    return work, work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
+
+
+def _forge_run(source: Path, outputs: Path, number: int) -> Path:
+    """A copy with other predictions, as a complete run folder."""
+    work, target = copy_run(source, outputs, number)
+    _write_predictions(work, np.random.default_rng(number))
     (work / "artifacts.json").write_text(json.dumps(folders.index_files(work)))
     folders.write_status(work, "done", folders.now(), of="/".join(target.parts[-3:]))
     target.parent.mkdir()
