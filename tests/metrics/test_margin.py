@@ -30,3 +30,17 @@ def test_a_single_class_loses_nothing():
     one_N1 = np.ones((3, 1), np.float32)
     assert metrics.margin_losses(one_N1, one_N1 + 1).tolist() == [0, 0, 0]
     assert np.isposinf(metrics.margins(one_N1, np.zeros(3, np.int64))).all()
+
+
+def test_the_two_largest_probabilities_give_the_margin_of_the_prediction():
+    logits_NC = np.random.default_rng(0).normal(0, 5, (20, 4)).astype(np.float32)
+    logits_NC[3] = -np.inf  # unreadable
+    logits_NC[4] = [0, 2000, 0, 0]  # the second probability underflows
+    predictions = metrics.from_logits(np.arange(20), np.zeros(20, np.int64), logits_NC)
+    margin_N = metrics.score_margins(predictions.score_NK)
+    assert np.isnan(margin_N[3])
+    assert np.isposinf(margin_N[4])
+    rest = np.delete(np.arange(20), [3, 4])
+    expected = metrics.margins(logits_NC[rest], predictions.pred_N[rest])
+    np.testing.assert_allclose(margin_N[rest], expected, rtol=1e-12)
+    assert np.isposinf(metrics.score_margins(np.ones((2, 1)))).all()
