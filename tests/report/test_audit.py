@@ -547,10 +547,10 @@ SOLVED = {"gap": 1e-9, "iterations": 3, "units": 2.0, "converged": True}
 
 
 def searched(**changes: object) -> Any:
-    """A record of a search among 5 values of C, three of them solved to the gap."""
-    losses = (0.9, 0.4, 0.3, 0.2999, 0.6)
+    """A record of a search among 5 values of C, one of them solved to the gap."""
+    losses = (0.9, 0.4, 0.29994, 0.2999, 0.6)
     path = [
-        {**SOLVED, "c": 10.0**i, "loose": i in (0, 4), "val_loss": loss, "val_top1": 0.5}
+        {**SOLVED, "c": 10.0**i, "loose": i != 3, "val_loss": loss, "val_top1": 0.5}
         for i, loss in enumerate(losses)
     ]
     selection = {"c": 100.0, "end": None, "whole": None, "units": 10.0, "path": path}
@@ -566,10 +566,20 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
         stated_facts.selection_follows(searched()) == "C = 100 of 5 values, 5 of which were solved"
     )
     path = searched().numbers["selection"]["path"]
-    loose_lowest = [{**row, "val_loss": 0.1} if row["c"] == 1.0 else row for row in path]
+
+    def wide(*cs: float) -> list[Any]:
+        """The path with a gap of 1e-3 at these values of C."""
+        return [{**row, "gap": 1e-3, "loose": True} if row["c"] in cs else row for row in path]
+
+    far = {"path": wide(1.0, 10.0, 10000.0)}
+    assert stated_facts.selection_follows(searched(**far)).startswith("C = 100 of 5")
+    # a lowest loss near 0 need not be known exactly
+    low = [{**row, "val_loss": row["val_loss"] - 0.29985} for row in wide(1000.0)[2:4]]
+    low = [*path[:2], *low, path[4]]
+    assert stated_facts.selection_follows(searched(path=low)).startswith("C = 100 of 5")
     for changes in (
-        {"path": loose_lowest},
-        {"path": [{**row, "loose": row["c"] != 1000.0} for row in path], "c": 1000.0},
+        {"path": wide(1000.0)},  # the lowest
+        {"path": wide(100.0)},  # the chosen
         {"whole": "two minima"},  # with loose values
         {"whole": "path", "path": [{**row, "loose": False} for row in path]},  # of another search
         {"c": 10.0},
@@ -577,8 +587,7 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
         {"path": [*path[:1], *path[2:]], "units": 8.0},  # the neighbour below
         {"path": path[:-1], "units": 8.0},  # the largest C
         {"path": path[1:], "whole": "path", "units": 8.0},
-        {"path": [{**row, "loose": True} for row in path]},
-        {"path": [{**row, "gap": 1e-7} for row in path]},
+        {"path": [{**row, "gap": 1e-7, "loose": False} for row in path]},
         {"path": [{**row, "gap": None} for row in path]},
         {"path": [{**row, "val_top1": -1.0} for row in path]},
         {"final": {**SOLVED, "c": 100.0, "gap": 1e-7}},
@@ -591,7 +600,7 @@ def test_the_chosen_c_follows_from_the_values_that_a_search_solved():
 
 def test_a_single_c_follows_from_the_config_which_names_no_highest_one():
     (row,) = searched().numbers["selection"]["path"][2:3]
-    record = searched(path=[row], units=2.0, whole="few values")
+    record = searched(path=[{**row, "loose": False}], units=2.0, whole="few values")
     record.config["task"] = {"c_count": 1, "c_low": 100.0, "gap": 1e-8, "final_gap": 1e-10}
     assert stated_facts.selection_follows(record) == "C = 100 of 1 values, 1 of which were solved"
     record.config["task"]["c_low"] = 10.0

@@ -95,13 +95,18 @@ class Solver:
         self._problem = build_problem(x_ND, label_N, classes, prior_CD, row_N, device)
         self._limits = gap_until, max_iterations, on_step
         self._solved: dict[float, Model] = {}
+        self._gaps: dict[float, float] = {}
 
     def solve(self, c: float, gap: float) -> Solution:
         """The solution for `c` (positive) with a relative objective gap of at most `gap`."""
         problem = self._problem
         with threads_for(problem.cells):
             starts = [problem.cold, *_extrapolations(c, self._solved)]
+            exact = {knot: model for knot, model in self._solved.items() if self._gaps[knot] <= gap}
+            if 0 < len(exact) < len(self._solved):  # loose ones spoil an extrapolation
+                starts += _extrapolations(c, exact)
             solution, model = _solve(problem, c, starts, gap, *self._limits)
+        self._gaps[c] = gap
         self._keep(c, model)
         return solution
 

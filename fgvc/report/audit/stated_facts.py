@@ -21,6 +21,7 @@ UNTRACKED = "untracked.json"
 EVAL_KEYS = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
 SOURCES = ("repo", "revision")  # the config may give others than the table of the family
 FROM_DATA = "from the data:"  # starts a card text that the data reader replaces
+LOOSE_GAP = 1e-5  # widest relative gap of the lowest and of the chosen C, as in the fit
 TIE = 1e-4  # nats: losses on the path of C within this distance count as equal, as in the fit
 
 
@@ -129,12 +130,14 @@ def selection_follows(record: Record) -> str:
     if whole not in ((None, "two minima") if searches else ("path", "few values")):
         problem = "task.c_search does not end like this"
         raise DamageError(f"metrics.json selection: whole is {whole}: {problem}")
-    # a loose loss only rules its C out: lowest and chosen are solved to the gap, or all are
+    # lowest and chosen are solved as far as a search does at least; others are only ruled out
     rows = dict(zip(index, path, strict=True))
     lowest = min(rows, key=lambda i: rows[i]["val_loss"])
     highest = rows[lowest]["val_loss"] + TIE
     chosen = min(i for i, row in rows.items() if row["val_loss"] <= highest)
-    if any(rows[i].get("loose", False) for i in (rows if whole else (lowest, chosen))):
+    decide = {chosen} if rows[chosen]["val_loss"] <= TIE else {lowest, chosen}
+    loose = {i for i, row in rows.items() if row.get("loose", False)}
+    if loose if whole else any(_is_far(rows[i]) for i in loose & decide):
         raise DamageError("metrics.json selection: a value of C that decides was solved loosely")
     best = rows[chosen]["c"]
     # the search solves the neighbours of the chosen C, and both ends
@@ -163,6 +166,11 @@ def selection_follows(record: Record) -> str:
         problem = "val_top1 is not a fraction of the validation images"
         raise DamageError(f"metrics.json selection: {problem}")
     return f"C = {best:g} of {count} values, {len(path)} of which were solved"
+
+
+def _is_far(row: dict[str, Any]) -> bool:
+    """Whether a solve should have continued: max_iterations did not end it."""
+    return row["converged"] and row["gap"] is not None and row["gap"] > LOOSE_GAP
 
 
 def _is_solved(row: dict[str, Any], target: float) -> bool:
