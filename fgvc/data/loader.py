@@ -45,6 +45,7 @@ def batches(
     num_workers: int,
     check_digest: bool = True,
     sections: Sequence[int] | None = None,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Batches of the rows, in order.
 
@@ -55,6 +56,7 @@ def batches(
         check_digest: compare each file with the manifest's SHA256; False if no digest was computed.
         sections: numbers of consecutive rows, with the number of rows as their sum; no batch
             crosses their ends. None: all rows are one section.
+        pin: put the pixels into page-locked memory, from which a GPU copies without waiting.
 
     Yields:
         Batch with uint8 pixels; B = 0 if all images of the batch are bad.
@@ -69,7 +71,7 @@ def batches(
         for first, end in zip([0, *ends], ends, strict=False)
         for start in range(first, end, batch_size)
     ]
-    yield from _read_in_order(images, spans, num_workers, "runtime.eval_batch_size")
+    yield from _read_in_order(images, spans, num_workers, "runtime.eval_batch_size", pin)
 
 
 def training_batches(
@@ -79,6 +81,7 @@ def training_batches(
     epoch: int,
     sizes: Sequence[int],
     num_workers: int,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Augmented batches of the draws, in order: the images that one rank reads in one epoch.
 
@@ -87,7 +90,7 @@ def training_batches(
         epoch: with the draws, determines the augmentation.
         sizes: images per batch, including bad images; positive, with the number of draws as their
             sum. They change no pixel.
-        num_workers: as in `batches`, which also states what is raised.
+        num_workers, pin: as in `batches`, which also states what is raised.
 
     Yields:
         Batch as in `batches`, and place_B.
@@ -97,7 +100,7 @@ def training_batches(
     images = _AugmentedImages(manifest, draws, augment, epoch)
     ends = np.cumsum(sizes, dtype=np.int64).tolist()
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    results = _read_in_order(images, spans, num_workers, "runtime.micro_batch")
+    results = _read_in_order(images, spans, num_workers, "runtime.micro_batch", pin)
     for span, batch in zip(spans, results, strict=True):
         yield with_places(batch, draws, slice(span.start, span.stop))
 
@@ -194,6 +197,12 @@ class _AugmentedImages(_Images):
         return self.augment(image_CHW, self.epoch, self.key[index], self.occurrence[index])
 
 
+class _LoadedBatch(Batch):
+    def pin_memory(self) -> Batch:
+        """Called by the DataLoader, in a thread of its own."""
+        return replace(self, pixels_BCHW=self.pixels_BCHW.pin_memory())
+
+
 @dataclass(frozen=True)
 class _Collate:
     side: int
@@ -204,7 +213,7 @@ class _Collate:
                 return item
         good = [(row, item) for row, item in items if isinstance(item, Tensor)]
         pixels = [item for _, item in good]
-        return Batch(
+        return _LoadedBatch(
             torch.stack(pixels) if pixels else torch.empty(0, 3, self.side, self.side).byte(),
             np.array([row for row, _ in good], dtype=np.int64),
             tuple(item for _, item in items if isinstance(item, BadImage)),
@@ -212,7 +221,7 @@ class _Collate:
 
 
 def _read_in_order(
-    images: _Images, spans: Sequence[range], num_workers: int, size_key: str
+    images: _Images, spans: Sequence[range], num_workers: int, size_key: str, pin: bool
 ) -> Iterator[Batch]:
     """One batch per span of indices; `size_key` is the config key of the batch size."""
     loader = DataLoader(
@@ -221,6 +230,7 @@ def _read_in_order(
         num_workers=min(num_workers, len(spans)),
         collate_fn=_Collate(images.preprocess.side),
         worker_init_fn=_ignore_signals,
+        pin_memory=pin,
         generator=torch.Generator(),  # its seed must not be drawn from the model's generator
     )
     results: Iterator[Any] | None = None

@@ -286,7 +286,14 @@ def _assumptions(
             "is known when the jobs run"
         ] = None
     notes |= dict.fromkeys(_precision_notes(jobs, device, forward))
-    return Assumptions(device, list(rates.values()), free, list(notes), free_cache)
+    return Assumptions(
+        device,
+        list(rates.values()),
+        free,
+        list(notes),
+        free_cache,
+        compiles=conf.runtime.compile,
+    )
 
 
 def _precision_notes(jobs: Sequence[JobConfig], device: str | None, forward: int) -> Iterator[str]:

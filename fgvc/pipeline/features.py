@@ -10,12 +10,14 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.config.schema.library import LIBRARIES
@@ -27,7 +29,7 @@ from fgvc.model.backbone.base import Backbone
 from fgvc.model.part_attention import TokenSelector
 from fgvc.parallel.cpu_load import CpuTimes, cpu_times, other_load
 from fgvc.parallel.device import autocast, peak_memory_mib
-from fgvc.pipeline import bf16_trial
+from fgvc.pipeline import bf16_trial, compile_errors, loader_wait, readback
 from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import append_columns, concat_features, split_columns
 from fgvc.record import console
@@ -58,12 +60,13 @@ DECLARED = "patch registers prefix width embedding heads blocks activation archi
 @dataclass
 class Counters:
     """What this run computed. decoded, forwarded: images; prompts: read by a text tower. spent: on
-    the extraction; its `own` covers every rank."""
+    the extraction; its `own` covers every rank. waited: seconds of it without a decoded image."""
 
     decoded: int = 0
     forwarded: int = 0
     prompts: int = 0
     spent: CpuTimes = field(default_factory=CpuTimes)
+    waited: float = 0.0
 
 
 @dataclass
@@ -86,6 +89,7 @@ class FeatureExtractor:
     attention_maps: AttentionMaps | None = None
     _backbone: Backbone | None = None
     _selector: TokenSelector | None = None
+    _compiled: Callable[[Tensor], Tensor] | None = None
     _tries_bf16: bool = False
     _batches_until_trial: int = bf16_trial.WARM_UP
     peak_memory_mib: float = 0.0
@@ -108,9 +112,9 @@ class FeatureExtractor:
         Raises:
             UserError: an image cannot be read and dataset.on_bad_image=error.
         """
-        forwarded_before = self.counters.forwarded
+        before = replace(self.counters)
         if bf16_trial.is_worthwhile(self.conf.precision, self.device, len(row_N)):
-            self._tries_bf16 = True
+            self._tries_bf16 = not self.conf.runtime.compile  # which would compile bf16 as well
         if role == "test":
             self.before_test()
         with console.progress(f"features {role}", len(row_N), "images") as advance:
@@ -125,7 +129,8 @@ class FeatureExtractor:
         if role == "test":
             self.attention_maps = attention_maps
         self.check_readable(features.bad)
-        if self.counters.forwarded == forwarded_before:
+        self._note_wait(role, before)
+        if self.counters.forwarded == before.forwarded:
             console.say(f"features {role}: {len(features.row_N)} images, from the cache")
         self._save_cost(role)
         return features
@@ -156,6 +161,7 @@ class FeatureExtractor:
             "preprocess": self.preprocess.identity,
             "side": conf.resolution.side,
             "precision": conf.precision,
+            **({"compiled": True} if conf.runtime.compile else {}),
             "matmul_precision": conf.matmul_precision,
             # older versions cached GPU features that TF32 convolutions had computed
             **({"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}),
@@ -174,51 +180,67 @@ class FeatureExtractor:
         advance: called with the number of images of each batch.
         """
         runtime, start = self.conf.runtime, cpu_times()
-        workers = loader.worker_count(runtime.num_workers)
-        batches = loader.batches(
+        is_late = self.device.type in readback.DEVICES
+        loaded = loader.batches(
             self.dataset.manifest,
             np.concatenate(shards),
             self.preprocess,
             runtime.eval_batch_size,
-            workers,
+            loader.worker_count(runtime.num_workers),
             sections=[len(row_n) for row_n in shards],
+            pin=self.device.type == "cuda",
         )
+        outputs = self._forward_all(loaded, scores=role == "test")
+        if is_late:
+            outputs = readback.one_late(outputs)
         for index, row_n in enumerate(shards):
             parts, images = [], 0
             while images < len(row_n):
-                batch = next(batches)
+                batch, read = next(outputs)
                 self.check_readable(batch.bad)
                 images += len(batch.row_B) + len(batch.bad)
                 advance(len(batch.row_B) + len(batch.bad))
-                x_BD = np.empty((0, 0), np.float32)
-                if len(batch.row_B):
-                    x_BD = self._forward(batch, scores=role == "test")
-                parts.append(Features(x_BD, batch.row_B, batch.bad))
+                parts.append(Features(read(), batch.row_B, batch.bad))
                 self.counters.decoded += len(batch.row_B)
             self.counters.spent += cpu_times() - start
             yield index, concat_features(parts)
             start = cpu_times()
-        assert next(batches, None) is None  # ends the loader's processes, whose CPU time counts
+        assert next(outputs, None) is None  # ends the loader's processes, whose CPU time counts
         self.counters.spent += cpu_times() - start
 
+    def _forward_all(
+        self, batches: Iterator[Batch], scores: bool
+    ) -> Iterator[tuple[Batch, Callable[[], np.ndarray]]]:
+        """Each batch with a function that waits for its features."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.counters.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            empty = torch.empty(0, 0)
+            feature_BD = self._forward(batch, scores) if len(batch.row_B) else empty
+            yield batch, readback.start(feature_BD)
+
     @torch.inference_mode()
-    def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
-        backbone, selector = self.backbone(), self._selector
+    def _forward(self, batch: Batch, scores: bool) -> Tensor:
+        feature, selector = self._feature(len(batch.row_B)), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
             selector.set_images(self.dataset.manifest.key_N[batch.row_B])
 
-        def forward(precision: str) -> torch.Tensor:
+        def forward(precision: str) -> Tensor:
             with autocast(precision, self.device):
-                return backbone.feature(self.preprocess.normalize(pixels_BCHW)).float()
+                return feature(self.preprocess.normalize(pixels_BCHW)).float()
 
-        feature_BD = forward(self.conf.precision)
+        with compile_errors.one_line(self.conf.runtime.compile):
+            feature_BD = forward(self.conf.precision)
         self.counters.forwarded += len(feature_BD)
         if self._tries_bf16 and selector is None:  # a selector keeps its last forward pass
             if self._batches_until_trial == 0:
                 console.say(bf16_trial.measure(forward, self.device))
             self._batches_until_trial -= 1
-        return append_columns(feature_BD, selector and selector.last, scores).cpu().numpy()
+        return append_columns(feature_BD, selector and selector.last, scores)
 
     def compute_many(self, role: str, advance: Callable[[int], None]) -> ComputeMany:
         """A function that computes all missing shards."""
@@ -229,6 +251,32 @@ class FeatureExtractor:
             backbone, self._selector = build_model(self.conf, self.source)
             self._backbone = backbone.to(self.device)
         return self._backbone
+
+    def _feature(self, images: int) -> Callable[[Tensor], Tensor]:
+        """The forward pass for a batch of this size.
+
+        Only full batches run in the compiled one, because it is compiled for each size again.
+        """
+        backbone, runtime = self.backbone(), self.conf.runtime
+        if not runtime.compile or images != min(runtime.eval_batch_size, SHARD):
+            return backbone.feature
+        if self._compiled is None:
+            self._compiled = torch.compile(backbone.feature, dynamic=False)
+        return self._compiled
+
+    def _note_wait(self, role: str, before: Counters) -> None:
+        """Say if the GPU waited for images since `before`."""
+        now, cores = self.counters, usable_cores()
+        line = loader_wait.note(
+            self.device,
+            now.forwarded - before.forwarded,
+            now.waited - before.waited,
+            now.spent.wall - before.spent.wall,
+            loader.worker_count(self.conf.runtime.num_workers),
+            cores,
+        )
+        if line is not None:
+            console.say(f"features {role}: {line}")
 
     def check_readable(self, bad: tuple[BadImage, ...]) -> None:
         """Raise UserError for the first unreadable image unless dataset.on_bad_image=skip."""

@@ -27,6 +27,7 @@ from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.cpu_load import CpuTimes, cpu_times
 from fgvc.parallel.process_group import ProcessGroup
 from fgvc.pipeline.build_model import build_model
+from fgvc.pipeline.compile_errors import one_line
 from fgvc.pipeline.inference import InferenceResults, classify, concat_results
 from fgvc.pipeline.training_data import TrainingData
 from fgvc.types import BadImage, Batch, Dataset, Preempted, UserError, WeightsSource
@@ -71,7 +72,9 @@ class Finetune:
         if group.watchdog is not None:
             group.watchdog.state_saved = setup.state is not None
         self.conf, self.dataset = setup.conf, setup.dataset
-        self.data = TrainingData(self.conf, self.dataset, group.rank, group.size)
+        self.data = TrainingData(
+            self.conf, self.dataset, group.rank, group.size, pin=device.type == "cuda"
+        )
         self.steps = self.data.order.steps_per_epoch
         self.num_classes = len(self.dataset.labelmap)
         parts = self.conf.part_attention
@@ -148,7 +151,7 @@ class Finetune:
         parts = self.data.parts(epoch, start)
         batches, save_every = self.data.read(parts, epoch), self.conf.runtime.save_every
         for part in parts:
-            with self.group.waiting():
+            with self.group.waiting(), one_line(self.conf.runtime.compile):
                 report = self.trainer.step(self._micro_batches(batches, part, log))
             if log is not None:
                 log.log_step(report)

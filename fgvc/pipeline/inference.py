@@ -154,13 +154,14 @@ def stream_batches(
         conf.runtime.eval_batch_size,
         loader.worker_count(conf.runtime.num_workers),
         check_digest,
+        pin=device.type == "cuda",
     ):
         if not len(batch.row_B):
             yield BatchOutput(batch, torch.empty(0, 0), torch.empty(0, 0), None)
             continue
         if selector is not None:
             selector.set_images(manifest.key_N[batch.row_B])
-        pixels_BCHW = preprocess.normalize(batch.pixels_BCHW.to(device))
+        pixels_BCHW = preprocess.normalize(batch.pixels_BCHW.to(device, non_blocking=True))
         with autocast(conf.precision, device):
             logits_BK, feature_BD = model.with_features(pixels_BCHW)
         yield BatchOutput(batch, logits_BK.float(), feature_BD, selector and selector.last)

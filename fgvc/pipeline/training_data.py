@@ -21,9 +21,12 @@ from fgvc.types import Batch, Dataset
 
 
 class TrainingData:
-    """The training images of a config, in the order of the steps."""
+    """The training images of a config, in the order of the steps. pin: as in `loader.batches`."""
 
-    def __init__(self, conf: Config, dataset: Dataset, rank: int, ranks: int) -> None:
+    def __init__(
+        self, conf: Config, dataset: Dataset, rank: int, ranks: int, pin: bool = False
+    ) -> None:
+        self.pin = pin
         self.conf, self.manifest, self.split = conf, dataset.manifest, dataset.split
         self.rank, self.ranks = rank, ranks
         self.evaluation = evaluation_transform(conf)
@@ -79,11 +82,11 @@ class TrainingData:
         draws = Draws.joined(parts)
         if not self.overfits:
             yield from loader.training_batches(
-                self.manifest, draws, self.augment, epoch, sizes, self.workers
+                self.manifest, draws, self.augment, epoch, sizes, self.workers, self.pin
             )
             return
         size = max(sizes, default=1)
-        batches = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
+        batches = self._batches(draws.row_N, size)
         for start, batch in zip(range(0, len(draws), size), batches, strict=True):
             yield loader.with_places(batch, draws, slice(start, start + size))
 
@@ -96,4 +99,10 @@ class TrainingData:
         undrawn_N = self.order.undrawn(min(steps, 1) if self.overfits else steps)
         row_N = np.array_split(undrawn_N, self.ranks)[self.rank]
         size = self.conf.runtime.eval_batch_size
-        yield from loader.batches(self.manifest, row_N, self.evaluation, size, self.workers)
+        yield from self._batches(row_N, size)
+
+    def _batches(self, row_N: np.ndarray, size: int) -> Iterator[Batch]:
+        """Batches without augmentation."""
+        return loader.batches(
+            self.manifest, row_N, self.evaluation, size, self.workers, pin=self.pin
+        )

@@ -16,6 +16,8 @@ from fgvc.report.job_groups import GroupRow, format_groups, merge_equal
 FORWARDS_PER_STEP = 3  # cost of a training step in forward passes
 MIN_IMAGES = 100  # images behind a rate that is scaled to another model or resolution
 MAX_MACS_RATIO = 8.0  # a rate is not scaled beyond this ratio
+# assumed of torch.compile on a GPU: seconds to compile, and speed over that without it
+COMPILE_SECONDS, COMPILE_SPEEDUP = 60.0, 1.2
 INDENT = 40  # column of the choices of a job
 LISTED = 20  # more jobs than this are grouped
 LIST_JOBS = "runtime.dry_run_jobs=all"
@@ -70,7 +72,7 @@ class Assumptions:
 
     free: on the disk of the run folders. free_cache: on the disk of the features; None if it is the
     same disk. flops: per second, of a float32 product measured now; None if it was not measured,
-    because the fits are short. memory: bytes of this machine.
+    because the fits are short. memory: bytes of this machine. compiles: runtime.compile.
     """
 
     device: str | None
@@ -80,6 +82,7 @@ class Assumptions:
     free_cache: int | None = None
     flops: float | None = None
     memory: int | None = None
+    compiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,8 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions, width: in
     if memory := _format_memory(todo, assumptions):
         yield from wrap("memory: ", memory, width)
     yield from wrap("disk: ", _format_disk(todo, assumptions), width)
-    for note in assumptions.notes:
+    notes = [*assumptions.notes, *_compile_notes(todo, assumptions)]
+    for note in notes:
         yield from wrap("note: ", note, width)
 
 
@@ -251,6 +255,24 @@ def _format_memory(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
     text = f"about {_format_bytes(most)} for the largest job; this machine has "
     text += _format_bytes(assumptions.memory)
     return f"{NO_FIT}: {text}" if most > assumptions.memory else text
+
+
+def _compile_notes(todo: Sequence[JobCost], assumptions: Assumptions) -> Iterator[str]:
+    """A line if jobs on a GPU forward enough images to compile; each compiles for itself."""
+    if assumptions.device != "cuda" or assumptions.compiles:
+        return
+    least = COMPILE_SECONDS * COMPILE_SPEEDUP / (COMPILE_SPEEDUP - 1)  # of images, in seconds
+    long = [item for item in todo if (seconds(item, assumptions.rates) or 0.0) >= least]
+    if not long:
+        return
+    item = max(long, key=lambda job: seconds(job, assumptions.rates) or 0.0)
+    images = item.forward + FORWARDS_PER_STEP * item.trained
+    share = least / (seconds(item, assumptions.rates) or least)
+    yield (
+        f"runtime.compile=true would pay off in {len(long)} of {len(todo)} jobs: with {item.model} "
+        f"at {item.side} px from about {_round(images * share)} forward passes on (an assumption: "
+        f"{COMPILE_SECONDS:.0f} s to compile, then {COMPILE_SPEEDUP:g} times as fast)"
+    )
 
 
 def _format_disk(todo: Sequence[JobCost], assumptions: Assumptions) -> str:

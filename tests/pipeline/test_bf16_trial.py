@@ -34,8 +34,9 @@ class Extraction:
         self.precisions: list[bool] = []  # of every forward pass: whether it was in bf16
         pixels = torch.Generator().manual_seed(0)
 
-        def batches(manifest, row_N, *_, sections):
+        def batches(manifest, row_N, *_, sections, pin):
             assert sections == [len(row_N)]
+            assert not pin
             for row_B in row_N.reshape(-1, 2):
                 images = torch.randint(0, 256, (2, 3, 64, 64), generator=pixels)
                 yield Batch(images.to(torch.uint8), row_B)

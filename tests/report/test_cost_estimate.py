@@ -177,3 +177,26 @@ def test_a_disk_that_is_too_small_comes_first(free, cache, short):
     assert (f"disk: DOES NOT FIT, {short} short: about" in text) == (short is not None)
     assert ("DOES NOT FIT" in text) == (short is not None)
     assert text.count("B free") == (1 if cache is None else 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "expected"),
+    [
+        ({"forward": 36_100}, {}, True),  # 361 s at the measured rate
+        ({"forward": 35_900}, {}, False),
+        ({"forward": 0, "trained": 12_100}, {}, True),  # three forward passes each
+        ({"forward": 36_100}, {"device": "cpu"}, False),
+        ({"forward": 36_100}, {"compiles": True}, False),
+        ({"forward": 36_100}, {"rates": []}, False),
+        ({"forward": 36_100, "done": True}, {}, False),
+    ],
+)
+def test_compiling_pays_off_where_it_takes_less_time_than_it_saves(values, changes, expected):
+    """60 s to compile, saved by 36,000 images at 120 instead of 100 images/s."""
+    usual = {"device": "cuda", "rates": [TINY], "free": 10**12, "notes": []}
+    lines = format_estimate(
+        "id", "", [item(**values), item()], [], Assumptions(**usual | changes), Layout()
+    )
+    text = " ".join(" ".join(lines).split())
+    assert ("runtime.compile=true would pay off in 1 of 2 jobs" in text) is expected
+    assert ("from about 36,000 forward passes on" in text) is expected

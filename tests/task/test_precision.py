@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from scipy import stats
@@ -41,13 +42,13 @@ def noisy(finished, shared_places, monkeypatch) -> Callable[..., RunResult]:
     honest = FeatureExtractor._forward
 
     def forward(self, batch, scores):
-        feature_BD = honest(self, batch, scores)
+        feature_BD = honest(self, batch, scores).numpy()
         if self.conf.precision == "bf16":
             for place, row in enumerate(batch.row_B.tolist()):
                 noise_D = np.random.default_rng(row).normal(size=feature_BD.shape[1])
                 length = np.linalg.norm(feature_BD[place]) / np.linalg.norm(noise_D)
                 feature_BD[place] += NOISE * length * noise_D
-        return feature_BD
+        return torch.from_numpy(feature_BD)
 
     monkeypatch.setattr(FeatureExtractor, "_forward", forward)
     cache = shared_places["cache"] / "noisy"
