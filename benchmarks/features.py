@@ -57,7 +57,7 @@ def extraction(folder: Path, backbone: str, images: int, target: float, device: 
         if device == "cuda":
             torch.cuda.synchronize()
 
-    measured, reference = best_times(extract, forward)
+    measured, reference = best_times(extract, forward, rounds=2)
     return Row(
         f"extraction, {backbone} at 224, {device}: JPEG to cache",
         "forward on ready tensors",

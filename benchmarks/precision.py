@@ -25,7 +25,7 @@ REPEATED = 2
 CPU = torch.device("cpu")
 
 
-def rows(folder: Path, rounds: int = 3) -> list[Row]:
+def rows(folder: Path, rounds: int = 2) -> list[Row]:
     """One row where this CPU has bf16 instructions.
 
     The repeated images are forwarded in one small batch, which favours the baseline: with more

@@ -59,7 +59,7 @@ def step(folder: Path, images: int, device: str) -> Row:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    seconds, reference = best_times(lambda: trainer.step([batch]), plain_step, rounds=20)
+    seconds, reference = best_times(lambda: trainer.step([batch]), plain_step, rounds=8)
     return Row(
         f"training step, vit tiny at 224, batch {images}, {device}",
         "a bare loop of the same model",

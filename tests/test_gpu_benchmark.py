@@ -18,7 +18,7 @@ def test_every_group_is_measured_at_a_toy_size():
     missing = [row.detail for row in rows if math.isnan(row.value)]
     # a solver without the parameter `device` has no row
     assert [detail for detail in missing if "computes on the CPU" not in detail] == []
-    assert len(rows) == 2 + 2 + 2 + 1 + 2 + 1 + 1
+    assert len(rows) == 2 + 2 + 1 + 2 + 1 + 2 + 1 + 1
     assert all(row.value > 0 for row in rows if not math.isnan(row.value))
 
 
