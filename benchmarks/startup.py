@@ -65,7 +65,7 @@ def _start_and_end(run: Path) -> tuple[datetime.datetime, datetime.datetime]:
     return start, end
 
 
-def _row(work: str, arguments: list[str], baseline: str, target: float, rounds: int = 3) -> Row:
+def _row(work: str, arguments: list[str], baseline: str, target: float, rounds: int = 2) -> Row:
     seconds, reference = best_times(
         lambda: _python(*RUN, *arguments), lambda: _python("-c", baseline), rounds=rounds
     )
