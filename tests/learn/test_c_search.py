@@ -271,7 +271,7 @@ def test_a_loose_solution_does_not_spoil_the_start_of_an_exact_one():
 
 
 def test_a_shallow_minimum_of_features_that_say_little_is_found():
-    """A gap of 0.1 does not tell its solution from that of the smallest C."""
+    """Solved to a gap of 0.1, the best C has the loss of the smallest."""
     x_ND, label_N, x_val_ND, label_val_N, classes = features(70, 32, 24, 4.9, 3, scale=1e-2)
     arguments = (x_ND, label_N, classes, CS, GAP, 10.0, 1000)
     whole = choose(fit_path(*arguments), x_val_ND, label_val_N)

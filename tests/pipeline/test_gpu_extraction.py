@@ -18,7 +18,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """The batch sizes that ran in a compiled function, of which there is one per compilation."""
+    """For each call of torch.compile, the sizes of the batches that its result forwarded."""
     sizes: list[list[int]] = []
     original = torch.compile
 
